@@ -1,0 +1,100 @@
+/* A nats-server for one test file: its own folder, its own port, gone at the end. Tests only. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect as connectTcp, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { createInstallationKeys, natsServerConfig } from './credentials.ts';
+import type { InstallationKeys } from './credentials.ts';
+
+export interface TestingServer {
+  readonly url: string;
+  readonly port: number;
+  readonly keys: InstallationKeys;
+  readonly storeDir: string;
+  readonly pid: () => number | undefined;
+  /** Starts it again on the same port, with what is left of its store. */
+  start(): Promise<void>;
+  /** kill -9, as a crash does. */
+  kill(): Promise<void>;
+  /** Deletes the whole JetStream store; the server may be running or not. */
+  wipe(): Promise<void>;
+  /** Stops it and removes its folder. */
+  stop(): Promise<void>;
+}
+
+const START_MS = 10_000;
+
+/** Path of nats-server, or undefined where it is not installed. */
+export function findNatsServer(): string | undefined {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/usr/bin', '/usr/local/bin'];
+  return folders.map((folder) => join(folder, 'nats-server')).find((path) => existsSync(path));
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
+
+const answers = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connectTcp(port, '127.0.0.1');
+    socket.once('data', () => { socket.destroy(); resolve(true); });
+    socket.once('error', () => resolve(false));
+  });
+
+export async function startTestingServer(): Promise<TestingServer> {
+  const binary = findNatsServer();
+  if (binary === undefined) throw new Error('nats-server is not installed');
+  const dir = await mkdtemp(join(tmpdir(), 'cv-nats-'));
+  const storeDir = join(dir, 'js');
+  const config = join(dir, 'nats.conf');
+  const keys = await createInstallationKeys();
+  const port = await freePort();
+  await writeFile(config, natsServerConfig(keys, { host: '127.0.0.1', port, storeDir, resolverDir: join(dir, 'accounts'), storeBytesMax: 8 * 2 ** 30 }), { mode: 0o600 });
+
+  let child: ChildProcess | undefined;
+  const start = async (): Promise<void> => {
+    const started = spawn(binary, ['-c', config, '-l', join(dir, 'log')], { stdio: 'ignore' });
+    child = started;
+    for (const deadline = Date.now() + START_MS; !(await answers(port)); ) {
+      if (started.exitCode !== null) throw new Error(`nats-server ended with ${started.exitCode}; see ${join(dir, 'log')}`);
+      if (Date.now() > deadline) throw new Error('nats-server does not answer');
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    const ending = child;
+    child = undefined;
+    if (ending === undefined || ending.exitCode !== null) return;
+    const exited = once(ending, 'exit');
+    ending.kill(signal);
+    await exited;
+  };
+  const wipe = (): Promise<void> => rm(storeDir, { recursive: true, force: true, maxRetries: 5 });
+
+  await start();
+  return {
+    url: `nats://127.0.0.1:${port}`,
+    port,
+    keys,
+    storeDir,
+    pid: () => child?.pid,
+    start,
+    kill: () => end('SIGKILL'),
+    wipe,
+    stop: async () => {
+      await end('SIGKILL');
+      await rm(dir, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
