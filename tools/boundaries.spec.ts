@@ -173,7 +173,8 @@ function plant(copy: string, file: string, source: string): void {
 
 describe('the boundaries', () => {
   it('hold in today\'s source', async () => {
-    const { exitCode, output } = await askBoundaries(REPOSITORY, 'err-long');
+    const { exitCode, output, trouble } = await askBoundaries(REPOSITORY, 'err-long');
+    expect(trouble).toBe('');
     expect(output).toContain('no dependency violations found');
     expect(exitCode).toBe(0);
   }, 60_000);
@@ -187,6 +188,7 @@ describe('the boundaries', () => {
       for (const [file, source] of Object.entries(SCENERY)) plant(copy, file, source);
       for (const { file, source } of PLANTED) plant(copy, file, source);
       const answer = await askBoundaries(copy, 'json');
+      if (answer.output === '') throw new Error(`the command said nothing but: ${answer.trouble}`);
       const report = JSON.parse(answer.output) as { readonly summary: { readonly violations: readonly Reported[] } };
       violations = report.summary.violations;
     }, 60_000);

@@ -39,6 +39,8 @@ export function boundariesCommand(root: string, outputType: 'err-long' | 'json')
 export type BoundariesAnswer = {
   readonly exitCode: number | null;
   readonly output: string;
+  /** What the program itself had trouble with, such as a file that it could not parse. */
+  readonly trouble: string;
 };
 
 /** Runs the command in `root` and waits for it; refuses to wait longer than a minute. */
@@ -46,10 +48,13 @@ export async function askBoundaries(root: string, outputType: 'err-long' | 'json
   const [program, ...args] = boundariesCommand(root, outputType);
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
-    const chunks: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-    child.stderr.on('data', (chunk: Buffer) => chunks.push(chunk));
+    const output: Buffer[] = [];
+    const trouble: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => trouble.push(chunk));
     child.on('error', reject);
-    child.on('close', (exitCode) => { resolve({ exitCode, output: Buffer.concat(chunks).toString('utf8') }); });
+    child.on('close', (exitCode) => {
+      resolve({ exitCode, output: Buffer.concat(output).toString('utf8'), trouble: Buffer.concat(trouble).toString('utf8') });
+    });
   });
 }
