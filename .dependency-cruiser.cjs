@@ -20,8 +20,8 @@ const SPEC = '\\.spec\\.ts$';
 const IMPURE_SUFFIX = '\\.(http|graphql|rpc|consumer|projection|store|os)\\.ts$|/src/(main|service|config|metrics)\\.ts$';
 const ADAPTER_LIBRARIES = '^libs/(event-log|messaging|libvirt|observability)/';
 
-// Test code: specs, the simulated world, journeys, benchmarks, what tests are written with.
-const TEST_CODE = `${SPEC}|^(libs/simulation|e2e|bench)/|^libs/decider/src/(scenario|saga-property)\\.ts$`;
+// Test code: specs, what they are written with (`testing-*.ts`), the simulated world, journeys, benchmarks.
+const TEST_CODE = `${SPEC}|/testing-[^/]+\\.ts$|^(libs/simulation|e2e|bench)/|^libs/decider/src/(scenario|saga-property)\\.ts$`;
 const TEST_PACKAGES = '(^|/)node_modules/(vitest|@vitest|fast-check)/';
 const MAY_TEST = `${TEST_CODE}|^tools/|^vitest\\.config\\.ts$`;
 
