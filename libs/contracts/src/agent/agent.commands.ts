@@ -1,0 +1,78 @@
+/*
+ * What a node is told, and what it tells. Each verb brings about a state and may be repeated: a disk that
+ * is there, a domain that is defined, one that runs, one that is gone. Every verb names the VM and the
+ * generation it means; a node refuses one older than it knows ('vm.old_generation').
+ */
+import { z } from 'zod';
+import { command, type CommandOf } from '../command.ts';
+import { CommandId, NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { ImageFile } from '../image/image.events.ts';
+import { NetworkPlan } from '../network/network.events.ts';
+import { NodeDescription } from '../node/node.events.ts';
+import { Mac } from '../subnet/subnet.events.ts';
+import { Name, text } from '../text.ts';
+import { DomainState } from '../vm/vm.events.ts';
+
+const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
+
+export const agentCommands = {
+  /** A copy-on-write disk over the image is there. Size in GiB. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** The network is there, the lease is known to its DHCP server, the domain is defined. */
+  DefineDomain: command('node', 'nodeId', z.object({
+    ...Target, name: Name, vcpus: z.int(), memoryMib: z.int(), devices: z.enum(['virtio', 'legacy']),
+    volumeId: VolumeId, network: NetworkPlan, mac: Mac, address: z.ipv4(),
+  })),
+  StartDomain: command('node', 'nodeId', z.object(Target)),
+  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
+  ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
+  /** Not running, whatever it takes. */
+  DestroyDomain: command('node', 'nodeId', z.object(Target)),
+  RebootDomain: command('node', 'nodeId', z.object(Target)),
+  ResetDomain: command('node', 'nodeId', z.object(Target)),
+  SuspendDomain: command('node', 'nodeId', z.object(Target)),
+  ResumeDomain: command('node', 'nodeId', z.object(Target)),
+  /** Neither running nor defined, its lease forgotten. */
+  RemoveDomain: command('node', 'nodeId', z.object({ ...Target, network: NetworkPlan.nullable(), mac: Mac.nullable() })),
+  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId })),
+} as const;
+export type AgentCommand = CommandOf<typeof agentCommands>;
+
+/** Facts in the answer of every verb that leaves a domain in some state. */
+export const ObservedFacts = z.object({ state: DomainState, reason: text(100), session: z.int(), sequence: z.int() });
+export type ObservedFacts = z.infer<typeof ObservedFacts>;
+
+/** A report `cv.rpt.<node>.vm.<vmId>`: what a node saw of one domain. Sequence rises within a session. */
+export const DomainReport = z.object({
+  nodeId: NodeId, vmId: VmId, generation: z.int().min(0), session: z.int(), sequence: z.int(),
+  state: DomainState, reason: text(100), nodeAt: z.iso.datetime(),
+});
+export type DomainReport = z.infer<typeof DomainReport>;
+
+/** A report `cv.rpt.<node>.node.<nodeId>`: the agent has come. Answered with a Welcome on Cv-Reply. */
+export const Hello = z.object({
+  /** The id of the command that the scheduler makes of it: a repeated hello is one session. */
+  helloId: CommandId,
+  nodeId: NodeId,
+  description: NodeDescription,
+  /** Every domain of ours that libvirt has, and every VM the journal knows. */
+  inventory: z.array(z.object({ vmId: VmId, generation: z.int().min(0), state: DomainState })).max(16_384),
+  nodeAt: z.iso.datetime(),
+});
+export type Hello = z.infer<typeof Hello>;
+
+/** What the agent must know before it takes a command. */
+export const Welcome = z.object({
+  session: z.int().min(1),
+  /** Generation of every VM of this node; those deleted or moved away have `here: false`. */
+  vms: z.array(z.object({ vmId: VmId, generation: z.int().min(0), here: z.boolean() })),
+});
+export type Welcome = z.infer<typeof Welcome>;
+
+/** A report `cv.rpt.<node>.pool.<poolId>`. */
+export const PoolReport = z.object({ nodeId: NodeId, poolId: PoolId, name: text(100), capacityGib: z.int().min(0) });
+export type PoolReport = z.infer<typeof PoolReport>;
+
+/** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
+export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });
+export type Heartbeat = z.infer<typeof Heartbeat>;

@@ -1,0 +1,69 @@
+import { z } from 'zod';
+import { CommandId, NodeId, OperationId, VmId } from './ids.ts';
+import { Json, text } from './text.ts';
+
+/** The receivers of commands: a service, or the node that the target names. */
+export const Receiver = z.enum(['gateway', 'scheduler', 'ipam', 'storage', 'monitor', 'node']);
+export type Receiver = z.infer<typeof Receiver>;
+
+/** Who, why and under what: goes from the call into every event that it causes. */
+export const CommandMeta = z.object({
+  /** Opaque id of who asked: 'user_…', 'token_…', 'node_…' or 'system:<service>'. */
+  actor: text(100),
+  operationId: OperationId.optional(),
+  vmId: VmId.optional(),
+  /** The command that caused this one. */
+  causedBy: CommandId.optional(),
+  /** W3C trace context. */
+  traceparent: text(100).optional(),
+  /** The node's own clock, ISO 8601, where a node saw what is recorded. Never used to order anything. */
+  nodeAt: z.iso.datetime().optional(),
+  nodeId: NodeId.optional(),
+});
+export type CommandMeta = z.infer<typeof CommandMeta>;
+
+/** What crosses the bus: everything may be sent twice, because everyone remembers the answer to an id. */
+export const CommandEnvelope = z.object({
+  id: CommandId,
+  to: Receiver,
+  /** Part of the subject: the id of the thing that is meant, or the node. No dots. */
+  target: z.string().regex(/^[A-Za-z0-9_-]{1,100}$/),
+  type: z.string().regex(/^[A-Z][A-Za-z]{1,60}$/),
+  data: Json,
+  meta: CommandMeta,
+  /** Commands that are answered 'command.cancelled' before this one is obeyed. */
+  cancels: z.array(CommandId).max(100),
+  /** SHA-256 (hex) of the canonical request, for commands with a caller's key. */
+  requestHash: z.string().regex(/^[0-9a-f]{64}$/).optional(),
+  /** For nodes: the session the sender believes in. A node refuses another with 'node.old_session'. */
+  session: z.int().nonnegative().optional(),
+});
+export type CommandEnvelope = z.infer<typeof CommandEnvelope>;
+
+export const Refusal = z.object({ refused: text(100), because: Json.optional() });
+export const Accepted = z.object({ version: z.int().nonnegative(), facts: Json.optional() });
+export const Answer = z.union([Refusal, Accepted]);
+
+/** What comes back on the inbox that the header Cv-Reply named. */
+export const Reply = z.object({ id: CommandId, answer: Answer });
+export type Reply = z.infer<typeof Reply>;
+
+/** One command of a service: its schema, and which field of its data names the target. */
+export interface CommandSpec<T> {
+  readonly to: Receiver;
+  readonly target: keyof T & string;
+  readonly schema: z.ZodType<T>;
+}
+
+export const command = <T>(to: Receiver, target: keyof T & string, schema: z.ZodType<T>): CommandSpec<T> => ({ to, target, schema });
+
+/** The union of a table's commands. */
+export type CommandOf<T> = { [K in keyof T & string]: T[K] extends CommandSpec<infer D> ? { readonly type: K; readonly data: D } : never }[keyof T & string];
+
+/** A command on its way to someone else: what sagas and policies produce. Envelopes are made of it. */
+export interface Outgoing {
+  readonly to: Receiver;
+  readonly target: string;
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}

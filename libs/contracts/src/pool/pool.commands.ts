@@ -1,0 +1,12 @@
+import { z } from 'zod';
+import { command, type CommandOf } from '../command.ts';
+import { NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { text } from '../text.ts';
+
+export const poolCommands = {
+  /** From a node's report. */
+  RegisterPool: command('storage', 'poolId', z.object({ poolId: PoolId, nodeId: NodeId, name: text(100), capacityGib: z.int().min(0) })),
+  ReserveSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
+  ReleaseSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId })),
+} as const;
+export type PoolCommand = CommandOf<typeof poolCommands>;

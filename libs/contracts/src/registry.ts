@@ -1,0 +1,19 @@
+import type { EventTable } from './event.ts';
+import { imageEvents } from './image/image.events.ts';
+import { networkEvents } from './network/network.events.ts';
+import { nodeEvents } from './node/node.events.ts';
+import { operationEvents } from './operation/operation.events.ts';
+import { poolEvents } from './pool/pool.events.ts';
+import { presenceEvents } from './presence/presence.events.ts';
+import { reservationEvents } from './reservation/reservation.events.ts';
+import { sagaEvents } from './saga/saga.events.ts';
+import { subnetEvents } from './subnet/subnet.events.ts';
+import { tokenEvents } from './token/token.events.ts';
+import { vmEvents } from './vm/vm.events.ts';
+import { volumeEvents } from './volume/volume.events.ts';
+
+/** Every event that may stand in the log, by name. Names are unique across categories. */
+export const allEvents: EventTable = {
+  ...vmEvents, ...nodeEvents, ...networkEvents, ...subnetEvents, ...poolEvents, ...volumeEvents,
+  ...imageEvents, ...presenceEvents, ...tokenEvents, ...operationEvents, ...reservationEvents, ...sagaEvents,
+};

@@ -1,0 +1,61 @@
+import { z } from 'zod';
+import { command, type CommandOf } from '../command.ts';
+import { NodeId, OperationId, VmId } from '../ids.ts';
+import { Json, Name, text } from '../text.ts';
+import { DomainState, Provisioned, VmSpec } from './vm.events.ts';
+
+/** An image, network or node is named by its id or its name. */
+const Reference = text(100).min(1);
+
+/** The body of POST /v1/vms. Memory in MiB, disk in GiB. */
+export const CreateVmBody = z.strictObject({
+  name: Name.describe('Unique in the installation. With count, the members are <name>-1, <name>-2, …'),
+  description: text(1_000).default(''),
+  image: Reference.describe('Id or name of an image'),
+  network: Reference.describe('Id or name of a network'),
+  vcpus: z.int().min(1).max(256),
+  memoryMib: z.int().min(64).max(4_194_304),
+  diskGib: z.int().min(1).max(65_536),
+  node: Reference.optional().describe('Id or name of the node; without it the scheduler chooses'),
+  accel: z.enum(['any', 'require-kvm']).default('any'),
+  devices: z.enum(['virtio', 'legacy']).default('virtio'),
+  tags: z.array(text(64).min(1)).max(50).default([]),
+  protected: z.boolean().default(false),
+  count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
+}).meta({ id: 'CreateVm' });
+export type CreateVmBody = z.infer<typeof CreateVmBody>;
+
+export const StopVmBody = z.strictObject({
+  timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
+  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
+}).meta({ id: 'StopVm' });
+
+const Target = { vmId: VmId, operationId: OperationId };
+
+export const vmCommands = {
+  /** From the gateway; references are still names. */
+  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true }).shape })),
+  StartVm: command('scheduler', 'vmId', z.object(Target)),
+  StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
+  RebootVm: command('scheduler', 'vmId', z.object(Target)),
+  ResetVm: command('scheduler', 'vmId', z.object(Target)),
+  PauseVm: command('scheduler', 'vmId', z.object(Target)),
+  ResumeVm: command('scheduler', 'vmId', z.object(Target)),
+  DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),
+  /** From reconcilers: take back what is owed. */
+  CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
+
+  /** From CreateVm's handler, once names have become ids and a node was seen to be possible. */
+  RequestVm: command('scheduler', 'vmId', z.object({ ...Target, spec: VmSpec, imageFile: text(255) })),
+  /** From sagas. */
+  AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, decision: Json })),
+  FinishVm: command('scheduler', 'vmId', z.object({
+    ...Target, how: text(200), provisioned: Provisioned.nullable(),
+    observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
+  })),
+  FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)) })),
+  FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
+  /** From reports. */
+  RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
+} as const;
+export type VmCommand = CommandOf<typeof vmCommands>;

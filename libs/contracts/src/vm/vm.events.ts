@@ -1,0 +1,67 @@
+import { z } from 'zod';
+import { event, type EventOf } from '../event.ts';
+import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { Json, Name, text } from '../text.ts';
+
+/** What a user decides about a machine. Memory in MiB, disk in GiB. */
+export const VmSpec = z.object({
+  name: Name,
+  description: text(1_000),
+  imageId: ImageId,
+  networkId: NetworkId,
+  subnetId: SubnetId,
+  vcpus: z.int().min(1).max(256),
+  memoryMib: z.int().min(64).max(4_194_304),
+  diskGib: z.int().min(1).max(65_536),
+  /** 'require-kvm' refuses nodes that emulate. */
+  accel: z.enum(['any', 'require-kvm']),
+  /** Devices the guest sees; 'legacy' is for systems without virtio drivers. */
+  devices: z.enum(['virtio', 'legacy']),
+  /** A node chosen by hand, else null. */
+  nodeId: NodeId.nullable(),
+  tags: z.array(text(64)).max(50),
+  protected: z.boolean(),
+});
+export type VmSpec = z.infer<typeof VmSpec>;
+
+/** What is built once and needed at every start: where the disk is, which address and MAC it has. */
+export const Provisioned = z.object({
+  poolId: PoolId,
+  volumeId: VolumeId,
+  address: z.ipv4(),
+  prefix: z.int().min(0).max(32),
+  mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/),
+});
+export type Provisioned = z.infer<typeof Provisioned>;
+
+/** What a node says of a domain. 'absent': the node has no such domain. */
+export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
+export type DomainState = z.infer<typeof DomainState>;
+
+export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
+export type PowerAction = z.infer<typeof PowerAction>;
+
+const Operation = { operationId: OperationId };
+
+export const vmEvents = {
+  VmRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec, imageFile: text(255) })),
+  /** A node was chosen and has set its capacity aside. Only this raises the generation. */
+  VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, generation: z.int().min(1), decision: Json })),
+  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),
+  VmPowerRequested: event(z.object({
+    ...Operation, action: PowerAction,
+    /** Graceful stops: seconds the guest is given. */
+    timeoutSeconds: z.int().min(0).max(3_600), force: z.boolean(),
+  })),
+  VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
+  VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)) })),
+  /** A delete was accepted while another operation ran: that one is cancelled first. */
+  VmDeleteRequested: event(z.object({ ...Operation, force: z.boolean(), cancels: OperationId.nullable() })),
+  VmDeleteStarted: event(z.object(Operation)),
+  /** What a failed operation left behind on a node that was silent is taken back now. */
+  VmCleanUpStarted: event(z.object(Operation)),
+  VmDeleted: event(z.object(Operation)),
+  /** What a node saw, with the node's own counters; never what we want. */
+  VmObserved: event(z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
+} as const;
+export type VmEvent = EventOf<typeof vmEvents>;

@@ -1,0 +1,308 @@
+/*
+ * A saga makes several things happen together, or none.
+ *
+ * It is a table of steps, each with what does it and what undoes it, side by side. This file turns such a
+ * table into a decider whose state is the saga's own stream, so whoever holds the log can continue any
+ * saga: the commands that are outstanding are computed from the state, never remembered, and their ids are
+ * made from `<saga>:<step>:<run|undo>`. Sending them twice is therefore harmless, and a crash between
+ * recording and sending is repaired by computing them again.
+ *
+ *     running ──(all steps answered)──▶ ending ──(end answered)──▶ ended: succeeded
+ *        │ refused, overdue, cancelled
+ *        ▼
+ *     undoing ──(all undone)──▶ ending ──▶ ended: compensated
+ *        │ an undo is overdue: its target is silent
+ *        ▼
+ *     ending ──▶ ended: failed, and what was not undone is owed
+ *
+ * A refused step did nothing and needs no undo. A step that is overdue, or still on its way when another
+ * one fails, may have happened, so it is undone as if it had. Undos run one after another, in reverse: each
+ * undo cancels its own step's command and those of later steps that have no undo, so that a StartDomain
+ * that was delayed cannot follow an UndefineDomain. When an undo is overdue, the ones behind it are not
+ * tried: they would give away what a silent node may still use. All of them are owed.
+ *
+ * A clean-up saga has nothing to go back to: what it could not do in time is owed, and a reconciler starts
+ * it again.
+ */
+import { type Answer, type Decider, type Facts, isRefusal, refuse, type Refusal } from './decider.ts';
+
+/** Facts of the steps that are answered, by step. A step not yet answered has none. */
+export type StepFacts = Readonly<Record<string, Facts | undefined>>;
+
+export interface NothingToUndo {
+  readonly why: string;
+}
+
+/** Says why a step needs no undo: the reason is read by people, not by code. */
+export const nothingToUndo = (why: string): NothingToUndo => ({ why });
+
+export interface Step<I, C> {
+  /** The steps that must be answered before this one is sent. */
+  readonly after?: readonly string[];
+  /** Milliseconds from when the step could be sent to when it is overdue. */
+  readonly deadlineMs: number;
+  /** The command that does it; undefined when this input has nothing to do here. */
+  run(input: I, facts: StepFacts): C | undefined;
+  readonly undo: ((input: I, facts: StepFacts) => C) | NothingToUndo;
+  /** Milliseconds an undo may take; `deadlineMs` when not given. */
+  readonly undoDeadlineMs?: number;
+  /** Refusals that mean "it is so already": in a clean-up, a node that was removed has no domain. */
+  readonly settledBy?: readonly string[];
+}
+
+export interface Saga<I, C> {
+  readonly name: string;
+  readonly steps: Readonly<Record<string, Step<I, C>>>;
+  /** true: forward only. What is not done in time is owed; nothing is undone. */
+  readonly cleanUp?: boolean;
+  /** Tells the owner that all is done. Must be accepted by its receiver whenever it comes. */
+  done(input: I, facts: StepFacts): C;
+  /** Tells the owner that nothing is done, why, and what is still owed. Must be accepted too. */
+  failed(input: I, why: Refusal, owed: readonly string[], facts: StepFacts): C;
+}
+
+export type SagaEvent =
+  | { type: 'SagaStarted'; data: { saga: string; input: Facts; steps: readonly PlannedStep[]; deadlineMs: number; at: number } }
+  | { type: 'StepAnswered'; data: { step: string; facts: Facts; at: number } }
+  | { type: 'StepRefused'; data: { step: string; refused: string; because: Facts; at: number } }
+  | { type: 'StepOverdue'; data: { step: string; at: number } }
+  | { type: 'SagaCancelled'; data: { because: string; at: number } }
+  | { type: 'UndoAnswered'; data: { step: string; at: number } }
+  | { type: 'UndoOverdue'; data: { step: string; at: number } }
+  | { type: 'SagaEnded'; data: { outcome: SagaOutcome; owed: readonly string[]; why: Refusal | null; at: number } };
+
+export type SagaOutcome = 'succeeded' | 'compensated' | 'failed';
+
+export interface PlannedStep {
+  readonly name: string;
+  readonly after: readonly string[];
+  readonly deadlineMs: number;
+}
+
+export type SagaCommand<I> =
+  | { type: 'StartSaga'; data: { input: I; at: number } }
+  | { type: 'TakeAnswer'; data: { step: string; phase: Phase; answer: Answer; at: number } }
+  | { type: 'CheckDeadlines'; data: { at: number } }
+  | { type: 'CancelSaga'; data: { because: string; at: number } };
+
+/** 'end' is the phase of the last command, the one that tells the owner. */
+export type Phase = 'run' | 'undo' | 'end';
+
+type Done = { readonly facts: Facts; readonly at: number };
+
+export type SagaState<I> =
+  | { readonly status: 'absent' }
+  | {
+      readonly status: 'running' | 'undoing' | 'ended';
+      readonly input: I;
+      readonly startedAt: number;
+      /** Steps answered, with the time of the answer. */
+      readonly done: Readonly<Record<string, Done>>;
+      readonly refused: readonly string[];
+      /** Why it is being undone. */
+      readonly why: Refusal | null;
+      readonly undone: readonly string[];
+      /** When the undo that is due now became due to be sent. */
+      readonly undoingSince: number;
+      readonly owed: readonly string[];
+      readonly outcome: SagaOutcome | null;
+    };
+
+/** A command that waits for its answer, computed from the state alone. */
+export interface Outstanding<C> {
+  readonly step: string;
+  readonly phase: Phase;
+  readonly command: C;
+  /** Steps whose run command this one cancels. */
+  readonly cancels: readonly string[];
+  /** Milliseconds since the epoch; the end of a saga has no deadline, it is sent until it is answered. */
+  readonly dueAt: number | null;
+  readonly since: number;
+}
+
+const hasUndo = <I, C>(step: Step<I, C>): step is Step<I, C> & { undo: (input: I, facts: StepFacts) => C } => typeof step.undo === 'function';
+
+const stepOf = <I, C>(saga: Saga<I, C>, name: string): Step<I, C> => {
+  const step = saga.steps[name];
+  if (step === undefined) throw new Error(`saga ${saga.name} has no step ${name}`);
+  return step;
+};
+
+/** Steps in an order in which each comes after what it needs. Throws when the table has a cycle or a hole. */
+export const orderOf = (saga: Saga<never, unknown>): readonly string[] => {
+  const ordered: string[] = [];
+  const visit = (name: string, path: readonly string[]): void => {
+    if (path.includes(name)) throw new Error(`saga ${saga.name}: steps wait for each other: ${[...path, name].join(' → ')}`);
+    if (ordered.includes(name)) return;
+    for (const earlier of stepOf(saga, name).after ?? []) visit(earlier, [...path, name]);
+    ordered.push(name);
+  };
+  for (const name of Object.keys(saga.steps)) visit(name, []);
+  return ordered;
+};
+
+/** Milliseconds: the longest path of the steps' deadlines there, and of the undos' back. */
+export const deadlineMsOf = (saga: Saga<never, unknown>): number => {
+  const ends: Record<string, number> = {};
+  let back = 0;
+  for (const name of orderOf(saga)) {
+    const step = stepOf(saga, name);
+    ends[name] = Math.max(0, ...(step.after ?? []).map((earlier) => ends[earlier] ?? 0)) + step.deadlineMs;
+    if (hasUndo(step)) back += step.undoDeadlineMs ?? step.deadlineMs;
+  }
+  return Math.max(0, ...Object.values(ends)) + back;
+};
+
+const factsOf = (done: Readonly<Record<string, Done>>): StepFacts => Object.fromEntries(Object.entries(done).map(([name, { facts }]) => [name, facts]));
+
+/** When a step could first be sent, or undefined while it waits for others. */
+const readySince = <I>(state: Exclude<SagaState<I>, { status: 'absent' }>, step: Step<I, never>): number | undefined => {
+  let since = state.startedAt;
+  for (const earlier of step.after ?? []) {
+    const done = state.done[earlier];
+    if (done === undefined) return undefined;
+    since = Math.max(since, done.at);
+  }
+  return since;
+};
+
+/** What this saga may have brought about and must take back, in the order of taking back. */
+const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: 'absent' }>): readonly string[] =>
+  orderOf(saga as unknown as Saga<never, unknown>)
+    .filter((name) => {
+      const step = stepOf(saga, name);
+      return hasUndo(step) && !state.refused.includes(name) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined;
+    })
+    .reverse();
+
+const comesAfter = <I, C>(saga: Saga<I, C>, later: string, earlier: string): boolean =>
+  (stepOf(saga, later).after ?? []).some((name) => name === earlier || comesAfter(saga, name, earlier));
+
+/** The commands that wait for an answer now. The runner sends each, and sends it again until it is answered. */
+export const outstanding = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readonly Outstanding<C>[] => {
+  if (state.status === 'absent' || state.status === 'ended') return [];
+  const facts = factsOf(state.done);
+  const names = Object.keys(saga.steps);
+  if (state.status === 'running') {
+    const waiting = names.filter((name) => state.done[name] === undefined);
+    if (waiting.length === 0) {
+      return [{ step: 'end', phase: 'end', command: saga.done(state.input, facts), cancels: [], dueAt: null, since: Math.max(state.startedAt, ...Object.values(state.done).map(({ at }) => at)) }];
+    }
+    return waiting.flatMap((name) => {
+      const step = stepOf(saga, name);
+      const since = readySince(state, step as Step<I, never>);
+      const command = since === undefined ? undefined : step.run(state.input, facts);
+      return since === undefined || command === undefined ? [] : [{ step: name, phase: 'run' as const, command, cancels: [], dueAt: since + step.deadlineMs, since }];
+    });
+  }
+  const why = state.why ?? refuse('saga.failed');
+  const next = state.owed.length > 0 || saga.cleanUp === true ? undefined : toUndo(saga, state)[0];
+  if (next === undefined) {
+    return [{ step: 'end', phase: 'end', command: saga.failed(state.input, why, state.owed, facts), cancels: [], dueAt: null, since: state.undoingSince }];
+  }
+  const step = stepOf(saga, next);
+  if (!hasUndo(step)) throw new Error(`saga ${saga.name}: ${next} has no undo`);
+  const withoutUndo = names.filter((name) => comesAfter(saga, name, next) && !hasUndo(stepOf(saga, name)));
+  return [{
+    step: next, phase: 'undo', command: step.undo(state.input, facts), cancels: [next, ...withoutUndo],
+    dueAt: state.undoingSince + (step.undoDeadlineMs ?? step.deadlineMs), since: state.undoingSince,
+  }];
+};
+
+/** Steps that have nothing to do for this input are answered as soon as they could be sent. */
+const answerEmptySteps = <I, C>(saga: Saga<I, C>, state: SagaState<I>, evolve: (state: SagaState<I>, event: SagaEvent) => SagaState<I>, at: number): readonly SagaEvent[] => {
+  const events: SagaEvent[] = [];
+  let now = state;
+  for (;;) {
+    const current = now;
+    if (current.status !== 'running') return events;
+    const empty = Object.keys(saga.steps).find((name) => {
+      const step = stepOf(saga, name);
+      return current.done[name] === undefined && readySince(current, step as Step<I, never>) !== undefined && step.run(current.input, factsOf(current.done)) === undefined;
+    });
+    if (empty === undefined) return events;
+    const event: SagaEvent = { type: 'StepAnswered', data: { step: empty, facts: {}, at } };
+    events.push(event);
+    now = evolve(now, event);
+  }
+};
+
+/** The decider of a saga. Its stream is '<saga-name>-<id>' under the category 'saga-<name>'. */
+export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<SagaCommand<I>, SagaEvent, SagaState<I>> => {
+  const plan = (): readonly PlannedStep[] =>
+    orderOf(saga as unknown as Saga<never, unknown>).map((name) => ({ name, after: stepOf(saga, name).after ?? [], deadlineMs: stepOf(saga, name).deadlineMs }));
+
+  const evolve = (state: SagaState<I>, event: SagaEvent): SagaState<I> => {
+    if (event.type === 'SagaStarted') {
+      return { status: 'running', input: event.data.input as I, startedAt: event.data.at, done: {}, refused: [], why: null, undone: [], undoingSince: 0, owed: [], outcome: null };
+    }
+    if (state.status === 'absent') return state;
+    switch (event.type) {
+      case 'StepAnswered':
+        return { ...state, done: { ...state.done, [event.data.step]: { facts: event.data.facts, at: event.data.at } } };
+      case 'StepRefused':
+        return failing({ ...state, refused: [...state.refused, event.data.step] }, refuse(event.data.refused, { ...event.data.because, step: event.data.step }), event.data.at);
+      case 'StepOverdue':
+        return failing(state, refuse('saga.step_overdue', { step: event.data.step }), event.data.at);
+      case 'SagaCancelled':
+        return failing(state, refuse('saga.cancelled', { because: event.data.because }), event.data.at);
+      case 'UndoAnswered':
+        return { ...state, undone: [...state.undone, event.data.step], undoingSince: event.data.at };
+      case 'UndoOverdue':
+        return { ...state, owed: toUndo(saga, state), undoingSince: event.data.at };
+      case 'SagaEnded':
+        return { ...state, status: 'ended', outcome: event.data.outcome, owed: event.data.owed };
+    }
+  };
+
+  const failing = (state: Exclude<SagaState<I>, { status: 'absent' }>, why: Refusal, at: number): SagaState<I> => {
+    const owed = saga.cleanUp === true ? Object.keys(saga.steps).filter((name) => state.done[name] === undefined) : [];
+    return { ...state, status: 'undoing', why: state.why ?? why, undoingSince: at, owed };
+  };
+
+  const decide = (command: SagaCommand<I>, state: SagaState<I>): Decision => {
+    if (command.type === 'StartSaga') {
+      if (state.status !== 'absent') return [];
+      const { input, at } = command.data;
+      const started: SagaEvent = { type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps: plan(), deadlineMs: deadlineMsOf(saga as unknown as Saga<never, unknown>), at } };
+      return [started, ...answerEmptySteps(saga, evolve(state, started), evolve, at)];
+    }
+    if (state.status === 'absent' || state.status === 'ended') return [];
+    const waiting = outstanding(saga, state);
+    const { at } = command.data;
+    switch (command.type) {
+      case 'TakeAnswer': {
+        const { step, phase, answer } = command.data;
+        if (!waiting.some((one) => one.step === step && one.phase === phase)) return [];
+        switch (phase) {
+          case 'run': {
+            const settled = isRefusal(answer) && stepOf(saga, step).settledBy?.includes(answer.refused) === true;
+            if (isRefusal(answer) && !settled) return [{ type: 'StepRefused', data: { step, refused: answer.refused, because: answer.because ?? {}, at } }];
+            const answered: SagaEvent = { type: 'StepAnswered', data: { step, facts: isRefusal(answer) ? {} : (answer.facts ?? {}), at } };
+            return [answered, ...answerEmptySteps(saga, evolve(state, answered), evolve, at)];
+          }
+          // An undo that is refused found nothing to take back: receivers answer so, and a fault is no answer.
+          case 'undo':
+            return [{ type: 'UndoAnswered', data: { step, at } }];
+          case 'end': {
+            const outcome: SagaOutcome = state.status === 'running' ? 'succeeded' : state.owed.length > 0 ? 'failed' : 'compensated';
+            return [{ type: 'SagaEnded', data: { outcome, owed: state.owed, why: state.why, at } }];
+          }
+        }
+      }
+      // eslint-disable-next-line no-fallthrough -- every phase above returns
+      case 'CheckDeadlines': {
+        const late = waiting.find((one) => one.dueAt !== null && one.dueAt <= at);
+        if (late === undefined) return [];
+        return [late.phase === 'undo' ? { type: 'UndoOverdue', data: { step: late.step, at } } : { type: 'StepOverdue', data: { step: late.step, at } }];
+      }
+      case 'CancelSaga': {
+        const ending = waiting.some((one) => one.phase === 'end');
+        return state.status !== 'running' || ending ? [] : [{ type: 'SagaCancelled', data: { because: command.data.because, at } }];
+      }
+    }
+  };
+  type Decision = readonly SagaEvent[] | Refusal;
+
+  return { category: `saga-${saga.name}`, initial: { status: 'absent' }, decide, evolve };
+};

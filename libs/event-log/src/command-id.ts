@@ -1,0 +1,16 @@
+import { createHash, hash } from 'node:crypto';
+import canonicalize from 'canonicalize';
+import { v7 } from 'uuid';
+
+/** A UUID of version 8 (RFC 9562) from the SHA-256 of a key: the same key always gives the same id. */
+export const commandIdOf = (key: string): string => {
+  const digits = hash('sha256', key, 'hex');
+  const variant = ((parseInt(digits.slice(16, 17), 16) & 0x3) | 0x8).toString(16);
+  return `${digits.slice(0, 8)}-${digits.slice(8, 12)}-8${digits.slice(13, 16)}-${variant}${digits.slice(17, 20)}-${digits.slice(20, 32)}`;
+};
+
+/** A UUID of version 7: rises with time. */
+export const newCommandId = (): string => v7();
+
+/** SHA-256 (hex) of the RFC 8785 form of a request. */
+export const requestHashOf = (request: unknown): string => createHash('sha256').update(canonicalize(request) ?? 'null').digest('hex');

@@ -1,0 +1,94 @@
+/*
+ * Load, decide, append; on a lost race, again. The answer to every command is stored in the same commit as
+ * its events, so a command delivered twice is answered twice and obeyed once. Cancelling a command answers
+ * it beforehand.
+ */
+import type { CommandMeta } from '@chronovirt/contracts/command';
+import { type Answer, type Decider, isRefusal, refuse } from '@chronovirt/decider/decider';
+import type { EventLog, RecordedEvent } from './log.ts';
+import { Mailbox } from './mailbox.ts';
+
+/** How often a command is decided anew before it is given back to the bus. */
+export const ATTEMPTS_MAX = 10;
+
+export interface Handling<C> {
+  readonly id: string;
+  readonly stream: string;
+  readonly command: C;
+  readonly cancels: readonly string[];
+  readonly meta: CommandMeta;
+  readonly requestHash?: string | undefined;
+}
+
+export interface Handled {
+  readonly answer: Answer;
+  /** What this very call appended: nothing when the command was obeyed before. */
+  readonly appended: readonly RecordedEvent[];
+}
+
+/** Too many others were faster, every time. The bus delivers the command again. */
+export class Contention extends Error {
+  override readonly name = 'Contention';
+  constructor(stream: string) {
+    super(`${stream} changed under ${String(ATTEMPTS_MAX)} decisions in a row`);
+  }
+}
+
+export const keyReused = refuse('idempotency.key_reused');
+
+/** Takes care that commands of one stream run one after another in this process. */
+export class CommandHandler {
+  readonly log: EventLog;
+  private readonly mailbox = new Mailbox();
+
+  constructor(log: EventLog) {
+    this.log = log;
+  }
+
+  handle<C, E extends { readonly type: string; readonly data: object }, S>(decider: Decider<C, E, S>, handling: Handling<C>): Promise<Handled> {
+    return this.mailbox.run(handling.stream, () => handle(this.log, decider, handling));
+  }
+
+  /** Stores a refusal that no decider was asked for (an unknown image, say), unless the command was answered before. */
+  async refuse(handling: Pick<Handling<unknown>, 'id' | 'meta' | 'requestHash'>, answer: Answer): Promise<Handled> {
+    const outcome = await this.log.answer(handling.id, answer, { ...handling.meta, commandId: handling.id }, handling.requestHash);
+    return { answer: outcome.kind === 'answered' ? told(outcome, handling.requestHash) : answer, appended: [] };
+  }
+
+  /** The answer this command was given before, if any. */
+  async earlier(handling: Pick<Handling<unknown>, 'id' | 'requestHash'>): Promise<Answer | undefined> {
+    const stored = await this.log.answered(handling.id);
+    return stored === undefined ? undefined : told(stored, handling.requestHash);
+  }
+}
+
+const told = (stored: { readonly answer: Answer; readonly requestHash: string | undefined }, requestHash: string | undefined): Answer =>
+  requestHash !== undefined && stored.requestHash !== undefined && stored.requestHash !== requestHash ? keyReused : stored.answer;
+
+const handle = async <C, E extends { readonly type: string; readonly data: object }, S>(
+  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash }: Handling<C>,
+): Promise<Handled> => {
+  const recorded = { ...meta, commandId: id };
+  // Before the stream is read: from here on the cancelled command can add nothing, and what it did add is seen.
+  for (const cancelled of cancels) await log.answer(cancelled, refuse('command.cancelled'), { ...recorded, commandId: cancelled, causedBy: id });
+
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+    const { state, version } = await log.load(stream, decider);
+    const decision = decider.decide(command, state);
+    const refused = isRefusal(decision);
+    const events = refused ? [] : decision;
+    const facts = refused ? undefined : decider.facts?.(command, events.reduce((now, event) => decider.evolve(now, event), state));
+    const answer: Answer = refused ? decision : { version: version + events.length, ...(facts === undefined ? {} : { facts }) };
+    const outcome = await log.append({ commandId: id, requestHash, answer, stream, expected: version, events, meta: recorded });
+    switch (outcome.kind) {
+      case 'appended':
+        return { answer, appended: outcome.events };
+      case 'answered':
+        return { answer: told(outcome, requestHash), appended: [] };
+      case 'conflict':
+        // What the faster one did is history now, so decide again.
+        continue;
+    }
+  }
+  throw new Contention(stream);
+};

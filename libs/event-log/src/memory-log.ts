@@ -1,0 +1,80 @@
+/*
+ * The log in memory: the same promises as Postgres', for the simulation, where thousands of runs must fit
+ * into a minute. It assigns positions at once, keeps folded states by stream, and checks no shapes.
+ * `faults` lets a simulation take a promise out, to see that its absence is found.
+ */
+import type { Answer, Decider } from '@chronovirt/decider/decider';
+import type { Append, EventLog, EventMeta, Outcome, RecordedEvent } from './log.ts';
+
+interface Faults {
+  readonly versionUnchecked?: boolean;
+  readonly answersForgotten?: boolean;
+}
+
+export class MemoryLog implements EventLog {
+  readonly events: RecordedEvent[] = [];
+  readonly streams = new Map<string, RecordedEvent[]>();
+  private readonly answers = new Map<string, { readonly answer: Answer; readonly requestHash: string | undefined }>();
+  private readonly states = new Map<string, { state: unknown; version: number }>();
+  private readonly listeners = new Set<(events: readonly RecordedEvent[]) => void>();
+  private readonly now: () => number;
+  private readonly faults: Faults;
+
+  constructor(now: () => number, faults: Faults = {}) {
+    this.now = now;
+    this.faults = faults;
+  }
+
+  /** Called after each append, in commit order. */
+  subscribe(listener: (events: readonly RecordedEvent[]) => void): void {
+    this.listeners.add(listener);
+  }
+
+  load<C, E, S>(stream: string, decider: Decider<C, E, S>): Promise<{ readonly state: S; readonly version: number }> {
+    const events = this.streams.get(stream) ?? [];
+    const known = this.states.get(stream) ?? { state: decider.initial, version: 0 };
+    let state = known.state as S;
+    for (const event of events.slice(known.version)) state = decider.evolve(state, event as unknown as E);
+    this.states.set(stream, { state, version: events.length });
+    return Promise.resolve({ state, version: events.length });
+  }
+
+  append(append: Append): Promise<Outcome> {
+    const stored = this.faults.answersForgotten === true ? undefined : this.answers.get(append.commandId);
+    if (stored !== undefined) return Promise.resolve({ kind: 'answered', ...stored });
+    const stream = this.streams.get(append.stream) ?? [];
+    if (append.expected !== stream.length && this.faults.versionUnchecked !== true) return Promise.resolve({ kind: 'conflict' });
+    const recordedAt = new Date(this.now()).toISOString();
+    const recorded = append.events.map((event, index): RecordedEvent => ({
+      position: this.events.length + 1 + index, stream: append.stream, version: stream.length + 1 + index,
+      id: `${append.commandId}:${String(index)}`, type: event.type, data: event.data as Readonly<Record<string, unknown>>, meta: append.meta, recordedAt,
+    }));
+    this.answers.set(append.commandId, { answer: append.answer, requestHash: append.requestHash });
+    if (recorded.length > 0) {
+      this.events.push(...recorded);
+      stream.push(...recorded);
+      this.streams.set(append.stream, stream);
+      for (const listener of this.listeners) listener(recorded);
+    }
+    return Promise.resolve({ kind: 'appended', events: recorded });
+  }
+
+  answer(commandId: string, answer: Answer, _meta: EventMeta, requestHash?: string): Promise<Outcome> {
+    const stored = this.answers.get(commandId);
+    if (stored !== undefined) return Promise.resolve({ kind: 'answered', ...stored });
+    this.answers.set(commandId, { answer, requestHash });
+    return Promise.resolve({ kind: 'appended', events: [] });
+  }
+
+  answered(commandId: string): Promise<{ readonly answer: Answer; readonly requestHash: string | undefined } | undefined> {
+    return Promise.resolve(this.answers.get(commandId));
+  }
+
+  read(after: number, limit: number): Promise<readonly RecordedEvent[]> {
+    return Promise.resolve(this.events.slice(after, after + limit));
+  }
+
+  head(): Promise<number> {
+    return Promise.resolve(this.events.length);
+  }
+}

@@ -1,0 +1,165 @@
+/*
+ * Drives sagas: computes what is outstanding from the log, sends it, takes the answers.
+ *
+ * Nothing here must survive. Any process may drive any saga at any time, because command ids are made from
+ * the saga's stream, step and phase, receivers remember their answers, and every answer taken is an append
+ * that checks the stream's version. So the process that starts a saga drives it at full speed on the
+ * replies that come straight back; if it dies, whoever leads finds the saga among the open ones, computes
+ * the same commands, and goes on.
+ *
+ * An unanswered command is sent again after 1, 2, 4, 8, 8 … seconds until its deadline.
+ */
+import type { CommandEnvelope, CommandMeta, Outgoing } from '@chronovirt/contracts/command';
+import { type Answer, type Facts, isRefusal } from '@chronovirt/decider/decider';
+import { outstanding, type Phase, type Saga, type SagaCommand, sagaDecider, type SagaState } from '@chronovirt/decider/saga';
+import type { CommandHandler } from './handle.ts';
+
+export type AnySaga = Saga<Facts, Outgoing>;
+
+export interface SagaPorts {
+  readonly handler: CommandHandler;
+  /** Sends a command; its answer comes back through `take`, soon, late, twice or never. */
+  send(envelope: CommandEnvelope): void;
+  /** Milliseconds since the epoch. */
+  now(): number;
+  commandIdOf(key: string): string;
+  /** Told once for each saga that this process saw ending. */
+  ended?(saga: { readonly name: string; readonly id: string; readonly state: SagaState<Facts>; readonly startedAt: number }): void;
+}
+
+interface Active {
+  readonly name: string;
+  readonly id: string;
+  readonly stream: string;
+  readonly meta: CommandMeta;
+  readonly sent: Map<string, { readonly commandId: string; readonly dueAt: number | null; attempts: number; againAt: number }>;
+}
+
+const AGAIN_AFTER_MS_MAX = 8_000;
+
+/** Answers that only say "not now": the node has another session, or none yet. The command is sent again. */
+const notAnAnswer = new Set(['node.old_session', 'node.no_session']);
+
+export class SagaRunner {
+  private readonly active = new Map<string, Active>();
+  private readonly waiting = new Map<string, { readonly active: Active; readonly step: string; readonly phase: Phase }>();
+  private readonly deciders: Map<string, { saga: AnySaga; decider: ReturnType<typeof sagaDecider<Facts, Outgoing>> }>;
+  private readonly ports: SagaPorts;
+
+  constructor(sagas: readonly AnySaga[], ports: SagaPorts) {
+    this.ports = ports;
+    this.deciders = new Map(sagas.map((saga) => [saga.name, { saga, decider: sagaDecider(saga) }]));
+  }
+
+  /** Sagas driven by this process now. */
+  get size(): number {
+    return this.active.size;
+  }
+
+  isDriving(name: string, id: string): boolean {
+    return this.active.has(`saga-${name}-${id}`);
+  }
+
+  /** Starts a saga, or continues it when it was started before. */
+  async start(name: string, id: string, input: Facts, meta: CommandMeta): Promise<void> {
+    await this.obey(name, id, 'start', meta, { type: 'StartSaga', data: { input, at: this.ports.now() } });
+  }
+
+  /** Continues a saga that was started somewhere, sometime. */
+  async resume(name: string, id: string, meta: CommandMeta): Promise<void> {
+    const stream = `saga-${name}-${id}`;
+    if (!this.active.has(stream)) await this.advance(this.activate(name, id, meta));
+  }
+
+  /** Has no effect on a saga that is being undone, or all of whose steps are answered. */
+  async cancel(name: string, id: string, because: string, meta: CommandMeta): Promise<void> {
+    await this.obey(name, id, `cancel:${meta.operationId ?? ''}`, meta, { type: 'CancelSaga', data: { because, at: this.ports.now() } });
+  }
+
+  /** An answer came back. Late, repeated and unknown ones do nothing. */
+  async take(commandId: string, answer: Answer): Promise<void> {
+    const waiting = this.waiting.get(commandId);
+    if (waiting === undefined) return;
+    const { active, step, phase } = waiting;
+    if (isRefusal(answer) && notAnAnswer.has(answer.refused)) {
+      const sent = active.sent.get(`${step}:${phase}`);
+      if (sent !== undefined) sent.againAt = Math.min(sent.againAt, this.ports.now() + 250);
+      return;
+    }
+    this.waiting.delete(commandId);
+    await this.obey(active.name, active.id, `take:${step}:${phase}`, active.meta, { type: 'TakeAnswer', data: { step, phase, answer, at: this.ports.now() } });
+  }
+
+  /** Sends again what was not answered, and notices what is overdue. To be called a few times a second while `size` is not 0. */
+  async tick(): Promise<void> {
+    const now = this.ports.now();
+    for (const active of [...this.active.values()]) {
+      const sends = [...active.sent.values()];
+      if (sends.some(({ dueAt }) => dueAt !== null && dueAt <= now)) {
+        // The deadlines are part of the id: asked too early, the answer "nothing is late" must not stand for ever.
+        const late = [...active.sent.entries()].filter(([, { dueAt }]) => dueAt !== null && dueAt <= now).map(([key, { dueAt }]) => `${key}@${String(dueAt)}`).join(',');
+        await this.obey(active.name, active.id, `late:${late}`, active.meta, { type: 'CheckDeadlines', data: { at: now } });
+      } else if (sends.some(({ againAt }) => againAt <= now)) {
+        await this.advance(active);
+      }
+    }
+  }
+
+  private activate(name: string, id: string, meta: CommandMeta): Active {
+    const stream = `saga-${name}-${id}`;
+    const active = this.active.get(stream) ?? { name, id, stream, meta, sent: new Map() };
+    this.active.set(stream, active);
+    return active;
+  }
+
+  private of(name: string): { saga: AnySaga; decider: ReturnType<typeof sagaDecider<Facts, Outgoing>> } {
+    const found = this.deciders.get(name);
+    if (found === undefined) throw new Error(`there is no saga called ${name}`);
+    return found;
+  }
+
+  private async obey(name: string, id: string, what: string, meta: CommandMeta, command: SagaCommand<Facts>): Promise<void> {
+    const active = this.activate(name, id, meta);
+    // The id says what was decided, not when: the same answer taken by two processes is recorded once.
+    const commandId = this.ports.commandIdOf(`${active.stream}:${what}`);
+    await this.ports.handler.handle(this.of(name).decider, { id: commandId, stream: active.stream, command, cancels: [], meta: active.meta });
+    await this.advance(active);
+  }
+
+  /** Reads the saga as it is now and sends what is outstanding and due. */
+  private async advance(active: Active): Promise<void> {
+    const { saga, decider } = this.of(active.name);
+    const { state } = await this.ports.handler.log.load(active.stream, decider);
+    if (state.status === 'absent' || state.status === 'ended') {
+      this.forget(active);
+      if (state.status === 'ended') this.ports.ended?.({ name: active.name, id: active.id, state, startedAt: state.startedAt });
+      return;
+    }
+    const now = this.ports.now();
+    const wanted = outstanding(saga, state);
+    const keys = new Set(wanted.map(({ step, phase }) => `${step}:${phase}`));
+    for (const [key, { commandId }] of active.sent) {
+      if (keys.has(key)) continue;
+      active.sent.delete(key);
+      this.waiting.delete(commandId);
+    }
+    for (const { step, phase, command, cancels, dueAt } of wanted) {
+      const key = `${step}:${phase}`;
+      const earlier = active.sent.get(key);
+      if (earlier !== undefined && earlier.againAt > now) continue;
+      const attempts = (earlier?.attempts ?? 0) + 1;
+      const commandId = this.ports.commandIdOf(`${active.stream}:${key}`);
+      active.sent.set(key, { commandId, dueAt, attempts, againAt: now + Math.min(1_000 * 2 ** (attempts - 1), AGAIN_AFTER_MS_MAX) });
+      this.waiting.set(commandId, { active, step, phase });
+      this.ports.send({
+        id: commandId, to: command.to, target: command.target, type: command.type, data: command.data as CommandEnvelope['data'],
+        cancels: cancels.map((cancelled) => this.ports.commandIdOf(`${active.stream}:${cancelled}:run`)), meta: active.meta,
+      });
+    }
+  }
+
+  private forget(active: Active): void {
+    this.active.delete(active.stream);
+    for (const { commandId } of active.sent.values()) this.waiting.delete(commandId);
+  }
+}
