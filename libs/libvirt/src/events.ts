@@ -1,0 +1,131 @@
+/*
+ * Events, and how they wait for their reader.
+ *
+ * One registration for each kind is held on a connection, however many listen, and messages are
+ * handed out by their procedure number: a message can come before the reply that tells its callback
+ * id, and its serial says nothing (it is 1). Choosing one domain happens here, not in the daemon.
+ *
+ * A reader that falls behind must not cost memory without bound, nor lose events in silence. Its
+ * queue has a size; what does not fit is counted, and a `gap` stands where it would have been. A
+ * reconnection leaves a gap as well. After a gap the reader lists everything and compares.
+ */
+import * as layout from './layouts.ts';
+import { domain, network, text, textOptional } from './layouts.ts';
+import { hidden, i32, mapped, named, struct, u64, u64Number, i64Number } from './xdr.ts';
+import type { Codec, Decoded } from './xdr.ts';
+
+/** Callers get the id of their listener never to see: handing out goes by procedure. */
+const callbackId = hidden(i32, 0);
+/** Reserved words of the protocol. */
+const reserved = hidden(i32, 0);
+
+interface EventEntry<C> {
+  /** What the registration asks for. */
+  readonly id: number;
+  /** The number of the message. */
+  readonly procedure: number;
+  readonly message: C;
+}
+
+const event = <C extends Codec<object, never>>(id: number, procedure: number, message: C): EventEntry<C> => ({ id, procedure, message });
+
+const lifecycleDetails = {
+  defined: ['added', 'updated', 'renamed', 'fromSnapshot'],
+  undefined: ['removed', 'renamed'],
+  started: ['booted', 'migrated', 'restored', 'fromSnapshot', 'wakeup', 'recovery'],
+  suspended: ['paused', 'migrated', 'ioerror', 'watchdog', 'restored', 'fromSnapshot', 'apiError', 'postcopy', 'postcopyFailed'],
+  resumed: ['unpaused', 'migrated', 'fromSnapshot', 'postcopy', 'postcopyFailed'],
+  stopped: ['shutdown', 'destroyed', 'crashed', 'migrated', 'saved', 'failed', 'fromSnapshot'],
+  shutdown: ['finished', 'guest', 'host'],
+  pmsuspended: ['memory', 'disk'],
+  crashed: ['panicked', 'crashloaded'],
+} as const;
+
+export type DomainLifecycle = keyof typeof lifecycleDetails | 'unknown';
+const lifecycleNumbers = { defined: 0, undefined: 1, started: 2, suspended: 3, resumed: 4, stopped: 5, shutdown: 6, pmsuspended: 7, crashed: 8 } as const;
+
+const domainLifecycle = mapped(struct({ callbackId, domain, event: named(lifecycleNumbers), detail: i32 }), {
+  decode: (value): { readonly domain: layout.Domain; readonly event: DomainLifecycle; readonly detail: string } => ({
+    domain: value.domain,
+    event: value.event,
+    detail: (value.event === 'unknown' ? undefined : lifecycleDetails[value.event][value.detail]) ?? 'unknown',
+  }),
+  encode: (value: { readonly domain: layout.DomainRef; readonly event: keyof typeof lifecycleDetails; readonly detail: string }) => ({
+    domain: value.domain,
+    event: value.event,
+    detail: Math.max(0, (lifecycleDetails[value.event] as readonly string[]).indexOf(value.detail)),
+  }),
+});
+
+const ioErrorAction = named({ none: 0, pause: 1, report: 2 });
+const blockJob = named({ unknown: 0, pull: 1, copy: 2, commit: 3, activeCommit: 4, backup: 5 });
+const blockJobStatus = named({ completed: 0, failed: 1, canceled: 2, ready: 3 });
+
+/** virDomainEventID and the message of each. */
+export const domainEvents = {
+  lifecycle: event(0, 318, domainLifecycle),
+  reboot: event(1, 319, struct({ callbackId, domain })),
+  rtcChange: event(2, 320, struct({ callbackId, domain, offsetSeconds: i64Number })),
+  watchdog: event(
+    3,
+    321,
+    struct({ callbackId, domain, action: named({ none: 0, pause: 1, reset: 2, poweroff: 3, shutdown: 4, debug: 5, injectNmi: 6 }) }),
+  ),
+  ioErrorReason: event(6, 324, struct({ callbackId, domain, source: text, device: text, action: ioErrorAction, reason: text })),
+  controlError: event(7, 325, struct({ callbackId, domain })),
+  diskChange: event(9, 327, struct({ callbackId, domain, sourceOld: textOptional, sourceNew: textOptional, device: text, reason: i32 })),
+  trayChange: event(10, 328, struct({ callbackId, domain, device: text, reason: named({ open: 0, close: 1 }) })),
+  pmWakeup: event(11, 329, struct({ callbackId, reserved, domain })),
+  pmSuspend: event(12, 330, struct({ callbackId, reserved, domain })),
+  balloonChange: event(13, 331, struct({ callbackId, domain, memoryKib: u64Number })),
+  pmSuspendDisk: event(14, 332, struct({ callbackId, reserved, domain })),
+  deviceRemoved: event(15, 333, struct({ callbackId, domain, device: text })),
+  /** Block jobs by target name (BLOCK_JOB_2). */
+  blockJob: event(16, 339, struct({ callbackId, domain, target: text, job: blockJob, status: blockJobStatus })),
+  tunable: event(17, 346, struct({ callbackId, domain, parameters: layout.typedParameters(2_048) })),
+  agentLifecycle: event(
+    18,
+    348,
+    struct({ callbackId, domain, state: named({ connected: 1, disconnected: 2 }), reason: named({ unknown: 0, domainStarted: 1, channel: 2 }) }),
+  ),
+  deviceAdded: event(19, 354, struct({ callbackId, domain, device: text })),
+  migrationIteration: event(20, 359, struct({ callbackId, domain, iteration: i32 })),
+  jobCompleted: event(21, 363, struct({ callbackId, domain, parameters: layout.typedParameters(2_048) })),
+  deviceRemovalFailed: event(22, 367, struct({ callbackId, domain, device: text })),
+  metadataChange: event(23, 379, struct({ callbackId, domain, metadata: named(layout.metadataKinds), uri: textOptional })),
+  blockThreshold: event(24, 385, struct({ callbackId, domain, device: text, path: textOptional, thresholdBytes: u64, excessBytes: u64 })),
+  memoryFailure: event(25, 423, struct({ callbackId, domain, recipient: i32, action: i32, flags: i32 })),
+  memoryDeviceSizeChange: event(26, 438, struct({ callbackId, domain, device: text, sizeKib: u64Number })),
+} as const;
+
+export const networkEvents = {
+  lifecycle: event(
+    0,
+    315,
+    struct({ callbackId, network, event: named({ defined: 0, undefined: 1, started: 2, stopped: 3 }), detail: hidden(i32, 0) }),
+  ),
+} as const;
+
+type EventsOf<T extends Readonly<Record<string, EventEntry<Codec<object, never>>>>> = {
+  readonly [K in keyof T]: { readonly kind: K } & Decoded<T[K]['message']>;
+};
+
+export type DomainEventKind = keyof typeof domainEvents;
+export type DomainEventOf<K extends DomainEventKind> = EventsOf<typeof domainEvents>[K];
+export type DomainEvent = DomainEventOf<DomainEventKind>;
+export type NetworkEvent = EventsOf<typeof networkEvents>[keyof typeof networkEvents];
+
+/** Events are missing here. */
+export interface Gap {
+  readonly kind: 'gap';
+  /** `overflow`: the reader was too slow. `reconnected`: the connection was lost and is there again. */
+  readonly because: 'overflow' | 'reconnected';
+  /** How many, where that is known. */
+  readonly lost: number | undefined;
+}
+
+/** Ends when closed by its reader or by close() of the connection; throws `Disconnected` when the connection is lost for good. */
+export interface EventStream<E> extends AsyncIterableIterator<E | Gap, undefined> {
+  /** Stops listening. What waits is dropped. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,303 @@
+/*
+ * What libvirt's messages are made of: handles, typed parameters, the error. The layouts are facts of
+ * the protocol (support statement "RPC protocol": a stable ABI that only grows); limits are those that
+ * the daemon keeps to.
+ */
+import { array, bool, charArrayText, choice, defaulted, f64, flags, hidden, i32, i64, mapped, named, optional, string, struct, u32, u64, u64Number, XdrError } from './xdr.ts';
+import type { Codec, Decoded, Reader, Writer } from './xdr.ts';
+
+const hex = /^[0-9a-f]{32}$/;
+
+/** 16 bytes on the wire; the usual text with hyphens here. */
+export const uuid: Codec<string> = {
+  bytesMin: 16,
+  write: (writer, value) => {
+    const digits = value.replaceAll('-', '').toLowerCase();
+    if (!hex.test(digits)) throw new XdrError(`"${value}" is not a UUID`);
+    writer.fixedBytes(Buffer.from(digits, 'hex'));
+  },
+  read: (reader) => {
+    const digits = reader.fixedBytes(16).toString('hex');
+    return `${digits.slice(0, 8)}-${digits.slice(8, 12)}-${digits.slice(12, 16)}-${digits.slice(16, 20)}-${digits.slice(20)}`;
+  },
+};
+
+export const text = string();
+export const textOptional = optional(text);
+/** Most procedures have a word of flags of which none is defined yet. */
+export const noFlags = hidden(u32, 0);
+
+/** A domain as libvirt names it. `id` is -1 while it does not run. A plain value: it holds nothing open. */
+export interface Domain {
+  readonly name: string;
+  readonly uuid: string;
+  readonly id: number;
+}
+
+/** Which domain is meant: the daemon goes by the UUID; name and id are along for its messages. */
+export interface DomainRef {
+  readonly uuid: string;
+  readonly name?: string;
+  readonly id?: number;
+}
+
+const domainFields = struct({ name: text, uuid, id: i32 });
+
+export const domain: Codec<Domain, DomainRef> = mapped(domainFields, {
+  decode: (value) => value,
+  // The name must not be empty: newer daemons check it before they look the UUID up.
+  encode: (value: DomainRef) => ({ name: value.name ?? value.uuid, uuid: value.uuid, id: value.id ?? -1 }),
+});
+
+/** A network, storage pool or filter. A plain value: it holds nothing open. */
+export interface Named {
+  readonly name: string;
+  readonly uuid: string;
+}
+
+/** Which network, pool or filter is meant: the daemon goes by the UUID. */
+export interface NamedRef {
+  readonly uuid: string;
+  readonly name?: string;
+}
+
+export type Network = Named;
+export type NetworkRef = NamedRef;
+export type StoragePool = Named;
+export type StoragePoolRef = NamedRef;
+
+const namedFields = struct({ name: text, uuid });
+const namedObject: Codec<Named, NamedRef> = mapped(namedFields, {
+  decode: (value) => value,
+  encode: (value: NamedRef) => ({ name: value.name ?? value.uuid, uuid: value.uuid }),
+});
+
+export const network: Codec<Network, NetworkRef> = namedObject;
+export const storagePool: Codec<StoragePool, StoragePoolRef> = namedObject;
+
+/** A storage volume; the daemon goes by the key, or by pool and name. */
+export const storageVolume = struct({ pool: text, name: text, key: text });
+export type StorageVolume = Decoded<typeof storageVolume>;
+
+/** i64 and u64 are always bigint, f64 and the 32-bit kinds are numbers. */
+export type TypedParameterValue = number | bigint | boolean | string;
+export type TypedParameters = Readonly<Record<string, TypedParameterValue>>;
+export type TypedParameterIn =
+  | { readonly i32: number }
+  | { readonly u32: number }
+  | { readonly i64: bigint }
+  | { readonly u64: bigint }
+  | { readonly f64: number }
+  | { readonly bool: boolean }
+  | { readonly string: string };
+
+function writeParameterValue(writer: Writer, value: TypedParameterIn): void {
+  if ('i32' in value) {
+    writer.i32(1);
+    writer.i32(value.i32);
+  } else if ('u32' in value) {
+    writer.i32(2);
+    writer.u32(value.u32);
+  } else if ('i64' in value) {
+    writer.i32(3);
+    writer.i64(value.i64);
+  } else if ('u64' in value) {
+    writer.i32(4);
+    writer.u64(value.u64);
+  } else if ('f64' in value) {
+    writer.i32(5);
+    writer.f64(value.f64);
+  } else if ('bool' in value) {
+    writer.i32(6);
+    bool.write(writer, value.bool);
+  } else {
+    writer.i32(7);
+    text.write(writer, value.string);
+  }
+}
+
+function readParameterValue(reader: Reader): TypedParameterValue {
+  const kind = reader.i32();
+  switch (kind) {
+    case 1:
+      return i32.read(reader);
+    case 2:
+      return u32.read(reader);
+    case 3:
+      return i64.read(reader);
+    case 4:
+      return u64.read(reader);
+    case 5:
+      return f64.read(reader);
+    case 6:
+      return bool.read(reader);
+    case 7:
+      return text.read(reader);
+    default:
+      throw new XdrError(`a typed parameter is of kind ${kind}`);
+  }
+}
+
+// field, kind and the shortest value
+const parameterBytesMin = 12;
+
+/** A list of typed parameters, as an object. `countMax` is the procedure's own limit. */
+export function typedParameters(countMax: number): Codec<TypedParameters, Readonly<Record<string, TypedParameterIn>>> {
+  return {
+    bytesMin: 4,
+    write: (writer, parameters) => {
+      const entries = Object.entries(parameters);
+      if (entries.length > countMax) throw new XdrError(`${entries.length} parameters exceed the limit of ${countMax}`);
+      writer.u32(entries.length);
+      for (const [field, value] of entries) {
+        text.write(writer, field);
+        writeParameterValue(writer, value);
+      }
+    },
+    read: (reader) => {
+      const count = reader.length(countMax);
+      if (count * parameterBytesMin > reader.bytesLeft) throw new XdrError(`${count} parameters cannot fit ${reader.bytesLeft} bytes`);
+      // Without a prototype, so that a field of any name is just a field.
+      const parameters: Record<string, TypedParameterValue> = Object.create(null);
+      for (let index = 0; index < count; index += 1) {
+        const field = reader.string(parameterNameBytesMax);
+        parameters[field] = readParameterValue(reader);
+      }
+      return parameters;
+    },
+  };
+}
+
+const parameterNameBytesMax = 4_096;
+
+/** What a reply (or stream packet) of status ERROR carries. `message` is for people; `text1` may be a pattern. */
+export const remoteError = struct({
+  code: i32,
+  domain: i32,
+  message: textOptional,
+  level: i32,
+  object: optional(domainFields),
+  text1: textOptional,
+  text2: textOptional,
+  text3: textOptional,
+  number1: i32,
+  number2: i32,
+  network: optional(namedFields),
+});
+export type RemoteError = Decoded<typeof remoteError>;
+
+export const domainStates = { nostate: 0, running: 1, blocked: 2, paused: 3, shutdown: 4, shutoff: 5, crashed: 6, pmsuspended: 7 } as const;
+export type DomainState = keyof typeof domainStates | 'unknown';
+
+/** Why a domain is in its state, for each state; the numbers are positions in these lists. */
+const stateReasons: Readonly<Record<DomainState, readonly string[]>> = {
+  unknown: [],
+  nostate: ['unknown'],
+  running: ['unknown', 'booted', 'migrated', 'restored', 'fromSnapshot', 'unpaused', 'migrationCanceled', 'saveCanceled', 'wakeup', 'crashed', 'postcopy', 'postcopyFailed'],
+  blocked: ['unknown'],
+  paused: ['unknown', 'user', 'migration', 'save', 'dump', 'ioerror', 'watchdog', 'fromSnapshot', 'shuttingDown', 'snapshot', 'crashed', 'startingUp', 'postcopy', 'postcopyFailed', 'apiError'],
+  shutdown: ['unknown', 'user'],
+  shutoff: ['unknown', 'shutdown', 'destroyed', 'crashed', 'migrated', 'saved', 'failed', 'fromSnapshot', 'daemon'],
+  crashed: ['unknown', 'panicked'],
+  pmsuspended: ['unknown'],
+};
+
+export const domainStateName = named(domainStates);
+
+/** The word for a reason's number; `unknown` when the daemon is newer than this list. */
+export function stateReason(state: DomainState, reason: number): string {
+  return stateReasons[state][reason] ?? 'unknown';
+}
+
+export const domainStateAndReason = mapped(struct({ state: domainStateName, reason: i32 }), {
+  decode: ({ state, reason }): { readonly state: DomainState; readonly reason: string } => ({ state, reason: stateReason(state, reason) }),
+  encode: (value: { readonly state: keyof typeof domainStates; readonly reason: string }) => ({
+    state: value.state,
+    reason: Math.max(0, stateReasons[value.state].indexOf(value.reason)),
+  }),
+});
+
+export const domainInfo = struct({
+  state: domainStateName,
+  memoryKibMax: u64Number,
+  memoryKib: u64Number,
+  vcpus: i32,
+  /** Nanoseconds since the domain started. The test driver answers with the wall clock, beyond 2^53. */
+  cpuTimeNs: u64,
+});
+
+export const nodeInfo = struct({
+  model: charArrayText(32),
+  /** Of NUMA node 0 in some versions: not the machine's MemTotal. */
+  memoryKib: u64Number,
+  cpus: i32,
+  mhz: i32,
+  numaNodes: i32,
+  sockets: i32,
+  cores: i32,
+  threads: i32,
+});
+
+/** Which of a domain's two configurations a change is for; none is "whatever it is now". */
+export const affect = flags({ live: 1, config: 2 });
+
+export const metadataKinds = { description: 0, title: 1, element: 2 } as const;
+
+export const interfaceAddresses = array(
+  struct({
+    name: text,
+    mac: textOptional,
+    addresses: array(struct({ kind: named({ ipv4: 0, ipv6: 1 }), address: text, prefix: u32 }), 2_048),
+  }),
+  2_048,
+);
+
+export const dhcpLease = struct({
+  interface: text,
+  /** Seconds since 1970, 0 when it never ends. */
+  expiresAt: mapped(i64, { decode: Number, encode: BigInt }) as Codec<number>,
+  kind: named({ ipv4: 0, ipv6: 1 }),
+  mac: textOptional,
+  iaid: textOptional,
+  address: text,
+  prefix: u32,
+  hostname: textOptional,
+  clientId: textOptional,
+});
+
+export const storagePoolInfo = struct({
+  state: named({ inactive: 0, building: 1, running: 2, degraded: 3, inaccessible: 4 }),
+  capacityBytes: u64Number,
+  allocationBytes: u64Number,
+  availableBytes: u64Number,
+});
+
+export const storageVolumeInfo = struct({
+  kind: named({ file: 0, block: 1, directory: 2, network: 3, networkDirectory: 4, ploop: 5 }),
+  capacityBytes: u64Number,
+  allocationBytes: u64Number,
+});
+
+/** Signals for shutdown and reboot: without any, the driver chooses. */
+export const shutdownModes = flags({ acpi: 1, agent: 2, initctl: 4, signal: 8, paravirt: 16 });
+
+export const networkUpdateCommand = named({ modify: 1, delete: 2, addLast: 3, addFirst: 4 });
+export const networkUpdateSection = named({
+  bridge: 1,
+  domain: 2,
+  ip: 3,
+  ipDhcpHost: 4,
+  ipDhcpRange: 5,
+  forward: 6,
+  forwardInterface: 7,
+  forwardPf: 8,
+  portgroup: 9,
+  dnsHost: 10,
+  dnsTxt: 11,
+  dnsSrv: 12,
+});
+
+export const addressSource = choice({ lease: 0, agent: 1, arp: 2 }, 'lease', u32);
+
+/** Seconds that the daemon waits for the guest agent. */
+export const agentTimeout = defaulted(i32, -1);
