@@ -1,22 +1,28 @@
 /*
  * Who may connect to the bus, in NATS's operator mode.
  *
- *   operator ── signs ──▶ account SYS   (the server's own: revocations)
- *        └───── signs ──▶ account CV    (all of Chronovirt)
- *                            └─ signing key ── signs ──▶ users: the services, one for each agent
+ *   operator ── signs ──▶ account SYS     the server's own: revocations
+ *        ├───── signs ──▶ account CV      the services, and all streams
+ *        └───── signs ──▶ account AGENTS  the node agents; no JetStream
+ *                            └─ signing key ── signs ──▶ one user for each agent
  *
  * The server knows the operator and the accounts, never the users: a user proves itself with a
- * JWT that the account's signing key signed and with the key that the JWT names. So an agent is
+ * JWT that its account's signing key signed and with the key that the JWT names. So an agent is
  * added without touching the server, and the agent's private key never leaves its node. Taking
  * one away means listing its public key in the account's JWT, which only the operator can sign;
  * the server then closes the live connection and refuses the next.
  *
+ * Agents have an account of their own because permissions check the subject of a message and not
+ * its reply subject: in the account of the streams, a report sent with the reply subject
+ * `$JS.API.STREAM.PURGE.EVENTS` has JetStream's acknowledgement empty that stream, and a pull can
+ * delete it (both seen on 2.9.10). Across accounts only the subjects in `crossings` exist.
+ *
  * Everything here is text, so that whoever calls decides where it is kept. All seeds are secrets.
  */
 import { createAccount, createOperator, createUser, decode, encodeAccount, encodeOperator, encodeUser, fmtCreds } from '@nats-io/jwt';
-import type { Account } from '@nats-io/jwt';
+import type { Account, Export } from '@nats-io/jwt';
 import type { NatsConnection } from '@nats-io/transport-node';
-import { agentPermissions } from './topology.ts';
+import { agentPermissions, crossings } from './topology.ts';
 
 export { agentPermissions } from './topology.ts';
 
@@ -26,17 +32,25 @@ export interface InstallationKeys {
   readonly systemAccount: string;
   readonly systemAccountSeed: string;
   readonly systemAccountJwt: string;
+  /** The services'. */
   readonly account: string;
   readonly accountSeed: string;
   readonly accountJwt: string;
   readonly signingSeed: string;
+  readonly agentsAccount: string;
+  readonly agentsAccountSeed: string;
+  readonly agentsAccountJwt: string;
+  readonly agentsSigningSeed: string;
 }
 
-/** What minting a user takes: the account's name (its public key) and its signing key. */
-export type SigningKeys = Pick<InstallationKeys, 'account' | 'signingSeed'>;
+/** What minting a service's user takes. */
+export type ServiceSigningKeys = Pick<InstallationKeys, 'account' | 'signingSeed'>;
 
-/** What changing an account takes. */
-export type OperatorKeys = Pick<InstallationKeys, 'operatorSeed' | 'account'>;
+/** What minting an agent's user takes: its account's name (a public key) and that account's signing key. */
+export type AgentSigningKeys = Pick<InstallationKeys, 'agentsAccount' | 'agentsSigningSeed'>;
+
+/** What revoking an agent takes. */
+export type RevokingKeys = Pick<InstallationKeys, 'operatorSeed' | 'agentsAccount'>;
 
 const UNLIMITED = { conn: -1, leaf: -1, imports: -1, exports: -1, wildcards: true, subs: -1, data: -1, payload: -1 };
 const UNLIMITED_JETSTREAM = { mem_storage: -1, disk_storage: -1, streams: -1, consumer: -1 };
@@ -47,10 +61,9 @@ const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
 /** Makes a new installation's keys. Called once; the result is kept with mode 0600. */
 export async function createInstallationKeys(): Promise<InstallationKeys> {
   const operator = createOperator();
-  const system = createAccount();
-  const account = createAccount();
-  const signing = createAccount();
+  const [system, account, signing, agents, agentsSigning] = [createAccount(), createAccount(), createAccount(), createAccount(), createAccount()];
   const systemAccount = system.getPublicKey();
+  const crossed = crossings.map(({ name, subject, direction }) => ({ name, subject, type: direction === 'in' ? ('service' as const) : ('stream' as const) }));
   return {
     operatorSeed: textOf(operator.getSeed()),
     operatorJwt: await encodeOperator('chronovirt', operator, { system_account: systemAccount }),
@@ -63,10 +76,19 @@ export async function createInstallationKeys(): Promise<InstallationKeys> {
     accountJwt: await encodeAccount(
       'CV',
       account,
-      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()] },
+      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()], exports: crossed as Export[] },
       { signer: operator },
     ),
     signingSeed: textOf(signing.getSeed()),
+    agentsAccount: agents.getPublicKey(),
+    agentsAccountSeed: textOf(agents.getSeed()),
+    agentsAccountJwt: await encodeAccount(
+      'AGENTS',
+      agents,
+      { limits: UNLIMITED, signing_keys: [agentsSigning.getPublicKey()], imports: crossed.map((one) => ({ ...one, account: account.getPublicKey(), local_subject: one.subject })) },
+      { signer: operator },
+    ),
+    agentsSigningSeed: textOf(agentsSigning.getSeed()),
   };
 }
 
@@ -92,7 +114,7 @@ const quoted = (text: string): string => {
 };
 
 /** The text of nats-server's configuration file. It holds no secret and never changes afterwards. */
-export function natsServerConfig(keys: Pick<InstallationKeys, 'operatorJwt' | 'systemAccount' | 'systemAccountJwt' | 'account' | 'accountJwt'>, settings: ServerSettings): string {
+export function natsServerConfig(keys: InstallationKeys, settings: ServerSettings): string {
   const lines = [
     `server_name: ${quoted(settings.serverName ?? 'chronovirt')}`,
     `host: ${quoted(settings.host)}`,
@@ -108,6 +130,7 @@ export function natsServerConfig(keys: Pick<InstallationKeys, 'operatorJwt' | 's
     'resolver_preload {',
     `  ${keys.systemAccount}: ${quoted(keys.systemAccountJwt)}`,
     `  ${keys.account}: ${quoted(keys.accountJwt)}`,
+    `  ${keys.agentsAccount}: ${quoted(keys.agentsAccountJwt)}`,
     '}',
   ];
   if (settings.tls) lines.push(`tls { cert_file: ${quoted(settings.tls.certFile)}, key_file: ${quoted(settings.tls.keyFile)} }`);
@@ -116,7 +139,7 @@ export function natsServerConfig(keys: Pick<InstallationKeys, 'operatorJwt' | 's
 }
 
 /** A creds file for the services: everything inside the account, nothing of the server. Each call makes a new user. */
-export async function serviceCreds(keys: SigningKeys): Promise<string> {
+export async function serviceCreds(keys: ServiceSigningKeys): Promise<string> {
   const user = createUser();
   return textOf(fmtCreds(await encodeUser('service', user.getPublicKey(), keys.account, {}, { signer: bytesOf(keys.signingSeed) }), user));
 }
@@ -142,7 +165,7 @@ export function createAgentKey(): AgentKey {
 export const isUserPublicKey = (text: string): boolean => /^U[A-Z2-7]{55}$/.test(text);
 
 export interface AgentToMint {
-  readonly keys: SigningKeys;
+  readonly keys: AgentSigningKeys;
   readonly nodeId: string;
   readonly userPublicKey: string;
   /** Without it the JWT is valid until it is revoked. */
@@ -156,16 +179,16 @@ export async function mintAgentJwt({ keys, nodeId, userPublicKey, expiresInSecon
   return encodeUser(
     `agent-${nodeId}`,
     userPublicKey,
-    keys.account,
+    keys.agentsAccount,
     { pub: { allow: [...pub.allow] }, sub: { allow: [...sub.allow] } },
-    { signer: bytesOf(keys.signingSeed), ...(expiresInSeconds === undefined ? {} : { exp: Math.floor(Date.now() / 1000) + expiresInSeconds }) },
+    { signer: bytesOf(keys.agentsSigningSeed), ...(expiresInSeconds === undefined ? {} : { exp: Math.floor(Date.now() / 1000) + expiresInSeconds }) },
   );
 }
 
 export interface Revocation {
   /** Connected as a user of the system account. */
   readonly system: NatsConnection;
-  readonly keys: OperatorKeys;
+  readonly keys: RevokingKeys;
   readonly userPublicKeys: readonly string[];
 }
 
@@ -179,14 +202,14 @@ const REVOKE_ATTEMPTS_MAX = 5;
 export async function revokeAgents({ system, keys, userPublicKeys }: Revocation): Promise<void> {
   for (const key of userPublicKeys) if (!isUserPublicKey(key)) throw new RangeError('not the public key of a NATS user');
   for (let attempt = 1; attempt <= REVOKE_ATTEMPTS_MAX; attempt++) {
-    const present = decode<Account>(await lookUpAccount(system, keys.account));
+    const present = decode<Account>(await lookUpAccount(system, keys.agentsAccount));
     const revocations = present.nats.revocations ?? {};
     const missing = userPublicKeys.filter((key) => revocations[key] === undefined);
     if (missing.length === 0) return;
     const now = Math.floor(Date.now() / 1000);
     const jwt = await encodeAccount(
       present.name,
-      keys.account,
+      keys.agentsAccount,
       { ...present.nats, revocations: { ...revocations, ...Object.fromEntries(missing.map((key) => [key, now])) } } as Partial<Account>,
       { signer: bytesOf(keys.operatorSeed) },
     );

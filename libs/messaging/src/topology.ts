@@ -11,6 +11,7 @@
  *   cv.ans.<process>.node.<node>         answers of a node                   core NATS
  *   cv.hb.<node>                         heartbeats                          core NATS
  *   cv.hello.<node>                      an agent introduces itself          core NATS, a request
+ *   cv.deliver.<node>                    its commands, as they reach it      pushed from COMMANDS
  *
  * Answers do not go to plain inboxes, because an agent that may publish to `_INBOX.>` may
  * forge any reply on the bus, JetStream's own included. The subject of an answer ends with
@@ -65,6 +66,8 @@ export interface ConsumerSpec {
   readonly ackWaitMs: number;
   /** The bound of what is delivered and not settled, over all replicas; also the bound of a reader's memory. */
   readonly ackPendingMax: number;
+  /** Where the server pushes to while somebody listens there; without it the reader pulls. */
+  readonly deliverTo?: string;
 }
 
 /** The commands of a service: one durable, shared by its replicas. */
@@ -76,13 +79,21 @@ export const commandsOf = (service: string): ConsumerSpec => ({
   ackPendingMax: 1024,
 });
 
-/** The commands of a node: made by the control plane, read by the node's agent. */
+/**
+ * The commands of a node: made by the control plane, pushed to the node's agent. Pushed, because
+ * a pull names a reply subject, and a reply subject is not checked against permissions: an agent
+ * could make JetStream answer to `$JS.API.STREAM.DELETE.EVENTS` (seen on 2.9.10). So agents live
+ * in an account of their own, into which this one subject is imported; and pulls from another
+ * account leave an entry in the server for each pull (seen: 0.5 KiB). A push costs neither, and
+ * an idle agent sends nothing.
+ */
 export const commandsOfNode = (nodeId: string): ConsumerSpec => ({
   stream: 'COMMANDS',
   durable: `node-${token(nodeId)}-commands`,
   filter: `cv.cmd.node.${nodeId}`,
   ackWaitMs: 30_000,
   ackPendingMax: 256,
+  deliverTo: `cv.deliver.${nodeId}`,
 });
 
 /** What nodes saw of one category, for the service that owns it. */
@@ -198,7 +209,7 @@ export interface Permissions {
 }
 
 /**
- * Everything an agent may do on the bus; what is not named is refused by the server. It reads
+ * Everything an agent may do on the bus; what is not named is refused by the server. It receives
  * its own commands, answers them, reports, beats, says hello, and sets aside what it cannot read.
  */
 export function agentPermissions(nodeId: string): Permissions {
@@ -211,11 +222,27 @@ export function agentPermissions(nodeId: string): Permissions {
         subjects.hello(nodeId),
         `cv.ans.*.node.${nodeId}`,
         subjects.dead(filter),
-        `$JS.API.CONSUMER.INFO.${stream}.${durable}`,
-        `$JS.API.CONSUMER.MSG.NEXT.${stream}.${durable}`,
         `$JS.ACK.${stream}.${durable}.>`,
       ],
     },
-    sub: { allow: [`${agentInboxPrefix(nodeId)}.>`] },
+    sub: { allow: [`${agentInboxPrefix(nodeId)}.>`, `cv.deliver.${nodeId}`] },
   };
 }
+
+export interface Crossing {
+  readonly name: string;
+  readonly subject: string;
+  /** `in`: agents publish and may be answered. `out`: agents listen. */
+  readonly direction: 'in' | 'out';
+}
+
+/** What passes between the account of the agents and that of the services. Nothing else does, whatever a user's permissions say. */
+export const crossings: readonly Crossing[] = [
+  { name: 'reports', subject: 'cv.rpt.>', direction: 'in' },
+  { name: 'heartbeats', subject: subjects.heartbeats, direction: 'in' },
+  { name: 'hellos', subject: subjects.hellos, direction: 'in' },
+  { name: 'answers', subject: 'cv.ans.*.node.*', direction: 'in' },
+  { name: 'dead', subject: subjects.dead('cv.cmd.node.*'), direction: 'in' },
+  { name: 'acknowledgements', subject: '$JS.ACK.COMMANDS.>', direction: 'in' },
+  { name: 'commands', subject: 'cv.deliver.*', direction: 'out' },
+];
