@@ -1,16 +1,12 @@
 /*
- * A nats-server of our own, in operator mode.
+ * A nats-server of our own, in operator mode: who may connect is said by signed JWTs
+ * (libs/messaging/src/credentials.ts), so that node agents are let in and shut out at run time while
+ * the server's configuration never changes. The keys are made once:
  *
- * Who may connect is said by signed JWTs, so that node agents are let in and shut out at run
- * time while the server's configuration never changes. The keys are made once:
- *
- *   <keysDir>/operator.nk         seed of the operator: signs accounts; needed to revoke an agent
- *   <keysDir>/account.nk          seed of the account CV, its identity
- *   <keysDir>/account-signing.nk  seed of the account's signing key: signs users (agents, services)
- *   <keysDir>/account.jwt         the account as it was first signed (revocations are added to a copy in the server)
- *   <keysDir>/operator.jwt, system-account.jwt
- *   <keysDir>/system.creds        a user of the system account: sends $SYS.REQ.CLAIMS.UPDATE
- *   <keysDir>/service.creds       the user of our services: all subjects of CV
+ *   <keysDir>/installation.json   InstallationKeys: every seed, public key and account JWT. Who holds it
+ *                                 can mint and revoke (the gateway: CV_GATEWAY_NATS_KEYS is <keysDir>)
+ *   <keysDir>/service.creds       the user of our services: all of the account CV
+ *   <keysDir>/system.creds        a user of the system account: sends revocations
  *
  * All are of mode 0600 and ours; the server itself reads none of them, only JWTs in its
  * configuration. JetStream's store and the resolver's folder belong to the unprivileged user.
@@ -19,8 +15,8 @@
 import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { encodeAccount, encodeOperator, encodeUser, fmtCreds } from '@nats-io/jwt';
-import { createAccount, createOperator, createUser, fromSeed } from '@nats-io/nkeys';
+import { createInstallationKeys, natsServerConfig, serviceCreds, systemCreds } from '../libs/messaging/src/credentials.ts';
+import type { InstallationKeys } from '../libs/messaging/src/credentials.ts';
 import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady } from './child.ts';
 import { folderOf, unprivileged, type Identity } from './identity.ts';
 import { answers, freePort, isFree } from './ports.ts';
@@ -56,8 +52,6 @@ export interface Nats {
 
 const READY_WITHIN_MS = 30_000;
 const STOP_SIGNALS = [['SIGTERM', 10_000], ['SIGKILL', 5_000]] as const;
-const STORE_BYTES_MAX = 32 * 1024 ** 3;
-const NO_LIMIT = -1; // in a JWT a limit that is left out is 0, "nothing", not "no limit"
 
 /** The server's program: `CV_NATS_SERVER`, else the distribution's. */
 export function natsProgram(): string | undefined {
@@ -79,10 +73,11 @@ export async function startNats(home: NatsHome, options: NatsOptions = {}): Prom
   folderOf(as, join(home.dir, 'accounts'), 0o700);
 
   await stopLeftBehind(pidFile, program);
-  const jwts = await ensureKeys(keysDir);
+  const keys = await ensureKeys(keysDir);
   const port = options.port ?? (await portFor(home.dir));
   const configFile = join(home.dir, 'nats.conf');
-  writeWhole(configFile, configuration({ dir: home.dir, storeDir, port, ...jwts }), 0o644); // JWTs are public: they are signed, not secret
+  const settings = { host: '127.0.0.1', port, storeDir, resolverDir: join(home.dir, 'accounts') };
+  writeWhole(configFile, natsServerConfig(keys, settings), 0o644); // JWTs are signed, not secret
   const child = startProgram({ command: program, args: ['-c', configFile], as, cwd: home.dir, logFile });
   if (child.pid !== undefined) writeFileSync(pidFile, String(child.pid));
 
@@ -108,34 +103,12 @@ export async function startNats(home: NatsHome, options: NatsOptions = {}): Prom
   return nats;
 }
 
-interface Jwts {
-  readonly operatorJwt: string;
-  readonly systemAccount: string;
-  readonly systemJwt: string;
-  readonly account: string;
-  readonly accountJwt: string;
-}
-
-/** The public half of what the server must know; makes every key that is missing. */
-async function ensureKeys(keysDir: string): Promise<Jwts> {
+async function ensureKeys(keysDir: string): Promise<InstallationKeys> {
   mkdirSync(keysDir, { recursive: true, mode: 0o700 });
-  const pair = (name: string, make: () => { getSeed(): Uint8Array }): ReturnType<typeof fromSeed> =>
-    fromSeed(Buffer.from(onceWritten(join(keysDir, name), () => Buffer.from(make().getSeed()).toString('utf8'))));
-  const operator = pair('operator.nk', createOperator);
-  const system = pair('system-account.nk', createAccount);
-  const account = pair('account.nk', createAccount);
-  const signing = pair('account-signing.nk', createAccount);
-
-  const limits = { conn: NO_LIMIT, leaf: NO_LIMIT, subs: NO_LIMIT, data: NO_LIMIT, payload: NO_LIMIT, imports: NO_LIMIT, exports: NO_LIMIT, wildcards: true };
-  const storage = { mem_storage: NO_LIMIT, disk_storage: NO_LIMIT, streams: NO_LIMIT, consumer: NO_LIMIT };
-  const operatorJwt = await once(join(keysDir, 'operator.jwt'), () => encodeOperator('chronovirt', operator, { system_account: system.getPublicKey() }));
-  const systemJwt = await once(join(keysDir, 'system-account.jwt'), () => encodeAccount('SYS', system, { limits }, { signer: operator }));
-  const accountJwt = await once(join(keysDir, 'account.jwt'), () =>
-    encodeAccount('CV', account, { limits: { ...limits, ...storage }, signing_keys: [signing.getPublicKey()] }, { signer: operator }));
-  const user = { subs: NO_LIMIT, data: NO_LIMIT, payload: NO_LIMIT };
-  await creds(join(keysDir, 'system.creds'), (key) => encodeUser('system', key, system, user));
-  await creds(join(keysDir, 'service.creds'), (key) => encodeUser('service', key, account, user, { signer: signing }));
-  return { operatorJwt, systemAccount: system.getPublicKey(), systemJwt, account: account.getPublicKey(), accountJwt };
+  const keys = JSON.parse(await once(join(keysDir, 'installation.json'), async () => JSON.stringify(await createInstallationKeys(), null, 2))) as InstallationKeys;
+  await once(join(keysDir, 'service.creds'), () => serviceCreds(keys));
+  await once(join(keysDir, 'system.creds'), () => systemCreds(keys));
+  return keys;
 }
 
 async function once(path: string, make: () => Promise<string>): Promise<string> {
@@ -143,29 +116,9 @@ async function once(path: string, make: () => Promise<string>): Promise<string> 
   return onceWritten(path, () => text);
 }
 
-const creds = (path: string, encode: (key: ReturnType<typeof createUser>) => Promise<string>): Promise<string> =>
-  once(path, async () => {
-    const key = createUser();
-    return Buffer.from(fmtCreds(await encode(key), key)).toString('utf8');
-  });
-
-const configuration = (c: Jwts & { dir: string; storeDir: string; port: number }): string => `# Written by Chronovirt at each start.
-server_name: chronovirt
-listen: "127.0.0.1:${c.port}"
-max_payload: 1MB
-jetstream { store_dir: ${JSON.stringify(c.storeDir)}, max_memory_store: 67108864, max_file_store: ${STORE_BYTES_MAX} }
-operator: ${c.operatorJwt}
-system_account: ${c.systemAccount}
-resolver { type: full, dir: ${JSON.stringify(join(c.dir, 'accounts'))}, allow_delete: true, interval: "2m" }
-resolver_preload {
-  ${c.systemAccount}: ${c.systemJwt}
-  ${c.account}: ${c.accountJwt}
-}
-`;
-
 async function portFor(dir: string): Promise<number> {
   const file = join(dir, 'nats.conf');
-  const last = existsSync(file) ? Number(/^listen: "127\.0\.0\.1:(\d+)"$/m.exec(readFileSync(file, 'utf8'))?.[1] ?? 0) : 0;
+  const last = existsSync(file) ? Number(/^port: (\d+)$/m.exec(readFileSync(file, 'utf8'))?.[1] ?? 0) : 0;
   return last > 0 && (await isFree(last)) ? last : freePort();
 }
 
