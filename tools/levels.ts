@@ -25,9 +25,6 @@ const RESULTS = join(REPOSITORY, '.nx/test-results');
 /** Where the level's results lie after its step has run. */
 export const resultsFile = (level: Level): string => join(RESULTS, `${level}.json`);
 
-/** Levels that draw from CV_SEED. */
-export const SEEDED: readonly Level[] = ['sim', 'crash'];
-
 export function levelStep(level: Level, output: Step['output'], environment: Readonly<Record<string, string>> = {}): Step {
   return {
     name: level,

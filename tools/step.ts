@@ -80,6 +80,7 @@ export async function runStep(step: Step): Promise<StepEnd> {
     // and what was said until a moment later is kept.
     child.on('exit', (code, signal) => {
       setTimeout(() => {
+        if (late) signalGroup(child, 'SIGKILL');
         if (late) end(false, `not done within ${seconds(step.withinMs)}`);
         else if (signal !== null) end(false, `ended by ${signal}`);
         else end(code === 0, code === 0 ? '' : `exit code ${code}`);

@@ -48,7 +48,7 @@ export function readReport(text: string, root: string): LevelResults {
     }));
     tests.push(...own);
     if (field(entry, 'status') === 'failed' && !own.some((test) => test.end === 'failed')) {
-      brokenFiles.push({ file, message: String(field(entry, 'message') ?? '') });
+      brokenFiles.push({ file, message: textField(entry, 'message') });
     }
   }
   const count = (end: TestEnd): number => tests.filter((test) => test.end === end).length;
