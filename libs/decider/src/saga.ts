@@ -43,7 +43,8 @@ export interface Step<I, C> {
   readonly deadlineMs: number;
   /** The command that does it; undefined when this input has nothing to do here. */
   run(input: I, facts: StepFacts): C | undefined;
-  readonly undo: ((input: I, facts: StepFacts) => C) | NothingToUndo;
+  /** The command that takes it back; undefined when this input leaves nothing to take back. */
+  readonly undo: ((input: I, facts: StepFacts) => C | undefined) | NothingToUndo;
   /** Milliseconds an undo may take; `deadlineMs` when not given. */
   readonly undoDeadlineMs?: number;
   /** Refusals that mean "it is so already": in a clean-up, a node that was removed has no domain. */
@@ -120,7 +121,7 @@ export interface Outstanding<C> {
   readonly since: number;
 }
 
-const hasUndo = <I, C>(step: Step<I, C>): step is Step<I, C> & { undo: (input: I, facts: StepFacts) => C } => typeof step.undo === 'function';
+const hasUndo = <I, C>(step: Step<I, C>): step is Step<I, C> & { undo: (input: I, facts: StepFacts) => C | undefined } => typeof step.undo === 'function';
 
 const stepOf = <I, C>(saga: Saga<I, C>, name: string): Step<I, C> => {
   const step = saga.steps[name];
@@ -171,7 +172,9 @@ const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: '
   orderOf(saga as unknown as Saga<never, unknown>)
     .filter((name) => {
       const step = stepOf(saga, name);
-      return hasUndo(step) && !state.refused.includes(name) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined;
+      const facts = factsOf(state.done);
+      return hasUndo(step) && !state.refused.includes(name) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
+        && step.run(state.input, facts) !== undefined && step.undo(state.input, facts) !== undefined;
     })
     .reverse();
 
@@ -201,10 +204,11 @@ export const outstanding = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readon
     return [{ step: 'end', phase: 'end', command: saga.failed(state.input, why, state.owed, facts), cancels: [], dueAt: null, since: state.undoingSince }];
   }
   const step = stepOf(saga, next);
-  if (!hasUndo(step)) throw new Error(`saga ${saga.name}: ${next} has no undo`);
+  const undo = hasUndo(step) ? step.undo(state.input, facts) : undefined;
+  if (undo === undefined) throw new Error(`saga ${saga.name}: ${next} has no undo`);
   const withoutUndo = names.filter((name) => comesAfter(saga, name, next) && !hasUndo(stepOf(saga, name)));
   return [{
-    step: next, phase: 'undo', command: step.undo(state.input, facts), cancels: [next, ...withoutUndo],
+    step: next, phase: 'undo', command: undo, cancels: [next, ...withoutUndo],
     dueAt: state.undoingSince + (step.undoDeadlineMs ?? step.deadlineMs), since: state.undoingSince,
   }];
 };

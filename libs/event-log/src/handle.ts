@@ -18,6 +18,11 @@ export interface Handling<C> {
   readonly cancels: readonly string[];
   readonly meta: CommandMeta;
   readonly requestHash?: string | undefined;
+  /**
+   * 'events': a refusal, or nothing to record, is told but not stored. For questions that are asked of
+   * several streams under one id (which node takes this VM?), and for reports, which wait for no answer.
+   */
+  readonly store?: 'always' | 'events';
 }
 
 export interface Handled {
@@ -66,7 +71,7 @@ const told = (stored: { readonly answer: Answer; readonly requestHash: string | 
   requestHash !== undefined && stored.requestHash !== undefined && stored.requestHash !== requestHash ? keyReused : stored.answer;
 
 const handle = async <C, E extends { readonly type: string; readonly data: object }, S>(
-  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash }: Handling<C>,
+  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash, store }: Handling<C>,
 ): Promise<Handled> => {
   const recorded = { ...meta, commandId: id };
   // Before the stream is read: from here on the cancelled command can add nothing, and what it did add is seen.
@@ -79,6 +84,7 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
     const events = refused ? [] : decision;
     const facts = refused ? undefined : decider.facts?.(command, events.reduce((now, event) => decider.evolve(now, event), state));
     const answer: Answer = refused ? decision : { version: version + events.length, ...(facts === undefined ? {} : { facts }) };
+    if (store === 'events' && events.length === 0) return { answer, appended: [] };
     const outcome = await log.append({ commandId: id, requestHash, answer, stream, expected: version, events, meta: recorded });
     switch (outcome.kind) {
       case 'appended':

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, VmId } from '../ids.ts';
+import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
 import { NodeDescription, NodePolicy } from './node.events.ts';
 
@@ -30,7 +30,7 @@ export const nodeCommands = {
   })),
   /** Undo of PlaceVm when the node is not known: what the cancelled PlaceVm answered tells it. */
   UnplaceVm: command('scheduler', 'vmId', z.object({ vmId: VmId, operationId: OperationId, nodeId: NodeId.nullable() })),
-  ReserveCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int(), byHand: z.boolean(), decision: Json })),
+  ReserveCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int(), poolId: PoolId.nullable(), byHand: z.boolean(), decision: Json })),
   ReleaseCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId })),
 } as const;
 export type NodeCommand = CommandOf<typeof nodeCommands>;

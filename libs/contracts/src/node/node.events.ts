@@ -46,7 +46,7 @@ export const nodeEvents = {
   NodeSessionStarted: event(z.object({ session: z.int().min(1) })),
   NodePolicyChanged: event(NodePolicy),
   CapacityReserved: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int(), decision: Json })),
-  CapacityReleased: event(z.object({ vmId: VmId })),
+  CapacityReleased: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int() })),
   /** An operator says that this machine is gone for good: what it held may be given to others. */
   NodeRemoved: event(z.object({ reason: text(300) })),
 } as const;

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, VmId } from '../ids.ts';
+import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { DomainState, Provisioned, VmSpec } from './vm.events.ts';
+import { DomainState, Provisioned, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -46,9 +46,9 @@ export const vmCommands = {
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 
   /** From CreateVm's handler, once names have become ids and a node was seen to be possible. */
-  RequestVm: command('scheduler', 'vmId', z.object({ ...Target, spec: VmSpec, imageFile: text(255) })),
+  RequestVm: command('scheduler', 'vmId', z.object({ ...Target, ...RequestedVm.shape })),
   /** From sagas. */
-  AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, decision: Json })),
+  AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, poolId: PoolId, decision: Json })),
   FinishVm: command('scheduler', 'vmId', z.object({
     ...Target, how: text(200), provisioned: Provisioned.nullable(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),

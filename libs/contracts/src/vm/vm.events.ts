@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { ImageFile } from '../image/image.events.ts';
+import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 
 /** What a user decides about a machine. Memory in MiB, disk in GiB. */
@@ -41,12 +43,15 @@ export type DomainState = z.infer<typeof DomainState>;
 export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
+/** A machine as it was asked for, every name resolved into what it meant at that moment. */
+export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan });
+
 const Operation = { operationId: OperationId };
 
 export const vmEvents = {
-  VmRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec, imageFile: text(255) })),
+  VmRequested: event(z.object({ ...Operation, vmId: VmId, ...RequestedVm.shape })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
-  VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, generation: z.int().min(1), decision: Json })),
+  VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
   VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),
   VmPowerRequested: event(z.object({
     ...Operation, action: PowerAction,
