@@ -34,6 +34,7 @@ describe('a level', () => {
   });
 
   it('without any test has failed', () => {
+    expect(judgeLevel(report(), { ok: false, because: 'exit code 1' })).toMatchObject({ failed: 1, because: 'no test ran' });
     expect(judgeLevel(report(), well)).toEqual({ passed: 0, failed: 1, skipped: 0, because: 'no test ran' });
   });
 

@@ -63,8 +63,8 @@ export function judgeLevel(results: LevelResults | undefined, ended: { readonly 
   if (results === undefined) return { ...NOTHING, failed: 1, because: `no results: ${ended.because === '' ? 'no report was written' : ended.because}` };
   const counts: Counts = { passed: results.passed, failed: results.failed, skipped: results.skipped };
   if (counts.failed > 0) return { ...counts, because: `${counts.failed} failed` };
-  if (!ended.ok) return { ...counts, failed: 1, because: `every test passed, but: ${ended.because}` };
   if (counts.passed === 0) return { ...counts, failed: 1, because: 'no test ran' };
+  if (!ended.ok) return { ...counts, failed: 1, because: `every test passed, but: ${ended.because}` };
   return { ...counts, because: '' };
 }
 
