@@ -1,19 +1,30 @@
 /*
  * The entry of the package: connect, call, listen.
+ *
+ * A Libvirt outlives the connections it makes. Each of them is a session: a socket, the RPC on it and
+ * the opening words (authentication, the driver, features). When a session is lost, calls in flight
+ * fail, since nobody can say whether they happened, and calls made while there is none fail at once.
+ * With `reconnect` a new session follows, in this order: open, register the events again, tell every
+ * reader of events of the gap, say "connected". So whoever lists everything after a gap misses nothing.
  */
+import { createConnection } from 'node:net';
+import type { Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Disconnected, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
-import type { DomainEventKind, DomainEventOf, EventStream, NetworkEvent } from './events.ts';
+import { eventKind, eventKindOf, EventQueue } from './events.ts';
+import type { DomainEventKind, DomainEventOf, EventKind, EventStream, NetworkEvent } from './events.ts';
+import { networkUpdateCommands, networkUpdateSections } from './layouts.ts';
+import type { Domain, DomainRef, Network, NetworkRef } from './layouts.ts';
+import { procedures, programs, sessionProcedures } from './procedures.ts';
 import type { Procedure, ProcedureName, Procedures, StreamDirection } from './procedures.ts';
-import type { LibvirtStream } from './stream.ts';
+import { Rpc } from './rpc.ts';
+import type { StreamPort } from './rpc.ts';
+import { LibvirtStream } from './stream.ts';
+import { targetOf } from './target.ts';
+import type { Target } from './target.ts';
+import { Reader } from './xdr.ts';
 import type { Decoded, Encodable } from './xdr.ts';
-
-/** Where the daemon listens and which of its drivers is meant. */
-export interface Target {
-  /** Path of the daemon's unix socket. */
-  readonly socket: string;
-  /** The driver: `qemu:///system`, `qemu:///session`, `test:///default`. */
-  readonly driver: string;
-}
 
 export interface ReconnectOptions {
   /** First pause; doubled after each failure, with jitter. Default 200. */
@@ -31,7 +42,9 @@ export interface KeepaliveOptions {
 
 export type ConnectionState =
   | { readonly status: 'connected' }
+  /** Lost, and being made again. */
   | { readonly status: 'disconnected'; readonly reason: CloseReason }
+  /** For good. */
   | { readonly status: 'closed'; readonly reason: CloseReason };
 
 export interface ConnectOptions {
@@ -46,7 +59,7 @@ export interface ConnectOptions {
    * for high-priority procedures. Calls given up on keep their place until answered. Default 4.
    */
   readonly inFlightMax?: number;
-  /** Calls that may wait for a place; one more is refused. Default 10,000. */
+  /** Calls of each priority that may wait for a place; one more is refused. Default 10,000. */
   readonly queuedMax?: number;
   /** `false` for a connection of bulk streams, which may pause for longer than the daemon's patience. Default on. */
   readonly keepalive?: KeepaliveOptions | false;
@@ -59,6 +72,7 @@ export interface ConnectOptions {
 }
 
 export interface CallOptions {
+  /** 0 is none. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
 }
@@ -75,7 +89,7 @@ export type Call<P> = Record<never, never> extends Args<P>
   ? (args?: Args<P>, options?: CallOptions) => Promise<Result<P>>
   : (args: Args<P>, options?: CallOptions) => Promise<Result<P>>;
 
-/** Every procedure of the table, by its name. They throw `LibvirtError` or `CallUnanswered` (errors.ts). */
+/** Every procedure of the table, by its name. They throw `LibvirtError` or `CallUnanswered` (errors.ts), or TypeError when an argument does not fit. */
 export type Calls = { readonly [Name in ProcedureName]: Call<Procedures[Name]> };
 
 export interface EventOptions {
@@ -94,15 +108,16 @@ export interface Load {
   readonly queued: number;
 }
 
-export type NetworkUpdate = {
-  readonly network: { readonly uuid: string; readonly name?: string };
-  readonly command: 'modify' | 'delete' | 'addLast' | 'addFirst';
-  readonly section: 'bridge' | 'domain' | 'ip' | 'ipDhcpHost' | 'ipDhcpRange' | 'forward' | 'forwardInterface' | 'forwardPf' | 'portgroup' | 'dnsHost' | 'dnsTxt' | 'dnsSrv';
+export interface NetworkUpdate {
+  readonly network: NetworkRef;
+  readonly command: keyof typeof networkUpdateCommands;
+  readonly section: keyof typeof networkUpdateSections;
   /** Which of several parents; -1 (default): the first that fits. */
   readonly parentIndex?: number;
   readonly xml: string;
+  /** Without any: the network as it is now. */
   readonly flags?: readonly ('live' | 'config')[];
-};
+}
 
 export interface Libvirt extends Calls {
   readonly state: ConnectionState;
@@ -112,8 +127,11 @@ export interface Libvirt extends Calls {
   /** Resolves when connected (again); rejects when closed for good or the signal is aborted. */
   whenConnected(options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** Resolves once registered: what happens from then on is in the stream, or reported as a gap. */
-  domainEvents<const K extends DomainEventKind>(options: EventOptions & { readonly kinds: readonly K[]; readonly domain?: { readonly uuid: string } }): Promise<EventStream<DomainEventOf<K>>>;
-  networkEvents(options?: EventOptions): Promise<EventStream<NetworkEvent>>;
+  domainEvents<const K extends DomainEventKind>(
+    options: EventOptions & { readonly kinds: readonly K[]; readonly domain?: DomainRef },
+  ): Promise<EventStream<DomainEventOf<K>>>;
+  /** As domainEvents. */
+  networkEvents(options?: EventOptions & { readonly network?: NetworkRef }): Promise<EventStream<NetworkEvent>>;
   /** Changes part of a network, live or in its configuration. Also right with daemons that swap two of the arguments. */
   networkUpdate(update: NetworkUpdate, options?: CallOptions): Promise<void>;
   /** Says goodbye and closes; calls in flight fail with `Disconnected`. Never rejects. */
@@ -121,5 +139,448 @@ export interface Libvirt extends Calls {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** `target`: a socket and a driver, or libvirt's URI of a local daemon (`qemu:///system`, `test+unix:///default?socket=/path`). */
-export declare function connect(target: string | Target, options?: ConnectOptions): Promise<Libvirt>;
+/** virDrvFeature, as far as they matter here. */
+const features = { keepalive: 10, remoteCloseCallback: 15, networkUpdateOrder: 16 } as const;
+const authentication = { none: 0, polkit: 2 } as const;
+const closeMessageProcedure = 362;
+const goodbyeMsMax = 1_000;
+
+interface Settings {
+  readonly target: Target;
+  readonly readOnly: boolean;
+  readonly connectTimeoutMs: number;
+  readonly callTimeoutMs: number;
+  readonly inFlightMax: number;
+  readonly queuedMax: number;
+  readonly keepalive: Required<KeepaliveOptions> | undefined;
+  readonly reconnect: Required<ReconnectOptions> | undefined;
+  readonly onState: (state: ConnectionState) => void;
+}
+
+/**
+ * Connects and opens the driver.
+ *
+ * `target`: a socket and a driver, or libvirt's URI of a local daemon (`qemu:///system`,
+ * `test+unix:///default?socket=/path`). Throws `Disconnected` when the daemon cannot be reached in
+ * time, `LibvirtError` when it refuses, TypeError for a URI that is not one.
+ */
+export async function connect(target: string | Target, options: ConnectOptions = {}): Promise<Libvirt> {
+  const readOnly = options.readOnly ?? false;
+  const inFlightMax = options.inFlightMax ?? 4;
+  if (!Number.isInteger(inFlightMax) || inFlightMax < 1) throw new RangeError('inFlightMax is a count from 1');
+  const reconnect = options.reconnect === true ? {} : options.reconnect === false ? undefined : options.reconnect;
+  const connection = new Connection({
+    target: typeof target === 'string' ? targetOf(target, readOnly) : target,
+    readOnly,
+    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    callTimeoutMs: options.callTimeoutMs ?? 30_000,
+    inFlightMax,
+    queuedMax: options.queuedMax ?? 10_000,
+    keepalive: options.keepalive === false ? undefined : { intervalMs: options.keepalive?.intervalMs ?? 5_000, missesMax: options.keepalive?.missesMax ?? 5 },
+    reconnect: reconnect === undefined ? undefined : { delayMsMin: reconnect.delayMsMin ?? 200, delayMsMax: reconnect.delayMsMax ?? 10_000 },
+    onState: options.onState ?? (() => {}),
+  });
+  await connection.open(options.signal);
+  // The loop below the class has put every procedure of the table on its prototype.
+  return connection as unknown as Libvirt;
+}
+
+/** One socket from its opening words to its end. */
+interface Session {
+  readonly rpc: Rpc;
+  readonly networkUpdateOrder: boolean;
+}
+
+/** The listeners of one kind of event, and the daemon's one registration for all of them. */
+interface Registration {
+  readonly kind: EventKind;
+  readonly listeners: Set<Listener>;
+  /** Registering and deregistering happen one after the other. */
+  turn: Promise<void>;
+  /** The session that holds it, and the daemon's number for it there. */
+  held: { readonly session: Session; readonly callbackId: number } | undefined;
+}
+
+interface Listener {
+  readonly queue: EventQueue<{ readonly kind: string }>;
+  /** Only of the object with this UUID. */
+  readonly uuid: string | undefined;
+}
+
+class Connection {
+  readonly #settings: Settings;
+  readonly #registrations = new Map<string, Registration>();
+  readonly #queues = new Set<EventQueue<{ readonly kind: string }>>();
+  readonly #stop = new AbortController();
+  readonly #whenConnected = new Set<{ readonly resolve: () => void; readonly reject: (error: Error) => void }>();
+  #session: Session | undefined;
+  #state: ConnectionState = { status: 'disconnected', reason: { kind: 'closedByCaller', message: 'not connected yet' } };
+  #settleClosed: (reason: CloseReason) => void = () => {};
+  readonly closed = new Promise<CloseReason>((resolve) => (this.#settleClosed = resolve));
+
+  constructor(settings: Settings) {
+    this.#settings = settings;
+  }
+
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  get load(): Load {
+    return this.#session?.rpc.load ?? { inFlight: 0, abandoned: 0, queued: 0 };
+  }
+
+  /** The first session; later ones follow from #onLost. */
+  async open(signal: AbortSignal | undefined): Promise<void> {
+    this.#enter(await this.#openSession(signal));
+  }
+
+  call(name: string, procedure: Procedure, args: unknown, options: CallOptions): Promise<unknown> {
+    const session = this.#session;
+    if (session === undefined) return Promise.reject(this.#disconnected(name));
+    return this.#callOn(session.rpc, name, procedure, args, options);
+  }
+
+  async whenConnected(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    if (this.#state.status === 'connected') return;
+    if (this.#state.status === 'closed') throw this.#disconnected('whenConnected');
+    await new Promise<void>((resolve, reject) => {
+      const onAbort = () => settle(() => reject(signal?.reason as Error));
+      const settle = (then: () => void) => {
+        signal?.removeEventListener('abort', onAbort);
+        this.#whenConnected.delete(waiter);
+        then();
+      };
+      const waiter = { resolve: () => settle(resolve), reject: (error: Error) => settle(() => reject(error)) };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#whenConnected.add(waiter);
+    });
+  }
+
+  domainEvents(options: EventOptions & { readonly kinds: readonly DomainEventKind[]; readonly domain?: DomainRef }) {
+    const kinds = [...new Set(options.kinds)].map((kind) => eventKind('domain', kind));
+    return this.#listen(kinds, options.domain?.uuid, options);
+  }
+
+  networkEvents(options: EventOptions & { readonly network?: NetworkRef } = {}) {
+    return this.#listen([eventKind('network', 'lifecycle')], options.network?.uuid, options);
+  }
+
+  async networkUpdate(update: NetworkUpdate, options: CallOptions = {}): Promise<void> {
+    const session = this.#session;
+    if (session === undefined) throw this.#disconnected('networkUpdate');
+    const command = networkUpdateCommands[update.command];
+    const section = networkUpdateSections[update.section];
+    await this.#callOn(
+      session.rpc,
+      'networkUpdate',
+      sessionProcedures.networkUpdateOnWire,
+      {
+        network: update.network,
+        // The two changed places once; a daemon that has them right says so.
+        command: session.networkUpdateOrder ? command : section,
+        section: session.networkUpdateOrder ? section : command,
+        parentIndex: update.parentIndex ?? -1,
+        xml: update.xml,
+        flags: update.flags,
+      },
+      options,
+    );
+  }
+
+  async close(): Promise<void> {
+    const reason: CloseReason = { kind: 'closedByCaller', message: 'the connection was closed' };
+    const session = this.#session;
+    if (this.#state.status === 'closed') return;
+    this.#stop.abort(reason);
+    if (session !== undefined) {
+      await this.#callOn(session.rpc, 'connectClose', sessionProcedures.connectClose, {}, { timeoutMs: goodbyeMsMax }).catch(() => undefined);
+      session.rpc.close(reason);
+    }
+    this.#closeForGood(reason);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #disconnected(call: string): Disconnected {
+    const reason = this.#state.status === 'connected' ? { kind: 'closedByCaller' as const, message: 'not connected' } : this.#state.reason;
+    return new Disconnected(call, false, reason);
+  }
+
+  #callOn<P extends Procedure>(rpc: Rpc, name: string, procedure: P, args: unknown, options: CallOptions): Promise<unknown> {
+    let stream: LibvirtStream | undefined;
+    const sink =
+      procedure.stream === undefined
+        ? undefined
+        : (port: StreamPort) => {
+            stream = new LibvirtStream(port);
+            // A stream may fail before its opener has it, or between two of its listeners; it then says so when it is used.
+            stream.on('error', () => {});
+            return stream;
+          };
+    const answer = rpc.call(
+      {
+        program: programs[procedure.program],
+        procedure: procedure.number,
+        priority: procedure.priority,
+        label: name,
+        object: objectOf(args),
+        encode: (writer) => procedure.args.write(writer, args),
+        decode: (reader) => procedure.result.read(reader) as unknown,
+        timeoutMs: options.timeoutMs ?? this.#settings.callTimeoutMs,
+        signal: options.signal,
+      },
+      sink,
+    );
+    if (sink === undefined) return answer;
+    return answer.then(
+      () => stream,
+      (error: unknown) => {
+        stream?.destroy();
+        throw error;
+      },
+    );
+  }
+
+  async #openSession(signal: AbortSignal | undefined): Promise<Session> {
+    const { target, connectTimeoutMs } = this.#settings;
+    const limits = AbortSignal.any([AbortSignal.timeout(connectTimeoutMs), this.#stop.signal, ...(signal === undefined ? [] : [signal])]);
+    const socket = await reach(target.socket, limits, connectTimeoutMs);
+    // Known to the callbacks below only after the opening words.
+    let session: Session | undefined;
+    const rpc = new Rpc(socket, {
+      inFlightMax: this.#settings.inFlightMax,
+      queuedMax: this.#settings.queuedMax,
+      onMessage: (program, procedure, reader) => this.#onMessage(rpc, program, procedure, reader),
+      onClosed: (reason) => {
+        if (session !== undefined && this.#session === session) this.#onLost(reason);
+      },
+    });
+    try {
+      const networkUpdateOrder = await this.#greet(rpc, limits);
+      session = { rpc, networkUpdateOrder };
+      return session;
+    } catch (cause) {
+      const timedOut = limits.aborted && rpc.closeReason === undefined;
+      rpc.close({ kind: 'closedByCaller', message: 'libvirtd was not opened', cause });
+      signal?.throwIfAborted();
+      if (timedOut) throw new Disconnected('connect', true, { kind: 'socketError', message: `libvirtd did not open ${target.driver} within ${connectTimeoutMs} ms`, cause });
+      throw cause;
+    }
+  }
+
+  /** The opening words. Returns whether the daemon has the arguments of networkUpdate in the right order. */
+  async #greet(rpc: Rpc, signal: AbortSignal): Promise<boolean> {
+    const { target, readOnly, keepalive } = this.#settings;
+    const options = { signal, timeoutMs: 0 };
+    const say = (name: string, procedure: Procedure, args: unknown) => this.#callOn(rpc, name, procedure, args, options);
+    const kinds = (await say('authList', sessionProcedures.authList, {})) as number[];
+    if (!kinds.includes(authentication.none)) {
+      if (!kinds.includes(authentication.polkit)) {
+        throw new UnsupportedError({ code: 45, domain: 7, level: 'error', reason: `libvirtd wants authentication of kinds ${kinds.join(', ')}, which this client does not speak`, call: 'connect', object: undefined });
+      }
+      await say('authPolkit', sessionProcedures.authPolkit, {});
+    }
+    await say('connectOpen', sessionProcedures.connectOpen, { name: target.driver, flags: readOnly ? ['readOnly'] : [] });
+    const has = (feature: number) => say('connectSupportsFeature', procedures.connectSupportsFeature, { feature }).then((answer) => answer === true);
+    // From this question on the daemon sends pings of its own, so it is asked only where they will be answered.
+    const [pings, tellsClose, networkUpdateOrder] = await Promise.all([
+      keepalive === undefined ? false : has(features.keepalive),
+      has(features.remoteCloseCallback),
+      has(features.networkUpdateOrder),
+    ]);
+    if (keepalive !== undefined && pings) rpc.startKeepalive(keepalive.intervalMs, keepalive.missesMax);
+    if (tellsClose) {
+      await say('connectRegisterCloseCallback', sessionProcedures.connectRegisterCloseCallback, {}).catch((error: unknown) => {
+        // Drivers without a connection of their own have nothing to tell.
+        if (!(error instanceof LibvirtError)) throw error;
+      });
+    }
+    return networkUpdateOrder;
+  }
+
+  #enter(session: Session): void {
+    // It may have ended between its last word and now.
+    const reason = session.rpc.closeReason;
+    if (reason !== undefined) throw new Disconnected('connect', true, reason);
+    this.#session = session;
+    this.#setState({ status: 'connected' });
+    for (const waiter of [...this.#whenConnected]) waiter.resolve();
+  }
+
+  #setState(state: ConnectionState): void {
+    this.#state = state;
+    this.#settings.onState(state);
+  }
+
+  #onLost(reason: CloseReason): void {
+    this.#session = undefined;
+    const { reconnect } = this.#settings;
+    if (this.#stop.signal.aborted) return;
+    if (reconnect === undefined) return this.#closeForGood(reason);
+    this.#setState({ status: 'disconnected', reason });
+    void this.#reconnect(reconnect);
+  }
+
+  async #reconnect({ delayMsMin, delayMsMax }: Required<ReconnectOptions>): Promise<void> {
+    const stopped = this.#stop.signal;
+    for (let failures = 0; !stopped.aborted; failures += 1) {
+      const pause = Math.min(delayMsMax, delayMsMin * 2 ** Math.min(failures, 30));
+      try {
+        // Between half and all of it, so that the clients of one daemon do not come at once.
+        await delay(pause * (0.5 + Math.random() / 2), undefined, { signal: stopped });
+        const session = await this.#openSession(undefined);
+        await this.#restore(session);
+        this.#enter(session);
+        return;
+      } catch (cause) {
+        if (stopped.aborted) return;
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this.#setState({ status: 'disconnected', reason: { kind: 'socketError', message, cause } });
+      }
+    }
+  }
+
+  async #restore(session: Session): Promise<void> {
+    try {
+      for (const registration of this.#registrations.values()) {
+        await this.#inTurn(registration, () => this.#settle(registration, session));
+      }
+    } catch (cause) {
+      session.rpc.close({ kind: 'closedByCaller', message: 'events could not be registered again', cause });
+      throw cause;
+    }
+    for (const queue of this.#queues) queue.reconnected();
+  }
+
+  #closeForGood(reason: CloseReason): void {
+    if (this.#state.status === 'closed') return;
+    this.#session = undefined;
+    this.#setState({ status: 'closed', reason });
+    const error = reason.kind === 'closedByCaller' ? undefined : this.#disconnected('events');
+    for (const queue of this.#queues) queue.end(error);
+    this.#queues.clear();
+    this.#registrations.clear();
+    for (const waiter of [...this.#whenConnected]) waiter.reject(this.#disconnected('whenConnected'));
+    this.#settleClosed(reason);
+  }
+
+  #onMessage(rpc: Rpc, program: number, procedure: number, reader: Reader): void {
+    if (program === programs.remote && procedure === closeMessageProcedure) {
+      rpc.close({ kind: 'hypervisorGone', message: 'libvirtd lost its connection to the hypervisor' });
+      return;
+    }
+    const kind = program === programs.remote ? eventKindOf(procedure) : undefined;
+    // Of an event that nobody waits for any more nothing is read.
+    const registration = kind === undefined ? undefined : this.#registrations.get(keyOf(kind));
+    if (kind === undefined || registration === undefined || registration.listeners.size === 0) return;
+    const event = { kind: kind.kind, ...(kind.message.read(reader) as { readonly domain?: Domain; readonly network?: Network }) };
+    reader.end();
+    const uuid = (event.domain ?? event.network)?.uuid;
+    for (const listener of registration.listeners) {
+      if (listener.uuid === undefined || listener.uuid === uuid) listener.queue.push(event);
+    }
+  }
+
+  async #listen(kinds: readonly EventKind[], uuid: string | undefined, options: EventOptions): Promise<EventStream<never>> {
+    options.signal?.throwIfAborted();
+    const session = this.#session;
+    if (session === undefined) throw this.#disconnected('events');
+    const registrations = kinds.map((kind) => this.#registrationOf(kind));
+    const onAbort = () => void queue.close();
+    const queue = new EventQueue<{ readonly kind: string }>(options.queuedMax ?? 1_024, async () => {
+      options.signal?.removeEventListener('abort', onAbort);
+      this.#queues.delete(queue);
+      for (const registration of registrations) registration.listeners.delete(listener);
+      await Promise.all(registrations.map((registration) => this.#inTurn(registration, () => this.#settle(registration, this.#session)).catch(() => undefined)));
+    });
+    const listener: Listener = { queue, uuid: uuid?.toLowerCase() };
+    this.#queues.add(queue);
+    for (const registration of registrations) registration.listeners.add(listener);
+    options.signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      await Promise.all(registrations.map((registration) => this.#inTurn(registration, () => this.#settle(registration, session))));
+    } catch (error) {
+      await queue.close();
+      throw error;
+    }
+    // The caller's kinds decide which events come; the queue only carries them.
+    return queue as unknown as EventStream<never>;
+  }
+
+  #registrationOf(kind: EventKind): Registration {
+    const key = keyOf(kind);
+    const known = this.#registrations.get(key);
+    if (known !== undefined) return known;
+    const registration: Registration = { kind, listeners: new Set(), turn: Promise.resolve(), held: undefined };
+    this.#registrations.set(key, registration);
+    return registration;
+  }
+
+  #inTurn(registration: Registration, work: () => Promise<void>): Promise<void> {
+    const turn = registration.turn.then(work);
+    registration.turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Makes the daemon's registration what the listeners want it to be. */
+  async #settle(registration: Registration, session: Session | undefined): Promise<void> {
+    if (session === undefined) return;
+    const { kind, listeners } = registration;
+    // A listener must not be left behind on a session that has ended: the next one may have registered already.
+    if (session.rpc.closeReason !== undefined) throw new Disconnected(`${kind.family}Events`, false, session.rpc.closeReason);
+    const held = registration.held?.session === session ? registration.held : undefined;
+    if (listeners.size > 0 && held === undefined) {
+      const procedure = kind.family === 'domain' ? sessionProcedures.connectDomainEventCallbackRegisterAny : sessionProcedures.connectNetworkEventRegisterAny;
+      const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {})) as number;
+      registration.held = { session, callbackId };
+    } else if (listeners.size === 0 && held !== undefined) {
+      registration.held = undefined;
+      const procedure = kind.family === 'domain' ? sessionProcedures.connectDomainEventCallbackDeregisterAny : sessionProcedures.connectNetworkEventDeregisterAny;
+      await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { callbackId: held.callbackId }, {});
+    }
+  }
+}
+
+for (const [name, procedure] of Object.entries(procedures) as [string, Procedure][]) {
+  Object.defineProperty(Connection.prototype, name, {
+    value(this: Connection, args: unknown = {}, options: CallOptions = {}) {
+      return this.call(name, procedure, args, options);
+    },
+  });
+}
+
+const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
+
+/** What a call is about, for people. */
+function objectOf(args: unknown): string | undefined {
+  const { domain, network, pool, volume, name, uuid } = args as Readonly<Record<string, unknown>>;
+  const handle = (domain ?? network ?? pool ?? volume) as { readonly name?: unknown; readonly uuid?: unknown } | undefined;
+  const object = handle === undefined ? (name ?? uuid) : (handle.name ?? handle.uuid);
+  return typeof object === 'string' ? object : undefined;
+}
+
+function reach(path: string, signal: AbortSignal, timeoutMs: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const fail = (message: string, cause: unknown) => {
+      signal.removeEventListener('abort', onAbort);
+      socket.destroy();
+      reject(new Disconnected('connect', false, { kind: 'socketError', message, cause }));
+    };
+    const onAbort = () => fail(`libvirtd at ${path} was not reached within ${timeoutMs} ms`, signal.reason);
+    const onError = (cause: Error) => fail(`libvirtd at ${path} cannot be reached`, cause);
+    const socket = createConnection({ path });
+    socket.once('error', onError);
+    socket.once('connect', () => {
+      socket.removeListener('error', onError);
+      signal.removeEventListener('abort', onAbort);
+      resolve(socket);
+    });
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+  });
+}

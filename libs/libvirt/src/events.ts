@@ -11,15 +11,15 @@
  */
 import * as layout from './layouts.ts';
 import { domain, network, text, textOptional } from './layouts.ts';
-import { hidden, i32, mapped, named, struct, u64, u64Number, i64Number } from './xdr.ts';
-import type { Codec, Decoded } from './xdr.ts';
+import { hidden, i32, i64Number, mapped, named, struct, u64, u64Number } from './xdr.ts';
+import type { AnyCodec, Decoded } from './xdr.ts';
 
 /** Callers get the id of their listener never to see: handing out goes by procedure. */
 const callbackId = hidden(i32, 0);
 /** Reserved words of the protocol. */
 const reserved = hidden(i32, 0);
 
-interface EventEntry<C> {
+export interface EventEntry<C> {
   /** What the registration asks for. */
   readonly id: number;
   /** The number of the message. */
@@ -27,7 +27,7 @@ interface EventEntry<C> {
   readonly message: C;
 }
 
-const event = <C extends Codec<object, never>>(id: number, procedure: number, message: C): EventEntry<C> => ({ id, procedure, message });
+const event = <C extends AnyCodec>(id: number, procedure: number, message: C): EventEntry<C> => ({ id, procedure, message });
 
 const lifecycleDetails = {
   defined: ['added', 'updated', 'renamed', 'fromSnapshot'],
@@ -106,7 +106,7 @@ export const networkEvents = {
   ),
 } as const;
 
-type EventsOf<T extends Readonly<Record<string, EventEntry<Codec<object, never>>>>> = {
+type EventsOf<T extends Readonly<Record<string, EventEntry<AnyCodec>>>> = {
   readonly [K in keyof T]: { readonly kind: K } & Decoded<T[K]['message']>;
 };
 
@@ -126,6 +126,126 @@ export interface Gap {
 
 /** Ends when closed by its reader or by close() of the connection; throws `Disconnected` when the connection is lost for good. */
 export interface EventStream<E> extends AsyncIterableIterator<E | Gap, undefined> {
-  /** Stops listening. What waits is dropped. */
+  /** Stops listening. What waits is dropped. Also what leaving a `for await` does. */
   close(): Promise<void>;
+}
+
+interface Waiter<E> {
+  readonly resolve: (result: IteratorResult<E | Gap, undefined>) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Between the connection, which pushes, and one reader. */
+export class EventQueue<E> implements EventStream<E> {
+  readonly #queuedMax: number;
+  readonly #onClose: () => Promise<void>;
+  #queued: (E | Gap)[] = [];
+  /** The gap at the end of the queue, while events are still being lost. */
+  #overflow: { kind: 'gap'; because: 'overflow'; lost: number } | undefined;
+  #waiters: Waiter<E>[] = [];
+  #ended: { readonly error: Error | undefined } | undefined;
+
+  constructor(queuedMax: number, onClose: () => Promise<void>) {
+    this.#queuedMax = queuedMax;
+    this.#onClose = onClose;
+  }
+
+  push(event: E): void {
+    if (this.#ended !== undefined) return;
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) return waiter.resolve({ done: false, value: event });
+    if (this.#queued.length < this.#queuedMax) {
+      this.#overflow = undefined;
+      this.#queued.push(event);
+      return;
+    }
+    if (this.#overflow === undefined) {
+      this.#overflow = { kind: 'gap', because: 'overflow', lost: 0 };
+      this.#queued.push(this.#overflow);
+    }
+    this.#overflow.lost += 1;
+  }
+
+  /** A gap always finds room; one that still waits at the end says it already. */
+  reconnected(): void {
+    if (this.#ended !== undefined) return;
+    const gap: Gap = { kind: 'gap', because: 'reconnected', lost: undefined };
+    const waiter = this.#waiters.shift();
+    if (waiter !== undefined) return waiter.resolve({ done: false, value: gap });
+    const last = this.#queued.at(-1);
+    if (last !== undefined && isGap(last) && last.because === 'reconnected') return;
+    this.#overflow = undefined;
+    this.#queued.push(gap);
+  }
+
+  /** What waits can still be read; then comes the error, once, or the end. */
+  end(error: Error | undefined): void {
+    if (this.#ended !== undefined) return;
+    const [first, ...others] = this.#waiters;
+    this.#waiters = [];
+    this.#ended = { error: first === undefined ? error : undefined };
+    if (first !== undefined && error !== undefined) first.reject(error);
+    else first?.resolve({ done: true, value: undefined });
+    for (const other of others) other.resolve({ done: true, value: undefined });
+  }
+
+  next(): Promise<IteratorResult<E | Gap, undefined>> {
+    const value = this.#queued.shift();
+    if (value !== undefined) {
+      if (value === this.#overflow) this.#overflow = undefined;
+      return Promise.resolve({ done: false, value });
+    }
+    if (this.#ended !== undefined) {
+      const { error } = this.#ended;
+      this.#ended = { error: undefined };
+      return error === undefined ? Promise.resolve({ done: true, value: undefined }) : Promise.reject(error);
+    }
+    return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+  }
+
+  async return(): Promise<IteratorResult<E | Gap, undefined>> {
+    await this.close();
+    return { done: true, value: undefined };
+  }
+
+  async close(): Promise<void> {
+    const first = this.#ended === undefined;
+    this.#queued = [];
+    this.end(undefined);
+    if (first) await this.#onClose();
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+}
+
+function isGap(value: unknown): value is Gap {
+  return (value as { kind?: unknown }).kind === 'gap';
+}
+
+const familyTables = { domain: domainEvents, network: networkEvents } as const;
+export type EventFamily = keyof typeof familyTables;
+
+export interface EventKind {
+  readonly family: EventFamily;
+  readonly kind: string;
+  readonly id: number;
+  readonly message: AnyCodec;
+}
+
+const kindByProcedure = new Map<number, EventKind>();
+for (const family of ['domain', 'network'] as const) {
+  const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
+  for (const [kind, { id, procedure, message }] of Object.entries(table)) kindByProcedure.set(procedure, { family, kind, id, message });
+}
+
+/** What a message of the remote program tells, if it is one of these events. */
+export const eventKindOf = (procedure: number): EventKind | undefined => kindByProcedure.get(procedure);
+
+export function eventKind(family: EventFamily, kind: string): EventKind {
+  const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
+  const entry = table[kind];
+  if (entry === undefined) throw new TypeError(`${kind} is no event of a ${family}: ${Object.keys(table).join(', ')}`);
+  return { family, kind, id: entry.id, message: entry.message };
 }

@@ -281,8 +281,10 @@ export const storageVolumeInfo = struct({
 /** Signals for shutdown and reboot: without any, the driver chooses. */
 export const shutdownModes = flags({ acpi: 1, agent: 2, initctl: 4, signal: 8, paravirt: 16 });
 
-export const networkUpdateCommand = named({ modify: 1, delete: 2, addLast: 3, addFirst: 4 });
-export const networkUpdateSection = named({
+/** virNetworkUpdateCommand. */
+export const networkUpdateCommands = { modify: 1, delete: 2, addLast: 3, addFirst: 4 } as const;
+/** virNetworkUpdateSection. */
+export const networkUpdateSections = {
   bridge: 1,
   domain: 2,
   ip: 3,
@@ -295,7 +297,7 @@ export const networkUpdateSection = named({
   dnsHost: 10,
   dnsTxt: 11,
   dnsSrv: 12,
-});
+} as const;
 
 export const addressSource = choice({ lease: 0, agent: 1, arp: 2 }, 'lease', u32);
 

@@ -1,0 +1,146 @@
+/*
+ * A libvirtd of one's own, for tests.
+ *
+ * It runs as an ordinary user (root becomes `nobody`), in a folder that holds its sockets, state and
+ * configuration, so that any number can run beside the machine's own, with the drivers test:///default
+ * and qemu:///session. `tini -s` is its parent and adopts what the daemon leaves behind: a guest that
+ * ended must be reaped by someone, or libvirt takes it for alive.
+ */
+import { execFile, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { Target } from './target.ts';
+
+const nobody = 65_534;
+const startMsMax = 30_000;
+const stopMsMax = 10_000;
+
+export interface OwnLibvirtd {
+  readonly socket: string;
+  /** A folder that the daemon and its guests can read. Gone after stop(). */
+  readonly directory: string;
+  readonly testDriver: Target;
+  readonly qemuSession: Target;
+  /** The daemon's process id. */
+  pid(): Promise<number>;
+  /** Ends the daemon without goodbye; guests live on. */
+  kill(): Promise<void>;
+  /** After kill(). */
+  start(): Promise<void>;
+  /** Ends the daemon and removes its folder. */
+  stop(): Promise<void>;
+}
+
+async function find(program: string): Promise<string> {
+  for (const directory of ['/usr/sbin', '/usr/bin', '/sbin', '/bin', '/usr/local/sbin', '/usr/local/bin']) {
+    const path = join(directory, program);
+    if (await stat(path).then((found) => found.isFile(), () => false)) return path;
+  }
+  throw new Error(`${program} is not installed, and these tests need a real libvirtd: install libvirt-daemon-system, qemu-system-x86 and tini`);
+}
+
+/** `settings`: lines of libvirtd.conf. */
+export async function startLibvirtd(settings: Readonly<Record<string, string | number>> = {}): Promise<OwnLibvirtd> {
+  const [tini, libvirtd] = await Promise.all([find('tini'), find('libvirtd')]);
+  const root = process.getuid?.() === 0;
+  // Short, because the path of a unix socket has at most 107 bytes.
+  const directory = await mkdtemp(join(tmpdir(), 'cvlv-'));
+  const folders = { HOME: directory, XDG_RUNTIME_DIR: join(directory, 'run'), XDG_CONFIG_HOME: join(directory, 'conf'), XDG_CACHE_HOME: join(directory, 'cache') };
+  const configuration = join(directory, 'conf', 'libvirt');
+  await mkdir(folders.XDG_RUNTIME_DIR);
+  await mkdir(folders.XDG_CACHE_HOME);
+  await mkdir(configuration, { recursive: true });
+  const lines = Object.entries({ host_uuid: randomUUID(), ...settings }).map(([name, value]) => `${name} = ${typeof value === 'string' ? `"${value}"` : value}\n`);
+  await writeFile(join(configuration, 'libvirtd.conf'), lines.join(''));
+  if (root) for (const path of [directory, folders.XDG_RUNTIME_DIR, folders.XDG_CACHE_HOME, join(directory, 'conf'), configuration]) await chown(path, nobody, nobody);
+
+  const socket = join(folders.XDG_RUNTIME_DIR, 'libvirt', 'libvirt-sock');
+  let running: { readonly process: ChildProcess; readonly ended: Promise<unknown>; readonly log: () => string } | undefined;
+
+  const start = async () => {
+    const child = spawn(tini, ['-s', '--', libvirtd], {
+      cwd: '/',
+      env: { ...folders, PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+      ...(root ? { uid: nobody, gid: nobody } : {}),
+    });
+    let log = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4_000)));
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    running = { process: child, ended, log: () => log };
+    const deadline = Date.now() + startMsMax;
+    while (!(await answers(socket))) {
+      if (child.exitCode !== null) throw new Error(`libvirtd ended at once: ${log}`);
+      if (Date.now() > deadline) throw new Error(`libvirtd does not listen at ${socket} after ${startMsMax} ms: ${log}`);
+      await delay(20);
+    }
+  };
+
+  const pid = async () => Number(await childOf(running?.process.pid));
+
+  const kill = async () => {
+    const ending = running;
+    if (ending === undefined) return;
+    process.kill(await pid(), 'SIGKILL');
+    await ending.ended;
+    running = undefined;
+  };
+
+  const stop = async () => {
+    const ending = running;
+    running = undefined;
+    if (ending !== undefined) {
+      ending.process.kill('SIGTERM');
+      await Promise.race([ending.ended, delay(stopMsMax, undefined, { ref: false })]);
+      if (ending.process.exitCode === null) ending.process.kill('SIGKILL');
+    }
+    // The daemon starts its log daemon by itself and leaves it behind.
+    const logger = Number(await readFile(join(folders.XDG_RUNTIME_DIR, 'libvirt', 'virtlogd.pid'), 'utf8').catch(() => ''));
+    if (logger > 0 && (await readFile(`/proc/${logger}/comm`, 'utf8').catch(() => '')).startsWith('virtlogd')) process.kill(logger, 'SIGTERM');
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  };
+
+  try {
+    await start();
+  } catch (cause) {
+    await stop();
+    throw cause;
+  }
+  return {
+    socket,
+    directory,
+    testDriver: { socket, driver: 'test:///default' },
+    qemuSession: { socket, driver: 'qemu:///session' },
+    pid,
+    kill,
+    start,
+    stop,
+  };
+}
+
+/** tini has the daemon as its first child. */
+async function childOf(parent: number | undefined): Promise<string> {
+  if (parent === undefined) throw new Error('libvirtd is not running');
+  const { stdout } = await promisify(execFile)('ps', ['--ppid', String(parent), '-o', 'pid=,comm=']);
+  const line = stdout.split('\n').find((one) => one.trim().endsWith('libvirtd'));
+  if (line === undefined) throw new Error('libvirtd is not running');
+  return line.trim().split(' ')[0] as string;
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ path });
+    const settle = (answer: boolean) => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.once('connect', () => settle(true));
+    socket.once('error', () => settle(false));
+  });
+}

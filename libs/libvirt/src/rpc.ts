@@ -1,0 +1,526 @@
+/*
+ * libvirt's RPC over one byte stream.
+ *
+ * A packet is a length (which counts itself), a header of six words and a payload. Replies name the
+ * serial of their call and come in any order. Events and keepalive are packets of type MESSAGE, and
+ * their serial is meaningless. A stream's packets carry the serial of the call that opened it.
+ *
+ * Three properties of the daemon shape what is below.
+ *
+ * - It has no time limits and no cancel. A call given up on here still holds a worker there, so it
+ *   keeps its place in our count until its reply comes, which is then dropped.
+ * - It stops reading a connection that has `max_client_requests` calls unanswered, keepalive
+ *   included. So calls are counted and wait here, and the last place is for high-priority
+ *   procedures, which the daemon answers although guests hang.
+ * - A stream has no flow control but to stop reading the socket, which stops everything else too.
+ *   Bulk streams therefore want a connection of their own.
+ *
+ * What the peer sends is not trusted: a packet that breaks the rules ends the connection with a
+ * reason, never the process, and what is buffered is at most one packet.
+ */
+import type { Duplex } from 'node:stream';
+import { CallAborted, CallRefused, CallTimeout, Disconnected, errorCodes, errorLevel, LibvirtError, UnsupportedError } from './errors.ts';
+import type { CloseReason } from './errors.ts';
+import { remoteError } from './layouts.ts';
+import type { RemoteError } from './layouts.ts';
+import { programs } from './procedures.ts';
+import type { Priority } from './procedures.ts';
+import { Reader, Writer, XdrError } from './xdr.ts';
+
+export const messageType = { call: 0, reply: 1, message: 2, stream: 3, callWithFds: 4, replyWithFds: 5, streamHole: 6 } as const;
+export const messageStatus = { ok: 0, error: 1, continue: 2 } as const;
+export const packetBytesMin = 28;
+/** VIR_NET_MESSAGE_MAX and the length word itself. */
+export const packetBytesMax = 33_554_432 + 4;
+const headerBytes = 24;
+/** Every version takes this much stream data in one packet. */
+export const streamPayloadBytesMax = 262_120;
+const protocolVersion = 1;
+const keepaliveProcedure = { ping: 1, pong: 2 } as const;
+const serialMax = 0x7fff_ffff;
+/** Streams that have ended may still be spoken of for a moment (an error, and then the answer to our end). */
+const endedStreamsKept = 256;
+
+const writer = new Writer(packetBytesMax);
+
+export interface PacketHeader {
+  readonly program: number;
+  readonly procedure: number;
+  readonly type: number;
+  readonly serial: number;
+  readonly status: number;
+}
+
+/** One whole packet. `encode` writes the payload. Throws XdrError when a value does not fit its layout. */
+export function encodePacket(header: PacketHeader, encode: (writer: Writer) => void): Buffer {
+  writer.reset();
+  writer.u32(0);
+  writer.u32(header.program);
+  writer.u32(protocolVersion);
+  writer.i32(header.procedure);
+  writer.i32(header.type);
+  writer.u32(header.serial);
+  writer.i32(header.status);
+  encode(writer);
+  writer.patchU32(0, writer.bytes);
+  return writer.take();
+}
+
+/** Cuts a byte stream into packets. Holds at most one, of at most `packetBytesMax`. */
+export class PacketSplitter {
+  /** Bytes of a packet that is not complete yet. */
+  #partial: Buffer = Buffer.alloc(0);
+  #partialBytes = 0;
+
+  /** Calls `onPacket` for each packet that `chunk` completes, until it answers false. Throws XdrError on an impossible length. */
+  push(chunk: Buffer, onPacket: (packet: Buffer) => boolean): void {
+    let rest = chunk;
+    while (this.#partialBytes > 0) {
+      if (this.#partialBytes < 4) {
+        const taken = rest.subarray(0, 4 - this.#partialBytes);
+        this.#append(taken, 4);
+        rest = rest.subarray(taken.length);
+        if (this.#partialBytes < 4) return;
+      }
+      const length = packetLength(this.#partial, 0);
+      const taken = rest.subarray(0, length - this.#partialBytes);
+      this.#append(taken, length);
+      rest = rest.subarray(taken.length);
+      if (this.#partialBytes < length) return;
+      const packet = this.#partial.subarray(0, length);
+      this.#partial = Buffer.alloc(0);
+      this.#partialBytes = 0;
+      if (!onPacket(packet)) return;
+    }
+    let offset = 0;
+    while (rest.length - offset >= 4) {
+      const length = packetLength(rest, offset);
+      if (rest.length - offset < length) break;
+      if (!onPacket(rest.subarray(offset, offset + length))) return;
+      offset += length;
+    }
+    if (offset < rest.length) this.#append(rest.subarray(offset), rest.length - offset);
+  }
+
+  /** Grows by doubling what has really come, so that a large length alone costs nothing. */
+  #append(bytes: Buffer, lengthExpected: number): void {
+    const end = this.#partialBytes + bytes.length;
+    if (end > this.#partial.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(end, Math.min(lengthExpected, end * 2)));
+      this.#partial.copy(grown, 0, 0, this.#partialBytes);
+      this.#partial = grown;
+    }
+    bytes.copy(this.#partial, this.#partialBytes);
+    this.#partialBytes = end;
+  }
+}
+
+function packetLength(buffer: Buffer, offset: number): number {
+  const length = buffer.readUInt32BE(offset);
+  if (length < packetBytesMin || length > packetBytesMax) throw new XdrError(`a packet of ${length} bytes`);
+  return length;
+}
+
+/** What a stream needs to hear of its packets. */
+export interface StreamSink {
+  onData(data: Buffer): void;
+  /** The daemon has no more data. */
+  onEnd(): void;
+  /** The daemon has answered our end. */
+  onFinished(): void;
+  onError(error: Error): void;
+}
+
+/** What a stream may do on its connection. */
+export interface StreamPort {
+  readonly call: string;
+  send(data: Buffer, sent: (error?: Error | null) => void): void;
+  /** Says that all data is sent, or that all has been received. */
+  finish(): void;
+  /** Gives up; whatever still comes is dropped. */
+  abort(): void;
+  /** Stops or continues to read from the daemon: everything on this connection. */
+  pause(paused: boolean): void;
+}
+
+export interface OutgoingCall<Out> {
+  readonly program: number;
+  readonly procedure: number;
+  readonly priority: Priority;
+  /** Name of the call and of its object, for errors. */
+  readonly label: string;
+  readonly object: string | undefined;
+  readonly encode: (writer: Writer) => void;
+  readonly decode: (reader: Reader) => Out;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+interface Pending {
+  readonly serial: number;
+  readonly call: OutgoingCall<unknown>;
+  readonly packet: Buffer;
+  readonly sink: StreamSink | undefined;
+  sent: boolean;
+  /** Undefined once the caller has been told something: the reply is then dropped. */
+  settle: { readonly resolve: (value: unknown) => void; readonly reject: (error: Error) => void } | undefined;
+  timer: NodeJS.Timeout | undefined;
+  onAbort: (() => void) | undefined;
+}
+
+export interface RpcOptions {
+  readonly inFlightMax: number;
+  readonly queuedMax: number;
+  /** An event: program and procedure say which. Throws XdrError when it cannot be read. */
+  readonly onMessage: (program: number, procedure: number, reader: Reader) => void;
+  readonly onClosed: (reason: CloseReason) => void;
+}
+
+export class Rpc {
+  readonly #socket: Duplex;
+  readonly #options: RpcOptions;
+  readonly #splitter = new PacketSplitter();
+  /** Sent and not answered, by serial. */
+  readonly #inFlight = new Map<number, Pending>();
+  #lowInFlight = 0;
+  #abandoned = 0;
+  /** Sets keep the order of arrival and give up a member at once. */
+  readonly #queued: Readonly<Record<Priority, Set<Pending>>> = { high: new Set(), low: new Set() };
+  readonly #streams = new Map<number, { readonly sink: StreamSink; readonly call: OutgoingCall<unknown> }>();
+  readonly #streamsEnded = new Set<number>();
+  readonly #pausing = new Set<number>();
+  #serial = 0;
+  #corked = false;
+  #closeReason: CloseReason | undefined;
+  #heard = true;
+  #misses = 0;
+  #keepalive: NodeJS.Timeout | undefined;
+
+  constructor(socket: Duplex, options: RpcOptions) {
+    this.#socket = socket;
+    this.#options = options;
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('error', (cause: Error) => this.close({ kind: 'socketError', message: `the connection failed: ${cause.message}`, cause }));
+    socket.on('close', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
+    socket.on('end', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
+  }
+
+  get closeReason(): CloseReason | undefined {
+    return this.#closeReason;
+  }
+
+  get load(): { readonly inFlight: number; readonly abandoned: number; readonly queued: number } {
+    return { inFlight: this.#inFlight.size, abandoned: this.#abandoned, queued: this.#queued.high.size + this.#queued.low.size };
+  }
+
+  call<Out>(call: OutgoingCall<Out>, sink?: (port: StreamPort) => StreamSink): Promise<Out> {
+    return new Promise((resolve, reject) => {
+      if (this.#closeReason !== undefined) return reject(new Disconnected(call.label, false, this.#closeReason));
+      if (call.signal?.aborted === true) return reject(new CallAborted(call.label, false, 'aborted before it was sent', { cause: call.signal.reason }));
+      const queue = this.#queued[call.priority];
+      if (queue.size >= this.#options.queuedMax) return reject(new CallRefused(call.label, false, `${queue.size} calls already wait for a place`));
+      const serial = this.#serialNext();
+      let packet: Buffer;
+      try {
+        packet = encodePacket({ program: call.program, procedure: call.procedure, type: messageType.call, serial, status: messageStatus.ok }, call.encode);
+      } catch (cause) {
+        if (!(cause instanceof XdrError)) throw cause;
+        return reject(new TypeError(`${call.label}: ${cause.message}`, { cause }));
+      }
+      const pending: Pending = {
+        serial,
+        call,
+        packet,
+        sink: sink?.(this.#port(serial, call)),
+        sent: false,
+        // The decoder of the same call makes the value that resolve is given.
+        settle: { resolve: resolve as (value: unknown) => void, reject },
+        timer: undefined,
+        onAbort: undefined,
+      };
+      if (call.timeoutMs > 0) {
+        pending.timer = setTimeout(() => {
+          const why = pending.sent ? `no answer within ${call.timeoutMs} ms` : `no place on the connection within ${call.timeoutMs} ms`;
+          this.#giveUp(pending, new CallTimeout(call.label, pending.sent, why));
+        }, call.timeoutMs);
+      }
+      if (call.signal !== undefined) {
+        const { signal } = call;
+        pending.onAbort = () => this.#giveUp(pending, new CallAborted(call.label, pending.sent, 'aborted', { cause: signal.reason }));
+        signal.addEventListener('abort', pending.onAbort, { once: true });
+      }
+      queue.add(pending);
+      this.#sendQueued();
+    });
+  }
+
+  /** Answers of the daemon to pings keep the connection; without `missesMax` of them it is closed. */
+  startKeepalive(intervalMs: number, missesMax: number): void {
+    this.#keepalive = setInterval(() => {
+      if (this.#heard || this.#pausing.size > 0) {
+        this.#misses = 0;
+      } else {
+        this.#misses += 1;
+        if (this.#misses > missesMax) {
+          this.close({ kind: 'keepaliveTimeout', message: `nothing was heard from libvirtd for ${(this.#misses * intervalMs) / 1000} s` });
+          return;
+        }
+        this.#sendKeepalive(keepaliveProcedure.ping);
+      }
+      this.#heard = false;
+    }, intervalMs);
+    this.#keepalive.unref();
+  }
+
+  /** Ends everything: calls and streams fail with `reason`. A second call does nothing. */
+  close(reason: CloseReason): void {
+    if (this.#closeReason !== undefined) return;
+    this.#closeReason = reason;
+    clearInterval(this.#keepalive);
+    this.#socket.destroy();
+    const pending = [...this.#inFlight.values(), ...this.#queued.high, ...this.#queued.low];
+    this.#inFlight.clear();
+    this.#queued.high.clear();
+    this.#queued.low.clear();
+    this.#pausing.clear();
+    for (const one of pending) this.#settleWithError(one, new Disconnected(one.call.label, one.sent, reason));
+    const streams = [...this.#streams.values()];
+    this.#streams.clear();
+    for (const { sink, call } of streams) sink.onError(new Disconnected(call.label, true, reason));
+    this.#options.onClosed(reason);
+  }
+
+  #serialNext(): number {
+    do this.#serial = this.#serial >= serialMax ? 1 : this.#serial + 1;
+    while (this.#inFlight.has(this.#serial) || this.#streams.has(this.#serial));
+    return this.#serial;
+  }
+
+  #sendQueued(): void {
+    const { inFlightMax } = this.#options;
+    const lowMax = Math.max(1, inFlightMax - 1);
+    while (this.#closeReason === undefined && this.#inFlight.size < inFlightMax) {
+      const [high] = this.#queued.high;
+      const [low] = this.#lowInFlight < lowMax ? this.#queued.low : [];
+      const next = high ?? low;
+      if (next === undefined) return;
+      this.#queued[next.call.priority].delete(next);
+      this.#inFlight.set(next.serial, next);
+      if (next.call.priority === 'low') this.#lowInFlight += 1;
+      next.sent = true;
+      // The daemon may answer in the same read in which it confirms, so the stream is known before the call leaves.
+      if (next.sink !== undefined) this.#streams.set(next.serial, { sink: next.sink, call: next.call });
+      this.#send(next.packet);
+    }
+  }
+
+  /** Packets of one turn of the event loop leave in one system call. */
+  #send(packet: Buffer, sent?: (error?: Error | null) => void): void {
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#socket.cork();
+      process.nextTick(() => {
+        this.#corked = false;
+        this.#socket.uncork();
+      });
+    }
+    this.#socket.write(packet, sent);
+  }
+
+  #sendKeepalive(procedure: number): void {
+    this.#send(encodePacket({ program: programs.keepalive, procedure, type: messageType.message, serial: 0, status: messageStatus.ok }, () => {}));
+  }
+
+  /** The caller gets an error now; a call that was sent stays until its reply. */
+  #giveUp(pending: Pending, error: Error): void {
+    if (pending.settle === undefined) return;
+    if (pending.sent) {
+      this.#abandoned += 1;
+    } else {
+      this.#queued[pending.call.priority].delete(pending);
+    }
+    this.#settleWithError(pending, error);
+  }
+
+  #settleWithError(pending: Pending, error: Error): void {
+    const { settle } = pending;
+    this.#release(pending);
+    settle?.reject(error);
+  }
+
+  #release(pending: Pending): void {
+    clearTimeout(pending.timer);
+    if (pending.onAbort !== undefined) pending.call.signal?.removeEventListener('abort', pending.onAbort);
+    pending.settle = undefined;
+  }
+
+  #onData(chunk: Buffer): void {
+    if (this.#closeReason !== undefined) return;
+    this.#heard = true;
+    try {
+      this.#splitter.push(chunk, (packet) => {
+        this.#onPacket(packet);
+        return this.#closeReason === undefined;
+      });
+    } catch (cause) {
+      if (!(cause instanceof XdrError)) throw cause;
+      this.close({ kind: 'protocolViolation', message: `libvirtd broke the protocol: ${cause.message}`, cause });
+    }
+  }
+
+  #onPacket(packet: Buffer): void {
+    const reader = new Reader(packet, 4);
+    const program = reader.u32();
+    const version = reader.u32();
+    const procedure = reader.i32();
+    const type = reader.i32();
+    const serial = reader.u32();
+    const status = reader.i32();
+    if (version !== protocolVersion) throw new XdrError(`a packet of version ${version}`);
+    switch (type) {
+      case messageType.reply:
+        return this.#onReply({ program, procedure, type, serial, status }, reader);
+      case messageType.stream:
+        return this.#onStream({ program, procedure, type, serial, status }, reader, packet);
+      case messageType.message:
+        if (program === programs.keepalive) {
+          if (procedure === keepaliveProcedure.ping) this.#sendKeepalive(keepaliveProcedure.pong);
+          return;
+        }
+        if (program !== programs.remote && program !== programs.qemu) throw new XdrError(`a message of program ${program}`);
+        return this.#options.onMessage(program, procedure, reader);
+      default:
+        throw new XdrError(`a packet of type ${type}`);
+    }
+  }
+
+  #onReply(header: PacketHeader, reader: Reader): void {
+    const pending = this.#inFlight.get(header.serial);
+    if (pending === undefined) throw new XdrError(`a reply to call ${header.serial}, which waits for none`);
+    const { call } = pending;
+    if (header.program !== call.program || header.procedure !== call.procedure) {
+      // Program and procedure are the daemon's echo of ours; only a lost thread of its makes them differ.
+      throw new XdrError(`the reply to ${call.label} is of procedure ${header.procedure}`);
+    }
+    let value: unknown;
+    let error: Error | undefined;
+    if (header.status === messageStatus.ok) {
+      value = call.decode(reader);
+      reader.end();
+    } else if (header.status === messageStatus.error) {
+      error = toError(call, remoteError.read(reader));
+    } else {
+      throw new XdrError(`a reply of status ${header.status}`);
+    }
+    this.#inFlight.delete(header.serial);
+    if (call.priority === 'low') this.#lowInFlight -= 1;
+    const { settle } = pending;
+    if (settle === undefined) {
+      this.#abandoned -= 1;
+      // Nobody has the stream that has now opened.
+      if (pending.sink !== undefined && error === undefined) this.#abortStream(header.serial, call);
+    } else {
+      this.#release(pending);
+      if (error === undefined) settle.resolve(value);
+      else settle.reject(error);
+    }
+    if (error !== undefined && pending.sink !== undefined) this.#endStream(header.serial);
+    this.#sendQueued();
+  }
+
+  #onStream(header: PacketHeader, reader: Reader, packet: Buffer): void {
+    const stream = this.#streams.get(header.serial);
+    if (stream === undefined) {
+      if (this.#streamsEnded.has(header.serial)) return;
+      throw new XdrError(`data of stream ${header.serial}, which is not open`);
+    }
+    switch (header.status) {
+      case messageStatus.continue:
+        if (reader.bytesLeft === 0) stream.sink.onEnd();
+        else stream.sink.onData(packet.subarray(4 + headerBytes));
+        return;
+      case messageStatus.ok:
+        this.#endStream(header.serial);
+        stream.sink.onFinished();
+        return;
+      case messageStatus.error: {
+        const error = toError(stream.call, remoteError.read(reader));
+        this.#endStream(header.serial);
+        stream.sink.onError(error);
+        return;
+      }
+      default:
+        throw new XdrError(`a stream packet of status ${header.status}`);
+    }
+  }
+
+  #endStream(serial: number): void {
+    this.#streams.delete(serial);
+    this.#pause(serial, false);
+    this.#streamsEnded.add(serial);
+    if (this.#streamsEnded.size > endedStreamsKept) {
+      const [oldest] = this.#streamsEnded;
+      // The set has just been seen to have members.
+      this.#streamsEnded.delete(oldest as number);
+    }
+  }
+
+  #abortStream(serial: number, call: OutgoingCall<unknown>): void {
+    if (!this.#streams.has(serial)) return;
+    this.#endStream(serial);
+    this.#sendStream(serial, call, messageStatus.error, undefined);
+  }
+
+  #sendStream(serial: number, call: OutgoingCall<unknown>, status: number, data: Buffer | undefined, sent?: (error?: Error | null) => void): void {
+    if (this.#closeReason !== undefined) {
+      sent?.(new Disconnected(call.label, false, this.#closeReason));
+      return;
+    }
+    const packet = encodePacket({ program: call.program, procedure: call.procedure, type: messageType.stream, serial, status }, () => {});
+    if (data === undefined) {
+      this.#send(packet, sent);
+      return;
+    }
+    // The payload is not copied into the packet: it is written behind its header.
+    packet.writeUInt32BE(packet.length + data.length, 0);
+    this.#send(packet);
+    this.#send(data, sent);
+  }
+
+  #port(serial: number, call: OutgoingCall<unknown>): StreamPort {
+    return {
+      call: call.label,
+      send: (data, sent) => this.#sendStream(serial, call, messageStatus.continue, data, sent),
+      finish: () => this.#sendStream(serial, call, messageStatus.ok, undefined),
+      abort: () => {
+        // Before the reply there is nothing to abort in the daemon yet; #onReply does it then.
+        if (!this.#inFlight.has(serial)) this.#abortStream(serial, call);
+      },
+      pause: (paused) => {
+        if (this.#streams.has(serial) || !paused) this.#pause(serial, paused);
+      },
+    };
+  }
+
+  #pause(serial: number, paused: boolean): void {
+    if (this.#closeReason !== undefined || this.#pausing.has(serial) === paused) return;
+    if (paused) this.#pausing.add(serial);
+    else this.#pausing.delete(serial);
+    if (paused) this.#socket.pause();
+    else if (this.#pausing.size === 0) this.#socket.resume();
+  }
+}
+
+/** The daemon's error, as ours. */
+export function toError(call: { readonly label: string; readonly object: string | undefined }, error: RemoteError): LibvirtError {
+  const parts = {
+    code: error.code,
+    domain: error.domain,
+    level: errorLevel(error.level),
+    reason: error.message ?? 'libvirtd gave no reason',
+    call: call.label,
+    object: call.object,
+  };
+  const absent = error.code === errorCodes.noSupport || (error.code === errorCodes.rpc && /unknown (procedure|program)/i.test(parts.reason));
+  return absent ? new UnsupportedError(parts) : new LibvirtError(parts);
+}
