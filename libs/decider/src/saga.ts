@@ -41,6 +41,8 @@ export interface Step<I, C> {
   readonly after?: readonly string[];
   /** Milliseconds from when the step could be sent to when it is overdue. */
   readonly deadlineMs: number;
+  /** Milliseconds on top, for what this input asks to wait for. */
+  moreMs?(input: I): number;
   /** The command that does it; undefined when this input has nothing to do here. */
   run(input: I, facts: StepFacts): C | undefined;
   /** The command that takes it back; undefined when this input leaves nothing to take back. */
@@ -130,7 +132,7 @@ const stepOf = <I, C>(saga: Saga<I, C>, name: string): Step<I, C> => {
 };
 
 /** Steps in an order in which each comes after what it needs. Throws when the table has a cycle or a hole. */
-export const orderOf = (saga: Saga<never, unknown>): readonly string[] => {
+export const orderOf = <I, C>(saga: Saga<I, C>): readonly string[] => {
   const ordered: string[] = [];
   const visit = (name: string, path: readonly string[]): void => {
     if (path.includes(name)) throw new Error(`saga ${saga.name}: steps wait for each other: ${[...path, name].join(' → ')}`);
@@ -143,16 +145,18 @@ export const orderOf = (saga: Saga<never, unknown>): readonly string[] => {
 };
 
 /** Milliseconds: the longest path of the steps' deadlines there, and of the undos' back. */
-export const deadlineMsOf = (saga: Saga<never, unknown>): number => {
+export const deadlineMsOf = <I, C>(saga: Saga<I, C>, input: I): number => {
   const ends: Record<string, number> = {};
   let back = 0;
   for (const name of orderOf(saga)) {
     const step = stepOf(saga, name);
-    ends[name] = Math.max(0, ...(step.after ?? []).map((earlier) => ends[earlier] ?? 0)) + step.deadlineMs;
+    ends[name] = Math.max(0, ...(step.after ?? []).map((earlier) => ends[earlier] ?? 0)) + deadlineOf(step, input);
     if (hasUndo(step)) back += step.undoDeadlineMs ?? step.deadlineMs;
   }
   return Math.max(0, ...Object.values(ends)) + back;
 };
+
+const deadlineOf = <I, C>(step: Step<I, C>, input: I): number => step.deadlineMs + (step.moreMs?.(input) ?? 0);
 
 const factsOf = (done: Readonly<Record<string, Done>>): StepFacts => Object.fromEntries(Object.entries(done).map(([name, { facts }]) => [name, facts]));
 
@@ -169,7 +173,7 @@ const readySince = <I>(state: Exclude<SagaState<I>, { status: 'absent' }>, step:
 
 /** What this saga may have brought about and must take back, in the order of taking back. */
 const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: 'absent' }>): readonly string[] =>
-  orderOf(saga as unknown as Saga<never, unknown>)
+  orderOf(saga)
     .filter((name) => {
       const step = stepOf(saga, name);
       const facts = factsOf(state.done);
@@ -195,7 +199,7 @@ export const outstanding = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readon
       const step = stepOf(saga, name);
       const since = readySince(state, step as Step<I, never>);
       const command = since === undefined ? undefined : step.run(state.input, facts);
-      return since === undefined || command === undefined ? [] : [{ step: name, phase: 'run' as const, command, cancels: [], dueAt: since + step.deadlineMs, since }];
+      return since === undefined || command === undefined ? [] : [{ step: name, phase: 'run' as const, command, cancels: [], dueAt: since + deadlineOf(step, state.input), since }];
     });
   }
   const why = state.why ?? refuse('saga.failed');
@@ -233,8 +237,8 @@ const answerEmptySteps = <I, C>(saga: Saga<I, C>, state: SagaState<I>, evolve: (
 
 /** The decider of a saga. Its stream is '<saga-name>-<id>' under the category 'saga-<name>'. */
 export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<SagaCommand<I>, SagaEvent, SagaState<I>> => {
-  const plan = (): readonly PlannedStep[] =>
-    orderOf(saga as unknown as Saga<never, unknown>).map((name) => ({ name, after: stepOf(saga, name).after ?? [], deadlineMs: stepOf(saga, name).deadlineMs }));
+  const plan = (input: I): readonly PlannedStep[] =>
+    orderOf(saga).map((name) => ({ name, after: stepOf(saga, name).after ?? [], deadlineMs: deadlineOf(stepOf(saga, name), input) }));
 
   const evolve = (state: SagaState<I>, event: SagaEvent): SagaState<I> => {
     if (event.type === 'SagaStarted') {
@@ -268,7 +272,7 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
     if (command.type === 'StartSaga') {
       if (state.status !== 'absent') return [];
       const { input, at } = command.data;
-      const started: SagaEvent = { type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps: plan(), deadlineMs: deadlineMsOf(saga as unknown as Saga<never, unknown>), at } };
+      const started: SagaEvent = { type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps: plan(input), deadlineMs: deadlineMsOf(saga, input), at } };
       return [started, ...answerEmptySteps(saga, evolve(state, started), evolve, at)];
     }
     if (state.status === 'absent' || state.status === 'ended') return [];

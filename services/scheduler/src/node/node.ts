@@ -1,0 +1,118 @@
+/*
+ * A node: a machine that runs VMs, what it can carry, and what is promised of it.
+ *
+ * Placement proposes, the node decides: only here is capacity set aside, one command after another, so the
+ * limit holds exactly however many schedulers propose at once. Ratios are whole percents and memory whole
+ * MiB, so replaying gives the same numbers everywhere.
+ */
+import { BucketMap } from '@chronovirt/decider/bucket-map';
+import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { NodeId } from '@chronovirt/contracts/ids';
+import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
+import type { NodeDescription, NodeEvent, NodePolicy } from '@chronovirt/contracts/node/node.events';
+import { capacityOf } from './capacity.ts';
+
+export interface RegisteredNode {
+  readonly status: 'registered' | 'removed';
+  readonly nodeId: NodeId;
+  readonly name: string;
+  readonly machineId: string;
+  readonly credentialKey: string;
+  readonly description: NodeDescription | null;
+  readonly policy: NodePolicy;
+  readonly session: number;
+  readonly vcpusReserved: number;
+  readonly memoryMibReserved: number;
+  readonly reserved: BucketMap<string, { readonly vcpus: number; readonly memoryMib: number }>;
+}
+
+export type Node = { readonly status: 'absent' } | RegisteredNode;
+
+/** What holds until an operator says otherwise: twice the CPUs, no more memory than there is. */
+export const policyDefault: NodePolicy = {
+  accepting: true, maintenance: false, cpuPercent: 800, memoryPercent: 100, memoryReserveMib: 512, memoryUsedPercentMax: 100, loadPercentMax: 100_000,
+};
+
+type OfNode = Exclude<NodeCommand, { type: 'PlaceVm' | 'UnplaceVm' }>;
+
+const registeredOr = (node: Node, nodeId: NodeId): RegisteredNode | Refusal =>
+  node.status === 'registered' ? node : refuse(node.status === 'removed' ? 'node.removed' : 'node.not_found', { nodeId });
+
+export const node: Decider<OfNode, NodeEvent, Node> = {
+  category: 'node',
+  initial: { status: 'absent' },
+
+  decide(command, state) {
+    if (command.type === 'RegisterNode') {
+      const { nodeId, name, machineId, credentialKey, sealKey } = command.data;
+      if (state.status === 'absent') return [{ type: 'NodeRegistered', data: { nodeId, name, machineId, credentialKey, sealKey } }];
+      if (state.status === 'removed') return refuse('node.removed', { nodeId });
+      return state.machineId === machineId ? [] : refuse('node.exists', { nodeId });
+    }
+    if (command.type === 'ReleaseCapacity' && state.status === 'removed') return [];
+    const known = registeredOr(state, command.data.nodeId);
+    if (isRefusal(known)) return known;
+    switch (command.type) {
+      case 'ChangeNode': {
+        const { nodeId: _, ...changes } = command.data;
+        const policy = { ...known.policy, ...Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)) } as NodePolicy;
+        return (Object.keys(policy) as (keyof NodePolicy)[]).every((key) => policy[key] === known.policy[key]) ? [] : [{ type: 'NodePolicyChanged', data: policy }];
+      }
+      case 'RemoveNode':
+        return [{ type: 'NodeRemoved', data: { reason: command.data.reason } }];
+      case 'StartSession': {
+        const { description } = command.data;
+        const same = known.description !== null && JSON.stringify(known.description) === JSON.stringify(description);
+        return [...(same ? [] : [{ type: 'NodeDescribed', data: description } as const]), { type: 'NodeSessionStarted', data: { session: known.session + 1 } }];
+      }
+      case 'ReserveCapacity': {
+        const { vmId, vcpus, memoryMib, byHand, decision } = command.data;
+        if (known.reserved.has(vmId)) return [];
+        if (known.policy.maintenance) return refuse('node.maintenance', { nodeId: known.nodeId });
+        if (!known.policy.accepting && !byHand) return refuse('node.not_accepting', { nodeId: known.nodeId });
+        if (known.description === null) return refuse('node.never_seen', { nodeId: known.nodeId });
+        const total = capacityOf(known.description, known.policy);
+        const free = { vcpus: total.vcpus - known.vcpusReserved, memoryMib: total.memoryMib - known.memoryMibReserved };
+        if (vcpus > free.vcpus) return refuse('node.no_cpu', { nodeId: known.nodeId, vcpus, vcpusFree: free.vcpus });
+        if (memoryMib > free.memoryMib) return refuse('node.no_memory', { nodeId: known.nodeId, memoryMib, memoryMibFree: free.memoryMib });
+        return [{ type: 'CapacityReserved', data: { vmId, vcpus, memoryMib, decision } }];
+      }
+      case 'ReleaseCapacity': {
+        const held = known.reserved.get(command.data.vmId);
+        return held === undefined ? [] : [{ type: 'CapacityReleased', data: { vmId: command.data.vmId, ...held } }];
+      }
+    }
+  },
+
+  evolve(state, event) {
+    if (event.type === 'NodeRegistered') {
+      const { nodeId, name, machineId, credentialKey } = event.data;
+      return { status: 'registered', nodeId, name, machineId, credentialKey, description: null, policy: policyDefault, session: 0, vcpusReserved: 0, memoryMibReserved: 0, reserved: BucketMap.empty() };
+    }
+    if (state.status === 'absent') return state;
+    switch (event.type) {
+      case 'NodeDescribed':
+        return { ...state, description: event.data };
+      case 'NodeSessionStarted':
+        return { ...state, session: event.data.session };
+      case 'NodePolicyChanged':
+        return { ...state, policy: event.data };
+      case 'CapacityReserved': {
+        const { vmId, vcpus, memoryMib } = event.data;
+        return { ...state, vcpusReserved: state.vcpusReserved + vcpus, memoryMibReserved: state.memoryMibReserved + memoryMib, reserved: state.reserved.with(vmId, { vcpus, memoryMib }) };
+      }
+      case 'CapacityReleased': {
+        const { vmId, vcpus, memoryMib } = event.data;
+        return { ...state, vcpusReserved: state.vcpusReserved - vcpus, memoryMibReserved: state.memoryMibReserved - memoryMib, reserved: state.reserved.without(vmId) };
+      }
+      case 'NodeRemoved':
+        return { ...state, status: 'removed' };
+    }
+  },
+
+  facts(command, state) {
+    if (command.type === 'ReserveCapacity') return { nodeId: command.data.nodeId, poolId: command.data.poolId, decision: command.data.decision };
+    if (command.type === 'StartSession') return { session: state.status === 'absent' ? 0 : state.session };
+    return {};
+  },
+};

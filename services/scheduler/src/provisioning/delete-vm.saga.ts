@@ -1,0 +1,73 @@
+/*
+ * Takes away everything that a VM has, in the order in which it can do no harm: first what runs, then what
+ * it ran on, and only when the node has confirmed that, what another VM could be given: address, disk space,
+ * capacity, name. Nothing here can be undone. What a silent node keeps from being done is owed, and a
+ * reconciler starts the rest again when the node is back, or was removed.
+ *
+ * `deleteVm` ends with the VM gone. `cleanUpVm` does the same to what a failed operation left behind, and
+ * leaves the failed VM to be looked at.
+ */
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { nothingToUndo, type Saga, type Step } from '@chronovirt/decider/saga';
+import { verb } from './node-verb.ts';
+
+export interface RemoveVm {
+  readonly operationId: OperationId;
+  readonly vmId: VmId;
+  readonly volumeId: VolumeId;
+  /** null: no node was ever assigned, so no node has anything of it. */
+  readonly nodeId: NodeId | null;
+  readonly poolId: PoolId | null;
+  readonly generation: number;
+  readonly network: NetworkPlan;
+  readonly mac: string | null;
+  readonly nameKey: string;
+}
+
+const undo = nothingToUndo('what is deleted stays deleted');
+/** The node was removed by an operator: whatever it held is gone with it. */
+const settledBy = ['node.removed', 'node.not_found'];
+
+const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
+  domain: {
+    deadlineMs: 60_000, undo, settledBy,
+    run: ({ nodeId, vmId, generation, network, mac }) => (nodeId === null ? undefined : verb('RemoveDomain', { nodeId, vmId, generation }, { network, mac })),
+  },
+  disk: {
+    after: ['domain'], deadlineMs: 60_000, undo, settledBy,
+    run: ({ nodeId, vmId, generation, volumeId }) => (nodeId === null ? undefined : verb('RemoveDisk', { nodeId, vmId, generation }, { volumeId })),
+  },
+  address: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ network, vmId }) => ({ to: 'ipam', target: network.subnetId, type: 'ReleaseAddress', data: { subnetId: network.subnetId, vmId } }),
+  },
+  volume: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ volumeId, vmId }) => ({ to: 'storage', target: volumeId, type: 'DeleteVolume', data: { volumeId, vmId } }),
+  },
+  space: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ poolId, volumeId, vmId }) => (poolId === null ? undefined : { to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId } }),
+  },
+  capacity: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ vmId, operationId, nodeId }) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId } }),
+  },
+  name: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ nameKey, vmId }) => ({ to: 'scheduler', target: nameKey, type: 'UnclaimVmName', data: { key: nameKey, owner: vmId } }),
+  },
+};
+
+const removal = (name: string): Saga<RemoveVm, Outgoing> => ({
+  name,
+  steps,
+  cleanUp: true,
+  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
+  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+});
+
+export const deleteVm = removal('delete-vm');
+export const cleanUpVm = removal('clean-up-vm');

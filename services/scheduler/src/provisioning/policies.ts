@@ -1,0 +1,60 @@
+/*
+ * Which saga an event starts, or cancels. Events say only what was decided; what a saga needs beside them
+ * is read from the VM as it is now. When the VM has another operation in hand by then, the event is history
+ * and starts nothing.
+ */
+import type { OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { Facts } from '@chronovirt/decider/decider';
+import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
+import type { RemoveVm } from './delete-vm.saga.ts';
+import type { PowerVm } from './power-vm.saga.ts';
+import type { ProvisionVm } from './provision-vm.saga.ts';
+
+export type Reaction =
+  | { readonly kind: 'start'; readonly saga: string; readonly id: OperationId; readonly input: Facts }
+  | { readonly kind: 'cancel'; readonly saga: string; readonly id: OperationId; readonly because: string };
+
+/** A VM's first disk has the VM's digits: nothing has to be remembered to find it. */
+export const firstVolumeOf = (vmId: VmId) => `volume_${vmId.slice('vm_'.length)}` as const;
+
+/** `nameKeyOf` is SHA-256 in hex. */
+export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKeyOf: (name: string) => string): Reaction | undefined => {
+  const { type, data } = event as VmEvent;
+  if (vm.status !== 'live') return undefined;
+  switch (type) {
+    case 'VmRequested':
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf.create, id: data.operationId, input: provisioning(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
+    case 'VmPowerRequested':
+      return inHand(vm, data.operationId) && vm.nodeId !== null
+        ? { kind: 'start', saga: sagaOf.power, id: data.operationId, input: powering(vm, data) as unknown as Facts }
+        : undefined;
+    case 'VmDeleteRequested': {
+      if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
+      return { kind: 'cancel', saga: sagaOf[vm.operation.kind], id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
+    }
+    case 'VmDeleteStarted':
+    case 'VmCleanUpStarted':
+      return inHand(vm, data.operationId)
+        ? { kind: 'start', saga: type === 'VmDeleteStarted' ? sagaOf.delete : sagaOf['clean-up'], id: data.operationId, input: removal(vm, data.operationId, nameKeyOf) as unknown as Facts }
+        : undefined;
+    default:
+      return undefined;
+  }
+};
+
+const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
+
+const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => ({
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
+});
+
+const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): RemoveVm => ({
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), nodeId: vm.nodeId, poolId: vm.poolId, generation: vm.generation,
+  network: vm.network, mac: vm.provisioned?.mac ?? null, nameKey: nameKeyOf(vm.spec.name),
+});
+
+const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {
+  if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
+  return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation, action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
+};

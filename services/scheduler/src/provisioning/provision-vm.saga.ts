@@ -1,0 +1,112 @@
+/*
+ * What it takes to turn a requested VM into a running one, and how to take it back.
+ *
+ *     name ─────────────────────────────────────────┐
+ *     address ───────────────┬──────────────▶ domain ┤
+ *     capacity ─▶ assignment ┤                       ├─▶ boot
+ *              ─▶ space, volume ────────────▶ disk ──┘
+ *
+ * The address does not depend on the node, so it is leased while the node is chosen. Everything that a node
+ * does comes after everything that only the log decides, so a refusal costs no work on a node.
+ */
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
+import { fact, type OnNode, verb } from './node-verb.ts';
+
+export interface ProvisionVm {
+  readonly operationId: OperationId;
+  readonly vmId: VmId;
+  readonly volumeId: VolumeId;
+  readonly spec: VmSpec;
+  readonly imageFile: string;
+  readonly imageFormat: 'qcow2' | 'raw';
+  readonly network: NetworkPlan;
+  /** SHA-256 of the name: what its reservation is called. */
+  readonly nameKey: string;
+}
+
+
+const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
+
+export const provisionVm: Saga<ProvisionVm, Outgoing> = {
+  name: 'provision-vm',
+  steps: {
+    name: {
+      deadlineMs: 30_000,
+      run: (vm) => ({ to: 'scheduler', target: vm.nameKey, type: 'ClaimVmName', data: { key: vm.nameKey, owner: vm.vmId, label: vm.spec.name } }),
+      undo: (vm) => ({ to: 'scheduler', target: vm.nameKey, type: 'UnclaimVmName', data: { key: vm.nameKey, owner: vm.vmId } }),
+    },
+    address: {
+      deadlineMs: 30_000,
+      run: (vm) => ({ to: 'ipam', target: vm.network.subnetId, type: 'LeaseAddress', data: { subnetId: vm.network.subnetId, vmId: vm.vmId } }),
+      undo: (vm) => ({ to: 'ipam', target: vm.network.subnetId, type: 'ReleaseAddress', data: { subnetId: vm.network.subnetId, vmId: vm.vmId } }),
+    },
+    capacity: {
+      deadlineMs: 30_000,
+      run: ({ vmId, operationId, spec }) => ({
+        to: 'scheduler', target: vmId, type: 'PlaceVm',
+        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null },
+      }),
+      undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
+    },
+    assignment: {
+      after: ['capacity'],
+      deadlineMs: 30_000,
+      run: ({ vmId, operationId }, facts) => ({
+        to: 'scheduler', target: vmId, type: 'AssignVm',
+        data: { vmId, operationId, nodeId: fact(facts['capacity'], 'nodeId'), poolId: fact(facts['capacity'], 'poolId'), decision: fact(facts['capacity'], 'decision') },
+      }),
+      undo: nothingToUndo('the next placement has a higher generation, so this one ends by itself'),
+    },
+    space: {
+      after: ['capacity'],
+      deadlineMs: 30_000,
+      run: ({ vmId, volumeId, spec }, facts) => ({ to: 'storage', target: fact<PoolId>(facts['capacity'], 'poolId'), type: 'ReserveSpace', data: { poolId: fact(facts['capacity'], 'poolId'), volumeId, vmId, sizeGib: spec.diskGib } }),
+      undo: ({ vmId, volumeId }, facts) => ({ to: 'storage', target: fact<PoolId>(facts['capacity'], 'poolId'), type: 'ReleaseSpace', data: { poolId: fact(facts['capacity'], 'poolId'), volumeId, vmId } }),
+    },
+    volume: {
+      after: ['capacity'],
+      deadlineMs: 30_000,
+      run: ({ vmId, volumeId, spec }, facts) => ({
+        to: 'storage', target: volumeId, type: 'CreateVolume',
+        data: { volumeId, vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'), imageId: spec.imageId, sizeGib: spec.diskGib },
+      }),
+      undo: ({ vmId, volumeId }) => ({ to: 'storage', target: volumeId, type: 'DeleteVolume', data: { volumeId, vmId } }),
+    },
+    disk: {
+      after: ['assignment', 'space', 'volume'],
+      deadlineMs: 60_000,
+      undoDeadlineMs: 30_000,
+      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
+      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId }),
+    },
+    domain: {
+      after: ['assignment', 'address', 'volume'],
+      deadlineMs: 60_000,
+      undoDeadlineMs: 30_000,
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), {
+        name: vm.spec.name, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, devices: vm.spec.devices, volumeId: vm.volumeId,
+        network: vm.network, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address'),
+      }),
+      undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { network: vm.network, mac: fact(facts['address'], 'mac') }),
+    },
+    boot: {
+      after: ['name', 'disk', 'domain'],
+      deadlineMs: 60_000,
+      run: (vm, facts) => verb('StartDomain', placed(vm, facts), {}),
+      undo: nothingToUndo('removing the domain also stops it'),
+    },
+  },
+  done: (vm, facts) => ({
+    to: 'scheduler', target: vm.vmId, type: 'FinishVm',
+    data: {
+      vmId: vm.vmId, operationId: vm.operationId, how: 'created',
+      provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
+      observed: { ...placed(vm, facts), ...facts['boot'] },
+    },
+  }),
+  failed: (vm, why, owed) => ({ to: 'scheduler', target: vm.vmId, type: 'FailVm', data: { vmId: vm.vmId, operationId: vm.operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+};

@@ -1,0 +1,237 @@
+/*
+ * One virtual machine: what is wanted of it, what was seen of it, and which operation has it in hand.
+ *
+ *                 RequestVm                    FinishVm
+ *     absent ────────────────▶ live (create) ──────────▶ live (idle) ◀──┐
+ *                                │ FailVm                  │ StartVm …    │ FinishVm, FailVm
+ *                                ▼                         ▼              │
+ *                            live, failed              live (power) ──────┘
+ *                                │ DeleteVm, from any of these, at any time
+ *                                ▼
+ *                            live (delete) ──FinishDeleteVm──▶ deleted
+ *
+ * One VM, one operation: another write while one runs is refused, naming it. Delete is never refused for
+ * that reason. It cancels the running operation, waits for its end, and then deletes; so the machine has at
+ * most one running operation and one delete that waits for it.
+ *
+ * Desired and observed are never one field. A node's word about a domain changes only `observed`, and only
+ * when it is newer than what we know: sessions rise, sequences rise within a session, and the word of
+ * another generation than today's is history.
+ */
+import { type Decider, type Facts, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
+import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { PowerAction, Provisioned, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+
+type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
+export type OperationKind = 'create' | 'power' | 'delete' | 'clean-up';
+export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
+
+export interface LiveVm {
+  readonly status: 'live';
+  readonly vmId: VmId;
+  readonly spec: VmSpec;
+  readonly imageFile: string;
+  readonly imageFormat: 'qcow2' | 'raw';
+  readonly network: NetworkPlan;
+  readonly desired: Desired;
+  /** What was wanted before the running operation: goes back to it when that fails. */
+  readonly desiredBefore: Desired;
+  readonly nodeId: NodeId | null;
+  readonly poolId: PoolId | null;
+  readonly generation: number;
+  readonly provisioned: Provisioned | null;
+  readonly observed: Observed | null;
+  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null } | null;
+  /** A delete that waits until the running operation is over. */
+  readonly waitingDelete: OperationId | null;
+  readonly failure: Refusal | null;
+  /** Steps of a failed operation that a silent node kept from being taken back. */
+  readonly owed: readonly string[];
+}
+
+export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
+
+/** Sagas that carry out operations of each kind; a saga's id is the operation's. */
+export const sagaOf = { create: 'provision-vm', power: 'power-vm', delete: 'delete-vm', 'clean-up': 'clean-up-vm' } as const satisfies Record<OperationKind, string>;
+
+const desiredAfter: Record<PowerAction, Desired> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
+
+/** The state in which an action has nothing to do. */
+const alreadyThere: Partial<Record<PowerAction, string>> = { start: 'running', stop: 'stopped', pause: 'paused', resume: 'running' };
+
+/** The states from which an action makes sense. */
+const possibleFrom: Record<PowerAction, readonly string[]> = {
+  start: ['stopped', 'crashed'], stop: ['running', 'paused'], reboot: ['running'], reset: ['running', 'paused'], pause: ['running'], resume: ['paused'],
+};
+
+const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: PowerAction, how: { timeoutSeconds: number; force: boolean }): readonly VmEvent[] | Refusal => {
+  const live = liveOr(vm, data.vmId);
+  if (isRefusal(live)) return live;
+  const busy = idleOr(live);
+  if (busy !== undefined) return busy;
+  if (live.provisioned === null) return refuse('vm.not_provisioned', { vmId: data.vmId, failure: live.failure?.refused ?? null });
+  const state = live.observed?.state ?? 'absent';
+  const requested: VmEvent = { type: 'VmPowerRequested', data: { operationId: data.operationId, action, ...how } };
+  // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
+  if (alreadyThere[action] === state && live.desired === desiredAfter[action]) return [requested, { type: 'VmOperationDone', data: { operationId: data.operationId, how: `already ${state}` } }];
+  if (alreadyThere[action] !== state && !possibleFrom[action].includes(state)) return refuse(`vm.not_${possibleFrom[action][0] ?? 'ready'}`, { vmId: data.vmId, state, action });
+  return [requested];
+};
+
+const liveOr = (vm: Vm, vmId: VmId): LiveVm | Refusal => (vm.status === 'live' ? vm : refuse('vm.not_found', { vmId }));
+
+const idleOr = (vm: LiveVm): Refusal | undefined =>
+  vm.operation === null && vm.waitingDelete === null ? undefined : refuse('vm.busy', { operationId: vm.operation?.id ?? vm.waitingDelete, kind: vm.operation?.kind ?? 'delete' });
+
+const isNewer = (vm: LiveVm, seen: Omit<Observed, 'state' | 'reason'>): boolean => {
+  if (seen.nodeId !== vm.nodeId || seen.generation !== vm.generation) return false;
+  const known = vm.observed;
+  if (known === null || known.nodeId !== seen.nodeId || known.generation !== seen.generation) return true;
+  return seen.session > known.session || (seen.session === known.session && seen.sequence > known.sequence);
+};
+
+const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
+  if (!isNewer(vm, seen)) return [];
+  // The same state in another session is no news: a node that comes back with 200 VMs adds nothing to the log.
+  if (vm.observed !== null && vm.observed.state === seen.state && vm.observed.nodeId === seen.nodeId && vm.observed.generation === seen.generation) return [];
+  return [{ type: 'VmObserved', data: seen }];
+};
+
+/** When the running operation is over and a delete waits, the delete begins in the same commit. */
+const thenDelete = (vm: LiveVm): readonly VmEvent[] => (vm.waitingDelete === null ? [] : [{ type: 'VmDeleteStarted', data: { operationId: vm.waitingDelete } }]);
+
+export const vm: Decider<VmCommand, VmEvent, Vm> = {
+  category: 'vm',
+  initial: { status: 'absent' },
+
+  decide(command, state) {
+    switch (command.type) {
+      case 'CreateVm':
+        throw new Error('CreateVm is resolved into RequestVm by its handler');
+      case 'RequestVm': {
+        if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
+        return [{ type: 'VmRequested', data: command.data }];
+      }
+      case 'AssignVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        if (live.operation?.id !== command.data.operationId) return refuse('vm.other_operation', { operationId: live.operation?.id ?? null });
+        return [{ type: 'VmPlaced', data: { operationId: command.data.operationId, nodeId: command.data.nodeId, poolId: command.data.poolId, generation: live.generation + 1, decision: command.data.decision } }];
+      }
+      case 'FinishVm': {
+        if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
+        const { operationId, provisioned, observed, how } = command.data;
+        return [
+          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned } } as const]),
+          ...(observed === null ? [] : observation(state, observed)),
+          { type: 'VmOperationDone', data: { operationId, how } },
+          ...thenDelete(state),
+        ];
+      }
+      case 'FailVm': {
+        if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
+        const { operationId, refused, because, owed } = command.data;
+        return [{ type: 'VmOperationFailed', data: { operationId, refused, because, owed } }, ...thenDelete(state)];
+      }
+      case 'FinishDeleteVm': {
+        if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
+        return state.operation.kind === 'delete'
+          ? [{ type: 'VmDeleted', data: { operationId: command.data.operationId } }]
+          : [{ type: 'VmOperationDone', data: { operationId: command.data.operationId, how: 'cleaned up' } }, ...thenDelete(state)];
+      }
+      case 'StartVm':
+        return power(state, command.data, 'start', { timeoutSeconds: 0, force: false });
+      case 'StopVm':
+        return power(state, command.data, 'stop', { timeoutSeconds: command.data.timeoutSeconds, force: command.data.force });
+      case 'RebootVm':
+        return power(state, command.data, 'reboot', { timeoutSeconds: 0, force: false });
+      case 'ResetVm':
+        return power(state, command.data, 'reset', { timeoutSeconds: 0, force: false });
+      case 'PauseVm':
+        return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
+      case 'ResumeVm':
+        return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'DeleteVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
+        if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
+        const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
+        if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
+        const { operationId, force } = command.data;
+        const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null } };
+        return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
+      }
+      case 'CleanUpVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        const busy = idleOr(live);
+        if (busy !== undefined) return busy;
+        if (live.owed.length === 0) return refuse('vm.nothing_owed', { vmId: live.vmId });
+        // A delete that a silent node kept from ending is continued as a delete.
+        return live.desired === 'deleted'
+          ? [{ type: 'VmDeleteRequested', data: { operationId: command.data.operationId, force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: command.data.operationId } }]
+          : [{ type: 'VmCleanUpStarted', data: { operationId: command.data.operationId } }];
+      }
+      case 'RecordDomainState': {
+        if (state.status !== 'live') return [];
+        const { nodeId, session, sequence, generation, state: domain, reason } = command.data;
+        return observation(state, { nodeId, session, sequence, generation, state: domain, reason });
+      }
+    }
+  },
+
+  evolve(state, event) {
+    if (event.type === 'VmRequested') {
+      const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
+      return {
+        status: 'live', vmId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        observed: null, operation: { id: operationId, kind: 'create', action: null }, waitingDelete: null, failure: null, owed: [],
+      };
+    }
+    if (state.status !== 'live') return state;
+    switch (event.type) {
+      case 'VmPlaced':
+        return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
+      case 'VmProvisioned':
+        return { ...state, provisioned: event.data.provisioned };
+      case 'VmPowerRequested': {
+        const { operationId, action } = event.data;
+        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action } };
+      }
+      case 'VmOperationDone':
+        return { ...state, operation: null, failure: null, owed: [] };
+      case 'VmOperationFailed': {
+        const { refused, because, owed } = event.data;
+        const gaveUp = state.operation?.kind === 'delete';
+        const neverWas = state.provisioned === null;
+        return {
+          ...state, operation: null, owed: owed.length > 0 ? owed : state.owed,
+          failure: gaveUp || neverWas || owed.length > 0 ? refuse(refused, because as Facts) : state.failure,
+          desired: gaveUp ? 'deleted' : neverWas ? 'stopped' : state.waitingDelete === null ? state.desiredBefore : 'deleted',
+        };
+      }
+      case 'VmDeleteRequested':
+        return { ...state, desired: 'deleted', waitingDelete: event.data.operationId };
+      case 'VmDeleteStarted':
+        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null }, waitingDelete: null };
+      case 'VmCleanUpStarted':
+        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null } };
+      case 'VmDeleted':
+        return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
+      case 'VmObserved':
+        return { ...state, observed: event.data };
+    }
+  },
+
+  facts(command, state) {
+    switch (command.type) {
+      case 'AssignVm':
+        return state.status === 'live' ? { generation: state.generation } : {};
+      default:
+        return {};
+    }
+  },
+};
