@@ -20,6 +20,7 @@ import type { InstallationKeys } from '../libs/messaging/src/credentials.ts';
 import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady } from './child.ts';
 import { folderOf, unprivileged, type Identity } from './identity.ts';
 import { answers, freePort, isFree } from './ports.ts';
+import { natsProgram } from './programs.ts';
 import { onceWritten, writeWhole } from './secrets.ts';
 
 export interface NatsHome {
@@ -52,12 +53,6 @@ export interface Nats {
 
 const READY_WITHIN_MS = 30_000;
 const STOP_SIGNALS = [['SIGTERM', 10_000], ['SIGKILL', 5_000]] as const;
-
-/** The server's program: `CV_NATS_SERVER`, else the distribution's. */
-export function natsProgram(): string | undefined {
-  const candidates = [process.env['CV_NATS_SERVER'], '/usr/sbin/nats-server', '/usr/local/bin/nats-server', '/usr/bin/nats-server'];
-  return candidates.find((path) => path !== undefined && existsSync(path));
-}
 
 export async function startNats(home: NatsHome, options: NatsOptions = {}): Promise<Nats> {
   const program = natsProgram();

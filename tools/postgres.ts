@@ -22,6 +22,7 @@ import { Client } from 'pg';
 import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady } from './child.ts';
 import { folderOf, isRoot, runAs, unprivileged, type Identity } from './identity.ts';
 import { freePort, isFree } from './ports.ts';
+import { postgresBin } from './programs.ts';
 import { onceWritten, randomSecret } from './secrets.ts';
 
 export const SERVICE_ROLES = ['cv_gateway', 'cv_scheduler', 'cv_ipam', 'cv_storage', 'cv_monitor'] as const;
@@ -62,18 +63,6 @@ export interface Postgres {
 
 const READY_WITHIN_MS = 60_000; // a start after kill -9 replays the write-ahead log first
 const STOP_SIGNALS = [['SIGINT', 30_000], ['SIGQUIT', 5_000], ['SIGKILL', 5_000]] as const;
-
-/** The folder of `postgres` and `initdb`: `CV_POSTGRES_BIN`, else the newest of the distribution's. */
-export function postgresBin(): string | undefined {
-  const configured = process.env['CV_POSTGRES_BIN'];
-  if (configured) return existsSync(join(configured, 'postgres')) ? configured : undefined;
-  const root = '/usr/lib/postgresql';
-  if (!existsSync(root)) return undefined;
-  const versions = readdirSync(root)
-    .filter((name) => /^\d+$/.test(name) && Number(name) >= 15 && existsSync(join(root, name, 'bin', 'initdb')))
-    .sort((a, b) => Number(b) - Number(a));
-  return versions[0] ? join(root, versions[0], 'bin') : undefined;
-}
 
 /** Makes the cluster where there is none, starts it, and makes roles and database where they are missing. */
 export async function startPostgres(home: PostgresHome, options: PostgresOptions = {}): Promise<Postgres> {
