@@ -35,10 +35,12 @@ const GRACE_MS = 20_000;
 const OUTPUT_MAX_BYTES = 4 * 1024 * 1024;
 
 const running = new Set<ChildProcess>();
+let stopping = false;
 
 /** Runs the step and answers how it ended. Never throws for what the program does. */
 export async function runStep(step: Step): Promise<StepEnd> {
   const startedMs = performance.now();
+  if (stopping) return { name: step.name, ok: false, tookMs: 0, output: '', because: 'not begun' };
   const [program, ...args] = step.command;
   return new Promise((resolve) => {
     const child = spawn(program, args, {
@@ -89,15 +91,18 @@ export async function runStep(step: Step): Promise<StepEnd> {
   });
 }
 
-/** Passes Ctrl-C and a polite kill on to what is running, then leaves. */
+/** Passes Ctrl-C and a polite kill on to what is running, waits for its end a while, and leaves. */
 export function passSignalsOn(): void {
   for (const [signal, exitCode] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const) {
     process.once(signal, () => {
+      stopping = true;
       for (const child of running) signalGroup(child, 'SIGTERM');
-      setTimeout(() => {
+      const untilMs = performance.now() + GRACE_MS;
+      setInterval(() => {
+        if (running.size > 0 && performance.now() < untilMs) return;
         for (const child of running) signalGroup(child, 'SIGKILL');
         process.exit(exitCode);
-      }, running.size === 0 ? 0 : GRACE_MS / 4);
+      }, 20);
     });
   }
 }
