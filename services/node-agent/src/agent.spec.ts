@@ -1,0 +1,335 @@
+import type { AgentCommand, DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { describe, expect, it } from 'vitest';
+import { createAgent } from './agent.ts';
+import type { Agent, Broken } from './agent.ts';
+import { createMemoryJournal } from './journal/journal.ts';
+import type { Journal } from './journal/journal.ts';
+import { createSimulatedMachine } from './simulated/simulated-hypervisor.ts';
+import type { SimulatedMachine, SimulatedSettings } from './simulated/simulated-hypervisor.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const nodeId: NodeId = `node_${hex(1)}`;
+const vmId: VmId = `vm_${hex(2)}`;
+const volumeId: VolumeId = `volume_${hex(3)}`;
+const poolId: PoolId = `pool_${hex(4)}`;
+const network = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' } as const;
+const mac = '52:54:0a:15:00:05';
+
+interface World {
+  readonly machine: SimulatedMachine;
+  readonly journal: Journal;
+  readonly reports: DomainReport[];
+  readonly agent: Agent;
+  /** Sends one command; `again` keeps its id. */
+  send(type: AgentCommand['type'], more?: Partial<CommandEnvelope> & { readonly generation?: number; readonly data?: object }): ReturnType<Agent['take']>;
+  nextId(): string;
+}
+
+let counter = 0;
+const nextId = (): string => `00000000-0000-7000-8000-${(++counter).toString(16).padStart(12, '0')}`;
+
+const data: { readonly [T in AgentCommand['type']]?: object } = {
+  EnsureDisk: { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 2 },
+  DefineDomain: { name: 'web-1', vcpus: 1, memoryMib: 128, devices: 'virtio', volumeId, network, mac, address: '10.21.0.5' },
+  ShutdownDomain: { timeoutSeconds: 1, force: false },
+  RemoveDomain: { network, mac },
+  RemoveDisk: { volumeId },
+};
+
+const machineOf = (more: Partial<SimulatedSettings> = {}): SimulatedMachine => createSimulatedMachine({ poolId, cpus: 4, memoryMib: 256, poolGib: 10, ...more });
+
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {} }: { machine?: SimulatedMachine; journal?: Journal; broken?: Broken } = {}): World {
+  const reports: DomainReport[] = [];
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report: async (report) => void reports.push(report), now: () => new Date(0) }, broken);
+  machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
+  return {
+    machine, journal, reports, agent, nextId,
+    send: (type, { generation = 1, data: more, ...envelope } = {}) => agent.take({
+      id: nextId(), to: 'node', target: nodeId, type, meta: { actor: 'system:scheduler' }, cancels: [], session: 1,
+      ...envelope,
+      data: { nodeId, vmId, generation, ...data[type], ...more },
+    }),
+  };
+}
+
+async function welcomed(world: World, session = 1, vms: Parameters<Agent['welcome']>[1]['vms'] = []): Promise<World> {
+  const id = nextId();
+  await world.agent.hello(id);
+  expect(world.agent.welcome(id, { session, vms })).toBe(true);
+  return world;
+}
+
+const created = async (world: World): Promise<World> => {
+  for (const type of ['EnsureDisk', 'DefineDomain', 'StartDomain'] as const) expect(await world.send(type)).toMatchObject({ version: 0 });
+  return world;
+};
+
+describe('A node agent', () => {
+  it('makes a disk, a lease and a domain, starts it and says what it sees', async () => {
+    const world = await welcomed(worldOf());
+    await world.send('EnsureDisk');
+    expect(await world.send('DefineDomain')).toMatchObject({ facts: { state: 'stopped', session: 1 } });
+    expect(await world.send('StartDomain')).toMatchObject({ facts: { state: 'running', reason: 'booted' } });
+    expect(world.machine.leases.get(network.networkId)?.get(mac)?.address).toBe('10.21.0.5');
+    await expect.poll(() => world.reports.at(-1)).toMatchObject({ vmId, state: 'running', session: 1, generation: 1 });
+  });
+
+  it('obeys a repeated command once and answers it twice', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const id = nextId();
+    const first = await world.send('RebootDomain', { id });
+    expect(await world.send('RebootDomain', { id })).toEqual(first);
+    expect(world.machine.domains.get(vmId)?.boots).toBe(2);
+  });
+
+  it('obeys a command once that comes twice at the same time', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const id = nextId();
+    await Promise.all([world.send('RebootDomain', { id }), world.send('RebootDomain', { id })]);
+    expect(world.machine.domains.get(vmId)?.boots).toBe(2);
+  });
+
+  it('remembers refusals too', async () => {
+    const machine = machineOf();
+    const world = await welcomed(worldOf({ machine }));
+    const id = nextId();
+    expect(await world.send('StartDomain', { id })).toMatchObject({ refused: 'domain.gone' });
+    await created(world);
+    await world.send('DestroyDomain');
+    expect(await world.send('StartDomain', { id })).toMatchObject({ refused: 'domain.gone' });
+    expect(machine.domains.get(vmId)?.state).toBe('stopped');
+  });
+
+  it('recalls its answers after it was killed', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const id = nextId();
+    await world.send('RebootDomain', { id });
+    world.agent.halt();
+    const next = await welcomed(worldOf({ machine: world.machine, journal: world.journal }), 2);
+    await next.send('RebootDomain', { id, session: 1 });
+    expect(world.machine.domains.get(vmId)?.boots).toBe(2);
+  });
+
+  it('does not answer a fault, and obeys when the command comes again', async () => {
+    let failing = true;
+    const machine = machineOf({ trouble: (verb) => { if (verb === 'ensureDisk' && failing) throw new Error('disk full of sand'); return undefined; } });
+    const world = await welcomed(worldOf({ machine }));
+    const id = nextId();
+    await expect(world.send('EnsureDisk', { id })).rejects.toThrow('sand');
+    failing = false;
+    expect(await world.send('EnsureDisk', { id })).toEqual({ version: 0 });
+  });
+
+  it('never obeys a command that was taken back before it came', async () => {
+    const world = await welcomed(worldOf());
+    const start = nextId();
+    await world.send('EnsureDisk');
+    await world.send('DefineDomain');
+    await world.send('RemoveDomain', { cancels: [start] });
+    await world.send('DefineDomain', { generation: 2 });
+    expect(await world.send('StartDomain', { id: start, generation: 2 })).toEqual({ refused: 'command.cancelled' });
+    expect(world.machine.domains.get(vmId)?.state).toBe('stopped');
+  });
+
+  it('takes back a command that waits in the queue', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    const world = await welcomed(worldOf({ machine: machineOf({ latency: (verb) => (verb === 'ensureDisk' ? gate.promise : Promise.resolve()) }) }));
+    const define = nextId();
+    const disk = world.send('EnsureDisk');
+    const waiting = world.send('DefineDomain', { id: define });
+    const undo = world.send('RemoveDomain', { cancels: [define] });
+    gate.resolve(undefined);
+    expect(await waiting).toEqual({ refused: 'command.cancelled' });
+    await Promise.all([disk, undo]);
+    expect(world.machine.domains.size).toBe(0);
+  });
+
+  it('stops waiting for a guest when the command is taken back', async () => {
+    // A guest that does not hear: the hypervisor waits, until the signal.
+    const machine = machineOf();
+    const waits: SimulatedMachine = {
+      ...machine,
+      hypervisor: { ...machine.hypervisor, shutdown: (_vmId, { signal }) => new Promise((resolve) => { signal.addEventListener('abort', () => { resolve({ refused: 'command.cancelled' }); }); }) },
+    };
+    const world = await created(await welcomed(worldOf({ machine: waits })));
+    const shutdown = nextId();
+    const waiting = world.send('ShutdownDomain', { id: shutdown });
+    await Promise.resolve();
+    const destroy = world.send('DestroyDomain', { cancels: [shutdown] });
+    expect(await waiting).toEqual({ refused: 'command.cancelled' });
+    expect(await destroy).toMatchObject({ facts: { state: 'stopped' } });
+  });
+
+  it('takes no command before its welcome, nor one of another session, and remembers neither refusal', async () => {
+    const world = worldOf();
+    const id = nextId();
+    expect(await world.send('EnsureDisk', { id })).toMatchObject({ refused: 'node.no_session' });
+    await welcomed(world, 2);
+    expect(await world.send('EnsureDisk', { id, session: 1 })).toMatchObject({ refused: 'node.old_session', because: { session: 2 } });
+    expect(await world.send('EnsureDisk', { id, session: 2 })).toEqual({ version: 0 });
+  });
+
+  it('refuses commands between a hello and its welcome, and a welcome to an older hello', async () => {
+    const world = await welcomed(worldOf());
+    const [older, newer] = [nextId(), nextId()];
+    await world.agent.hello(older);
+    await world.agent.hello(newer);
+    expect(world.agent.welcome(older, { session: 2, vms: [] })).toBe(false);
+    expect(await world.send('EnsureDisk')).toMatchObject({ refused: 'node.no_session' });
+    expect(world.agent.welcome(newer, { session: 3, vms: [] })).toBe(true);
+  });
+
+  it('refuses an older generation, also after it was killed in the middle of a newer one', async () => {
+    const machine = machineOf({ trouble: (verb) => { if (verb === 'start') throw new Error('killed'); return undefined; } });
+    const world = await welcomed(worldOf({ machine }));
+    await expect(world.send('StartDomain', { generation: 3 })).rejects.toThrow('killed');
+    const next = await welcomed(worldOf({ machine, journal: world.journal }));
+    expect(await next.send('EnsureDisk', { generation: 2 })).toMatchObject({ refused: 'vm.old_generation', because: { generation: 3 } });
+  });
+
+  it('learns generations from the welcome when its journal is lost', async () => {
+    const world = await welcomed(worldOf(), 1, [{ vmId, generation: 4, here: true }]);
+    expect(await world.send('StartDomain', { generation: 3 })).toMatchObject({ refused: 'vm.old_generation' });
+  });
+
+  it('starts nothing that lives elsewhere, cleans up what is left of it, and takes it when it is placed here anew', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await world.send('DestroyDomain');
+    await welcomed(world, 2, [{ vmId, generation: 2, here: false }]);
+    expect(await world.send('StartDomain', { session: 2 })).toMatchObject({ refused: 'vm.not_here' });
+    expect(await world.send('StartDomain', { session: 2, generation: 2 })).toMatchObject({ refused: 'vm.not_here' });
+    // The clean-up that was owed since generation 1.
+    expect(await world.send('RemoveDomain', { session: 2 })).toMatchObject({ facts: { state: 'absent' } });
+    expect(world.machine.leases.get(network.networkId)?.size).toBe(0);
+    expect(await world.send('DefineDomain', { session: 2, generation: 3 })).toMatchObject({ facts: { state: 'stopped' } });
+    // From now on an older clean-up would take away a living VM.
+    expect(await world.send('RemoveDomain', { session: 2, generation: 2 })).toMatchObject({ refused: 'vm.old_generation' });
+    expect(world.machine.domains.size).toBe(1);
+  });
+
+  it('runs the commands of one VM one at a time, in their order, and those of others meanwhile', async () => {
+    const order: string[] = [];
+    const gates = new Map<string, () => void>();
+    const machine = machineOf({
+      latency: (verb, of) => new Promise((resolve) => {
+        order.push(`${verb} ${of?.slice(-1) ?? '-'}`);
+        gates.set(`${verb} ${of?.slice(-1) ?? '-'}`, resolve);
+      }),
+    });
+    const world = await welcomed(worldOf({ machine }));
+    const first = world.send('StartDomain');
+    const second = world.send('DestroyDomain');
+    const other = world.send('DestroyDomain', { data: { vmId: `vm_${hex(9)}` } });
+    await expect.poll(() => order).toEqual(['start 2', 'destroy 9']);
+    gates.get('start 2')?.();
+    await first;
+    await expect.poll(() => order).toEqual(['start 2', 'destroy 9', 'destroy 2']);
+    gates.get('destroy 9')?.();
+    gates.get('destroy 2')?.();
+    await Promise.all([second, other]);
+  });
+
+  it('refuses a command of another node, an unknown one and a malformed one', async () => {
+    const world = await welcomed(worldOf());
+    expect(await world.send('StartDomain', { data: { nodeId: `node_${hex(7)}` } })).toMatchObject({ refused: 'node.another_node' });
+    expect(await world.send('DefineDomain', { data: { memoryMib: 'much' } })).toMatchObject({ refused: 'node.bad_command' });
+    expect(await world.send('toString' as never)).toMatchObject({ refused: 'node.unknown_command' });
+  });
+
+  it('gives the lease back when the domain cannot be defined', async () => {
+    const machine = machineOf({ trouble: (verb) => (verb === 'define' ? { refused: 'domain.not_possible' } : undefined) });
+    const world = await welcomed(worldOf({ machine }));
+    expect(await world.send('DefineDomain')).toEqual({ refused: 'domain.not_possible' });
+    expect(machine.leases.get(network.networkId)?.size).toBe(0);
+  });
+});
+
+describe('What a node agent tells', () => {
+  it('what was done behind its back, once each', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('running');
+    world.reports.length = 0;
+    world.machine.crash(vmId);
+    await expect.poll(() => world.reports.map((report) => report.state)).toEqual(['crashed']);
+    world.machine.undefineBehind(vmId);
+    await expect.poll(() => world.reports.map((report) => report.state)).toEqual(['crashed', 'absent']);
+    await world.agent.sweep();
+    await world.agent.sweep();
+    expect(world.reports).toHaveLength(2);
+    expect(world.reports[1]).toMatchObject({ generation: 1, session: 1 });
+  });
+
+  it('numbers that rise within a session', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await world.send('SuspendDomain');
+    await world.send('ResumeDomain');
+    await expect.poll(() => world.reports.at(-1)?.reason).toBe('unpaused');
+    const numbers = world.reports.map((report) => report.sequence);
+    expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+  });
+
+  it('after a power failure, everything that changed, though no event came', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('running');
+    world.machine.powerCycle();
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('stopped');
+  });
+
+  it('in its hello, all domains and the VMs that it should have', async () => {
+    const world = await created(await welcomed(worldOf(), 1, [{ vmId: `vm_${hex(8)}`, generation: 5, here: true }]));
+    const hello = await world.agent.hello(nextId());
+    expect(hello.inventory).toEqual([{ vmId, generation: 1, state: 'running' }, { vmId: `vm_${hex(8)}`, generation: 5, state: 'absent' }]);
+  });
+
+  it('what changed between the look for the hello and the welcome', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const id = nextId();
+    await world.agent.hello(id);
+    world.reports.length = 0;
+    world.machine.crash(vmId);
+    await Promise.resolve();
+    expect(world.reports).toEqual([]);
+    world.agent.welcome(id, { session: 2, vms: [] });
+    await expect.poll(() => world.reports).toMatchObject([{ state: 'crashed', session: 2 }]);
+  });
+
+  it('nothing after it has ended', async () => {
+    const world = await created(await welcomed(worldOf()));
+    world.agent.halt();
+    world.reports.length = 0;
+    world.machine.crash(vmId);
+    await world.agent.sweep();
+    expect(world.reports).toEqual([]);
+    await expect(world.send('StartDomain')).rejects.toThrow('ended');
+  });
+});
+
+describe('Each protection is needed: without it', () => {
+  it('the journal, a late repeat is obeyed again', async () => {
+    const world = await created(await welcomed(worldOf({ broken: { journalForgotten: true } })));
+    const id = nextId();
+    await world.send('RebootDomain', { id });
+    await world.send('RebootDomain', { id });
+    expect(world.machine.domains.get(vmId)?.boots).toBe(3);
+  });
+
+  it('the session, a command of an earlier one is obeyed', async () => {
+    const world = await welcomed(worldOf({ broken: { sessionIgnored: true } }), 2);
+    expect(await world.send('EnsureDisk', { session: 1 })).toEqual({ version: 0 });
+  });
+
+  it('the generation, an older placement starts', async () => {
+    const world = await created(await welcomed(worldOf({ broken: { generationIgnored: true } })));
+    await welcomed(world, 1, [{ vmId, generation: 2, here: false }]);
+    expect(await world.send('StartDomain')).toMatchObject({ facts: { state: 'running' } });
+  });
+
+  it('the cancelling, a command that was taken back is obeyed', async () => {
+    const world = await created(await welcomed(worldOf({ broken: { cancelsIgnored: true } })));
+    const id = nextId();
+    await world.send('DestroyDomain', { cancels: [id] });
+    expect(await world.send('StartDomain', { id })).toMatchObject({ facts: { state: 'running' } });
+  });
+});

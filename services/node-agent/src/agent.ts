@@ -1,0 +1,237 @@
+/*
+ * The agent's core: which commands it obeys, and in what order. It touches nothing itself, so that the
+ * simulation runs this very code with a faulty network and crashes.
+ *
+ *   envelope ─▶ answered before? ─▶ cancels ─▶ queue of the VM ─▶ session ─▶ generation ─▶ verb ─▶ journal ─▶ answer
+ *
+ * Everything may come twice, late, and in any order. Four things keep that harmless:
+ *
+ * - The journal. A command that was answered is answered again, never obeyed again. A fault is no
+ *   answer: it is thrown, and the bus delivers the command once more.
+ * - Cancelling. Whoever takes a command back names it in its own command; it is then answered
+ *   'command.cancelled' before it was seen. One that is under way is told to stop waiting, and its
+ *   canceller stands behind it in the same queue.
+ * - Sessions. At each connect the agent says hello and hears which VMs are here. It takes no command
+ *   before, and none that was meant for an earlier session. These two refusals are not journaled: the
+ *   sender sends the same command again, for the session that is.
+ * - Generations. Each placement of a VM has a number. An older one is refused. A VM that is placed
+ *   elsewhere or deleted ('vm.not_here') may still be cleaned away, by a command of any generation: what
+ *   lies here belongs to no living placement. A newer generation makes it a VM of this node again.
+ *
+ * One VM's commands run one at a time: recall and record are not a lock.
+ */
+import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import { accept, CANCELLED, refuse } from './answer.ts';
+import type { Answer, Refusal } from './answer.ts';
+import { concernsDisk, execute, isRemoval } from './domain/execute.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import type { Journal } from './journal/journal.ts';
+import { createObserver } from './observe/observer.ts';
+
+export interface AgentPorts {
+  readonly nodeId: NodeId;
+  readonly journal: Journal;
+  readonly hypervisor: Hypervisor;
+  /** Resolves once the bus has stored the report. */
+  readonly report: (report: DomainReport) => Promise<void>;
+  readonly now: () => Date;
+  /** Told of what went wrong where nobody waits for an answer. */
+  readonly failed?: (vmId: VmId | undefined, fault: unknown) => void;
+}
+
+/** What the simulation takes out, to see that it finds the damage. Never set in production. */
+export interface Broken {
+  readonly journalForgotten?: boolean;
+  readonly sessionIgnored?: boolean;
+  readonly generationIgnored?: boolean;
+  readonly cancelsIgnored?: boolean;
+}
+
+export interface Agent {
+  /** The answer, recorded. Rejects on a fault: then there is none, and the command must come again. */
+  take(envelope: CommandEnvelope): Promise<Answer>;
+  /** What to say when the bus is there (again). No command is taken until its welcome; repeat it until then. */
+  hello(helloId: string): Promise<Hello>;
+  /** The answer to a hello; false when it answers an earlier one. Reports what changed since that hello. */
+  welcome(helloId: string, welcome: Welcome): boolean;
+  /** The session, or undefined between a hello and its welcome. */
+  session(): number | undefined;
+  /** Something happened to this domain. Never rejects. */
+  look(vmId: VmId): Promise<void>;
+  /** Compares all domains with what was told. Never rejects. */
+  sweep(): Promise<void>;
+  /** From here on nothing is recorded, answered or reported, as if the process had been killed. */
+  halt(): void;
+}
+
+/** Commands of one VM that may wait. More come from a sender gone wrong; they are faults, delivered again later. */
+const WAITING_MAX = 64;
+
+export class QueueFull extends Error {
+  override readonly name = 'QueueFull';
+  constructor(vmId: string) { super(`more than ${WAITING_MAX} commands wait for ${vmId}`); }
+}
+
+export class Halted extends Error {
+  override readonly name = 'Halted';
+  constructor() { super('the agent has ended'); }
+}
+
+export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
+  const { nodeId, journal, hypervisor, now } = ports;
+  /** Set by a welcome, cleared by a hello. */
+  let session: number | undefined;
+  let helloPending: string | undefined;
+  let halted = false;
+  const running = new Map<string, AbortController>();
+  const queues = new Map<VmId, { tail: Promise<unknown>; waiting: number }>();
+
+  const observer = createObserver({
+    nodeId,
+    hypervisor,
+    report: (report) => (halted ? Promise.reject(new Halted()) : ports.report(report)),
+    now,
+    generationOf: (vmId) => journal.vm(vmId)?.generation ?? 0,
+    expected: () => journal.vms().filter((vm) => vm.here).map((vm) => vm.vmId),
+    failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
+  });
+
+  const recall = (commandId: string): Answer | undefined => {
+    const answer = journal.recall(commandId);
+    return broken.journalForgotten === true && answer !== undefined && !isCancelled(answer) ? undefined : answer;
+  };
+
+  const cancel = (commandId: string): void => {
+    const underWay = running.get(commandId);
+    // Under way: its answer is still to come, and says what it did. Whoever cancels it waits behind it.
+    if (underWay !== undefined) underWay.abort();
+    else journal.record(commandId, CANCELLED);
+  };
+
+  /** One at a time for each VM, in the order of arrival. */
+  const enqueue = async (vmId: VmId, work: () => Promise<Answer>): Promise<Answer> => {
+    const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
+    if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
+    queues.set(vmId, queue);
+    queue.waiting++;
+    const mine = queue.tail.then(work);
+    queue.tail = mine.catch(() => undefined);
+    try {
+      return await mine;
+    } finally {
+      queue.waiting--;
+      if (queue.waiting === 0) queues.delete(vmId);
+    }
+  };
+
+  const sessionRefusal = (envelope: CommandEnvelope): Refusal | undefined => {
+    if (broken.sessionIgnored === true) return undefined;
+    if (session === undefined) return refuse('node.no_session', { node: nodeId });
+    if (envelope.session !== session) return refuse('node.old_session', { session, meant: envelope.session ?? null });
+    return undefined;
+  };
+
+  const generationRefusal = ({ type, data: { vmId, generation } }: AgentCommand): Refusal | undefined => {
+    if (broken.generationIgnored === true) return undefined;
+    const known = journal.vm(vmId);
+    if (known !== undefined && !known.here && generation <= known.generation) {
+      return isRemoval(type) ? undefined : refuse('vm.not_here', { generation: known.generation, meant: generation });
+    }
+    if (known !== undefined && generation < known.generation) return refuse('vm.old_generation', { generation: known.generation, meant: generation });
+    // Before the verb, so that a crash in its middle does not let an older placement in again.
+    if (known === undefined || generation > known.generation) journal.remember({ vmId, generation, here: true });
+    return undefined;
+  };
+
+  const obey = async (id: string, command: AgentCommand): Promise<Answer> => {
+    const underWay = new AbortController();
+    running.set(id, underWay);
+    try {
+      const refused = await execute(command, hypervisor, underWay.signal);
+      return refused ?? accept(concernsDisk(command.type) ? undefined : await observer.facts(command.data.vmId));
+    } finally {
+      running.delete(id);
+    }
+  };
+
+  const settle = (commandId: string, answer: Answer): Answer => {
+    if (halted) throw new Halted();
+    journal.record(commandId, answer);
+    return answer;
+  };
+
+  return {
+    take: async (envelope) => {
+      if (halted) throw new Halted();
+      const command = read(envelope, nodeId);
+      if ('refused' in command) return command;
+      const earlier = recall(envelope.id);
+      if (earlier !== undefined) return earlier;
+      // At once, not in the queue: what waits there must learn of it, and what waits for a guest must stop.
+      if (broken.cancelsIgnored !== true) envelope.cancels.forEach(cancel);
+      return enqueue(command.data.vmId, async () => {
+        if (halted) throw new Halted();
+        const meanwhile = recall(envelope.id);
+        if (meanwhile !== undefined) return meanwhile;
+        const stale = sessionRefusal(envelope);
+        if (stale !== undefined) return stale;
+        const outdated = generationRefusal(command);
+        if (outdated !== undefined) return settle(envelope.id, outdated);
+        return settle(envelope.id, await obey(envelope.id, command));
+      });
+    },
+
+    hello: async (helloId) => {
+      session = undefined;
+      helloPending = helloId;
+      observer.pause();
+      const description = await hypervisor.describe();
+      const inventory = await observer.inventory();
+      return {
+        helloId,
+        nodeId,
+        description,
+        inventory: inventory.slice(0, INVENTORY_MAX).map(({ vmId, generation, state }) => ({ vmId, generation, state })),
+        nodeAt: now().toISOString(),
+      };
+    },
+
+    welcome: (helloId, welcome) => {
+      if (halted || helloId !== helloPending) return false;
+      helloPending = undefined;
+      journal.adopt(welcome.session, welcome.vms);
+      session = welcome.session;
+      observer.adopt(welcome.session);
+      // What happened between the look and the welcome was reported to nobody.
+      void observer.sweep();
+      return true;
+    },
+
+    session: () => session,
+    look: (vmId) => (halted ? Promise.resolve() : observer.look(vmId)),
+    sweep: () => (halted || session === undefined ? Promise.resolve() : observer.sweep()),
+    halt: () => {
+      halted = true;
+      for (const underWay of running.values()) underWay.abort();
+    },
+  };
+}
+
+/** The contract's bound on a hello. */
+const INVENTORY_MAX = 16_384;
+
+const isCancelled = (answer: Answer): boolean => 'refused' in answer && answer.refused === CANCELLED.refused;
+
+function read(envelope: CommandEnvelope, nodeId: NodeId): AgentCommand | Refusal {
+  if (!isVerb(envelope.type)) return refuse('node.unknown_command', { type: envelope.type });
+  const parsed = agentCommands[envelope.type].schema.safeParse(envelope.data);
+  if (!parsed.success) return refuse('node.bad_command', { type: envelope.type, issues: parsed.error.issues.slice(0, 10).map((issue) => `${issue.path.join('.')}: ${issue.message}`) });
+  if (parsed.data.nodeId !== nodeId) return refuse('node.another_node', { node: nodeId, meant: parsed.data.nodeId });
+  // The table gave type and schema together; the compiler does not follow an index.
+  return { type: envelope.type, data: parsed.data } as AgentCommand;
+}
+
+const isVerb = (type: string): type is AgentCommand['type'] => Object.hasOwn(agentCommands, type);

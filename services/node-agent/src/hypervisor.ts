@@ -1,0 +1,101 @@
+/*
+ * What the agent needs of a hypervisor, and nothing of how it does it: libvirt and the simulated one
+ * stand behind this. Every verb brings about a state and may be repeated; what is so already is done.
+ *
+ * A verb answers nothing (it is so), or a refusal (it cannot be so, and asking again will not help).
+ * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
+ */
+import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
+import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
+import type { Refusal } from './answer.ts';
+
+type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
+
+/** The disk of EnsureDisk. Size in GiB. */
+export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+/** The domain of DefineDomain, without what concerns its network's DHCP server. */
+export type DomainPlan = DataOf<'DefineDomain'>;
+
+export interface Lease {
+  readonly vmId: VmId;
+  readonly name: string;
+  readonly mac: string;
+  readonly address: string;
+}
+
+/** A domain of ours as it is now. `absent` (generation 0) when there is none. */
+export interface SeenDomain {
+  readonly vmId: VmId;
+  /** From the domain's own metadata. */
+  readonly generation: number;
+  readonly state: DomainState;
+  /** The hypervisor's word for why: 'booted', 'destroyed', … */
+  readonly reason: string;
+}
+
+export interface Pool {
+  readonly poolId: PoolId;
+  readonly name: string;
+  readonly capacityGib: number;
+}
+
+/** Percentages of what the node has; load is the one-minute average for each CPU. */
+export interface Usage {
+  readonly memoryUsedPercent: number;
+  readonly loadPercent: number;
+}
+
+export interface Shutdown {
+  readonly timeoutMs: number;
+  /** Cut the power when the time is over, instead of refusing 'domain.still_running'. */
+  readonly force: boolean;
+  /** Ends the waiting with 'command.cancelled': whoever cancelled it wants the queue of this VM. */
+  readonly signal: AbortSignal;
+}
+
+export interface Watcher {
+  /** Something happened to this domain: look at it. */
+  readonly changed: (vmId: VmId) => void;
+  /** Something may have happened to any: look at all. */
+  readonly missed: () => void;
+}
+
+export type Done = Promise<Refusal | undefined>;
+
+export interface Hypervisor {
+  describe(): Promise<NodeDescription>;
+  usage(): Promise<Usage>;
+  pools(): Promise<readonly Pool[]>;
+
+  /** Every domain of ours; others are none of our business. */
+  domains(): Promise<readonly SeenDomain[]>;
+  domain(vmId: VmId): Promise<SeenDomain>;
+  /** Tells of changes until the returned function is called. */
+  watch(watcher: Watcher): () => void;
+
+  ensureDisk(disk: DiskPlan): Done;
+  removeDisk(volumeId: VolumeId): Done;
+
+  /** Defined and started; it is never taken down while the agent knows of a use. */
+  ensureNetwork(plan: NetworkPlan): Done;
+  /** The DHCP server of the network gives this address to this MAC, and to no other. */
+  ensureLease(plan: NetworkPlan, lease: Lease): Done;
+  removeLease(plan: NetworkPlan, mac: string): Done;
+
+  define(plan: DomainPlan): Done;
+  start(vmId: VmId): Done;
+  shutdown(vmId: VmId, how: Shutdown): Done;
+  /** Not running; absent is fine. */
+  destroy(vmId: VmId): Done;
+  /** The guest restarts itself; the virtual machine's process stays. */
+  reboot(vmId: VmId): Done;
+  /** The reset button. */
+  reset(vmId: VmId): Done;
+  suspend(vmId: VmId): Done;
+  resume(vmId: VmId): Done;
+  /** Neither running nor defined; absent is fine. */
+  remove(vmId: VmId): Done;
+}
