@@ -1,0 +1,485 @@
+/*
+ * Receiving from a durable, for as long as the process lives.
+ *
+ *   handler returns       its answer goes to Cv-Reply, then the message is acknowledged
+ *   handler throws        the message comes again, after a back-off with jitter
+ *   handler throws Reject, or the last delivery fails
+ *                         a copy with Cv-Reason goes to DEAD, and only then it is acknowledged
+ *   handler takes long    the server hears that we are at work, at a third of the ack wait
+ *
+ * Messages of one key (the last token of the subject: the stream, the node) are handled one
+ * after another, others side by side. What is delivered and not settled is bounded by `window`
+ * here and by the consumer's `ackPendingMax` over all replicas.
+ *
+ * A durable may vanish at any time, with its stream and the whole store. Then the reader has it
+ * made again, waits with a back-off until that succeeds, and goes on; nobody is restarted. A
+ * reader that is pushed to (an agent) may not make anything: it only stays subscribed, and the
+ * leader makes its durable again.
+ *
+ * The pull is spoken here directly (NATS ADR-13: a request for a batch that expires, answered
+ * by messages, by heartbeats and by one status), because the client's own loop waits for 30 s
+ * after it could not find its consumer, and because credits that follow what is *settled* bound
+ * memory, while those of the client follow what is *received*.
+ *
+ * `term()` is never used: on a work queue of 2.9 it leaves the message in the stream. Nor is the
+ * server's limit of deliveries: a message past it would stay, and nobody would be told.
+ */
+import { headers as newHeaders } from '@nats-io/transport-node';
+import type { Msg, MsgHdrs, Subscription } from '@nats-io/transport-node';
+import { SpanKind, SpanStatusCode, context, trace } from '@opentelemetry/api';
+import { backOffMs, noLog } from './connect.ts';
+import type { Bus, BusLog } from './connect.ts';
+import { ensureConsumer } from './ensure-topology.ts';
+import { createMailboxes } from './mailboxes.ts';
+import { printable } from './printable.ts';
+import { sendAnswer } from './replies.ts';
+import { headerNames, subjects } from './topology.ts';
+import type { ConsumerSpec } from './topology.ts';
+import { parentOf, tracer, traceparentOf } from './trace.ts';
+
+/** Thrown by a handler when no repetition can help: malformed, unknown. The message is set aside at once. */
+export class Reject extends Error {
+  override readonly name = 'Reject';
+}
+
+/** Thrown by a handler that knows when it is worth trying again. Never leads to DEAD by itself. */
+export class RetryAfter extends Error {
+  override readonly name = 'RetryAfter';
+  readonly ms: number;
+  constructor(ms: number, why: string) {
+    super(why);
+    this.ms = ms;
+  }
+}
+
+export interface Delivery {
+  readonly subject: string;
+  readonly data: Uint8Array;
+  readonly headers: MsgHdrs | undefined;
+  /** 1 at the first delivery. */
+  readonly deliveryCount: number;
+  /** Where in the trace this delivery is, for what the handler sends on; falls back to what the sender said. */
+  readonly traceparent: string | undefined;
+  /** Rejects the message when it is no JSON. */
+  json(): unknown;
+  /** Value of a header, or undefined. */
+  header(name: string): string | undefined;
+}
+
+/** What a handler returns (unless undefined) is sent as the answer, where the message asks for one. */
+export type Handle = (delivery: Delivery) => unknown;
+
+export interface ConsumeSettings {
+  /** Handlers that run at once. Default 64. */
+  readonly concurrency?: number;
+  /** Messages held here, running or waiting. Default 256; never more than the durable's `ackPendingMax`. */
+  readonly window?: number;
+  /** Messages of one key are handled one after another. Default: the last token of the subject. */
+  readonly keyOf?: (message: { readonly subject: string; readonly data: Uint8Array }) => string;
+  /** Waits before the second, third, … delivery; the last one repeats. */
+  readonly backOffsMs?: readonly number[];
+  /** The delivery whose failure sets the message aside. Default 20: some four minutes of faults. */
+  readonly deliveriesMax?: number;
+  /** Wait for the server to confirm each acknowledgement. Default true. Without it a lost one means another delivery. */
+  readonly confirmed?: boolean;
+  /** A handler that takes longer no longer holds its message: it is delivered again, perhaps elsewhere. Default 5 minutes. */
+  readonly handlingMsMax?: number;
+}
+
+export interface ConsumeOptions extends ConsumeSettings {
+  readonly bus: Bus;
+  readonly spec: ConsumerSpec;
+  readonly handle: Handle;
+  readonly log?: BusLog;
+  /** Makes the durable again. Default `ensureConsumer`; not asked where the durable is pushed. */
+  readonly repair?: () => Promise<unknown>;
+  /** For metrics: how a delivery ended, and how long its handler took. */
+  readonly onSettled?: (settled: Settled) => void;
+}
+
+export interface Settled {
+  readonly durable: string;
+  readonly outcome: 'done' | 'again' | 'dead';
+  readonly seconds: number;
+  readonly deliveryCount: number;
+}
+
+export interface Consumption {
+  /** For readiness, in plain words. */
+  status(): { readonly ok: boolean; readonly says: string };
+  /** Messages held here: running, and waiting for their turn. */
+  load(): { readonly running: number; readonly waiting: number };
+  /** Takes nothing new, gives back what has not begun, waits for what runs, at most `drainMs`. */
+  stop(drainMs?: number): Promise<void>;
+}
+
+const BACK_OFFS_MS = [100, 300, 1_000, 3_000, 10_000, 15_000] as const;
+const DRAIN_MS = 10_000;
+/** One pull lives this long; an idle reader sends one message in that time. */
+const PULL_EXPIRES_MS = 60_000;
+const HEARTBEAT_MS = 20_000;
+const SILENCE_MS = 2.5 * HEARTBEAT_MS;
+const CONFIRM_MS = 2_000;
+const NANOS = 1_000_000;
+
+const ACK = '+ACK';
+const WORKING = '+WPI';
+const nak = (delayMs: number): string => (delayMs > 0 ? `-NAK ${JSON.stringify({ delay: Math.round(delayMs * NANOS) })}` : '-NAK');
+
+/** How often the server has delivered it: a token of the subject for acknowledgements (NATS ADR-15; newer servers put two tokens in front). */
+export function deliveryCountOf(ackSubject: string): number {
+  const tokens = ackSubject.split('.');
+  return Number(tokens.length >= 11 ? tokens[6] : tokens[4]) || 1;
+}
+
+/** `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>…`, and again two more in front on newer servers. */
+const sequenceOf = (ackSubject: string): string => {
+  const tokens = ackSubject.split('.');
+  return (tokens.length >= 11 ? tokens[7] : tokens[5]) ?? '0';
+};
+
+const lastToken = ({ subject }: { readonly subject: string }): string => subject.slice(subject.lastIndexOf('.') + 1);
+
+/** A message that was delivered and is not settled. */
+interface Held {
+  readonly message: Msg;
+  readonly ackSubject: string;
+  readonly since: number;
+  begun: boolean;
+  settled: boolean;
+}
+
+export function consume(options: ConsumeOptions): Consumption {
+  const { bus, spec, handle, log = noLog, onSettled } = options;
+  const { nc } = bus;
+  const backOffs = options.backOffsMs ?? BACK_OFFS_MS;
+  const deliveriesMax = options.deliveriesMax ?? 20;
+  const confirmed = options.confirmed ?? true;
+  const handlingMsMax = options.handlingMsMax ?? 5 * 60_000;
+  const window = Math.max(1, Math.min(options.window ?? 256, spec.ackPendingMax));
+  const keyOf = options.keyOf ?? lastToken;
+  const mailboxes = createMailboxes(options.concurrency ?? 64);
+  const held = new Set<Held>();
+  let stopping = false;
+
+  const source = spec.deliverTo === undefined
+    ? pulled({ bus, spec, window, log, held: () => held.size, repair: options.repair ?? (() => ensureConsumer(nc, spec, { log })), receive })
+    : pushed({ bus, spec, log, deliverTo: spec.deliverTo, receive });
+
+  // Also for those that wait here for their turn: to the server they are all at work.
+  const working = setInterval(() => {
+    const now = Date.now();
+    for (const one of held) {
+      if (now - one.since > handlingMsMax) {
+        log.error({ subject: one.message.subject, durable: spec.durable }, 'handler holds its message too long');
+        held.delete(one);
+        continue;
+      }
+      say(one, WORKING);
+    }
+  }, spec.ackWaitMs / 3);
+
+  function say(one: Held, what: string): void {
+    // The connection may have ended for good; then the message is delivered again elsewhere.
+    try { nc.publish(one.ackSubject, what); } catch (err) { log.debug({ err }, 'acknowledgement could not be sent'); }
+  }
+
+  function receive(message: Msg): void {
+    if (!message.reply) return log.warn({ subject: message.subject }, 'message of no durable');
+    const one: Held = { message, ackSubject: message.reply, since: Date.now(), begun: false, settled: false };
+    if (stopping) return say(one, nak(100));
+    held.add(one);
+    let key: string;
+    try {
+      key = keyOf(message);
+    } catch {
+      // What has no key is malformed for its handler too, which says so better.
+      key = message.subject;
+    }
+    mailboxes.post(key, async () => {
+      one.begun = true;
+      try {
+        await deliver(one);
+      } catch (err) {
+        // Not even setting it aside worked. It stays unacknowledged and comes again.
+        log.warn({ err, subject: message.subject }, 'message could not be settled');
+        say(one, nak(5_000));
+      } finally {
+        one.settled = true;
+        held.delete(one);
+        source.refill();
+      }
+    });
+  }
+
+  async function deliver(one: Held): Promise<void> {
+    const { message } = one;
+    const { headers } = message;
+    const header = (name: string): string | undefined => (headers?.has(name) ? headers.get(name) : undefined);
+    const count = deliveryCountOf(one.ackSubject);
+    const incoming = header(headerNames.trace);
+    const above = parentOf(incoming);
+    const span = tracer.startSpan(`process ${spec.durable}`, { kind: SpanKind.CONSUMER, attributes: { 'messaging.system': 'nats', 'messaging.destination.name': message.subject, 'cv.delivery': count } }, above);
+    const delivery: Delivery = {
+      subject: message.subject,
+      data: message.data,
+      headers,
+      deliveryCount: count,
+      traceparent: traceparentOf(span) ?? incoming,
+      json: () => {
+        try {
+          return message.json<unknown>();
+        } catch (cause) {
+          throw new Reject('not JSON', { cause });
+        }
+      },
+      header,
+    };
+    const began = performance.now();
+    const settled = (outcome: Settled['outcome']): void => {
+      onSettled?.({ durable: spec.durable, outcome, seconds: (performance.now() - began) / 1_000, deliveryCount: count });
+    };
+    try {
+      let answer: unknown;
+      try {
+        answer = await context.with(trace.setSpan(above, span), () => handle(delivery));
+      } catch (fault) {
+        span.recordException(fault instanceof Error ? fault : String(fault));
+        span.setStatus({ code: SpanStatusCode.ERROR });
+        const last = count >= deliveriesMax && !(fault instanceof RetryAfter);
+        if (fault instanceof Reject || last) {
+          await setAside(one, fault instanceof Error ? fault.message : String(fault), span);
+          log.error({ err: fault, subject: message.subject, deliveryCount: count }, 'message set aside');
+          settled('dead');
+          return;
+        }
+        const waitMs = fault instanceof RetryAfter ? fault.ms : (backOffs[Math.min(count, backOffs.length) - 1] ?? 1_000);
+        say(one, nak(waitMs * (0.75 + Math.random() / 2)));
+        log.warn({ err: fault, subject: message.subject, deliveryCount: count, waitMs }, 'message will be delivered again');
+        settled('again');
+        return;
+      }
+      const reply = header(headerNames.reply);
+      const id = header(headerNames.id);
+      // Before the acknowledgement: if we die between the two, it is answered twice and not never.
+      if (answer !== undefined && reply !== undefined && id !== undefined && !sendAnswer(nc, reply, id, answer)) log.warn({ reply }, 'answer has no place to go');
+      await acknowledge(one);
+      settled('done');
+    } finally {
+      span.end();
+    }
+  }
+
+  async function acknowledge(one: Held): Promise<void> {
+    if (!confirmed) return say(one, ACK);
+    try {
+      await nc.request(one.ackSubject, ACK, { timeout: CONFIRM_MS });
+    } catch (err) {
+      // It comes again, and its answer is remembered by then.
+      log.debug({ err, subject: one.message.subject }, 'acknowledgement was not confirmed');
+    }
+  }
+
+  async function setAside(one: Held, why: string, span: Parameters<typeof traceparentOf>[0]): Promise<void> {
+    const { message } = one;
+    const copy = newHeaders();
+    for (const name of message.headers?.keys() ?? []) if (!name.startsWith('Nats-')) copy.set(name, printable(message.headers?.get(name) ?? ''));
+    copy.set(headerNames.reason, printable(why));
+    // Its own id, so that a repetition after a crash between the two steps makes no second copy.
+    copy.set(headerNames.deduplicate, `dead:${spec.stream}:${sequenceOf(one.ackSubject)}`);
+    const here = traceparentOf(span);
+    if (here !== undefined) copy.set(headerNames.trace, here);
+    const reply = await nc.request(subjects.dead(message.subject), message.data, { headers: copy, timeout: CONFIRM_MS });
+    if (reply.json<{ seq?: number }>().seq === undefined) throw new Error('DEAD did not take the message');
+    await acknowledge(one);
+  }
+
+  return {
+    status: () => source.status(),
+    load: () => ({ running: mailboxes.running, waiting: mailboxes.waiting }),
+    stop: async (drainMs = DRAIN_MS) => {
+      if (stopping) return mailboxes.idle();
+      stopping = true;
+      source.pause();
+      mailboxes.abandon();
+      for (const one of held) {
+        if (one.begun) continue;
+        held.delete(one);
+        say(one, nak(0));
+      }
+      let timer: NodeJS.Timeout | undefined;
+      const patience = new Promise<'late'>((resolve) => { timer = setTimeout(() => resolve('late'), drainMs); });
+      const ended = await Promise.race([mailboxes.idle(), patience]);
+      clearTimeout(timer);
+      if (ended === 'late') log.warn({ durable: spec.durable, running: mailboxes.running }, 'handlers were still at work at the end');
+      clearInterval(working);
+      source.close();
+      if (!nc.isClosed()) await Promise.race([nc.flush().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
+    },
+  };
+}
+
+/** Where messages come from. */
+interface Source {
+  status(): { readonly ok: boolean; readonly says: string };
+  /** Something was settled: there may be room for more. */
+  refill(): void;
+  /** Asks for no more; what still comes is received. */
+  pause(): void;
+  close(): void;
+}
+
+interface SourceOptions {
+  readonly bus: Bus;
+  readonly spec: ConsumerSpec;
+  readonly log: BusLog;
+  readonly receive: (message: Msg) => void;
+}
+
+function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readonly deliverTo: string }): Source {
+  const subscription = bus.nc.subscribe(deliverTo, {
+    callback: (err, message) => {
+      if (err) return log.error({ err, durable: spec.durable }, 'commands cannot be received');
+      // Status messages (a heartbeat, a request of flow control) have no body and a code.
+      if (message.headers !== undefined && message.headers.code !== 0) {
+        if (message.reply) message.respond();
+        return;
+      }
+      receive(message);
+    },
+  });
+  return {
+    status: () => bus.status(),
+    refill: () => undefined,
+    pause: () => undefined,
+    close: () => { if (!subscription.isClosed()) subscription.unsubscribe(); },
+  };
+}
+
+interface PullOptions extends SourceOptions {
+  readonly window: number;
+  readonly held: () => number;
+  readonly repair: () => Promise<unknown>;
+}
+
+function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions): Source {
+  const { nc } = bus;
+  const inbox = bus.newInbox();
+  const next = `$JS.API.CONSUMER.MSG.NEXT.${spec.stream}.${spec.durable}`;
+  /** Messages that were asked for and have neither come nor been declined. */
+  let credits = 0;
+  let state: 'finding' | 'flowing' | 'paused' = 'finding';
+  let why = 'looking for its durable';
+  let lastSign = Date.now();
+  let finding: Promise<void> | undefined;
+  let wake: (() => void) | undefined;
+  let slowly: NodeJS.Timeout | undefined;
+
+  const refill = (): void => {
+    if (state !== 'flowing' || slowly !== undefined) return;
+    const room = window - held() - credits;
+    // In quarters, so that a stream of messages costs a pull for many, not one for each.
+    if (room <= 0 || (credits > 0 && room < window / 4)) return;
+    credits += room;
+    try {
+      nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS, idle_heartbeat: HEARTBEAT_MS * NANOS }), { reply: inbox });
+    } catch (err) {
+      credits -= room;
+      log.debug({ err }, 'pull could not be sent');
+    }
+  };
+
+  const lose = (reason: string): void => {
+    if (state === 'paused') return;
+    if (state === 'flowing') log.warn({ durable: spec.durable, reason }, 'durable lost, looking for it');
+    state = 'finding';
+    why = reason;
+    credits = 0;
+    wake?.();
+    finding ??= find().finally(() => {
+      finding = undefined;
+      if (state === 'finding' && !nc.isClosed()) lose(why);
+    });
+  };
+
+  const find = async (): Promise<void> => {
+    for (let attempt = 0; state === 'finding'; attempt++) {
+      try {
+        await repair();
+        if (state !== 'finding') return;
+        state = 'flowing';
+        lastSign = Date.now();
+        credits = 0;
+        refill();
+        log.info({ durable: spec.durable, attempts: attempt + 1 }, 'durable found');
+        return;
+      } catch (err) {
+        if (nc.isClosed()) return;
+        why = `its durable ${spec.durable} is not there: ${err instanceof Error ? err.message : 'no reason given'}`;
+        log.debug({ err, durable: spec.durable }, 'durable not found yet');
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, backOffMs(attempt));
+          // A reconnect is worth an attempt at once.
+          wake = () => { clearTimeout(timer); resolve(); };
+        });
+        wake = undefined;
+      }
+    }
+  };
+
+  const onStatus = (message: Msg): void => {
+    const { headers } = message;
+    const code = headers?.code ?? 0;
+    if (code === 100) {
+      if (message.reply) message.respond();
+      return;
+    }
+    if (code === 503) return lose('nobody serves it');
+    // The rest of a pull that ended; without the header nothing is known, and nothing is assumed to come.
+    const declined = headers?.has('Nats-Pending-Messages') ? Number(headers.get('Nats-Pending-Messages')) : credits;
+    credits = Math.max(0, credits - declined);
+    if (code === 408 || code === 404) return refill();
+    const sentence = headers?.description ?? '';
+    if (/consumer deleted|stream deleted/i.test(sentence)) return lose(sentence);
+    // A change of leaders, a limit: not at once again.
+    log.warn({ durable: spec.durable, code, sentence }, 'pull declined');
+    slowly ??= setTimeout(() => { slowly = undefined; refill(); }, 250);
+  };
+
+  const subscription: Subscription = nc.subscribe(inbox, {
+    callback: (err, message) => {
+      if (err) return log.error({ err, durable: spec.durable }, 'messages cannot be received');
+      lastSign = Date.now();
+      if (message.subject === inbox) return onStatus(message);
+      if (credits > 0) credits--;
+      receive(message);
+      refill();
+    },
+  });
+
+  // A server that restarted has forgotten what was asked, and perhaps all the rest.
+  const forgetReconnect = bus.onReconnect(() => lose('the connection was lost'));
+  const watch = setInterval(() => {
+    if (state === 'flowing' && bus.status().ok && Date.now() - lastSign > SILENCE_MS) lose('no sign of life');
+  }, HEARTBEAT_MS);
+
+  lose('looking for its durable');
+
+  return {
+    status: () => {
+      if (!bus.status().ok) return bus.status();
+      return state === 'flowing' ? { ok: true, says: `reads ${spec.durable}` } : { ok: false, says: why };
+    },
+    refill,
+    pause: () => {
+      state = 'paused';
+      wake?.();
+      clearInterval(watch);
+      clearTimeout(slowly);
+      forgetReconnect();
+    },
+    close: () => {
+      if (!subscription.isClosed()) subscription.unsubscribe();
+    },
+  };
+}

@@ -1,0 +1,278 @@
+/*
+ * Makes the bus be as `topology.ts` says, as often as it is asked.
+ *
+ * Streams and durables are a cache of what the log knows: an operator may delete JetStream's
+ * whole store, and whoever notices first makes everything anew. So each function here is "make
+ * sure that", may run in several processes at once, and finds nothing to do most of the time.
+ * `keepTopology` is for the leader: it looks every five seconds, with two small requests.
+ *
+ * What exists with other settings is changed. What the server refuses to change (a stream's
+ * retention) is said and left alone: that takes a person.
+ */
+import { AckPolicy, DeliverPolicy, DiscardPolicy, JetStreamApiError, RetentionPolicy, StorageType, jetstreamManager } from '@nats-io/jetstream';
+import type { ConsumerConfig, JetStreamManager, StreamConfig } from '@nats-io/jetstream';
+import { nanos } from '@nats-io/transport-node';
+import type { NatsConnection } from '@nats-io/transport-node';
+import { backOffMs, noLog } from './connect.ts';
+import type { BusLog } from './connect.ts';
+import { commandsOfNode, streams } from './topology.ts';
+import type { ConsumerSpec, StreamName, StreamSpec } from './topology.ts';
+
+/** Error codes of JetStream's API (server/errors.json of nats-server). */
+const CONSUMER_NOT_FOUND = 10014;
+const STREAM_NOT_FOUND = 10059;
+const INSUFFICIENT_STORAGE = 10047;
+const STREAM_EXISTS_WITH_OTHER_SETTINGS = 10058;
+
+const BYTES_MIN = 32 * 2 ** 20;
+/** A request that was sent before JetStream was up is never answered, so patience does not help. */
+const REQUEST_MS = 1_000;
+
+export interface EnsureOptions {
+  /** Copies of each stream in a cluster of servers. Default 1. */
+  readonly replicas?: number;
+  readonly log?: BusLog;
+}
+
+const codeOf = (fault: unknown): number | undefined => (fault instanceof JetStreamApiError ? fault.code : undefined);
+
+/** True where the server said that the stream or the consumer does not exist. */
+export const isNotFound = (fault: unknown): boolean => {
+  const code = codeOf(fault);
+  return code === CONSUMER_NOT_FOUND || code === STREAM_NOT_FOUND;
+};
+
+const managers = new WeakMap<NatsConnection, Promise<JetStreamManager>>();
+
+function managerOf(nc: NatsConnection): Promise<JetStreamManager> {
+  const present = managers.get(nc);
+  if (present !== undefined) return present;
+  const made = jetstreamManager(nc, { checkAPI: false, timeout: REQUEST_MS });
+  managers.set(nc, made);
+  return made;
+}
+
+function streamConfig(spec: StreamSpec, replicas: number): Partial<StreamConfig> & { name: string } {
+  return {
+    name: spec.name,
+    subjects: [...spec.subjects],
+    retention: spec.retention === 'workqueue' ? RetentionPolicy.Workqueue : RetentionPolicy.Limits,
+    storage: StorageType.File,
+    discard: spec.whenFull === 'new' ? DiscardPolicy.New : DiscardPolicy.Old,
+    max_age: nanos(spec.ageMaxMs),
+    max_bytes: spec.bytesMax,
+    duplicate_window: nanos(spec.duplicatesMs),
+    num_replicas: replicas,
+  };
+}
+
+async function ensureStream(jsm: JetStreamManager, spec: StreamSpec, { replicas = 1, log = noLog }: EnsureOptions): Promise<void> {
+  const wanted = streamConfig(spec, replicas);
+  let present: StreamConfig;
+  try {
+    present = (await jsm.streams.info(spec.name)).config;
+  } catch (fault) {
+    if (codeOf(fault) !== STREAM_NOT_FOUND) throw fault;
+    await addStream(jsm, wanted, log);
+    return;
+  }
+  // A stream that is smaller than wanted was made so because the server had no room for more.
+  const differing = (Object.keys(wanted) as (keyof StreamConfig)[]).filter((key) =>
+    key === 'max_bytes' ? present.max_bytes > spec.bytesMax || present.max_bytes <= 0 : JSON.stringify(present[key]) !== JSON.stringify(wanted[key]),
+  );
+  if (differing.length === 0) return;
+  try {
+    await jsm.streams.update(spec.name, { ...present, ...wanted, max_bytes: Math.min(spec.bytesMax, present.max_bytes > 0 ? present.max_bytes : spec.bytesMax) });
+    log.info({ stream: spec.name, differing }, 'stream changed to the topology');
+  } catch (err) {
+    log.error({ err, stream: spec.name, differing }, 'stream differs from the topology and cannot be changed');
+  }
+}
+
+async function addStream(jsm: JetStreamManager, wanted: Partial<StreamConfig> & { name: string }, log: BusLog): Promise<void> {
+  for (let bytes = wanted.max_bytes ?? BYTES_MIN; ; bytes = Math.floor(bytes / 2)) {
+    try {
+      await jsm.streams.add({ ...wanted, max_bytes: bytes });
+      log.info({ stream: wanted.name, bytesMax: bytes }, 'stream made');
+      return;
+    } catch (fault) {
+      if (codeOf(fault) === INSUFFICIENT_STORAGE && bytes / 2 >= BYTES_MIN) continue;
+      // Another process made it meanwhile, perhaps smaller.
+      if (codeOf(fault) === STREAM_EXISTS_WITH_OTHER_SETTINGS) return;
+      throw fault;
+    }
+  }
+}
+
+/** All four streams. */
+export async function ensureStreams(nc: NatsConnection, options: EnsureOptions = {}): Promise<void> {
+  const jsm = await managerOf(nc);
+  for (const spec of streams) await ensureStream(jsm, spec, options);
+}
+
+function consumerConfig(spec: ConsumerSpec): Partial<ConsumerConfig> {
+  return {
+    durable_name: spec.durable,
+    ack_policy: AckPolicy.Explicit,
+    deliver_policy: DeliverPolicy.All,
+    filter_subject: spec.filter,
+    ack_wait: nanos(spec.ackWaitMs),
+    max_ack_pending: spec.ackPendingMax,
+    // For ever: a message past a limit would stay in the stream and nobody would be told. `consume.ts` counts and sets aside.
+    max_deliver: -1,
+    ...(spec.deliverTo === undefined ? {} : { deliver_subject: spec.deliverTo }),
+  };
+}
+
+async function addConsumer(jsm: JetStreamManager, spec: ConsumerSpec): Promise<void> {
+  await jsm.consumers.add(spec.stream, consumerConfig(spec));
+}
+
+/** Makes sure of one durable, and of its stream. Rejects when the bus does not answer. */
+export async function ensureConsumer(nc: NatsConnection, spec: ConsumerSpec, options: EnsureOptions = {}): Promise<void> {
+  const jsm = await managerOf(nc);
+  let present: ConsumerConfig;
+  try {
+    present = (await jsm.consumers.info(spec.stream, spec.durable)).config;
+  } catch (fault) {
+    if (!isNotFound(fault)) throw fault;
+    if (codeOf(fault) === STREAM_NOT_FOUND) await ensureStreams(nc, options);
+    await addConsumer(jsm, spec);
+    options.log?.info({ stream: spec.stream, durable: spec.durable }, 'consumer made');
+    return;
+  }
+  const wanted = consumerConfig(spec);
+  const differing = (Object.keys(wanted) as (keyof ConsumerConfig)[]).filter((key) => JSON.stringify(present[key]) !== JSON.stringify(wanted[key]));
+  if (differing.length === 0) return;
+  try {
+    await addConsumer(jsm, { ...spec });
+  } catch {
+    // Some settings cannot be changed. Nothing is lost by making it anew: what is unacknowledged stays in the stream.
+    await jsm.consumers.delete(spec.stream, spec.durable);
+    await addConsumer(jsm, spec);
+  }
+  options.log?.info({ stream: spec.stream, durable: spec.durable, differing }, 'consumer changed to the topology');
+}
+
+/** Names of all durables of a stream, in pages of 1,024; rejects with `isNotFound` where there is no stream. */
+async function durablesOf(nc: NatsConnection, stream: StreamName): Promise<ReadonlySet<string>> {
+  const names = new Set<string>();
+  for (let total = 1; names.size < total; ) {
+    const reply = await nc.request(`$JS.API.CONSUMER.NAMES.${stream}`, JSON.stringify({ offset: names.size }), { timeout: REQUEST_MS });
+    const page = reply.json<{ total?: number; consumers?: string[] | null; error?: { err_code: number; code: number; description: string } }>();
+    if (page.error) throw new JetStreamApiError({ err_code: page.error.err_code, code: page.error.code, description: page.error.description });
+    for (const name of page.consumers ?? []) names.add(name);
+    total = page.consumers?.length ? (page.total ?? 0) : 0;
+  }
+  return names;
+}
+
+export interface Topology {
+  /** Durables of the services. */
+  readonly consumers: readonly ConsumerSpec[];
+  /** Nodes that have joined and were not removed. */
+  readonly nodes: readonly string[];
+}
+
+const AT_ONCE = 32;
+
+/** Makes sure of all streams and durables. With nothing amiss it costs one request for each stream that has durables. */
+export async function ensureTopology(nc: NatsConnection, { consumers, nodes }: Topology, options: EnsureOptions = {}): Promise<void> {
+  const wanted = [...consumers, ...nodes.map(commandsOfNode)];
+  const missing: ConsumerSpec[] = [];
+  for (const stream of new Set<StreamName>(['COMMANDS', ...wanted.map(({ stream }) => stream)])) {
+    let present: ReadonlySet<string>;
+    try {
+      present = await durablesOf(nc, stream);
+    } catch (fault) {
+      if (!isNotFound(fault)) throw fault;
+      await ensureStreams(nc, options);
+      present = new Set();
+    }
+    missing.push(...wanted.filter((spec) => spec.stream === stream && !present.has(spec.durable)));
+  }
+  for (let first = 0; first < missing.length; first += AT_ONCE) {
+    await Promise.all(missing.slice(first, first + AT_ONCE).map((spec) => ensureConsumer(nc, spec, options)));
+  }
+  if (missing.length > 0) options.log?.info({ consumers: missing.length }, 'topology repaired');
+}
+
+/** Takes a removed node's durable and its waiting commands away. */
+export async function forgetNode(nc: NatsConnection, nodeId: string): Promise<void> {
+  const jsm = await managerOf(nc);
+  const { stream, durable, filter } = commandsOfNode(nodeId);
+  for (const step of [() => jsm.consumers.delete(stream, durable), () => jsm.streams.purge(stream, { filter })]) {
+    try {
+      await step();
+    } catch (fault) {
+      if (!isNotFound(fault)) throw fault;
+    }
+  }
+}
+
+export interface KeepTopology extends EnsureOptions {
+  readonly nc: NatsConnection;
+  /** Asked at each look. */
+  readonly topology: () => Topology | Promise<Topology>;
+  /** Default 5 s. */
+  readonly everyMs?: number;
+}
+
+export interface TopologyKeeper {
+  /** Looks now: after a "not found", after a node joined. Resolves when the look that follows has succeeded or failed. */
+  nudge(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** The leader's reconciler. The first look is a full one, with the settings of every stream. */
+export function keepTopology({ nc, topology, everyMs = 5_000, ...options }: KeepTopology): TopologyKeeper {
+  const log = options.log ?? noLog;
+  let stopped = false;
+  let full = true;
+  let failures = 0;
+  let running: Promise<void> | undefined;
+  let again = false;
+  let timer: NodeJS.Timeout | undefined;
+
+  const look = async (): Promise<void> => {
+    try {
+      if (full) await ensureStreams(nc, options);
+      await ensureTopology(nc, await topology(), options);
+      if (full) for (const spec of (await topology()).consumers) await ensureConsumer(nc, spec, options);
+      full = false;
+      failures = 0;
+    } catch (err) {
+      failures++;
+      if (!stopped) log.warn({ err, failures }, 'topology could not be ensured');
+    }
+  };
+  const run = (): Promise<void> => {
+    if (stopped) return Promise.resolve();
+    if (running !== undefined) {
+      again = true;
+      return running;
+    }
+    clearTimeout(timer);
+    running = (async () => {
+      do {
+        again = false;
+        await look();
+      } while (again && !stopped);
+    })().finally(() => {
+      running = undefined;
+      // Sooner after a failure: a bus that comes back is useless until its streams are there.
+      if (!stopped) timer = setTimeout(() => void run(), failures === 0 ? everyMs : Math.min(everyMs, backOffMs(failures, 100)));
+    });
+    return running;
+  };
+
+  void run();
+  return {
+    nudge: run,
+    stop: async () => {
+      stopped = true;
+      clearTimeout(timer);
+      await running;
+    },
+  };
+}

@@ -1,0 +1,136 @@
+/*
+ * Sending. A message counts as sent when JetStream has acknowledged it.
+ *
+ * Only events carry a Nats-Msg-Id, so that the relay may publish a batch again after a crash.
+ * Commands and reports carry none: a saga repeats a command on purpose, and JetStream would
+ * swallow the second sending. Whoever receives one twice answers it twice and obeys it once.
+ *
+ * When the stream is gone (its store was deleted) the publisher has it made again and repeats,
+ * within a bound; after that the caller hears of it, and repeats when it likes.
+ */
+import { headers as newHeaders } from '@nats-io/transport-node';
+import type { MsgHdrs, NatsConnection } from '@nats-io/transport-node';
+import { SpanKind, SpanStatusCode, context } from '@opentelemetry/api';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { backOffMs } from './connect.ts';
+import { ensureStreams } from './ensure-topology.ts';
+import { printable } from './printable.ts';
+import { headerNames, subjects } from './topology.ts';
+import { parentOf, tracer, traceparentOf } from './trace.ts';
+
+/** The bus did not take a message within the time; it may have arrived nevertheless. */
+export class NotPublished extends Error {
+  override readonly name = 'NotPublished';
+  constructor(subject: string, cause: unknown) {
+    super(`could not publish ${subject}`, { cause });
+  }
+}
+
+export interface Published {
+  /** Sequence in the stream. */
+  readonly sequence: number;
+  /** EVENTS recognised the event's id: it was there already. */
+  readonly duplicate: boolean;
+}
+
+export interface EventToPublish {
+  readonly id: string;
+  readonly category: string;
+  /** Id of the thing: the part of the stream's name after the category. */
+  readonly streamId: string;
+  readonly type: string;
+  readonly position: number | bigint;
+  /** Position of the event before it in its category; 0 for the first. */
+  readonly previous: number | bigint;
+  /** The body: JSON text, or a value to be written as JSON. */
+  readonly body: unknown;
+  readonly traceparent?: string | undefined;
+}
+
+export interface ReportToPublish {
+  readonly nodeId: string;
+  readonly category: string;
+  readonly id: string;
+  readonly type: string;
+  readonly body: unknown;
+  readonly traceparent?: string | undefined;
+}
+
+export interface Publisher {
+  /** `reply`: the subject for the answer, from `replies.subjectFor`. */
+  publishCommand(envelope: CommandEnvelope, options?: { readonly reply?: string }): Promise<Published>;
+  publishEvent(event: EventToPublish): Promise<Published>;
+  publishReport(report: ReportToPublish): Promise<Published>;
+}
+
+export interface PublisherOptions {
+  readonly nc: NatsConnection;
+  /** Makes the streams again. Default: `ensureStreams`; agents may not, and wait. */
+  readonly repair?: () => Promise<unknown>;
+  /** Bound of one publication with all its repetitions, in ms. Default 5 s. */
+  readonly timeoutMs?: number;
+}
+
+const ATTEMPT_MS = 1_500;
+
+export function createPublisher({ nc, repair = () => ensureStreams(nc), timeoutMs = 5_000 }: PublisherOptions): Publisher {
+  let repairing: Promise<unknown> | undefined;
+  const repairOnce = (): Promise<unknown> => (repairing ??= repair().finally(() => { repairing = undefined; }));
+
+  const send = async (subject: string, body: string, headers: MsgHdrs): Promise<Published> => {
+    const deadline = Date.now() + timeoutMs;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const reply = await nc.request(subject, body, { headers, timeout: ATTEMPT_MS });
+        const said = reply.json<{ seq?: number; duplicate?: boolean; error?: { description: string } }>();
+        if (said.seq === undefined) throw new Error(said.error?.description ?? 'not the acknowledgement of a stream');
+        return { sequence: said.seq, duplicate: said.duplicate ?? false };
+      } catch (fault) {
+        if (nc.isClosed() || Date.now() >= deadline) throw new NotPublished(subject, fault);
+        // Nobody listened there, or nobody answered: the stream may be gone.
+        await repairOnce().catch(() => undefined);
+        await new Promise((resolve) => setTimeout(resolve, Math.max(0, Math.min(deadline - Date.now(), backOffMs(attempt, 20, 500)))));
+      }
+    }
+  };
+
+  const traced = async (subject: string, kind: string, traceparent: string | undefined, headers: MsgHdrs, body: string): Promise<Published> => {
+    const span = tracer.startSpan(`publish ${kind}`, { kind: SpanKind.PRODUCER, attributes: { 'messaging.system': 'nats', 'messaging.destination.name': subject } }, traceparent === undefined ? context.active() : parentOf(traceparent));
+    const here = traceparentOf(span) ?? traceparent;
+    if (here !== undefined) headers.set(headerNames.trace, here);
+    try {
+      return await send(subject, body, headers);
+    } catch (fault) {
+      span.setStatus({ code: SpanStatusCode.ERROR });
+      throw fault;
+    } finally {
+      span.end();
+    }
+  };
+
+  const textOf = (body: unknown): string => (typeof body === 'string' ? body : JSON.stringify(body));
+
+  return {
+    publishCommand: (envelope, { reply } = {}) => {
+      const headers = newHeaders();
+      headers.set(headerNames.id, printable(envelope.id));
+      headers.set(headerNames.type, printable(envelope.type));
+      if (reply !== undefined) headers.set(headerNames.reply, printable(reply));
+      return traced(subjects.command(envelope.to, envelope.target), 'command', envelope.meta.traceparent, headers, JSON.stringify(envelope));
+    },
+    publishEvent: ({ id, category, streamId, type, position, previous, body, traceparent }) => {
+      const headers = newHeaders();
+      headers.set(headerNames.deduplicate, printable(id));
+      headers.set(headerNames.id, printable(id));
+      headers.set(headerNames.type, printable(type));
+      headers.set(headerNames.position, String(position));
+      headers.set(headerNames.previous, String(previous));
+      return traced(subjects.event(category, streamId, type), 'event', traceparent, headers, textOf(body));
+    },
+    publishReport: ({ nodeId, category, id, type, body, traceparent }) => {
+      const headers = newHeaders();
+      headers.set(headerNames.type, printable(type));
+      return traced(subjects.report(nodeId, category, id), 'report', traceparent, headers, textOf(body));
+    },
+  };
+}
