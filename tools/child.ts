@@ -1,6 +1,6 @@
 /* Starting, awaiting and ending the programs that we did not write. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, openSync, readFileSync, readlinkSync, readSync, fstatSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runAs, type Identity } from './identity.ts';
 
@@ -15,6 +15,9 @@ export interface Program {
   /** In a process group of its own, so that a Ctrl-C on the terminal reaches only the supervisor, who ends things in order. */
   readonly detached?: boolean;
 }
+
+/** What to send to end a program, and how long to wait after each, in milliseconds. */
+export type StopSignals = readonly (readonly [NodeJS.Signals, number])[];
 
 export function startProgram(program: Program): ChildProcess {
   const log = openSync(program.logFile, 'a', 0o600);
@@ -37,7 +40,7 @@ export function startProgram(program: Program): ChildProcess {
 export const hasEnded = (child: ChildProcess): boolean => child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
 
 /** Ends a child: each signal in turn, waiting that many milliseconds after it. */
-export async function stopProgram(child: ChildProcess, signals: readonly (readonly [NodeJS.Signals, number])[]): Promise<void> {
+export async function stopProgram(child: ChildProcess, signals: StopSignals): Promise<void> {
   for (const [signal, waitMs] of signals) {
     if (hasEnded(child)) return;
     child.kill(signal);
@@ -46,7 +49,7 @@ export async function stopProgram(child: ChildProcess, signals: readonly (readon
 }
 
 /** The same for a process that is no child of ours. `isStillIt` guards against a number that was given away again. */
-export async function stopPid(pid: number, isStillIt: () => boolean, signals: readonly (readonly [NodeJS.Signals, number])[]): Promise<boolean> {
+export async function stopPid(pid: number, isStillIt: () => boolean, signals: StopSignals): Promise<boolean> {
   for (const [signal, waitMs] of signals) {
     if (!isStillIt()) return true;
     try {
@@ -125,3 +128,15 @@ export function programOf(pid: number): string | undefined {
     return undefined;
   }
 }
+
+/** A process's command line; empty when it is gone or hidden. */
+export function argumentsOf(pid: number): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
+/** The ids of all processes. */
+export const processes = (): readonly number[] => readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number);

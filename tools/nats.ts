@@ -13,11 +13,11 @@
  * The store may be deleted at any time: the log in Postgres is the truth.
  */
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInstallationKeys, natsServerConfig, serviceCreds, systemCreds } from '../libs/messaging/src/credentials.ts';
 import type { InstallationKeys } from '../libs/messaging/src/credentials.ts';
-import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady } from './child.ts';
+import { argumentsOf, processes, programOf, startProgram, stopPid, stopProgram, untilReady, type Program, type StopSignals } from './child.ts';
 import { folderOf, unprivileged, type Identity } from './identity.ts';
 import { answers, freePort, isFree } from './ports.ts';
 import { natsProgram } from './programs.ts';
@@ -38,8 +38,8 @@ export interface NatsOptions {
   readonly as?: Identity;
 }
 
-export interface Nats {
-  readonly child: ChildProcess;
+/** How to reach a nats-server of ours. */
+export interface NatsAddress {
   readonly port: number;
   /** nats://127.0.0.1:<port> */
   readonly url: string;
@@ -48,54 +48,66 @@ export interface Nats {
   readonly systemCreds: string;
   /** JetStream's store: may be deleted while the server is down. */
   readonly storeDir: string;
+}
+
+/** A server whose keys and configuration are made and which may be started. */
+export interface PreparedNats extends NatsAddress {
+  readonly program: Program;
+  readonly stopSignals: StopSignals;
+  isReady(): Promise<boolean>;
+}
+
+export interface Nats extends NatsAddress {
+  readonly child: ChildProcess;
   stop(): Promise<void>;
 }
 
-const READY_WITHIN_MS = 30_000;
-const STOP_SIGNALS = [['SIGTERM', 10_000], ['SIGKILL', 5_000]] as const;
+export const NATS_READY_WITHIN_MS = 30_000;
+const STOP_SIGNALS: StopSignals = [['SIGTERM', 10_000], ['SIGKILL', 5_000]];
 
 export async function startNats(home: NatsHome, options: NatsOptions = {}): Promise<Nats> {
-  const program = natsProgram();
-  if (!program) throw new Error('found no nats-server: install nats-server, or name it in CV_NATS_SERVER');
+  const { program, stopSignals, isReady, ...address } = await prepareNats(home, options);
+  const child = startProgram(program);
+  const stop = (): Promise<void> => stopProgram(child, stopSignals);
+  try {
+    await untilReady(child, 'nats-server', program.logFile, isReady, NATS_READY_WITHIN_MS);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { ...address, child, stop };
+}
+
+/** Makes keys and configuration, and ends a server that an earlier crash left behind. */
+export async function prepareNats(home: NatsHome, options: NatsOptions = {}): Promise<PreparedNats> {
+  const command = natsProgram();
+  if (!command) throw new Error('found no nats-server: install nats-server, or name it in CV_NATS_SERVER');
   const as = options.as ?? unprivileged();
   const keysDir = home.keysDir ?? join(home.dir, 'keys');
   const logFile = home.logFile ?? join(home.dir, 'nats.log');
   const storeDir = join(home.dir, 'js');
-  const pidFile = join(home.dir, 'nats.pid');
+  const resolverDir = join(home.dir, 'accounts');
+  const configFile = join(home.dir, 'nats.conf');
   mkdirSync(home.dir, { recursive: true });
   mkdirSync(dirname(logFile), { recursive: true });
   folderOf(as, storeDir, 0o700);
-  folderOf(as, join(home.dir, 'accounts'), 0o700);
+  folderOf(as, resolverDir, 0o700);
 
-  await stopLeftBehind(pidFile, program);
+  await stopLeftBehind(command, configFile);
   const keys = await ensureKeys(keysDir);
   const port = options.port ?? (await portFor(home.dir));
-  const configFile = join(home.dir, 'nats.conf');
-  const settings = { host: '127.0.0.1', port, storeDir, resolverDir: join(home.dir, 'accounts') };
-  writeWhole(configFile, natsServerConfig(keys, settings), 0o644); // JWTs are signed, not secret
-  const child = startProgram({ command: program, args: ['-c', configFile], as, cwd: home.dir, logFile });
-  if (child.pid !== undefined) writeFileSync(pidFile, String(child.pid));
-
-  const nats: Nats = {
-    child,
+  writeWhole(configFile, natsServerConfig(keys, { host: '127.0.0.1', port, storeDir, resolverDir }), 0o644); // JWTs are signed, not secret
+  return {
     port,
     url: `nats://127.0.0.1:${port}`,
     keysDir,
     serviceCreds: join(keysDir, 'service.creds'),
     systemCreds: join(keysDir, 'system.creds'),
     storeDir,
-    stop: async () => {
-      await (hasEnded(child) ? stopLeftBehind(pidFile, program) : stopProgram(child, STOP_SIGNALS));
-      rmSync(pidFile, { force: true });
-    },
+    program: { command, args: ['-c', configFile], as, cwd: home.dir, logFile },
+    stopSignals: STOP_SIGNALS,
+    isReady: () => answers(port, (text) => text.startsWith('INFO ')),
   };
-  try {
-    await untilReady(child, 'nats-server', logFile, () => answers(port, (text) => text.startsWith('INFO ')), READY_WITHIN_MS);
-  } catch (error) {
-    await nats.stop();
-    throw error;
-  }
-  return nats;
 }
 
 async function ensureKeys(keysDir: string): Promise<InstallationKeys> {
@@ -117,18 +129,10 @@ async function portFor(dir: string): Promise<number> {
   return last > 0 && (await isFree(last)) ? last : freePort();
 }
 
-async function stopLeftBehind(pidFile: string, program: string): Promise<void> {
-  if (!existsSync(pidFile)) return;
-  const pid = Number(readFileSync(pidFile, 'utf8'));
-  const config = join(dirname(pidFile), 'nats.conf');
-  const isStillIt = (): boolean => programOf(pid) === program && argumentsOf(pid).includes(config);
-  if (Number.isInteger(pid) && pid > 0 && !(await stopPid(pid, isStillIt, STOP_SIGNALS))) throw new Error(`a nats-server with process id ${pid} does not end`);
-}
-
-function argumentsOf(pid: number): readonly string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-  } catch {
-    return [];
+/** The server writes no pid file that we would trust: whoever runs it on our configuration is it. */
+async function stopLeftBehind(program: string, configFile: string): Promise<void> {
+  for (const pid of processes()) {
+    const isStillIt = (): boolean => programOf(pid) === realpathSync(program) && argumentsOf(pid).includes(configFile);
+    if (isStillIt() && !(await stopPid(pid, isStillIt, STOP_SIGNALS))) throw new Error(`a nats-server with process id ${pid} does not end`);
   }
 }

@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
-import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady } from './child.ts';
+import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady, type Program, type StopSignals } from './child.ts';
 import { folderOf, isRoot, runAs, unprivileged, type Identity } from './identity.ts';
 import { freePort, isFree } from './ports.ts';
 import { postgresBin } from './programs.ts';
@@ -49,23 +49,53 @@ export interface PostgresOptions {
   readonly settings?: Readonly<Record<string, string>>;
 }
 
-export interface Postgres {
-  readonly child: ChildProcess;
+/** How to reach a Postgres of ours. */
+export interface PostgresAddress {
   readonly port: number;
   readonly socketDir: string;
   /** A connection string over the unix socket. */
   url(role: PostgresRole, database?: string): string;
   /** The same over 127.0.0.1, for programs that know no sockets. */
   tcpUrl(role: PostgresRole, database?: string): string;
+}
+
+/** A cluster that is made and may be started. */
+export interface PreparedPostgres extends PostgresAddress {
+  readonly program: Program;
+  readonly stopSignals: StopSignals;
+  /** Whether it takes connections. */
+  isReady(): Promise<boolean>;
+  /** Makes roles and database where they are missing. Once it is ready. */
+  settle(): Promise<void>;
+}
+
+export interface Postgres extends PostgresAddress {
+  readonly child: ChildProcess;
   /** Fast shutdown: clients are sent away, everything is on disk. Ends what an earlier crash left behind as well. */
   stop(): Promise<void>;
 }
 
-const READY_WITHIN_MS = 60_000; // a start after kill -9 replays the write-ahead log first
-const STOP_SIGNALS = [['SIGINT', 30_000], ['SIGQUIT', 5_000], ['SIGKILL', 5_000]] as const;
+export const POSTGRES_READY_WITHIN_MS = 60_000; // a start after kill -9 replays the write-ahead log first
+const STOP_SIGNALS: StopSignals = [['SIGINT', 30_000], ['SIGQUIT', 5_000], ['SIGKILL', 5_000]];
 
 /** Makes the cluster where there is none, starts it, and makes roles and database where they are missing. */
 export async function startPostgres(home: PostgresHome, options: PostgresOptions = {}): Promise<Postgres> {
+  const prepared = await preparePostgres(home, options);
+  const { program, stopSignals, isReady, settle, ...address } = prepared;
+  const child = startProgram(program);
+  const stop = (): Promise<void> => (hasEnded(child) ? stopLeftBehind(join(home.dir, 'data')) : stopProgram(child, stopSignals));
+  try {
+    await untilReady(child, 'Postgres', program.logFile, isReady, POSTGRES_READY_WITHIN_MS);
+    await settle();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { ...address, child, stop };
+}
+
+/** Makes the cluster where there is none, and ends a Postgres that an earlier crash left on it. */
+export async function preparePostgres(home: PostgresHome, options: PostgresOptions = {}): Promise<PreparedPostgres> {
   const bin = postgresBin();
   if (!bin) throw new Error('found no Postgres: install postgresql-15, or name its bin folder in CV_POSTGRES_BIN');
   const as = options.as ?? unprivileged();
@@ -86,33 +116,29 @@ export async function startPostgres(home: PostgresHome, options: PostgresOptions
   if (join(socketDir, `.s.PGSQL.${port}`).length > 100) throw new Error(`the path of the Postgres socket is too long: ${socketDir}`);
   writeFileSync(join(data, 'chronovirt.port'), String(port));
   const settings = { ...defaultSettings, ...options.settings, port: String(port), unix_socket_directories: socketDir };
-  const child = startProgram({
-    command: join(bin, 'postgres'),
-    args: ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
-    as,
-    cwd: data,
-    logFile,
-    env: { LANG: 'C.UTF-8', PATH: '/usr/bin:/bin', TZ: 'UTC' },
-  });
-
-  const address = { role: (role: PostgresRole) => `${role}:${secrets[role]}`, database: options.database ?? 'chronovirt' };
-  const postgres: Postgres = {
-    child,
+  const name = options.database ?? 'chronovirt';
+  const url = (role: PostgresRole, database = name): string => `postgresql://${role}:${secrets[role]}@${encodeURIComponent(socketDir)}:${port}/${database}`;
+  const above = url('postgres', 'postgres');
+  return {
     port,
     socketDir,
-    url: (role, database = address.database) => `postgresql://${address.role(role)}@${encodeURIComponent(socketDir)}:${port}/${database}`,
-    tcpUrl: (role, database = address.database) => `postgresql://${address.role(role)}@127.0.0.1:${port}/${database}`,
-    stop: () => (hasEnded(child) ? stopLeftBehind(data) : stopProgram(child, STOP_SIGNALS)),
+    url,
+    tcpUrl: (role, database = name) => `postgresql://${role}:${secrets[role]}@127.0.0.1:${port}/${database}`,
+    program: {
+      command: join(bin, 'postgres'),
+      args: ['-D', data, ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
+      as,
+      cwd: data,
+      logFile,
+      env: { LANG: 'C.UTF-8', PATH: '/usr/bin:/bin', TZ: 'UTC' },
+    },
+    stopSignals: STOP_SIGNALS,
+    isReady: () => canConnect(above),
+    settle: async () => {
+      await ensureRoles(above, secrets);
+      await ensureDatabase(above, name);
+    },
   };
-  try {
-    await untilReady(child, 'Postgres', logFile, () => canConnect(postgres.url('postgres', 'postgres')), READY_WITHIN_MS);
-    await ensureRoles(postgres.url('postgres', 'postgres'), secrets);
-    await ensureDatabase(postgres.url('postgres', 'postgres'), address.database);
-  } catch (error) {
-    await postgres.stop();
-    throw error;
-  }
-  return postgres;
 }
 
 /*

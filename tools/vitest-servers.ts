@@ -13,7 +13,7 @@ import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
-import { birthOf, programOf, stopPid } from './child.ts';
+import { argumentsOf, birthOf, processes, programOf, stopPid } from './child.ts';
 import { startNats, type Nats } from './nats.ts';
 import { startPostgres, type Postgres } from './postgres.ts';
 import { writeWhole } from './secrets.ts';
@@ -65,14 +65,10 @@ async function sweep(): Promise<void> {
     if (!existsSync(owner)) continue;
     const [pid, birth] = readFileSync(owner, 'utf8').split(' ');
     if (birthOf(Number(pid)) === birth) continue;
-    await endLeftBehind(join(left, 'pg', 'data', 'postmaster.pid'), 'postgres', 'SIGQUIT');
-    await endLeftBehind(join(left, 'nats', 'nats.pid'), 'nats-server', 'SIGTERM');
+    for (const pid of processes()) {
+      const isStillIt = (): boolean => argumentsOf(pid).some((word) => word.startsWith(left)) && /\/(postgres|nats-server)$/.test(programOf(pid) ?? '');
+      if (isStillIt()) await stopPid(pid, isStillIt, [['SIGQUIT', 5_000], ['SIGKILL', 2_000]]);
+    }
     rmSync(left, { recursive: true, force: true });
   }
-}
-
-async function endLeftBehind(pidFile: string, program: string, signal: NodeJS.Signals): Promise<void> {
-  if (!existsSync(pidFile)) return;
-  const pid = Number(readFileSync(pidFile, 'utf8').split('\n')[0]);
-  if (pid > 0) await stopPid(pid, () => programOf(pid)?.endsWith(`/${program}`) === true, [[signal, 5_000], ['SIGKILL', 2_000]]);
 }
