@@ -18,14 +18,14 @@ export class EventSpec<T> {
 
   /** A new shape beside the old one; `upcast` turns data of the old shape into the new. */
   revised<N>(schema: z.ZodType<N>, upcast: (older: T) => N): EventSpec<N> {
-    return new EventSpec<N>(schema, { spec: this as unknown as EventSpec<never>, upcast: upcast as (older: never) => unknown });
+    return new EventSpec<N>(schema, { spec: this as unknown as EventSpec<never>, upcast: upcast });
   }
 
   /** Data of any shape ever written, in the newest shape. Throws when it is none of them. */
   read(data: unknown, shape: number): T {
     if (shape === this.shape) return this.schema.parse(data);
     if (shape > this.shape || shape < 1 || this.older === undefined) throw new Error(`an event of shape ${String(shape)} was written by a newer version: this one reads shapes 1 to ${String(this.shape)}`);
-    return this.schema.parse(this.older.upcast(this.older.spec.read(data, shape) as never));
+    return this.schema.parse(this.older.upcast(this.older.spec.read(data, shape)));
   }
 
   /** Data about to be written, checked against the newest shape. Throws on what no shape allows: that is our bug. */

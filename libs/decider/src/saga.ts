@@ -298,7 +298,6 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
           }
         }
       }
-      // eslint-disable-next-line no-fallthrough -- every phase above returns
       case 'CheckDeadlines': {
         const late = waiting.find((one) => one.dueAt !== null && one.dueAt <= at);
         if (late === undefined) return [];

@@ -4,6 +4,7 @@
  * `faults` lets a simulation take a promise out, to see that its absence is found.
  */
 import type { Answer, Decider } from '@chronovirt/decider/decider';
+import { eventIdOf } from './command-id.ts';
 import type { Append, EventLog, EventMeta, Outcome, RecordedEvent } from './log.ts';
 
 interface Faults {
@@ -47,7 +48,7 @@ export class MemoryLog implements EventLog {
     const recordedAt = new Date(this.now()).toISOString();
     const recorded = append.events.map((event, index): RecordedEvent => ({
       position: this.events.length + 1 + index, stream: append.stream, version: stream.length + 1 + index,
-      id: `${append.commandId}:${String(index)}`, type: event.type, data: event.data as Readonly<Record<string, unknown>>, meta: append.meta, recordedAt,
+      id: eventIdOf(append.commandId, index), type: event.type, data: event.data as Readonly<Record<string, unknown>>, meta: append.meta, recordedAt,
     }));
     this.answers.set(append.commandId, { answer: append.answer, requestHash: append.requestHash });
     if (recorded.length > 0) {

@@ -19,7 +19,7 @@ export interface Projection<D> {
 /** The same fold in memory. */
 export class ProjectionInMemory<D> {
   readonly documents = new Map<string, D>();
-  private readonly projection: Projection<D>;
+  readonly projection: Projection<D>;
 
   constructor(projection: Projection<D>) {
     this.projection = projection;

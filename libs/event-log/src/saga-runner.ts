@@ -19,12 +19,12 @@ export type AnySaga = Saga<Facts, Outgoing>;
 export interface SagaPorts {
   readonly handler: CommandHandler;
   /** Sends a command; its answer comes back through `take`, soon, late, twice or never. */
-  send(envelope: CommandEnvelope): void;
+  readonly send: (envelope: CommandEnvelope) => void;
   /** Milliseconds since the epoch. */
-  now(): number;
-  commandIdOf(key: string): string;
+  readonly now: () => number;
+  readonly commandIdOf: (key: string) => string;
   /** Told once for each saga that this process saw ending. */
-  ended?(saga: { readonly name: string; readonly id: string; readonly state: SagaState<Facts>; readonly startedAt: number }): void;
+  readonly ended?: (saga: { readonly name: string; readonly id: string; readonly state: SagaState<Facts>; readonly startedAt: number }) => void;
 }
 
 interface Active {

@@ -3,7 +3,7 @@ import type { NodeEvent } from '@chronovirt/contracts/node/node.events';
 import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import type { PresenceEvent } from '@chronovirt/contracts/presence/presence.events';
 import type { Projection } from '@chronovirt/event-log/projection';
-import type { Candidate } from '../placement/place.ts';
+import type { Candidate } from '../placement/candidate.ts';
 import { policyDefault } from './node.ts';
 
 /** One document for each node, with its pools: what placement looks at. */

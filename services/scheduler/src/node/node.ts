@@ -55,7 +55,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
     switch (command.type) {
       case 'ChangeNode': {
         const { nodeId: _, ...changes } = command.data;
-        const policy = { ...known.policy, ...Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)) } as NodePolicy;
+        const policy = { ...known.policy, ...Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)) };
         return (Object.keys(policy) as (keyof NodePolicy)[]).every((key) => policy[key] === known.policy[key]) ? [] : [{ type: 'NodePolicyChanged', data: policy }];
       }
       case 'RemoveNode':

@@ -8,39 +8,8 @@
  */
 import { type Facts, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, PoolId } from '@chronovirt/contracts/ids';
-import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
+import { type Candidate, poolFor, type Want } from './candidate.ts';
 import { filters, scorers } from './rules.ts';
-
-/** A node as placement sees it. Memory in MiB, disk in GiB. */
-export interface Candidate {
-  readonly nodeId: NodeId;
-  readonly name: string;
-  readonly description: NodeDescription | null;
-  readonly policy: NodePolicy;
-  readonly session: number;
-  readonly removed: boolean;
-  readonly silentSince: string | null;
-  readonly vcpusReserved: number;
-  readonly memoryMibReserved: number;
-  readonly pools: readonly { readonly poolId: PoolId; readonly capacityGib: number; readonly overcommitPercent: number; readonly reservedGib: number }[];
-  /** From the last heartbeat; never in the log. */
-  readonly measured: { readonly memoryUsedPercent: number; readonly loadPercent: number } | null;
-}
-
-export interface Want {
-  readonly vcpus: number;
-  readonly memoryMib: number;
-  readonly diskGib: number;
-  readonly accel: 'any' | 'require-kvm';
-  /** A node chosen by hand: all others are turned down. */
-  readonly nodeId: NodeId | null;
-}
-
-/** undefined keeps the node, a sentence turns it down. */
-export type Filter = (node: Candidate, want: Want) => string | undefined;
-
-/** 0 to 100: how well the node would stand with this VM on it. */
-export type Scorer = (node: Candidate, want: Want) => number;
 
 export interface Placed {
   readonly nodeId: NodeId;
@@ -51,9 +20,6 @@ export interface Placed {
 
 /** Beyond these the decision names the best and counts the reasons, so that an event stays small with 1,000 nodes. */
 const NAMED_MAX = 32;
-
-export const poolFor = (node: Candidate, want: Want): Candidate['pools'][number] | undefined =>
-  node.pools.find((pool) => Math.floor((pool.capacityGib * pool.overcommitPercent) / 100) - pool.reservedGib >= want.diskGib);
 
 export const place = (nodes: Iterable<Candidate>, want: Want, besides: ReadonlySet<string> = new Set()): Placed | Refusal => {
   const turnedDown: Record<string, string> = {};

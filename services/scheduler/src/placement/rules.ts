@@ -4,7 +4,7 @@ import { free } from './filters/free.ts';
 import { open } from './filters/open.ts';
 import { present } from './filters/present.ts';
 import { unstrained } from './filters/unstrained.ts';
-import type { Filter, Scorer } from './place.ts';
+import type { Filter, Scorer } from './candidate.ts';
 import { spread } from './scorers/spread.ts';
 
 /** In the order in which a person would ask. */

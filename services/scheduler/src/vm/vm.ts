@@ -209,7 +209,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const neverWas = state.provisioned === null;
         return {
           ...state, operation: null, owed: owed.length > 0 ? owed : state.owed,
-          failure: gaveUp || neverWas || owed.length > 0 ? refuse(refused, because as Facts) : state.failure,
+          failure: gaveUp || neverWas || owed.length > 0 ? refuse(refused, because) : state.failure,
           desired: gaveUp ? 'deleted' : neverWas ? 'stopped' : state.waitingDelete === null ? state.desiredBefore : 'deleted',
         };
       }

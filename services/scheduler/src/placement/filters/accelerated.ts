@@ -1,4 +1,4 @@
-import type { Filter } from '../place.ts';
+import type { Filter } from '../candidate.ts';
 
 /** Who requires KVM is not given an emulator. */
 export const accelerated: Filter = (node, want) =>

@@ -1,5 +1,5 @@
 import { capacityOf } from '../../node/capacity.ts';
-import { type Filter, poolFor } from '../place.ts';
+import { type Filter, poolFor } from '../candidate.ts';
 
 /** Enough is left of what may be promised: virtual CPUs, memory, disk. */
 export const free: Filter = (node, want) => {

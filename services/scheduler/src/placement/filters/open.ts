@@ -1,4 +1,4 @@
-import type { Filter } from '../place.ts';
+import type { Filter } from '../candidate.ts';
 
 /** Maintenance closes a node; not accepting closes it only to what is placed automatically. */
 export const open: Filter = (node, want) => {

@@ -1,4 +1,4 @@
-import type { Filter } from '../place.ts';
+import type { Filter } from '../candidate.ts';
 
 /** The node is ours, has said what it is, and is heard. */
 export const present: Filter = (node) => {

@@ -1,4 +1,4 @@
-import type { Filter } from '../place.ts';
+import type { Filter } from '../candidate.ts';
 
 /** Measured use is below the operator's thresholds. A node not measured yet is given the benefit of the doubt. */
 export const unstrained: Filter = (node) => {

@@ -1,5 +1,5 @@
 import { capacityOf } from '../../node/capacity.ts';
-import type { Scorer } from '../place.ts';
+import type { Scorer } from '../candidate.ts';
 
 /**
  * The share of memory and CPU that would be left, whichever is scarcer, 0 to 100 in hundredths; less what

@@ -1,0 +1,77 @@
+/*
+ * What ipam does with the commands that come in: networks by name, their subnets, and the leases in them.
+ * Joined to ports, so the simulation runs this very code.
+ */
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { idFrom, streamOf } from '@chronovirt/contracts/ids';
+import type { NetworkCommand } from '@chronovirt/contracts/network/network.commands';
+import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands';
+import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { reservation } from '@chronovirt/decider/reservation';
+import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
+import { network } from './network/network.ts';
+import { rangeOf, textOf } from './subnet/address.ts';
+import { subnet } from './subnet/subnet.ts';
+
+export const networkName = reservation('network-name', 'network.name_taken');
+
+export interface IpamPorts {
+  readonly handler: CommandHandler;
+  readonly commandIdOf: (key: string) => string;
+  readonly keyOf: (text: string) => string;
+}
+
+/** Obeys a command, or tells what it was answered before. */
+export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
+  /** Each part has a stream of its own, so each has an id of its own made from the command's: repeated as a whole, done once. */
+  const part = (envelope: CommandEnvelope, name: string): Omit<Handling<never>, 'stream' | 'command'> =>
+    ({ id: commandIdOf(`${envelope.id}:${name}`), cancels: [], meta: envelope.meta });
+
+  const createNetwork = async (envelope: CommandEnvelope, { networkId, name, kind, cidr, reserved }: Extract<NetworkCommand, { type: 'CreateNetwork' }>['data']): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const range = rangeOf(cidr);
+    if (isRefusal(range)) return (await handler.refuse(envelope, range)).answer;
+    const nameStream = streamOf(networkName.category, keyOf(name));
+    const claimed = await handler.handle(networkName, { ...part(envelope, 'name'), stream: nameStream, command: { type: 'Claim', owner: networkId, label: name } });
+    if (isRefusal(claimed.answer)) return (await handler.refuse(envelope, claimed.answer)).answer;
+    const subnetId = idFrom('subnet', networkId.slice('network_'.length));
+    const made = await handler.handle(subnet, { ...part(envelope, 'subnet'), stream: streamOf(subnet.category, subnetId), command: { type: 'CreateSubnet', data: { subnetId, networkId, cidr, reserved } } });
+    if (isRefusal(made.answer)) {
+      await handler.handle(networkName, { ...part(envelope, 'name-back'), stream: nameStream, command: { type: 'Unclaim', owner: networkId } });
+      return (await handler.refuse(envelope, made.answer)).answer;
+    }
+    // The kernel allows 15 characters for an interface: a prefix and the last ten digits of the id.
+    const plan = { networkId, subnetId, name, kind, cidr: range.cidr, gateway: textOf(range.gateway), prefix: range.prefix, bridge: `cvbr-${networkId.slice(-10)}` };
+    const recorded = await handler.handle(network, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(network.category, networkId), command: { type: 'RecordNetwork', data: plan } });
+    return recorded.answer;
+  };
+
+  /** The subnet goes first: it refuses while addresses are leased. */
+  const deleteNetwork = async (envelope: CommandEnvelope, networkId: Extract<NetworkCommand, { type: 'DeleteNetwork' }>['data']['networkId']): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const { state } = await handler.log.load(streamOf(network.category, networkId), network);
+    if (state.status === 'live') {
+      const { subnetId, name } = state.plan;
+      const emptied = await handler.handle(subnet, { ...part(envelope, 'subnet'), stream: streamOf(subnet.category, subnetId), command: { type: 'DeleteSubnet', data: { subnetId } } });
+      if (isRefusal(emptied.answer)) return (await handler.refuse(envelope, emptied.answer)).answer;
+      await handler.handle(networkName, { ...part(envelope, 'name'), stream: streamOf(networkName.category, keyOf(name)), command: { type: 'Unclaim', owner: networkId } });
+    }
+    return (await handler.handle(network, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(network.category, networkId), command: { type: 'DeleteNetwork', data: { networkId } } })).answer;
+  };
+
+  return async (envelope: CommandEnvelope): Promise<Answer> => {
+    const command = envelope as unknown as NetworkCommand | SubnetCommand;
+    switch (command.type) {
+      case 'CreateNetwork':
+        return createNetwork(envelope, command.data);
+      case 'DeleteNetwork':
+        return deleteNetwork(envelope, command.data.networkId);
+      case 'RecordNetwork':
+        return (await handler.handle(network, { ...envelope, stream: streamOf(network.category, command.data.networkId), command })).answer;
+      default:
+        return (await handler.handle(subnet, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(subnet.category, command.data.subnetId), command })).answer;
+    }
+  };
+};

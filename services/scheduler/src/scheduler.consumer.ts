@@ -1,0 +1,310 @@
+/*
+ * What the scheduler does with what comes in: commands, hellos, reports, answers and events. It joins the
+ * pure parts (deciders, placement, sagas, policies) to ports and knows neither NATS nor Postgres nor time,
+ * so the simulation runs this very code.
+ *
+ * The process that records a decision also reacts to it at once (starts the saga, say). Should it die in
+ * between, the leader's policy runner reads the same event from the log and reacts again: starting a saga
+ * twice is starting it once.
+ */
+import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
+import { categoryOf, idFrom, streamOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
+import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
+import { reservation } from '@chronovirt/decider/reservation';
+import type { CommandHandler, Handled, Handling } from '@chronovirt/event-log/handle';
+import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
+import { node } from './node/node.ts';
+import { place } from './placement/place.ts';
+import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
+import { powerVm } from './provisioning/power-vm.saga.ts';
+import { provisionVm } from './provisioning/provision-vm.saga.ts';
+import { reactionTo } from './provisioning/policies.ts';
+import type { SchedulerView } from './view.projection.ts';
+import { vm } from './vm/vm.ts';
+
+export const vmName = reservation('vm-name', 'vm.name_taken');
+export const machine = reservation('machine', 'node.machine_id_taken');
+
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm] as unknown as readonly AnySaga[];
+
+export interface SchedulerPorts {
+  readonly handler: CommandHandler;
+  readonly view: SchedulerView;
+  /** Sends a command on the bus; its answer comes back through `Scheduler.take`. */
+  readonly send: (envelope: CommandEnvelope) => void;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  readonly commandIdOf: (key: string) => string;
+  /** SHA-256 in hex: names of reservation streams. */
+  readonly keyOf: (text: string) => string;
+  /** Told of what went wrong in work that nobody waits for: it is taken up again by the leader. */
+  readonly failed: (what: string, error: unknown) => void;
+  readonly sagaEnded?: (saga: { readonly name: string; readonly outcome: string; readonly seconds: number }) => void;
+}
+
+/** How many nodes a placement asks before it gives up: each had just been full when it was asked. */
+const NODES_ASKED_MAX = 16;
+/** A saga that nobody moved for this long is taken over. Milliseconds. */
+const SAGA_ABANDONED_MS = 5_000;
+/** Between two clean-ups of one VM. Milliseconds. */
+const CLEAN_UP_EVERY_MS = 15_000;
+/** Events whose reactions this process remembers to have begun. */
+const REACTED_MAX = 10_000;
+
+export class Scheduler {
+  readonly sagas: SagaRunner;
+  private readonly ports: SchedulerPorts;
+  private readonly reacted = new Set<string>();
+  private readonly cleanedUpAt = new Map<string, number>();
+
+  constructor(ports: SchedulerPorts) {
+    this.ports = ports;
+    this.sagas = new SagaRunner(schedulerSagas, {
+      handler: ports.handler,
+      now: ports.now,
+      commandIdOf: ports.commandIdOf,
+      send: (envelope) => { this.sendToTarget(envelope); },
+      ended: ({ name, state, startedAt }) => {
+        if (state.status === 'ended') ports.sagaEnded?.({ name, outcome: state.outcome ?? 'unknown', seconds: (ports.now() - startedAt) / 1_000 });
+      },
+    });
+  }
+
+  /** Obeys a command, or tells what it was answered before. */
+  async obey(envelope: CommandEnvelope): Promise<Answer> {
+    const handled = await this.dispatch(envelope);
+    for (const event of handled.appended) this.ports.view.takeEarly(event);
+    this.reactSoon(handled.appended);
+    return handled.answer;
+  }
+
+  /** An answer to a command of ours came back. */
+  take(commandId: string, answer: Answer): Promise<void> {
+    return this.sagas.take(commandId, answer);
+  }
+
+  private dispatch(envelope: CommandEnvelope): Promise<Handled> {
+    const command = envelope as unknown as VmCommand | NodeCommand | { type: 'ClaimVmName' | 'UnclaimVmName'; data: { key: string; owner: string; label: string } };
+    const { handler } = this.ports;
+    switch (command.type) {
+      case 'CreateVm':
+        return this.createVm(envelope, command.data);
+      case 'PlaceVm':
+        return this.placeVm(envelope, command.data);
+      case 'UnplaceVm':
+        return this.unplaceVm(envelope, command.data);
+      case 'RegisterNode':
+        return this.registerNode(envelope, command);
+      case 'ClaimVmName':
+        return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Claim', owner: command.data.owner, label: command.data.label }));
+      case 'UnclaimVmName':
+        return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Unclaim', owner: command.data.owner }));
+      case 'ChangeNode':
+      case 'RemoveNode':
+      case 'StartSession':
+      case 'ReserveCapacity':
+      case 'ReleaseCapacity':
+        return handler.handle(node, handling(envelope, streamOf(node.category, command.data.nodeId), command));
+      default:
+        return handler.handle(vm, handling(envelope, streamOf(vm.category, command.data.vmId), command));
+    }
+  }
+
+  /** Resolves names, sees whether it is possible at all, and only then records the wish. */
+  private async createVm(envelope: CommandEnvelope, wish: Extract<VmCommand, { type: 'CreateVm' }>['data']): Promise<Handled> {
+    const { handler, view } = this.ports;
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return { answer: earlier, appended: [] };
+    const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
+
+    const image = view.entryCalled('image', wish.image);
+    if (image === undefined) return stop('image.unknown', { image: wish.image, field: 'image' });
+    const network = view.entryCalled('network', wish.network);
+    if (network === undefined) return stop('network.unknown', { network: wish.network, field: 'network' });
+    const chosen = wish.node === undefined ? null : view.nodeCalled(wish.node);
+    if (chosen === undefined) return stop('node.unknown', { node: wish.node ?? null, field: 'node' });
+    if (wish.diskGib < image.minDiskGib) return stop('image.needs_more_disk', { diskGib: wish.diskGib, minDiskGib: image.minDiskGib, field: 'diskGib' });
+    if (wish.memoryMib < image.minMemoryMib) return stop('image.needs_more_memory', { memoryMib: wish.memoryMib, minMemoryMib: image.minMemoryMib, field: 'memoryMib' });
+    const holder = view.holderOfName(wish.name);
+    if (holder !== undefined && holder !== wish.vmId) return stop('vm.name_taken', { name: wish.name, heldBy: holder, field: 'name' });
+    const possible = place(view.candidates(), { ...wish, nodeId: chosen === null ? null : chosen.nodeId });
+    if (isRefusal(possible)) return handler.refuse(envelope, possible);
+
+    const spec: VmSpec = {
+      name: wish.name, description: wish.description, imageId: image.imageId as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
+      nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
+    };
+    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image.file, imageFormat: image.format, network: network.plan } };
+    return handler.handle(vm, handling(envelope, streamOf(vm.category, wish.vmId), request));
+  }
+
+  /** Placement proposes a node; its decider sets the capacity aside, or another one is asked. */
+  private async placeVm(envelope: CommandEnvelope, wish: Extract<NodeCommand, { type: 'PlaceVm' }>['data']): Promise<Handled> {
+    const { handler, view } = this.ports;
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return { answer: earlier, appended: [] };
+    const full = new Set<string>();
+    for (;;) {
+      const placed = place(view.candidates(), wish, full);
+      if (isRefusal(placed)) return handler.refuse(envelope, placed);
+      const giveBack = view.promise(placed.nodeId, wish.vcpus, wish.memoryMib);
+      try {
+        const reserve: Extract<NodeCommand, { type: 'ReserveCapacity' }> = {
+          type: 'ReserveCapacity',
+          data: { nodeId: placed.nodeId, vmId: wish.vmId, vcpus: wish.vcpus, memoryMib: wish.memoryMib, poolId: placed.poolId, byHand: wish.byHand, decision: placed.decision as never },
+        };
+        const last = full.size >= NODES_ASKED_MAX;
+        const handled = await handler.handle(node, { ...handling(envelope, streamOf(node.category, placed.nodeId), reserve), store: last ? 'always' : 'events' });
+        for (const event of handled.appended) view.takeEarly(event);
+        // An answer without events was not stored: it only holds for this node.
+        if (!isRefusal(handled.answer) || last || handled.answer.refused === 'command.cancelled') return handled;
+        full.add(placed.nodeId);
+      } finally {
+        giveBack();
+      }
+    }
+  }
+
+  /** Which node it was is told by who asks, by what the cancelled PlaceVm answered, or by what we see. */
+  private async unplaceVm(envelope: CommandEnvelope, { vmId, nodeId }: Extract<NodeCommand, { type: 'UnplaceVm' }>['data']): Promise<Handled> {
+    const { handler, view } = this.ports;
+    let from = nodeId ?? (view.vm(vmId)?.nodeId as NodeId | null | undefined) ?? null;
+    for (const cancelled of envelope.cancels) {
+      const answer = await handler.log.answer(cancelled, refuse('command.cancelled'), { ...envelope.meta, commandId: cancelled, causedBy: envelope.id });
+      const placed = answer.kind === 'answered' && !isRefusal(answer.answer) ? answer.answer.facts?.['nodeId'] : undefined;
+      if (typeof placed === 'string') from = placed as NodeId;
+    }
+    if (from === null) return handler.refuse(envelope, { version: 0 });
+    return handler.handle(node, handling(envelope, streamOf(node.category, from), { type: 'ReleaseCapacity', data: { nodeId: from, vmId } }));
+  }
+
+  /** The machine's id is claimed first: two nodes on one machine, or a cloned one, would fight over everything. */
+  private async registerNode(envelope: CommandEnvelope, command: Extract<NodeCommand, { type: 'RegisterNode' }>): Promise<Handled> {
+    const { handler, keyOf, commandIdOf } = this.ports;
+    const { nodeId, machineId, name } = command.data;
+    const claim = await handler.handle(machine, {
+      ...handling(envelope, streamOf(machine.category, keyOf(machineId)), { type: 'Claim' as const, owner: nodeId, label: machineId }), id: commandIdOf(`${envelope.id}:machine`), requestHash: undefined,
+    });
+    if (isRefusal(claim.answer)) {
+      return handler.refuse(envelope, refuse('node.machine_id_taken', {
+        ...claim.answer.because, node: name,
+        hint: 'this machine has joined before, or was cloned from one that has: keep the agent\'s state folder, or make a new id with `rm /etc/machine-id && systemd-machine-id-setup`, or remove the old node',
+      }));
+    }
+    return handler.handle(node, handling(envelope, streamOf(node.category, nodeId), command));
+  }
+
+  /** An agent has come: a new session, what it must know, and what its inventory says of our VMs. */
+  async hello(hello: Hello): Promise<Welcome | undefined> {
+    const { handler, view, commandIdOf } = this.ports;
+    const meta: CommandMeta = { actor: hello.nodeId, nodeId: hello.nodeId, nodeAt: hello.nodeAt };
+    const started = await handler.handle(node, {
+      id: hello.helloId, stream: streamOf(node.category, hello.nodeId), cancels: [], meta,
+      command: { type: 'StartSession', data: { nodeId: hello.nodeId, description: hello.description } },
+    });
+    for (const event of started.appended) view.takeEarly(event);
+    if (isRefusal(started.answer)) return undefined;
+    const session = started.answer.facts?.['session'] as number;
+
+    const here = new Map(view.vmsOn(hello.nodeId).map((entry) => [entry.vmId, entry]));
+    const vms: { vmId: VmId; generation: number; here: boolean }[] = [...here.values()].map((entry) => ({ vmId: entry.vmId as VmId, generation: entry.generation, here: true }));
+    const seen = new Set<string>();
+    for (const { vmId, generation, state } of hello.inventory) {
+      seen.add(vmId);
+      if (!here.has(vmId)) {
+        const { state: known } = await handler.log.load(streamOf(vm.category, vmId), vm);
+        if (known.status !== 'absent') vms.push({ vmId, generation: known.generation, here: known.status === 'live' && known.nodeId === hello.nodeId });
+      }
+      await this.record({ nodeId: hello.nodeId, vmId, generation, session, sequence: 0, state, reason: 'inventory', nodeAt: hello.nodeAt }, commandIdOf(`${hello.helloId}:${vmId}`));
+    }
+    for (const entry of here.values()) {
+      if (seen.has(entry.vmId) || !entry.provisioned || entry.observed === 'absent') continue;
+      await this.record({ nodeId: hello.nodeId, vmId: entry.vmId as VmId, generation: entry.generation, session, sequence: 0, state: 'absent', reason: 'not in the inventory', nodeAt: hello.nodeAt }, commandIdOf(`${hello.helloId}:${entry.vmId}`));
+    }
+    return { session, vms };
+  }
+
+  /** What a node saw of a domain. Older than what is known, or no news: nothing is written. */
+  async report(report: DomainReport): Promise<void> {
+    await this.record(report, this.ports.commandIdOf(`report:${report.nodeId}:${String(report.session)}:${String(report.sequence)}:${report.vmId}`));
+  }
+
+  private async record({ nodeAt, ...data }: DomainReport, id: string): Promise<void> {
+    await this.ports.handler.handle(vm, {
+      id, stream: streamOf(vm.category, data.vmId), cancels: [], meta: { actor: data.nodeId, nodeId: data.nodeId, vmId: data.vmId, nodeAt }, store: 'events',
+      command: { type: 'RecordDomainState', data },
+    });
+  }
+
+  private reactSoon(events: readonly RecordedEvent[]): void {
+    for (const event of events) {
+      if (categoryOf(event.stream) !== vm.category) continue;
+      this.react(event).catch((error: unknown) => { this.ports.failed('react to an event', error); });
+    }
+  }
+
+  /** Starts or cancels what an event calls for. Doing it twice is doing it once. */
+  async react(event: RecordedEvent): Promise<void> {
+    if (categoryOf(event.stream) !== vm.category || this.reacted.has(event.id)) return;
+    const { handler, keyOf } = this.ports;
+    const { state } = await handler.log.load(event.stream, vm);
+    const reaction = reactionTo(event as unknown as VmEvent, state, keyOf);
+    if (reaction === undefined || this.reacted.has(event.id)) return;
+    this.reacted.add(event.id);
+    if (this.reacted.size > REACTED_MAX) for (const oldest of [...this.reacted].slice(0, REACTED_MAX / 2)) this.reacted.delete(oldest);
+    const { actor, traceparent } = event.meta;
+    const meta: CommandMeta = { actor, operationId: reaction.id, causedBy: event.meta.commandId, ...(state.status === 'live' ? { vmId: state.vmId } : {}), ...(traceparent === undefined ? {} : { traceparent }) };
+    try {
+      if (reaction.kind === 'start') await this.sagas.start(reaction.saga, reaction.id, reaction.input, meta);
+      else await this.sagas.cancel(reaction.saga, reaction.id, reaction.because, meta);
+    } catch (error) {
+      this.reacted.delete(event.id);
+      throw error;
+    }
+  }
+
+  /** What only the leader does, each second: takes over sagas that nobody moves, and settles what is owed. */
+  async reconcile(): Promise<void> {
+    const { view } = this.ports;
+    const now = this.ports.now();
+    for (const open of [...view.openSagas()]) {
+      if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
+      await this.sagas.resume(open.saga, open.id, open.meta);
+    }
+    for (const entry of [...view.owing()]) {
+      const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);
+      if (home !== undefined && home.silentSince !== null && !home.removed) continue;
+      if (now - (this.cleanedUpAt.get(entry.vmId) ?? 0) < CLEAN_UP_EVERY_MS) continue;
+      this.cleanedUpAt.set(entry.vmId, now);
+      const id = this.ports.commandIdOf(`clean-up:${entry.vmId}:${entry.failedOperationId ?? ''}`);
+      const operationId = idFrom('op', id);
+      await this.obey({
+        id, to: 'scheduler', target: entry.vmId, type: 'CleanUpVm', cancels: [], data: { vmId: entry.vmId, operationId },
+        meta: { actor: 'system:scheduler', operationId, vmId: entry.vmId as VmId },
+      });
+    }
+  }
+
+  /** A node's session goes with the command; a removed node answers at once, for it never will. */
+  private sendToTarget(envelope: CommandEnvelope): void {
+    if (envelope.to !== 'node') {
+      this.ports.send(envelope);
+      return;
+    }
+    const target = this.ports.view.node(envelope.target);
+    if (target?.removed === true) {
+      this.sagas.take(envelope.id, refuse('node.removed', { nodeId: envelope.target })).catch((error: unknown) => { this.ports.failed('answer for a removed node', error); });
+      return;
+    }
+    this.ports.send({ ...envelope, session: target?.session ?? 0 });
+  }
+}
+
+const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
+  ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash });

@@ -1,0 +1,230 @@
+/*
+ * What a scheduler keeps in memory to decide quickly: nodes with their capacity, images and networks by
+ * name, where every VM is, and the sagas that are open. All of it is folded from the log by the same
+ * projections that fill the tables, so a process starts from the tables and goes on from there.
+ *
+ * A process also takes its own events of nodes at once, before the log brings them round: else two
+ * placements in the same millisecond would see the same room. The stream's version keeps an event from
+ * being folded twice. What is proposed and not yet decided is set aside as promised.
+ */
+import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
+import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { CommandMeta } from '@chronovirt/contracts/command';
+import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
+import { nodeCapacity } from './node/node-capacity.projection.ts';
+import type { Candidate } from './placement/candidate.ts';
+import { vm as vmDecider } from './vm/vm.ts';
+
+export type CatalogEntry =
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw'; readonly minDiskGib: number; readonly minMemoryMib: number }
+  | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
+
+/** Images and networks that a VM may be asked for with. */
+export const catalog: Projection<CatalogEntry> = {
+  name: 'scheduler.catalog',
+  version: 1,
+  keys: (event) => (['image', 'network'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
+  fold(document, recorded) {
+    const event = recorded as unknown as ImageEvent | NetworkEvent;
+    switch (event.type) {
+      case 'ImageRegistered': {
+        const { imageId, name, file, format, minDiskGib, minMemoryMib } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib };
+      }
+      case 'NetworkCreated':
+        return { kind: 'network', networkId: event.data.networkId, name: event.data.name, plan: event.data };
+      case 'ImageDeleted':
+      case 'NetworkDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export interface VmEntry {
+  readonly vmId: string;
+  readonly name: string;
+  readonly nodeId: string | null;
+  readonly generation: number;
+  readonly provisioned: boolean;
+  readonly busy: boolean;
+  readonly owed: readonly string[];
+  /** The operation that left something owed: what a clean-up is named after. */
+  readonly failedOperationId: string | null;
+  readonly observed: string | null;
+}
+
+/** Where every VM that is not deleted is, and what is owed to it. */
+export const vmIndex: Projection<VmEntry> = {
+  name: 'scheduler.vm_index',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === vmDecider.category ? [idOfStream(event.stream)] : []),
+  fold(document, recorded) {
+    const event = recorded as unknown as VmEvent;
+    if (event.type === 'VmRequested') {
+      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, owed: [], failedOperationId: null, observed: null };
+    }
+    if (document === undefined) return undefined;
+    switch (event.type) {
+      case 'VmPlaced':
+        return { ...document, nodeId: event.data.nodeId, generation: event.data.generation, observed: null };
+      case 'VmProvisioned':
+        return { ...document, provisioned: true };
+      case 'VmPowerRequested':
+      case 'VmDeleteRequested':
+      case 'VmDeleteStarted':
+      case 'VmCleanUpStarted':
+        return { ...document, busy: true };
+      case 'VmOperationDone':
+        return { ...document, busy: false, owed: [], failedOperationId: null };
+      case 'VmOperationFailed':
+        return { ...document, busy: false, owed: event.data.owed.length > 0 ? event.data.owed : document.owed, failedOperationId: event.data.operationId };
+      case 'VmDeleted':
+        return undefined;
+      case 'VmObserved':
+        return { ...document, observed: event.data.state };
+      default:
+        return document;
+    }
+  },
+};
+
+export interface OpenSaga {
+  readonly saga: string;
+  readonly id: string;
+  readonly meta: CommandMeta;
+  /** The log's clock at the saga's last event: milliseconds since the epoch. */
+  readonly lastEventAt: number;
+}
+
+/** Sagas that have not ended: what a leader takes over when nobody moves them. */
+export const openSaga: Projection<OpenSaga> = {
+  name: 'scheduler.open_saga',
+  version: 1,
+  keys: (event) => (event.stream.startsWith('saga-') ? [event.stream] : []),
+  fold(document, event, stream) {
+    if (event.type === 'SagaEnded') return undefined;
+    const { commandId: _, ...meta } = event.meta;
+    return { saga: categoryOf(stream).slice('saga-'.length), id: idOfStream(stream), meta: document?.meta ?? meta, lastEventAt: Date.parse(event.recordedAt) };
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga] as const;
+
+export class SchedulerView {
+  private readonly capacity = new ProjectionInMemory(nodeCapacity);
+  private readonly catalog = new ProjectionInMemory(catalog);
+  private readonly index = new ProjectionInMemory(vmIndex);
+  private readonly sagas = new ProjectionInMemory(openSaga);
+  private readonly versions = new Map<string, number>();
+  private readonly promised = new Map<string, { vcpus: number; memoryMib: number }>();
+  private readonly measured = new Map<string, Candidate['measured']>();
+  private readonly byName = new Map<string, string>();
+  private readonly onNode = new Map<string, Set<string>>();
+
+  /** The documents of the tables, by projection, as they were at one position. */
+  restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>, nodeVersions: ReadonlyMap<string, number>): void {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas]) {
+      for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
+    }
+    for (const [stream, version] of nodeVersions) this.versions.set(stream, version);
+    for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
+  }
+
+  take(event: RecordedEvent): void {
+    const category = categoryOf(event.stream);
+    if (category === 'node') {
+      if (event.version <= (this.versions.get(event.stream) ?? 0)) return;
+      this.versions.set(event.stream, event.version);
+    }
+    this.capacity.take(event);
+    this.catalog.take(event);
+    this.sagas.take(event);
+    if (category === vmDecider.category) {
+      const before = this.index.documents.get(idOfStream(event.stream));
+      this.index.take(event);
+      this.placeEntry(before, this.index.documents.get(idOfStream(event.stream)));
+    }
+  }
+
+  /** An event of this very process: taken now if it is the stream's next, else the log brings it. */
+  takeEarly(event: RecordedEvent): void {
+    if (categoryOf(event.stream) === 'node' && event.version === (this.versions.get(event.stream) ?? 0) + 1) this.take(event);
+  }
+
+  private placeEntry(before: VmEntry | undefined, after: VmEntry | undefined): void {
+    if (before?.nodeId !== after?.nodeId && before !== undefined && before.nodeId !== null) this.onNode.get(before.nodeId)?.delete(before.vmId);
+    if (after !== undefined && after.nodeId !== null) {
+      const here = this.onNode.get(after.nodeId) ?? new Set();
+      this.onNode.set(after.nodeId, here.add(after.vmId));
+    }
+    if (before !== undefined && this.byName.get(before.name) === before.vmId && after === undefined) this.byName.delete(before.name);
+    if (after !== undefined && before === undefined && !this.byName.has(after.name)) this.byName.set(after.name, after.vmId);
+  }
+
+  *candidates(): Generator<Candidate> {
+    for (const document of this.capacity.documents.values()) {
+      if (document.removed) continue;
+      const promised = this.promised.get(document.nodeId);
+      const measured = this.measured.get(document.nodeId) ?? null;
+      yield promised === undefined && measured === null
+        ? document
+        : { ...document, measured, vcpusReserved: document.vcpusReserved + (promised?.vcpus ?? 0), memoryMibReserved: document.memoryMibReserved + (promised?.memoryMib ?? 0) };
+    }
+  }
+
+  /** Sets capacity aside in this process until the answer is known; the function gives it back. */
+  promise(nodeId: string, vcpus: number, memoryMib: number): () => void {
+    const add = (sign: 1 | -1): void => {
+      const now = this.promised.get(nodeId) ?? { vcpus: 0, memoryMib: 0 };
+      const next = { vcpus: now.vcpus + sign * vcpus, memoryMib: now.memoryMib + sign * memoryMib };
+      if (next.vcpus === 0 && next.memoryMib === 0) this.promised.delete(nodeId);
+      else this.promised.set(nodeId, next);
+    };
+    add(1);
+    return () => { add(-1); };
+  }
+
+  measure(nodeId: string, measured: Candidate['measured']): void {
+    this.measured.set(nodeId, measured);
+  }
+
+  node(nodeId: string): Candidate | undefined {
+    return this.capacity.documents.get(nodeId);
+  }
+
+  /** By id or name. */
+  nodeCalled(reference: string): Candidate | undefined {
+    return this.node(reference) ?? [...this.capacity.documents.values()].find((node) => node.name === reference && !node.removed);
+  }
+
+  entryCalled<K extends CatalogEntry['kind']>(kind: K, reference: string): Extract<CatalogEntry, { kind: K }> | undefined {
+    const byId = this.catalog.documents.get(reference);
+    const found = byId?.kind === kind ? byId : [...this.catalog.documents.values()].find((entry) => entry.kind === kind && entry.name === reference);
+    return found as Extract<CatalogEntry, { kind: K }> | undefined;
+  }
+
+  vm(vmId: string): VmEntry | undefined {
+    return this.index.documents.get(vmId);
+  }
+
+  holderOfName(name: string): string | undefined {
+    return this.byName.get(name);
+  }
+
+  vmsOn(nodeId: string): readonly VmEntry[] {
+    return [...(this.onNode.get(nodeId) ?? [])].flatMap((vmId) => this.index.documents.get(vmId) ?? []);
+  }
+
+  *owing(): Generator<VmEntry> {
+    for (const entry of this.index.documents.values()) if (entry.owed.length > 0 && !entry.busy) yield entry;
+  }
+
+  *openSagas(): Generator<OpenSaga> {
+    yield* this.sagas.documents.values();
+  }
+}

@@ -1,0 +1,76 @@
+/*
+ * What storage does with the commands and reports that come in: pools and the space promised of them, the
+ * records of volumes, images by name. Joined to ports, so the simulation runs this very code.
+ */
+import type { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { streamOf } from '@chronovirt/contracts/ids';
+import type { ImageCommand } from '@chronovirt/contracts/image/image.commands';
+import type { PoolCommand } from '@chronovirt/contracts/pool/pool.commands';
+import type { VolumeCommand } from '@chronovirt/contracts/volume/volume.commands';
+import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { reservation } from '@chronovirt/decider/reservation';
+import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
+import { image } from './image/image.ts';
+import { pool } from './pool/pool.ts';
+import { volume } from './volume/volume.ts';
+
+export const imageName = reservation('image-name', 'image.name_taken');
+
+export interface StoragePorts {
+  readonly handler: CommandHandler;
+  readonly commandIdOf: (key: string) => string;
+  readonly keyOf: (text: string) => string;
+}
+
+export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
+  const registerImage = async (envelope: CommandEnvelope, command: Extract<ImageCommand, { type: 'RegisterImage' }>): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const { imageId, name } = command.data;
+    const claimed = await handler.handle(imageName, {
+      id: commandIdOf(`${envelope.id}:name`), cancels: [], meta: envelope.meta, stream: streamOf(imageName.category, keyOf(name)), command: { type: 'Claim', owner: imageId, label: name },
+    });
+    if (isRefusal(claimed.answer)) return (await handler.refuse(envelope, claimed.answer)).answer;
+    return (await handler.handle(image, handling(envelope, streamOf(image.category, imageId), command))).answer;
+  };
+
+  const deleteImage = async (envelope: CommandEnvelope, command: Extract<ImageCommand, { type: 'DeleteImage' }>): Promise<Answer> => {
+    const { imageId } = command.data;
+    const { state } = await handler.log.load(streamOf(image.category, imageId), image);
+    const { answer } = await handler.handle(image, handling(envelope, streamOf(image.category, imageId), command));
+    if (!isRefusal(answer) && state.status === 'live') {
+      await handler.handle(imageName, { id: commandIdOf(`${envelope.id}:name`), cancels: [], meta: envelope.meta, stream: streamOf(imageName.category, keyOf(state.name)), command: { type: 'Unclaim', owner: imageId } });
+    }
+    return answer;
+  };
+
+  return {
+    /** Obeys a command, or tells what it was answered before. */
+    obey: async (envelope: CommandEnvelope): Promise<Answer> => {
+      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand;
+      switch (command.type) {
+        case 'RegisterImage':
+          return registerImage(envelope, command);
+        case 'DeleteImage':
+          return deleteImage(envelope, command);
+        case 'CreateVolume':
+        case 'DeleteVolume':
+          return (await handler.handle(volume, handling(envelope, streamOf(volume.category, command.data.volumeId), command))).answer;
+        default:
+          return (await handler.handle(pool, handling(envelope, streamOf(pool.category, command.data.poolId), command))).answer;
+      }
+    },
+
+    /** A node says which pools it has. No news writes nothing; `id` is that of the report's content. */
+    report: async (report: PoolReport): Promise<void> => {
+      await handler.handle(pool, {
+        id: commandIdOf(`pool:${report.poolId}:${report.nodeId}:${String(report.capacityGib)}:${report.name}`), cancels: [], meta: { actor: report.nodeId, nodeId: report.nodeId },
+        stream: streamOf(pool.category, report.poolId), command: { type: 'RegisterPool', data: report }, store: 'events',
+      });
+    },
+  };
+};
+
+const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
+  ({ id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream, command });
