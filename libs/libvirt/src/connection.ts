@@ -316,12 +316,7 @@ class Connection {
     const sink =
       procedure.stream === undefined
         ? undefined
-        : (port: StreamPort) => {
-            stream = new LibvirtStream(port);
-            // A stream may fail before its opener has it, or between two of its listeners; it then says so when it is used.
-            stream.on('error', () => {});
-            return stream;
-          };
+        : (port: StreamPort) => (stream = new LibvirtStream(port));
     const answer = rpc.call(
       {
         program: programs[procedure.program],

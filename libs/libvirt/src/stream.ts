@@ -26,6 +26,8 @@ export class LibvirtStream extends Duplex implements StreamSink {
   constructor(port: StreamPort) {
     super({ readableHighWaterMark: waitingBytesMax, writableHighWaterMark: waitingBytesMax });
     this.#port = port;
+    // It may fail before its opener has it. Reading, pipeline() and `errored` still tell.
+    this.on('error', () => {});
   }
 
   onData(data: Buffer): void {

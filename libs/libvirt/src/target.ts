@@ -20,8 +20,11 @@ const transportParameters = ['socket', 'mode', 'command', 'netcat', 'keyfile', '
 
 const systemSockets = (suffix: string): readonly string[] => [`/run/libvirt/libvirt-sock${suffix}`, `/run/libvirt/virtqemud-sock${suffix}`];
 
-/** Throws TypeError for what is not the URI of a local daemon. */
-export function targetOf(uri: string, readOnly: boolean, environment: { readonly [name: string]: string | undefined } = process.env): Target {
+/**
+ * Throws TypeError for what is not the URI of a local daemon. Without `socket`, a session's daemon is
+ * looked for where logins put it, /run/user/<uid>, and any other where packages put it.
+ */
+export function targetOf(uri: string, readOnly = false): Target {
   let url: URL;
   try {
     url = new URL(uri);
@@ -38,14 +41,11 @@ export function targetOf(uri: string, readOnly: boolean, environment: { readonly
   for (const parameter of transportParameters) query.delete(parameter);
   const rest = query.toString();
   const told = name ?? `${driver}://${url.pathname}${rest === '' ? '' : `?${rest}`}`;
-  return { socket: socketGiven ?? socketOf(url.pathname, readOnly, environment), driver: told };
+  return { socket: socketGiven ?? socketOf(url.pathname, readOnly), driver: told };
 }
 
-function socketOf(path: string, readOnly: boolean, environment: { readonly [name: string]: string | undefined }): string {
-  if (path === '/session') {
-    const runtime = environment['XDG_RUNTIME_DIR'] ?? `${environment['HOME'] ?? ''}/.cache`;
-    return `${runtime}/libvirt/libvirt-sock`;
-  }
+function socketOf(path: string, readOnly: boolean): string {
+  if (path === '/session') return `/run/user/${process.getuid?.() ?? 0}/libvirt/libvirt-sock`;
   const candidates = systemSockets(readOnly ? '-ro' : '');
   return candidates.find((socket) => existsSync(socket)) ?? (candidates[0] as string);
 }

@@ -1,0 +1,63 @@
+/** What a network's XML says, as far as an agent asks. `root` is the whole tree, for what is not here. */
+import { attributeOf, childOf, childrenOf, parseXml, textOf, XmlError } from './xml.ts';
+import type { XmlElement } from './xml.ts';
+
+export interface DhcpHost {
+  /** Lower case. */
+  readonly mac: string | undefined;
+  readonly address: string;
+  readonly name: string | undefined;
+}
+
+export interface NetworkAddress {
+  readonly family: 'ipv4' | 'ipv6';
+  /** The host's own address on the bridge. */
+  readonly address: string;
+  readonly prefix: number | undefined;
+  /** As written; `prefix` says the same where that was written. */
+  readonly netmask: string | undefined;
+  readonly dhcpRanges: readonly { readonly start: string; readonly end: string }[];
+  readonly dhcpHosts: readonly DhcpHost[];
+}
+
+export interface NetworkDescription {
+  readonly name: string;
+  readonly uuid: string;
+  readonly bridge: string | undefined;
+  /** `nat`, `route`, `bridge`, …; undefined for an isolated network. */
+  readonly forward: string | undefined;
+  readonly addresses: readonly NetworkAddress[];
+  readonly metadata: XmlElement | undefined;
+  readonly root: XmlElement;
+}
+
+/** Throws XmlError when it is not a network. */
+export function readNetwork(xml: string): NetworkDescription {
+  const root = parseXml(xml);
+  if (root.name !== 'network') throw new XmlError(`<${root.name}> is not a network`);
+  const forward = childOf(root, 'forward');
+  return {
+    name: textOf(childOf(root, 'name')),
+    uuid: textOf(childOf(root, 'uuid')),
+    bridge: attributeOf(root, 'name', 'bridge'),
+    forward: forward === undefined ? undefined : (forward.attributes['mode'] ?? 'nat'),
+    addresses: childrenOf(root, 'ip').map((ip) => {
+      const dhcp = childOf(ip, 'dhcp');
+      const prefix = ip.attributes['prefix'];
+      return {
+        family: ip.attributes['family'] === 'ipv6' ? 'ipv6' : 'ipv4',
+        address: ip.attributes['address'] ?? '',
+        prefix: prefix === undefined ? undefined : Number(prefix),
+        netmask: ip.attributes['netmask'],
+        dhcpRanges: childrenOf(dhcp, 'range').map((range) => ({ start: range.attributes['start'] ?? '', end: range.attributes['end'] ?? '' })),
+        dhcpHosts: childrenOf(dhcp, 'host').map((host) => ({
+          mac: host.attributes['mac']?.toLowerCase(),
+          address: host.attributes['ip'] ?? '',
+          name: host.attributes['name'],
+        })),
+      };
+    }),
+    metadata: childOf(root, 'metadata'),
+    root,
+  };
+}
