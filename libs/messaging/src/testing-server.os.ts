@@ -7,8 +7,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect as connectTcp, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { createInstallationKeys, natsServerConfig } from './credentials.ts';
+import { connectBus } from './connect.ts';
+import type { Bus } from './connect.ts';
+import { createAgentKey, createInstallationKeys, mintAgentJwt, natsServerConfig, serviceCreds } from './credentials.ts';
 import type { InstallationKeys } from './credentials.ts';
+import { agentInboxPrefix } from './topology.ts';
 
 export interface TestingServer {
   readonly url: string;
@@ -97,4 +100,27 @@ export async function startTestingServer(): Promise<TestingServer> {
       await rm(dir, { recursive: true, force: true, maxRetries: 5 });
     },
   };
+}
+
+/** A connection as a service has it. */
+export const busOfService = async (server: TestingServer, name = 'test'): Promise<Bus> =>
+  connectBus({ servers: server.url, name, credentials: { text: await serviceCreds(server.keys) } });
+
+/** A connection as the agent of `nodeId` has it, with a key of its own. */
+export async function busOfAgent(server: TestingServer, nodeId: string, settings: { readonly expiresInSeconds?: number; readonly giveUpWhenRefused?: boolean } = {}): Promise<Bus & { readonly userPublicKey: string }> {
+  const { publicKey, seed } = createAgentKey();
+  const { expiresInSeconds, giveUpWhenRefused = false } = settings;
+  const jwt = await mintAgentJwt({ keys: server.keys, nodeId, userPublicKey: publicKey, ...(expiresInSeconds === undefined ? {} : { expiresInSeconds }) });
+  const bus = await connectBus({ servers: server.url, name: `agent-${nodeId}`, inboxPrefix: agentInboxPrefix(nodeId), credentials: { jwt: () => jwt, seed }, giveUpWhenRefused });
+  return { ...bus, userPublicKey: publicKey };
+}
+
+/** Waits until `holds` is true or answers something; rejects with `what` after `withinMs`. */
+export async function until<T>(what: string, holds: () => T | Promise<T>, withinMs = 10_000): Promise<NonNullable<T>> {
+  for (const deadline = Date.now() + withinMs; ; ) {
+    const answer = await holds();
+    if (answer) return answer;
+    if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
