@@ -66,3 +66,11 @@ export const plainTypes: pg.CustomTypesConfig = {
     }
   }),
 };
+
+/** Asks by a prepared statement of that name; rows as arrays, values as `plainTypes` reads them. */
+export const rowsOf = async <R extends readonly unknown[]>(on: Pick<pg.Pool, 'query'> | pg.ClientBase, name: string | undefined, text: string, values: readonly unknown[] = []): Promise<readonly R[]> => {
+  const query: pg.QueryArrayConfig = { text, values: [...values], rowMode: 'array', types: plainTypes, ...(name === undefined ? {} : { name }) };
+  // One of the two has overloads that the other has not: the union of both cannot be called.
+  const { rows } = await (on as pg.Pool).query(query);
+  return rows as unknown as readonly R[];
+};
