@@ -77,14 +77,20 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
   // Before the stream is read: from here on the cancelled command can add nothing, and what it did add is seen.
   for (const cancelled of cancels) await log.answer(cancelled, refuse('command.cancelled'), { ...recorded, commandId: cancelled, causedBy: id });
 
+  let fresh = false;
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
-    const { state, version } = await log.load(stream, decider);
+    const { state, version } = await log.load(stream, decider, fresh);
     const decision = decider.decide(command, state);
     const refused = isRefusal(decision);
     const events = refused ? [] : decision;
     const facts = refused ? undefined : decider.facts?.(command, events.reduce((now, event) => decider.evolve(now, event), state));
     const answer: Answer = refused ? decision : { version: version + events.length, ...(facts === undefined ? {} : { facts }) };
-    if (store === 'events' && events.length === 0) return { answer, appended: [] };
+    if (store === 'events' && events.length === 0) {
+      // No append will notice a stale state, so what is not stored is decided on a fresh one.
+      if (fresh) return { answer, appended: [] };
+      fresh = true;
+      continue;
+    }
     const outcome = await log.append({ commandId: id, requestHash, answer, stream, expected: version, events, meta: recorded });
     switch (outcome.kind) {
       case 'appended':

@@ -50,7 +50,8 @@ export type Outcome =
   | { readonly kind: 'conflict' };
 
 export interface EventLog {
-  load<C, E, S>(stream: string, decider: Decider<C, E, S>): Promise<{ readonly state: S; readonly version: number }>;
+  /** `fresh`: as it is now. Without it a store may answer from what it kept; an append notices. */
+  load<C, E, S>(stream: string, decider: Decider<C, E, S>, fresh?: boolean): Promise<{ readonly state: S; readonly version: number }>;
   append(append: Append): Promise<Outcome>;
   /** Answers a command beforehand; `answered` brings what it was answered already. */
   answer(commandId: string, answer: Answer, meta: EventMeta, requestHash?: string): Promise<Outcome>;

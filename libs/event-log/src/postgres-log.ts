@@ -116,11 +116,11 @@ export class PostgresLog implements EventLog {
     return this.appends.size;
   }
 
-  async load<C, E, S>(stream: string, decider: Decider<C, E, S>): Promise<{ readonly state: S; readonly version: number }> {
+  async load<C, E, S>(stream: string, decider: Decider<C, E, S>, fresh = false): Promise<{ readonly state: S; readonly version: number }> {
     const folding = decider as unknown as Decider<never, unknown, unknown>;
     let kept = this.states.get(stream);
     if (kept?.decider !== folding) kept = undefined;
-    if (kept !== undefined && this.now() < kept.trustedUntil) {
+    if (kept !== undefined && !fresh && this.now() < kept.trustedUntil) {
       this.touch(stream, kept);
       return { state: kept.state as S, version: kept.version };
     }
