@@ -18,7 +18,7 @@
  * when it is newer than what we know: sessions rise, sequences rise within a session, and the word of
  * another generation than today's is history.
  */
-import { type Decider, type Facts, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { PowerAction, Provisioned, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
