@@ -1,0 +1,94 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { VmId } from '@chronovirt/contracts/ids';
+import { readDomain } from '@chronovirt/libvirt/domain-xml';
+import { readNetwork } from '@chronovirt/libvirt/network-xml';
+import { childInNamespace } from '@chronovirt/libvirt/xml';
+import { describe, expect, it } from 'vitest';
+import type { DomainPlan } from '../hypervisor.ts';
+import { hostXml, networkXml } from '../network/network-xml.ts';
+import { domainName, domainXml, METADATA_NAMESPACE } from './domain-xml.ts';
+import type { DomainHost } from './domain-xml.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const vmId: VmId = 'vm_0192f3a4b5c67d8e9fa0b1c2d3e4f506';
+const network = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' } as const;
+const plan: DomainPlan = {
+  nodeId: `node_${hex(1)}`, vmId, generation: 3, name: 'web-1', vcpus: 2, memoryMib: 256, devices: 'virtio',
+  volumeId: `volume_${hex(3)}`, network, mac: '52:54:0a:15:00:05', address: '10.21.0.5',
+};
+const host: DomainHost = {
+  nodeId: plan.nodeId, type: 'qemu', agentVersion: '0.1.0', diskPath: '/pool/a&b/volume.qcow2', consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
+};
+
+const VALIDATE = '/usr/bin/virt-xml-validate';
+/** It is a script around xmllint, of another package. Where either is missing, libvirtd validates (libvirt-hypervisor.libvirt.spec.ts). */
+const canValidate = existsSync(VALIDATE) && existsSync('/usr/bin/xmllint');
+
+/** Asks libvirt's own schema. */
+function validate(xml: string, schema: 'domain' | 'network'): void {
+  const dir = mkdtempSync(join(tmpdir(), 'cv-xml-'));
+  try {
+    writeFileSync(join(dir, 'one.xml'), xml);
+    execFileSync(VALIDATE, [join(dir, 'one.xml'), schema], { stdio: 'pipe' });
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+describe('The XML of a domain', () => {
+  it('says whose it is, and where its disk and network are', () => {
+    const read = readDomain(domainXml(plan, host));
+    expect(read).toMatchObject({ name: 'cv-web-1-d3e4f506', uuid: '0192f3a4-b5c6-7d8e-9fa0-b1c2d3e4f506', virtualisation: 'qemu', memoryKibMax: 262_144, vcpus: 2 });
+    expect(childInNamespace(read.metadata, METADATA_NAMESPACE)?.attributes).toMatchObject({ id: vmId, generation: '3', node: plan.nodeId });
+    expect(read.disks).toMatchObject([{ path: '/pool/a&b/volume.qcow2', format: 'qcow2', bus: 'virtio', target: 'vda' }]);
+    expect(read.interfaces).toMatchObject([{ kind: 'network', network: 'cv-default', mac: plan.mac, model: 'virtio' }]);
+  });
+
+  it('has devices for systems without virtio drivers', () => {
+    const read = readDomain(domainXml({ ...plan, devices: 'legacy' }, host));
+    expect(read.disks[0]).toMatchObject({ bus: 'sata', target: 'sda' });
+    expect(read.interfaces[0]).toMatchObject({ model: 'e1000' });
+  });
+
+  it('bounds the translation cache where it emulates, and takes the host\'s CPU where it does not', () => {
+    expect(domainXml(plan, host)).toContain('<tb-cache unit="MiB">32</tb-cache>');
+    const accelerated = domainXml(plan, { ...host, type: 'kvm' });
+    expect(accelerated).toContain('mode="host-model"');
+    expect(accelerated).not.toContain('tb-cache');
+  });
+
+  it('listens on no TCP port', () => {
+    const xml = domainXml(plan, host);
+    expect(xml).toContain('<listen type="socket" socket="/run/cv/screen.sock"/>');
+    expect(xml).not.toMatch(/ port="(?!0")|listen="|tcp|websocket/);
+  });
+
+  it('keeps a name that libvirt has already, and takes none that is no file name', () => {
+    expect(readDomain(domainXml(plan, { ...host, knownAs: 'cv-older-d3e4f506' })).name).toBe('cv-older-d3e4f506');
+    expect(domainName('../x', vmId)).toBe('cv-d3e4f506');
+    expect(domainName('x'.repeat(63), vmId)).toHaveLength(52);
+  });
+
+  it('cannot be broken out of', () => {
+    const read = readDomain(domainXml({ ...plan, name: '</title><devices/>"\u0001' }, host));
+    expect(read.title).toBe('</title><devices/>"');
+    expect(read.disks).toHaveLength(1);
+  });
+
+  it.runIf(canValidate)('is what libvirt\'s schema allows', () => {
+    for (const type of ['qemu', 'kvm', 'test'] as const) for (const devices of ['virtio', 'legacy'] as const) validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
+  });
+});
+
+describe('The XML of a network', () => {
+  it('has a DHCP server that gives away nothing by itself', () => {
+    const read = readNetwork(networkXml(network));
+    expect(read).toMatchObject({ name: 'cv-default', forward: 'nat', bridge: 'cv-br0', addresses: [{ address: '10.21.0.1', prefix: 24, dhcpRanges: [], dhcpHosts: [] }] });
+    expect(hostXml({ mac: plan.mac, address: plan.address })).toBe('<host mac="52:54:0a:15:00:05" ip="10.21.0.5"/>');
+  });
+
+  it.runIf(canValidate)('is what libvirt\'s schema allows', () => { validate(networkXml(network), 'network'); });
+});
