@@ -54,7 +54,7 @@ export interface NatsAddress {
 export interface PreparedNats extends NatsAddress {
   readonly program: Program;
   readonly stopSignals: StopSignals;
-  isReady(): Promise<boolean>;
+  readonly isReady: () => Promise<boolean>;
 }
 
 export interface Nats extends NatsAddress {

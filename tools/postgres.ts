@@ -64,9 +64,9 @@ export interface PreparedPostgres extends PostgresAddress {
   readonly program: Program;
   readonly stopSignals: StopSignals;
   /** Whether it takes connections. */
-  isReady(): Promise<boolean>;
+  readonly isReady: () => Promise<boolean>;
   /** Makes roles and database where they are missing. Once it is ready. */
-  settle(): Promise<void>;
+  readonly settle: () => Promise<void>;
 }
 
 export interface Postgres extends PostgresAddress {
