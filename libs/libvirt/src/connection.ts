@@ -23,8 +23,7 @@ import type { StreamPort } from './rpc.ts';
 import { LibvirtStream } from './stream.ts';
 import { targetOf } from './target.ts';
 import type { Target } from './target.ts';
-import { Reader } from './xdr.ts';
-import type { Decoded, Encodable } from './xdr.ts';
+import type { Decoded, Encodable, Reader } from './xdr.ts';
 
 export interface ReconnectOptions {
   /** First pause; doubled after each failure, with jitter. Default 200. */

@@ -3,7 +3,7 @@
  * the protocol (support statement "RPC protocol": a stable ABI that only grows); limits are those that
  * the daemon keeps to.
  */
-import { array, bool, charArrayText, choice, defaulted, f64, flags, hidden, i32, i64, mapped, named, optional, string, struct, u32, u64, u64Number, XdrError } from './xdr.ts';
+import { array, bool, charArrayText, choice, defaulted, f64, flags, hidden, i32, i64, i64Number, mapped, named, optional, string, struct, u32, u64, u64Number, XdrError } from './xdr.ts';
 import type { Codec, Decoded, Reader, Writer } from './xdr.ts';
 
 const hex = /^[0-9a-f]{32}$/;
@@ -158,7 +158,7 @@ export function typedParameters(countMax: number): Codec<TypedParameters, Readon
       const count = reader.length(countMax);
       if (count * parameterBytesMin > reader.bytesLeft) throw new XdrError(`${count} parameters cannot fit ${reader.bytesLeft} bytes`);
       // Without a prototype, so that a field of any name is just a field.
-      const parameters: Record<string, TypedParameterValue> = Object.create(null);
+      const parameters: Record<string, TypedParameterValue> = Object.create(null) as Record<string, TypedParameterValue>;
       for (let index = 0; index < count; index += 1) {
         const field = reader.string(parameterNameBytesMax);
         parameters[field] = readParameterValue(reader);
@@ -255,7 +255,7 @@ export const interfaceAddresses = array(
 export const dhcpLease = struct({
   interface: text,
   /** Seconds since 1970, 0 when it never ends. */
-  expiresAt: mapped(i64, { decode: Number, encode: BigInt }) as Codec<number>,
+  expiresAt: i64Number,
   kind: named({ ipv4: 0, ipv6: 1 }),
   mac: textOptional,
   iaid: textOptional,

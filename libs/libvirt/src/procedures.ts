@@ -191,7 +191,7 @@ export const procedures = {
   // --- Domains: life -------------------------------------------------------------------------
 
   domainDefineXmlFlags: remote(350, { xml: text, flags: flags({ validate: 1 }) }, domain, { priority: 'high', since: '1.2.12' }),
-  /** The events RESUMED and STARTED arrive before this call's reply. */
+  /** The events RESUMED and STARTED arrive before this call's reply. Of the result only `id` is the daemon's; name and UUID are those it was given. */
   domainCreateWithFlags: remote(
     196,
     { domain, flags: flags({ paused: 1, autodestroy: 2, bypassCache: 4, forceBoot: 8, validate: 16, resetNvram: 32 }) },

@@ -455,5 +455,5 @@ export function flags<const N extends Readonly<Record<string, number>>>(bits: N)
 
 /** With a value for callers who give none. */
 export function defaulted<Out, In>(codec: Codec<Out, In>, otherwise: In): Codec<Out, In | undefined> {
-  return { bytesMin: codec.bytesMin, read: codec.read, write: (writer, value) => codec.write(writer, value ?? otherwise) };
+  return { bytesMin: codec.bytesMin, read: (reader) => codec.read(reader), write: (writer, value) => codec.write(writer, value ?? otherwise) };
 }

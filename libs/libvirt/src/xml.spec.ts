@@ -35,6 +35,7 @@ describe('a tree', () => {
     const root = parseXml('<a x="&#x41;&amp;lt;">&amp;#233; &#233; <![CDATA[<raw>&amp;]]><!-- no --></a>');
     expect(root.attributes['x']).toBe('A&lt;');
     expect(textOf(root)).toBe('&#233; é <raw>&amp;');
+    expect(parseXml('<a><![CDATA[ x ]]></a>').children).toEqual([' x ']);
   });
 
   it('finds by name and by namespace', () => {

@@ -26,7 +26,6 @@ export type XmlNode = XmlElement | string;
 const xmlCharactersMax = 4_194_304;
 const elementName = /^[\p{L}_][\p{L}\p{N}_.:-]*$/u;
 // What XML 1.0 has no way to write, not even as a reference.
-// eslint-disable-next-line no-control-regex
 const unwritable = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/;
 
 const common = {
@@ -80,7 +79,7 @@ function nodesOf(list: unknown): readonly XmlNode[] {
     const name = Object.keys(raw).find((key) => key !== ':@');
     if (name === undefined || name === '#comment') continue;
     if (name === '#text') nodes.push(String(raw[name]));
-    else if (name === '#cdata') nodes.push(nodesOf(raw[name]).join(''));
+    else if (name === '#cdata') nodes.push(inside(nodesOf(raw[name])));
     else nodes.push({ name, attributes: (raw[':@'] ?? {}) as Readonly<Record<string, string>>, children: nodesOf(raw[name]) });
   }
   return nodes;
@@ -124,10 +123,11 @@ export function childOf(parent: XmlElement | undefined, ...path: readonly string
   return at;
 }
 
+const inside = (nodes: readonly XmlNode[]): string => nodes.map((node) => (typeof node === 'string' ? node : inside(node.children))).join('');
+
 /** The text inside, of all depths, without the white space around it. */
 export function textOf(node: XmlElement | undefined): string {
-  const inside = (one: XmlElement): string => one.children.map((child) => (typeof child === 'string' ? child : inside(child))).join('');
-  return node === undefined ? '' : inside(node).trim();
+  return node === undefined ? '' : inside(node.children).trim();
 }
 
 /** Attribute of a child: `attributeOf(disk, 'dev', 'target')`. */
