@@ -8,7 +8,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
-import { connect, createInbox, credsAuthenticator, jwtAuthenticator } from '@nats-io/transport-node';
+import { AuthorizationError, UserAuthenticationExpiredError, connect, createInbox, credsAuthenticator, jwtAuthenticator } from '@nats-io/transport-node';
 import type { Authenticator, NatsConnection } from '@nats-io/transport-node';
 import { serviceInboxPrefix } from './topology.ts';
 
@@ -44,6 +44,14 @@ export interface BusOptions {
   readonly giveUpWhenRefused?: boolean;
 }
 
+/** The server does not want these credentials any more: revoked, or run out. */
+export class CredentialsRefused extends Error {
+  override readonly name = 'CredentialsRefused';
+  constructor(cause: Error) {
+    super('the bus refused the credentials', { cause });
+  }
+}
+
 export interface Bus {
   readonly nc: NatsConnection;
   /** A subject of its own, under the prefix that this connection may listen to. */
@@ -52,7 +60,7 @@ export interface Bus {
   status(): { readonly ok: boolean; readonly says: string };
   /** Called after each reconnect; the answer stops it. */
   onReconnect(callback: () => void): () => void;
-  /** Resolves when the connection ended for good, with the reason if there is one. */
+  /** Resolves when the connection ended for good, with the reason if there is one: `CredentialsRefused` means to join again. */
   readonly closed: Promise<Error | undefined>;
   /** Sends what is buffered and ends. Waits at most 2 s for a server that is away. */
   close(): Promise<void>;
@@ -99,6 +107,7 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
   log.info({ server: nc.getServer() }, 'bus connected');
 
   const callbacks = new Set<() => void>();
+  let refused: Error | undefined;
   let state: { readonly ok: boolean; readonly says: string } = { ok: true, says: `connected to ${nc.getServer()}` };
   void (async () => {
     for await (const status of nc.status()) {
@@ -115,11 +124,13 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
           state = { ok: true, says: `connected to ${status.server}` };
           log.info({ server: status.server, attempts }, 'bus connected again');
           attempts = 0;
+          refused = undefined;
           for (const callback of callbacks) callback();
           break;
         case 'error':
           // Here the server reports what it refused: a subject outside the permissions, a revoked key.
           log.warn({ err: status.error }, 'bus reported an error');
+          if (status.error instanceof AuthorizationError || status.error instanceof UserAuthenticationExpiredError) refused = status.error;
           break;
         case 'slowConsumer':
         case 'staleConnection':
@@ -132,7 +143,8 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
 
   const closed = nc.closed().then((reason) => {
     state = { ok: false, says: reason instanceof Error ? `closed: ${reason.message}` : 'closed' };
-    return reason instanceof Error ? reason : undefined;
+    if (reason instanceof Error) return refused === undefined ? reason : new CredentialsRefused(refused);
+    return undefined;
   });
 
   return {

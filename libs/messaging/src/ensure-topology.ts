@@ -24,7 +24,8 @@ const STREAM_NOT_FOUND = 10059;
 const INSUFFICIENT_STORAGE = 10047;
 const STREAM_EXISTS_WITH_OTHER_SETTINGS = 10058;
 
-const BYTES_MIN = 32 * 2 ** 20;
+const BYTES_MIN = 16 * 2 ** 20;
+const SHARE_MIN = 1 / 256;
 /** A request that was sent before JetStream was up is never answered, so patience does not help. */
 const REQUEST_MS = 1_000;
 
@@ -66,48 +67,58 @@ function streamConfig(spec: StreamSpec, replicas: number): Partial<StreamConfig>
   };
 }
 
-async function ensureStream(jsm: JetStreamManager, spec: StreamSpec, { replicas = 1, log = noLog }: EnsureOptions): Promise<void> {
+/** True when the stream was there; false when it has to be made. */
+async function changeStream(jsm: JetStreamManager, spec: StreamSpec, { replicas = 1, log = noLog }: EnsureOptions): Promise<boolean> {
   const wanted = streamConfig(spec, replicas);
   let present: StreamConfig;
   try {
     present = (await jsm.streams.info(spec.name)).config;
   } catch (fault) {
-    if (codeOf(fault) !== STREAM_NOT_FOUND) throw fault;
-    await addStream(jsm, wanted, log);
-    return;
+    if (codeOf(fault) === STREAM_NOT_FOUND) return false;
+    throw fault;
   }
   // A stream that is smaller than wanted was made so because the server had no room for more.
   const differing = (Object.keys(wanted) as (keyof StreamConfig)[]).filter((key) =>
     key === 'max_bytes' ? present.max_bytes > spec.bytesMax || present.max_bytes <= 0 : JSON.stringify(present[key]) !== JSON.stringify(wanted[key]),
   );
-  if (differing.length === 0) return;
+  if (differing.length === 0) return true;
   try {
     await jsm.streams.update(spec.name, { ...present, ...wanted, max_bytes: Math.min(spec.bytesMax, present.max_bytes > 0 ? present.max_bytes : spec.bytesMax) });
     log.info({ stream: spec.name, differing }, 'stream changed to the topology');
   } catch (err) {
     log.error({ err, stream: spec.name, differing }, 'stream differs from the topology and cannot be changed');
   }
+  return true;
 }
 
-async function addStream(jsm: JetStreamManager, wanted: Partial<StreamConfig> & { name: string }, log: BusLog): Promise<void> {
-  for (let bytes = wanted.max_bytes ?? BYTES_MIN; ; bytes = Math.floor(bytes / 2)) {
-    try {
-      await jsm.streams.add({ ...wanted, max_bytes: bytes });
-      log.info({ stream: wanted.name, bytesMax: bytes }, 'stream made');
-      return;
-    } catch (fault) {
-      if (codeOf(fault) === INSUFFICIENT_STORAGE && bytes / 2 >= BYTES_MIN) continue;
-      // Another process made it meanwhile, perhaps smaller.
-      if (codeOf(fault) === STREAM_EXISTS_WITH_OTHER_SETTINGS) return;
-      throw fault;
-    }
-  }
-}
-
-/** All four streams. */
+/**
+ * All four streams. The server sets their sizes aside when they are made; where it has less room
+ * they are all made smaller by the same factor, so that the first one does not leave the last
+ * one nothing.
+ */
 export async function ensureStreams(nc: NatsConnection, options: EnsureOptions = {}): Promise<void> {
+  const { replicas = 1, log = noLog } = options;
   const jsm = await managerOf(nc);
-  for (const spec of streams) await ensureStream(jsm, spec, options);
+  const made: StreamSpec[] = [];
+  let share = 1;
+  const config = (spec: StreamSpec): Partial<StreamConfig> & { name: string } => ({ ...streamConfig(spec, replicas), max_bytes: Math.max(BYTES_MIN, Math.floor(spec.bytesMax * share)) });
+  for (const spec of streams) {
+    if (await changeStream(jsm, spec, options)) continue;
+    for (;;) {
+      try {
+        await jsm.streams.add(config(spec));
+        break;
+      } catch (fault) {
+        // Another process made it meanwhile, perhaps smaller.
+        if (codeOf(fault) === STREAM_EXISTS_WITH_OTHER_SETTINGS) break;
+        if (codeOf(fault) !== INSUFFICIENT_STORAGE || share < SHARE_MIN) throw fault;
+        share /= 2;
+        for (const earlier of made) await jsm.streams.update(earlier.name, config(earlier) as StreamConfig);
+      }
+    }
+    made.push(spec);
+  }
+  if (made.length > 0) log.info({ streams: made.map(({ name }) => name), share }, 'streams made');
 }
 
 function consumerConfig(spec: ConsumerSpec): Partial<ConsumerConfig> {

@@ -7,6 +7,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect as connectTcp, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { connect, jwtAuthenticator } from '@nats-io/transport-node';
+import type { NatsConnection } from '@nats-io/transport-node';
 import { connectBus } from './connect.ts';
 import type { Bus } from './connect.ts';
 import { createAgentKey, createInstallationKeys, mintAgentJwt, natsServerConfig, serviceCreds } from './credentials.ts';
@@ -55,7 +57,7 @@ const answers = (port: number): Promise<boolean> =>
     socket.once('error', () => resolve(false));
   });
 
-export async function startTestingServer(): Promise<TestingServer> {
+export async function startTestingServer({ storeBytesMax = 8 * 2 ** 30 }: { readonly storeBytesMax?: number } = {}): Promise<TestingServer> {
   const binary = findNatsServer();
   if (binary === undefined) throw new Error('nats-server is not installed');
   const dir = await mkdtemp(join(tmpdir(), 'cv-nats-'));
@@ -63,7 +65,7 @@ export async function startTestingServer(): Promise<TestingServer> {
   const config = join(dir, 'nats.conf');
   const keys = await createInstallationKeys();
   const port = await freePort();
-  await writeFile(config, natsServerConfig(keys, { host: '127.0.0.1', port, storeDir, resolverDir: join(dir, 'accounts'), storeBytesMax: 8 * 2 ** 30 }), { mode: 0o600 });
+  await writeFile(config, natsServerConfig(keys, { host: '127.0.0.1', port, storeDir, resolverDir: join(dir, 'accounts'), storeBytesMax }), { mode: 0o600 });
 
   let child: ChildProcess | undefined;
   const start = async (): Promise<void> => {
@@ -106,13 +108,24 @@ export async function startTestingServer(): Promise<TestingServer> {
 export const busOfService = async (server: TestingServer, name = 'test'): Promise<Bus> =>
   connectBus({ servers: server.url, name, credentials: { text: await serviceCreds(server.keys) } });
 
+export interface TestingAgent extends Bus {
+  readonly userPublicKey: string;
+  /** Another connection with the same credentials, tried once. */
+  again(): Promise<NatsConnection>;
+}
+
 /** A connection as the agent of `nodeId` has it, with a key of its own. */
-export async function busOfAgent(server: TestingServer, nodeId: string, settings: { readonly expiresInSeconds?: number; readonly giveUpWhenRefused?: boolean } = {}): Promise<Bus & { readonly userPublicKey: string }> {
+export async function busOfAgent(server: TestingServer, nodeId: string, settings: { readonly expiresInSeconds?: number; readonly giveUpWhenRefused?: boolean } = {}): Promise<TestingAgent> {
   const { publicKey, seed } = createAgentKey();
   const { expiresInSeconds, giveUpWhenRefused = false } = settings;
   const jwt = await mintAgentJwt({ keys: server.keys, nodeId, userPublicKey: publicKey, ...(expiresInSeconds === undefined ? {} : { expiresInSeconds }) });
-  const bus = await connectBus({ servers: server.url, name: `agent-${nodeId}`, inboxPrefix: agentInboxPrefix(nodeId), credentials: { jwt: () => jwt, seed }, giveUpWhenRefused });
-  return { ...bus, userPublicKey: publicKey };
+  const inboxPrefix = agentInboxPrefix(nodeId);
+  const bus = await connectBus({ servers: server.url, name: `agent-${nodeId}`, inboxPrefix, credentials: { jwt: () => jwt, seed }, giveUpWhenRefused });
+  return {
+    ...bus,
+    userPublicKey: publicKey,
+    again: () => connect({ servers: server.url, authenticator: jwtAuthenticator(jwt, new TextEncoder().encode(seed)), inboxPrefix, reconnect: false }),
+  };
 }
 
 /** Waits until `holds` is true or answers something; rejects with `what` after `withinMs`. */
