@@ -67,3 +67,21 @@ export interface Outgoing {
   readonly type: string;
   readonly data: Readonly<Record<string, unknown>>;
 }
+
+/** Thrown by `readCommand`: what came cannot be a command of this receiver, however often it comes. */
+export class NotACommand extends Error {
+  override readonly name = 'NotACommand';
+}
+
+/** The envelope with its data in the shape its type demands; unknown fields are dropped. Throws NotACommand, naming each bad field. */
+export const readCommand = (commands: Readonly<Record<string, { readonly schema: z.ZodType }>>, value: unknown): CommandEnvelope => {
+  const envelope = CommandEnvelope.safeParse(value);
+  if (!envelope.success) throw new NotACommand(`not an envelope: ${fieldsOf(envelope.error)}`);
+  const spec = Object.hasOwn(commands, envelope.data.type) ? commands[envelope.data.type] : undefined;
+  if (spec === undefined) throw new NotACommand(`no command of ours: ${envelope.data.type}`);
+  const data = spec.schema.safeParse(envelope.data.data);
+  if (!data.success) throw new NotACommand(`not a ${envelope.data.type}: ${fieldsOf(data.error)}`);
+  return { ...envelope.data, data: data.data as CommandEnvelope['data'] };
+};
+
+const fieldsOf = (error: z.ZodError): string => error.issues.slice(0, 10).map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ');

@@ -1,0 +1,45 @@
+import { z } from 'zod';
+
+/** What every service process is told by its environment. `prefix` is the service in capitals: CV_SCHEDULER_…. */
+export const hostConfig = (prefix: string) =>
+  z.object({
+    [`CV_${prefix}_POSTGRES_URL`]: z.url(),
+    CV_NATS_URL: z.string().min(1),
+    CV_NATS_CREDS: z.string().min(1),
+    [`CV_${prefix}_HEALTH_PORT`]: z.coerce.number().int().min(0).max(65_535).optional(),
+    [`CV_${prefix}_HEALTH_HOST`]: z.string().default('127.0.0.1'),
+    CV_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+  });
+
+export interface HostConfig {
+  readonly postgresUrl: string;
+  readonly natsUrl: string;
+  /** Path of the creds file of the service's user. */
+  readonly natsCreds: string;
+  /** undefined: no health server of its own, because it shares another's. */
+  readonly healthPort: number | undefined;
+  readonly healthHost: string;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+}
+
+export class BadEnvironment extends Error {
+  override readonly name = 'BadEnvironment';
+}
+
+/** Reads the environment once. Throws BadEnvironment with everything that is wrong, by name. */
+export const readHostConfig = (service: string, environment: Readonly<Record<string, string | undefined>>): HostConfig => {
+  const prefix = service.toUpperCase().replaceAll('-', '_');
+  const read = hostConfig(prefix).safeParse(environment);
+  if (!read.success) {
+    throw new BadEnvironment(`${service} cannot start:\n${read.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${environment[String(path[0])] === undefined ? 'is not set' : message}`).join('\n')}`);
+  }
+  const values = read.data as Readonly<Record<string, unknown>>;
+  return {
+    postgresUrl: values[`CV_${prefix}_POSTGRES_URL`] as string,
+    natsUrl: read.data.CV_NATS_URL as string,
+    natsCreds: read.data.CV_NATS_CREDS as string,
+    healthPort: values[`CV_${prefix}_HEALTH_PORT`] as number | undefined,
+    healthHost: values[`CV_${prefix}_HEALTH_HOST`] as string,
+    logLevel: read.data.CV_LOG_LEVEL as HostConfig['logLevel'],
+  };
+};

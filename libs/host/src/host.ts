@@ -1,0 +1,158 @@
+/*
+ * What every service process holds: the log and its tail, a session in Postgres, the bus, answers on their
+ * way back, leadership, health. `openHost` joins them for one service. When several services run in one
+ * process, `shared` lends the dear ones (the log with its gathering of commits, the tail, the bus), so that
+ * one machine runs everything in little memory and with few connections.
+ */
+import { randomBytes } from 'node:crypto';
+import { Module, type DynamicModule, type Provider, type Type } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { allEvents } from '@chronovirt/contracts/registry';
+import { CommandHandler } from '@chronovirt/event-log/handle';
+import { Leader } from '@chronovirt/event-log/leader';
+import { PostgresLog } from '@chronovirt/event-log/postgres-log';
+import { Session } from '@chronovirt/event-log/session';
+import { Tail } from '@chronovirt/event-log/tail';
+import { type Bus, connectBus } from '@chronovirt/messaging/connect';
+import { createPublisher, type Publisher } from '@chronovirt/messaging/publish';
+import { createReplies, type Replies } from '@chronovirt/messaging/replies';
+import { JetStreamStrategy, KeepError } from '@chronovirt/messaging/strategy';
+import { createReadiness, type HealthServer, type Readiness, startHealthServer } from '@chronovirt/observability/health';
+import { createLog, type Log } from '@chronovirt/observability/log';
+import { createMetrics, type Metrics } from '@chronovirt/observability/metrics';
+import pg from 'pg';
+import type { HostConfig } from './config.ts';
+
+/** What services of one process have together. */
+export interface Shared {
+  readonly log: PostgresLog;
+  readonly handler: CommandHandler;
+  readonly tail: Tail;
+  readonly bus: Bus;
+  readonly metrics: Metrics;
+  readonly readiness: Readiness;
+}
+
+export interface Host extends Shared {
+  readonly service: string;
+  readonly logger: Log;
+  /** Of the service's own role: projections, locks. */
+  readonly session: Session;
+  /** Of the service's own role: reads. */
+  readonly pool: pg.Pool;
+  readonly publisher: Publisher;
+  readonly replies: Replies;
+  /** Sends a command and forgets it: its answer comes to `replies.onOther`, or the command is sent again. */
+  send(envelope: CommandEnvelope): void;
+  /** Runs while this process leads under that name; `begin` answers what ends it. */
+  lead(name: string, begin: () => Promise<() => Promise<void> | void> | (() => Promise<void> | void)): void;
+  /** Calls `work` every `ms` until the end, never twice at once; what it throws is logged. */
+  every(ms: number, what: string, work: () => Promise<void> | void): () => void;
+  /** Starts the service's ears on the bus. */
+  listen(controllers: readonly Type[], providers: readonly Provider[]): Promise<void>;
+  /** What ends with the host, in reverse order. */
+  onClose(end: () => Promise<unknown> | unknown): void;
+  close(): Promise<void>;
+}
+
+/** Most connections a service's pool may hold; they end when idle. */
+const POOL_MAX = 4;
+/** How long handlers at work are waited for at the end. Milliseconds. */
+const DRAIN_MS = 5_000;
+
+@Module({})
+class ServiceModule {}
+
+export const openHost = async (service: string, config: HostConfig, shared?: Shared): Promise<Host> => {
+  const ends: (() => Promise<unknown> | unknown)[] = [];
+  const logger = createLog({ service, level: config.logLevel });
+  const trouble = (what: string) => (err: unknown, about?: string): void => { logger.warn({ err, what, about }, 'trouble, trying again'); };
+
+  const pool = new pg.Pool({ connectionString: config.postgresUrl, max: POOL_MAX, idleTimeoutMillis: 10_000, application_name: service });
+  pool.on('error', (err) => { logger.warn({ err }, 'an idle connection broke'); });
+  ends.push(() => pool.end());
+  const session = new Session({ url: config.postgresUrl, name: service, onTrouble: trouble('session') });
+  session.start();
+  ends.push(() => session.stop());
+
+  const common = shared ?? (await openShared(service, config, { pool, session, logger, ends, trouble }));
+  const processName = `${service}-${randomBytes(6).toString('hex')}`;
+  const publisher = createPublisher({ nc: common.bus.nc });
+  const replies = createReplies({ nc: common.bus.nc, process: processName, log: logger });
+  ends.push(() => { replies.close(); });
+
+  const host: Host = {
+    ...common, service, logger, session, pool, publisher, replies,
+    send(envelope) {
+      publisher.publishCommand(envelope, { reply: replies.subjectFor(envelope.to, envelope.target) })
+        .catch((err: unknown) => { logger.debug({ err, commandId: envelope.id, to: envelope.to }, 'command not published, it is sent again'); });
+    },
+    lead(name, begin) {
+      let end: (() => Promise<void> | void) | undefined;
+      const leader = new Leader({
+        session, name, onTrouble: trouble(`leading ${name}`),
+        onLead: async () => {
+          end = await begin();
+          logger.info({ name }, 'leads');
+        },
+        onLost: async () => {
+          await end?.();
+          end = undefined;
+        },
+      });
+      leader.start();
+      ends.push(() => leader.stop());
+    },
+    every(ms, what, work) {
+      let running = false;
+      const timer = setInterval(() => {
+        if (running) return;
+        running = true;
+        Promise.resolve().then(work).catch(trouble(what)).finally(() => { running = false; });
+      }, ms);
+      timer.unref();
+      const stop = (): void => { clearInterval(timer); };
+      ends.push(stop);
+      return stop;
+    },
+    async listen(controllers, providers) {
+      const strategy = new JetStreamStrategy({ bus: common.bus, log: logger, drainMs: DRAIN_MS });
+      const module: DynamicModule = { module: ServiceModule, controllers: [...controllers], providers: [...providers] };
+      const app = await NestFactory.createMicroservice(module, { strategy, logger: false });
+      app.useGlobalFilters(new KeepError());
+      await app.listen();
+      common.readiness.add(`${service} commands`, () => strategy.statusOfConsumers());
+      ends.push(() => app.close());
+    },
+    onClose: (end) => { ends.push(end); },
+    async close() {
+      for (const end of ends.splice(0).reverse()) await Promise.resolve().then(end).catch(trouble('closing'));
+    },
+  };
+  return host;
+};
+
+const openShared = async (
+  service: string, config: HostConfig,
+  { pool, session, logger, ends, trouble }: { pool: pg.Pool; session: Session; logger: Log; ends: (() => Promise<unknown> | unknown)[]; trouble: (what: string) => (err: unknown) => void },
+): Promise<Shared> => {
+  const log = new PostgresLog({ pool, events: allEvents });
+  const tail = new Tail({ session, log, onTrouble: trouble('tail') });
+  await tail.start();
+  ends.push(() => tail.stop());
+  const bus = await connectBus({ servers: config.natsUrl, credentials: { file: config.natsCreds }, name: service, log: logger });
+  ends.push(() => bus.close());
+  const metrics = createMetrics({ ofTheProcess: true });
+  const readiness = createReadiness();
+  readiness.add('NATS', () => bus.status());
+  readiness.add('Postgres', async () => {
+    const { rows } = await pool.query<{ position: string }>('select position from event_log.head');
+    return { ok: true, says: `answers, the log is at position ${rows[0]?.position ?? '0'}` };
+  });
+  if (config.healthPort !== undefined) {
+    const health: HealthServer = await startHealthServer({ host: config.healthHost, port: config.healthPort, readiness, metrics });
+    ends.push(() => health.close());
+  }
+  return { log, handler: new CommandHandler(log), tail, bus, metrics, readiness };
+};

@@ -1,0 +1,35 @@
+import { Controller, Inject } from '@nestjs/common';
+import { Payload } from '@nestjs/microservices';
+import { DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import { nodeCommands } from '@chronovirt/contracts/node/node.commands';
+import { vmNameCommands } from '@chronovirt/contracts/reservation/reservation.commands';
+import { vmCommands } from '@chronovirt/contracts/vm/vm.commands';
+import type { Answer } from '@chronovirt/decider/decider';
+import { readDelivery } from '@chronovirt/host/read-delivery';
+import { type Delivery, Reject } from '@chronovirt/messaging/consume';
+import { Consumes } from '@chronovirt/messaging/strategy';
+import { commandsOf, nodeOfSubject, reportsFor } from '@chronovirt/messaging/topology';
+import type { Scheduler } from './scheduler.consumer.ts';
+
+export const SCHEDULER = Symbol('scheduler');
+
+const commands = { ...vmCommands, ...nodeCommands, ...vmNameCommands };
+
+/** The scheduler's ears on the bus: parse, hand over, answer. */
+@Controller()
+export class SchedulerRpc {
+  constructor(@Inject(SCHEDULER) private readonly scheduler: Scheduler) {}
+
+  @Consumes(commandsOf('scheduler'), { concurrency: 256, window: 1_024 })
+  obey(@Payload() delivery: Delivery): Promise<Answer> {
+    return this.scheduler.obey(readDelivery(commands, delivery));
+  }
+
+  @Consumes(reportsFor('scheduler', 'vm'), { concurrency: 64 })
+  async report(@Payload() delivery: Delivery): Promise<void> {
+    const report = DomainReport.safeParse(delivery.json());
+    // The server lets a node publish under its own name only; what it writes inside is its word alone.
+    if (!report.success || report.data.nodeId !== nodeOfSubject(delivery.subject)) throw new Reject('not a report of this node');
+    await this.scheduler.report(report.data);
+  }
+}

@@ -1,0 +1,34 @@
+import { Controller, Inject } from '@nestjs/common';
+import { Payload } from '@nestjs/microservices';
+import { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import { imageCommands } from '@chronovirt/contracts/image/image.commands';
+import { poolCommands } from '@chronovirt/contracts/pool/pool.commands';
+import { volumeCommands } from '@chronovirt/contracts/volume/volume.commands';
+import type { Answer } from '@chronovirt/decider/decider';
+import { readDelivery } from '@chronovirt/host/read-delivery';
+import { type Delivery, Reject } from '@chronovirt/messaging/consume';
+import { Consumes } from '@chronovirt/messaging/strategy';
+import { commandsOf, nodeOfSubject, reportsFor } from '@chronovirt/messaging/topology';
+import type { storage } from './storage.consumer.ts';
+
+export const STORAGE = Symbol('storage');
+
+const commands = { ...poolCommands, ...volumeCommands, ...imageCommands };
+
+/** Storage's ears on the bus: parse, hand over, answer. */
+@Controller()
+export class StorageRpc {
+  constructor(@Inject(STORAGE) private readonly parts: ReturnType<typeof storage>) {}
+
+  @Consumes(commandsOf('storage'), { concurrency: 256, window: 1_024 })
+  obey(@Payload() delivery: Delivery): Promise<Answer> {
+    return this.parts.obey(readDelivery(commands, delivery));
+  }
+
+  @Consumes(reportsFor('storage', 'pool'), { concurrency: 16 })
+  async report(@Payload() delivery: Delivery): Promise<void> {
+    const report = PoolReport.safeParse(delivery.json());
+    if (!report.success || report.data.nodeId !== nodeOfSubject(delivery.subject)) throw new Reject('not a report of this node');
+    await this.parts.report(report.data);
+  }
+}
