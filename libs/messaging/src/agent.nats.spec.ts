@@ -4,10 +4,10 @@ import { connect, credsAuthenticator } from '@nats-io/transport-node';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import { CredentialsRefused } from './connect.ts';
+import { CredentialsRefused, connectBus } from './connect.ts';
 import type { Bus } from './connect.ts';
 import { consume } from './consume.ts';
-import { revokeAgent, revokeAgents, systemCreds } from './credentials.ts';
+import { createAgentKey, mintAgentJwt, revokeAgent, revokeAgents, systemCreds } from './credentials.ts';
 import { ensureTopology, forgetNode } from './ensure-topology.ts';
 import { answerHellos, listenToEvents, listenToHeartbeats, sayHello, sendHeartbeat } from './listen.ts';
 import { createPublisher } from './publish.ts';
@@ -71,11 +71,11 @@ describe('an agent', () => {
     const consumption = consume({ bus: a, spec: commandsOfNode('node_a'), handle: () => ({ version: 1 }) });
     const command = order('node_a');
     const answer = replies.expect(command.id, { timeoutMs: 5_000, to: 'node', target: 'node_a' });
-    await createPublisher({ nc: service.nc }).publishCommand(command, { reply: replies.subjectFor('node', 'node_a') });
+    await createPublisher({ bus: service }).publishCommand(command, { reply: replies.subjectFor('node', 'node_a') });
     expect(await answer).toEqual({ version: 1 });
     await until('its queue is empty', async () => (await messagesOf('COMMANDS')) === 0);
 
-    const publisher = createPublisher({ nc: a.nc, repair: () => Promise.resolve() });
+    const publisher = createPublisher({ bus: a, repair: () => Promise.resolve() });
     const report = { nodeId: 'node_a', category: 'vm', id: 'vm_1', type: 'DomainRunning', body: { running: true } };
     const first = await publisher.publishReport(report);
     // The same again is another report: nothing is swallowed.
@@ -99,7 +99,7 @@ describe('an agent', () => {
   });
 
   it('finds what was sent while it was away', async () => {
-    await createPublisher({ nc: service.nc }).publishCommand(order('node_b'));
+    await createPublisher({ bus: service }).publishCommand(order('node_b'));
     const seen: string[] = [];
     const consumption = consume({ bus: b, spec: commandsOfNode('node_b'), handle: ({ subject }) => { seen.push(subject); } });
     await until('it came', () => seen.length === 1);
@@ -155,8 +155,8 @@ describe('an agent', () => {
   });
 
   it('cannot have the server do it: a reply subject leads nowhere outside its account', async () => {
-    await createPublisher({ nc: service.nc }).publishEvent({ id: 'e1', category: 'vm', streamId: 'vm_1', type: 'VmStarted', position: 1, previous: 0, body: {} });
-    await createPublisher({ nc: service.nc }).publishCommand(order('node_b'));
+    await createPublisher({ bus: service }).publishEvent({ id: 'e1', category: 'vm', streamId: 'vm_1', type: 'VmStarted', position: 1, previous: 0, body: {} });
+    await createPublisher({ bus: service }).publishCommand(order('node_b'));
     const heard: string[] = [];
     const listening = listenToEvents(service.nc, ({ type }) => heard.push(type));
     const before = await messagesOf('REPORTS', 'cv.rpt.node_b.>');
@@ -199,6 +199,14 @@ describe('an agent is shut out', () => {
     expect(a.status().ok).toBe(true);
   });
 
+  it('also at its first connection', async () => {
+    const { publicKey, seed } = createAgentKey();
+    const jwt = await mintAgentJwt({ keys: server.keys, nodeId: 'node_q', userPublicKey: publicKey });
+    await revokeAgent({ system, keys: server.keys, userPublicKey: publicKey });
+    const refused = connectBus({ servers: server.url, name: 'q', inboxPrefix: agentInboxPrefix('node_q'), credentials: { jwt: () => jwt, seed }, giveUpWhenRefused: true });
+    await expect(refused).rejects.toBeInstanceOf(CredentialsRefused);
+  });
+
   it('for good: later revocations, the same again and a restart of the server change nothing', async () => {
     const agents = await Promise.all(['node_x', 'node_y', 'node_z'].map((node) => busOfAgent(server, node, { giveUpWhenRefused: true })));
     const [x, y, z] = agents.map(({ userPublicKey }) => userPublicKey) as [string, string, string];
@@ -225,7 +233,7 @@ describe('an agent is shut out', () => {
 
   it('and forgotten: its durable and its waiting commands are gone', async () => {
     await until('the bus is back', async () => { try { await ensureTopology(service.nc, { consumers: [], nodes: ['node_gone'] }); return true; } catch { return false; } });
-    await createPublisher({ nc: service.nc }).publishCommand(order('node_gone'));
+    await createPublisher({ bus: service }).publishCommand(order('node_gone'));
     await forgetNode(service.nc, 'node_gone');
     await forgetNode(service.nc, 'node_gone');
     expect(await messagesOf('COMMANDS', 'cv.cmd.node.node_gone')).toBe(0);

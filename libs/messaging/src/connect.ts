@@ -58,6 +58,8 @@ export interface Bus {
   newInbox(): string;
   /** For readiness, in plain words. */
   status(): { readonly ok: boolean; readonly says: string };
+  /** Resolves when connected, or when the time is over, with whether it is. */
+  connected(withinMs: number): Promise<boolean>;
   /** Called after each reconnect; the answer stops it. */
   onReconnect(callback: () => void): () => void;
   /** Resolves when the connection ended for good, with the reason if there is one: `CredentialsRefused` means to join again. */
@@ -85,6 +87,9 @@ function authenticatorOf(credentials: Credentials): Authenticator {
   return jwtAuthenticator(credentials.jwt, bytes(credentials.seed));
 }
 
+const isRefusal = (fault: unknown): fault is Error => fault instanceof AuthorizationError || fault instanceof UserAuthenticationExpiredError;
+
+/** Waits until there is a server, for ever. Rejects with `CredentialsRefused` where `giveUpWhenRefused` says so. */
 export async function connectBus(options: BusOptions): Promise<Bus> {
   const { servers, credentials, name, inboxPrefix = serviceInboxPrefix, log = noLog, caFile, giveUpWhenRefused = false } = options;
   let attempts = 0;
@@ -103,7 +108,7 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
     // A stack for each request costs more than the request.
     noAsyncTraces: true,
     ...(caFile === undefined ? {} : { tls: { ca: await readFile(caFile, 'utf8') } }),
-  });
+  }).catch((fault: unknown) => { throw isRefusal(fault) ? new CredentialsRefused(fault) : fault; });
   log.info({ server: nc.getServer() }, 'bus connected');
 
   const callbacks = new Set<() => void>();
@@ -130,7 +135,7 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
         case 'error':
           // Here the server reports what it refused: a subject outside the permissions, a revoked key.
           log.warn({ err: status.error }, 'bus reported an error');
-          if (status.error instanceof AuthorizationError || status.error instanceof UserAuthenticationExpiredError) refused = status.error;
+          if (isRefusal(status.error)) refused = status.error;
           break;
         case 'slowConsumer':
         case 'staleConnection':
@@ -143,17 +148,32 @@ export async function connectBus(options: BusOptions): Promise<Bus> {
 
   const closed = nc.closed().then((reason) => {
     state = { ok: false, says: reason instanceof Error ? `closed: ${reason.message}` : 'closed' };
-    if (reason instanceof Error) return refused === undefined ? reason : new CredentialsRefused(refused);
-    return undefined;
+    if (!(reason instanceof Error)) return undefined;
+    // Connecting is tried for ever, so the server's refusal is the only thing that ends it.
+    return giveUpWhenRefused ? new CredentialsRefused(refused ?? reason) : reason;
   });
+
+  const onReconnect = (callback: () => void): (() => void) => {
+    callbacks.add(callback);
+    return () => { callbacks.delete(callback); };
+  };
 
   return {
     nc,
     newInbox: () => createInbox(inboxPrefix),
     status: () => state,
-    onReconnect: (callback) => {
-      callbacks.add(callback);
-      return () => { callbacks.delete(callback); };
+    onReconnect,
+    connected: (withinMs) => {
+      if (state.ok || nc.isClosed() || withinMs <= 0) return Promise.resolve(state.ok);
+      return new Promise((resolve) => {
+        const end = (): void => {
+          clearTimeout(timer);
+          forget();
+          resolve(state.ok);
+        };
+        const timer = setTimeout(end, withinMs);
+        const forget = onReconnect(end);
+      });
     },
     closed,
     close: async () => {

@@ -23,7 +23,7 @@ beforeAll(async () => {
   server = await startTestingServer();
   bus = await busOfService(server);
   await ensureStreams(bus.nc);
-  publisher = createPublisher({ nc: bus.nc });
+  publisher = createPublisher({ bus });
   replies = createReplies({ nc: bus.nc, process: 'test-1' });
 });
 afterEach(async () => { await Promise.all(consumptions.splice(0).map((one) => one.stop(1_000))); });

@@ -132,10 +132,11 @@ export function deliveryCountOf(ackSubject: string): number {
   return Number(tokens.length >= 11 ? tokens[6] : tokens[4]) || 1;
 }
 
-/** `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>…`, and again two more in front on newer servers. */
-const sequenceOf = (ackSubject: string): string => {
+/** Sequence and time of a message in its stream: together they are its name for ever, also when the stream was made anew. */
+const nameOf = (ackSubject: string): string => {
   const tokens = ackSubject.split('.');
-  return (tokens.length >= 11 ? tokens[7] : tokens[5]) ?? '0';
+  const at = tokens.length >= 11 ? 7 : 5;
+  return `${tokens[at] ?? '0'}:${tokens[at + 2] ?? '0'}`;
 };
 
 const lastToken = ({ subject }: { readonly subject: string }): string => subject.slice(subject.lastIndexOf('.') + 1);
@@ -146,7 +147,6 @@ interface Held {
   readonly ackSubject: string;
   readonly since: number;
   begun: boolean;
-  settled: boolean;
 }
 
 export function consume(options: ConsumeOptions): Consumption {
@@ -186,7 +186,7 @@ export function consume(options: ConsumeOptions): Consumption {
 
   function receive(message: Msg): void {
     if (!message.reply) return log.warn({ subject: message.subject }, 'message of no durable');
-    const one: Held = { message, ackSubject: message.reply, since: Date.now(), begun: false, settled: false };
+    const one: Held = { message, ackSubject: message.reply, since: Date.now(), begun: false };
     if (stopping) return say(one, nak(100));
     held.add(one);
     let key: string;
@@ -197,6 +197,8 @@ export function consume(options: ConsumeOptions): Consumption {
       key = message.subject;
     }
     mailboxes.post(key, async () => {
+      // Held too long, it was given up and will come again.
+      if (!held.has(one)) return;
       one.begun = true;
       try {
         await deliver(one);
@@ -205,7 +207,6 @@ export function consume(options: ConsumeOptions): Consumption {
         log.warn({ err, subject: message.subject }, 'message could not be settled');
         say(one, nak(5_000));
       } finally {
-        one.settled = true;
         held.delete(one);
         source.refill();
       }
@@ -286,7 +287,7 @@ export function consume(options: ConsumeOptions): Consumption {
     for (const name of message.headers?.keys() ?? []) if (!name.startsWith('Nats-')) copy.set(name, printable(message.headers?.get(name) ?? ''));
     copy.set(headerNames.reason, printable(why));
     // Its own id, so that a repetition after a crash between the two steps makes no second copy.
-    copy.set(headerNames.deduplicate, `dead:${spec.stream}:${sequenceOf(one.ackSubject)}`);
+    copy.set(headerNames.deduplicate, `dead:${spec.stream}:${nameOf(one.ackSubject)}`);
     const here = traceparentOf(span);
     if (here !== undefined) copy.set(headerNames.trace, here);
     const reply = await nc.request(subjects.dead(message.subject), message.data, { headers: copy, timeout: CONFIRM_MS });

@@ -31,14 +31,14 @@ const command: CommandEnvelope = {
 
 describe('publishing', () => {
   it('makes the streams that it misses', async () => {
-    const { sequence } = await createPublisher({ nc: bus.nc }).publishEvent(event('first', 1));
+    const { sequence } = await createPublisher({ bus }).publishEvent(event('first', 1));
     expect(sequence).toBe(1);
     const jsm = await jetstreamManager(bus.nc);
     for (const { name } of streams) expect((await jsm.streams.info(name)).config.name).toBe(name);
   });
 
   it('keeps an event once however often it is sent, and says so', async () => {
-    const publisher = createPublisher({ nc: bus.nc });
+    const publisher = createPublisher({ bus });
     const before = await messages('EVENTS');
     expect(await publisher.publishEvent(event('twice', 2))).toMatchObject({ duplicate: false });
     expect(await publisher.publishEvent(event('twice', 2))).toMatchObject({ duplicate: true });
@@ -46,7 +46,7 @@ describe('publishing', () => {
   });
 
   it('sends a command twice when it is told twice', async () => {
-    const publisher = createPublisher({ nc: bus.nc });
+    const publisher = createPublisher({ bus });
     const before = await messages('COMMANDS');
     await publisher.publishCommand(command);
     expect(await publisher.publishCommand(command)).toMatchObject({ duplicate: false });
@@ -57,7 +57,7 @@ describe('publishing', () => {
     const heard: EventNotice[] = [];
     const listening = listenToEvents(bus.nc, (notice) => heard.push(notice), { category: 'vm' });
     bus.nc.publish('cv.evt.vm.vm_1.VmStarted', 'from somebody else, without a position');
-    await createPublisher({ nc: bus.nc }).publishEvent(event('heard', 9));
+    await createPublisher({ bus }).publishEvent(event('heard', 9));
     await until('it is heard', () => heard.length > 0);
     expect(heard).toHaveLength(1);
     expect(heard[0]).toMatchObject({ category: 'vm', id: 'vm_1', type: 'VmStarted', position: 9, previous: 8, eventId: 'heard' });
@@ -66,7 +66,7 @@ describe('publishing', () => {
   });
 
   it('gives up within its time when the bus is away, and goes on when it is back', async () => {
-    const publisher = createPublisher({ nc: bus.nc, timeoutMs: 1_000 });
+    const publisher = createPublisher({ bus, timeoutMs: 1_000 });
     await server.kill();
     const began = performance.now();
     await expect(publisher.publishCommand(command)).rejects.toBeInstanceOf(NotPublished);

@@ -9,10 +9,11 @@
  * within a bound; after that the caller hears of it, and repeats when it likes.
  */
 import { headers as newHeaders } from '@nats-io/transport-node';
-import type { MsgHdrs, NatsConnection } from '@nats-io/transport-node';
+import type { MsgHdrs } from '@nats-io/transport-node';
 import { SpanKind, SpanStatusCode, context } from '@opentelemetry/api';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { backOffMs } from './connect.ts';
+import type { Bus } from './connect.ts';
 import { ensureStreams } from './ensure-topology.ts';
 import { printable } from './printable.ts';
 import { headerNames, subjects } from './topology.ts';
@@ -64,7 +65,7 @@ export interface Publisher {
 }
 
 export interface PublisherOptions {
-  readonly nc: NatsConnection;
+  readonly bus: Bus;
   /** Makes the streams again. Default: `ensureStreams`; agents may not, and wait. */
   readonly repair?: () => Promise<unknown>;
   /** Bound of one publication with all its repetitions, in ms. Default 5 s. */
@@ -73,13 +74,16 @@ export interface PublisherOptions {
 
 const ATTEMPT_MS = 1_500;
 
-export function createPublisher({ nc, repair = () => ensureStreams(nc), timeoutMs = 5_000 }: PublisherOptions): Publisher {
+export function createPublisher({ bus, repair = () => ensureStreams(bus.nc), timeoutMs = 5_000 }: PublisherOptions): Publisher {
+  const { nc } = bus;
   let repairing: Promise<unknown> | undefined;
   const repairOnce = (): Promise<unknown> => (repairing ??= repair().finally(() => { repairing = undefined; }));
 
   const send = async (subject: string, body: string, headers: MsgHdrs): Promise<Published> => {
     const deadline = Date.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
+      // What is sent while there is no connection would be kept and sent later, long after its sender gave up.
+      if (!(await bus.connected(deadline - Date.now()))) throw new NotPublished(subject, new Error(bus.status().says));
       try {
         const reply = await nc.request(subject, body, { headers, timeout: ATTEMPT_MS });
         const said = reply.json<{ seq?: number; duplicate?: boolean; error?: { description: string } }>();

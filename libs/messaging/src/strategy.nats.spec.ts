@@ -103,7 +103,7 @@ describe('the strategy', () => {
     await until('it reads', () => strategy.statusOfConsumers().ok);
 
     const replies = createReplies({ nc: bus.nc, process: 'test' });
-    const publisher = createPublisher({ nc: bus.nc });
+    const publisher = createPublisher({ bus });
     const commands = ['Works', 'FailsTwice', 'AlwaysFails', 'Malformed'].map(order);
     const answers = commands.slice(0, 2).map((one) => replies.expect(one.id, { timeoutMs: 5_000, to: one.to, target: one.target }));
     const root = remembering.startSpan('POST /v1/vms', {}, ROOT_CONTEXT);

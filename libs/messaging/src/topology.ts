@@ -70,12 +70,15 @@ export interface ConsumerSpec {
   readonly deliverTo?: string;
 }
 
+/** After the death of a reader what it held comes again this late; a report is sent once, so nobody else makes up for it. */
+const ACK_WAIT_MS = 10_000;
+
 /** The commands of a service: one durable, shared by its replicas. */
 export const commandsOf = (service: string): ConsumerSpec => ({
   stream: 'COMMANDS',
   durable: `${token(service)}-commands`,
   filter: `cv.cmd.${service}.*`,
-  ackWaitMs: 30_000,
+  ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 1024,
 });
 
@@ -102,7 +105,7 @@ export const reportsFor = (service: string, category: string): ConsumerSpec => (
   // A service that owns several categories needs several durables: a 2.9 consumer has one filter.
   durable: `${token(service)}-reports-${token(category)}`,
   filter: `cv.rpt.*.${category}.*`,
-  ackWaitMs: 30_000,
+  ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 1024,
 });
 
@@ -111,7 +114,7 @@ export const allReportsFor = (service: string): ConsumerSpec => ({
   stream: 'REPORTS',
   durable: `${token(service)}-reports`,
   filter: 'cv.rpt.>',
-  ackWaitMs: 30_000,
+  ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 1024,
 });
 
@@ -120,7 +123,7 @@ export const eventsFor = (service: string, purpose: string, filter: string): Con
   stream: 'EVENTS',
   durable: `${token(service)}-${token(purpose)}`,
   filter,
-  ackWaitMs: 30_000,
+  ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 1024,
 });
 

@@ -62,7 +62,7 @@ describe('the store is deleted under load', () => {
       consume({ bus: agent, spec: commandsOfNode('node_1'), handle: (delivery) => handle(delivery.header('Cv-Id')) }),
     );
     const replies = createReplies({ nc: sender.nc, process: 'sender' });
-    const publisher = createPublisher({ nc: sender.nc });
+    const publisher = createPublisher({ bus: sender });
     await until('all read', async () => consumptions.every((one) => one.status().ok) && (await jetstreamManager(leader.nc)).consumers.info('COMMANDS', 'node-node_1-commands').then(() => true, () => false));
 
     // As a saga does: again after a while, until it is answered.
