@@ -17,3 +17,6 @@ export const newCommandId = (): string => v7();
 
 /** SHA-256 (hex) of the RFC 8785 form of a request. */
 export const requestHashOf = (request: unknown): string => hash('sha256', canonical(request), 'hex');
+
+/** SHA-256 in hex of any text: what a reservation's stream is called. */
+export const keyOf = (text: string): string => hash('sha256', text, 'hex');
