@@ -88,7 +88,7 @@ describe('the topology', () => {
     const keeper = keepTopology({ nc: bus.nc, topology: () => ({ consumers: [commandsOf('ipam')], nodes: ['node_1'] }), everyMs: 60_000 });
     await keeper.nudge();
     await until('all is as it should be', async () =>
-      (await jsm.consumers.info('COMMANDS', 'ipam-commands')).config.max_ack_pending === 1024 &&
+      (await jsm.consumers.info('COMMANDS', 'ipam-commands')).config.max_ack_pending === commandsOf('ipam').ackPendingMax &&
       (await jsm.streams.info('REPORTS')).config.max_age === 86_400e9 &&
       (await jsm.consumers.info('COMMANDS', commandsOfNode('node_1').durable)).config.deliver_subject === 'cv.deliver.node_1');
     await keeper.stop();

@@ -79,7 +79,8 @@ export const commandsOf = (service: string): ConsumerSpec => ({
   durable: `${token(service)}-commands`,
   filter: `cv.cmd.${service}.*`,
   ackWaitMs: ACK_WAIT_MS,
-  ackPendingMax: 1024,
+  // Four times the widest window, so that one replica cannot take all there is.
+  ackPendingMax: 4096,
 });
 
 /**
@@ -126,6 +127,13 @@ export const eventsFor = (service: string, purpose: string, filter: string): Con
   ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 1024,
 });
+
+/** Every durable of the services, for the leader that keeps them: each one's commands, and the reports that someone records. */
+export const serviceConsumers: readonly ConsumerSpec[] = [
+  ...['gateway', 'scheduler', 'ipam', 'storage', 'monitor'].map(commandsOf),
+  reportsFor('scheduler', 'vm'),
+  reportsFor('storage', 'pool'),
+];
 
 /** The node of a durable that `commandsOfNode` made, or undefined. */
 export function nodeOfDurable(durable: string): string | undefined {
