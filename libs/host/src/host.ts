@@ -4,6 +4,7 @@
  * process, `shared` lends the dear ones (the log with its gathering of commits, the tail, the bus), so that
  * one machine runs everything in little memory and with few connections.
  */
+import 'reflect-metadata';
 import { randomBytes } from 'node:crypto';
 import { Module, type DynamicModule, type Provider, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -78,7 +79,7 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
 
   const common = shared ?? (await openShared(service, config, { pool, session, logger, ends, trouble }));
   const processName = `${service}-${randomBytes(6).toString('hex')}`;
-  const publisher = createPublisher({ nc: common.bus.nc });
+  const publisher = createPublisher({ bus: common.bus });
   const replies = createReplies({ nc: common.bus.nc, process: processName, log: logger });
   ends.push(() => { replies.close(); });
 

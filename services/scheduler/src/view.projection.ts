@@ -120,27 +120,22 @@ export class SchedulerView {
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
-  private readonly versions = new Map<string, number>();
   private readonly promised = new Map<string, { vcpus: number; memoryMib: number }>();
   private readonly measured = new Map<string, Candidate['measured']>();
   private readonly byName = new Map<string, string>();
   private readonly onNode = new Map<string, Set<string>>();
 
   /** The documents of the tables, by projection, as they were at one position. */
-  restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>, nodeVersions: ReadonlyMap<string, number>): void {
+  restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
     for (const part of [this.capacity, this.catalog, this.index, this.sagas]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
-    for (const [stream, version] of nodeVersions) this.versions.set(stream, version);
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
   }
 
   take(event: RecordedEvent): void {
     const category = categoryOf(event.stream);
-    if (category === 'node') {
-      if (event.version <= (this.versions.get(event.stream) ?? 0)) return;
-      this.versions.set(event.stream, event.version);
-    }
+    if (category === 'node' && event.version <= this.versionOf(event.stream)) return;
     this.capacity.take(event);
     this.catalog.take(event);
     this.sagas.take(event);
@@ -153,7 +148,11 @@ export class SchedulerView {
 
   /** An event of this very process: taken now if it is the stream's next, else the log brings it. */
   takeEarly(event: RecordedEvent): void {
-    if (categoryOf(event.stream) === 'node' && event.version === (this.versions.get(event.stream) ?? 0) + 1) this.take(event);
+    if (categoryOf(event.stream) === 'node' && event.version === this.versionOf(event.stream) + 1) this.take(event);
+  }
+
+  private versionOf(nodeStream: string): number {
+    return this.capacity.documents.get(idOfStream(nodeStream))?.version ?? 0;
   }
 
   private placeEntry(before: VmEntry | undefined, after: VmEntry | undefined): void {
@@ -195,6 +194,11 @@ export class SchedulerView {
 
   node(nodeId: string): Candidate | undefined {
     return this.capacity.documents.get(nodeId);
+  }
+
+  /** Nodes that have joined and were not removed. */
+  nodeIds(): readonly string[] {
+    return [...this.capacity.documents.values()].filter((node) => !node.removed).map((node) => node.nodeId);
   }
 
   /** By id or name. */

@@ -21,11 +21,12 @@ export const nodeCapacity: Projection<Candidate> = {
         return [];
     }
   },
-  fold(document, recorded, nodeId) {
+  fold(before, recorded, nodeId) {
     const event = recorded as unknown as (NodeEvent | PoolEvent | PresenceEvent) & Recorded;
+    const document = before !== undefined && categoryOf(recorded.stream) === 'node' ? { ...before, version: recorded.version } : before;
     if (event.type === 'NodeRegistered') {
       return {
-        nodeId: event.data.nodeId, name: event.data.name, description: null, policy: policyDefault, session: 0, removed: false, silentSince: null,
+        nodeId: event.data.nodeId, version: recorded.version, name: event.data.name, description: null, policy: policyDefault, session: 0, removed: false, silentSince: null,
         vcpusReserved: 0, memoryMibReserved: 0, pools: [], measured: null,
       };
     }

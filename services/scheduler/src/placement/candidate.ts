@@ -4,6 +4,8 @@ import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/nod
 /** A node as placement sees it. Memory in MiB, disk in GiB. */
 export interface Candidate {
   readonly nodeId: NodeId;
+  /** Of the node's stream. */
+  readonly version: number;
   readonly name: string;
   readonly description: NodeDescription | null;
   readonly policy: NodePolicy;
