@@ -37,7 +37,7 @@ afterAll(async () => {
 
 let serial = 0;
 const order = (node: string): CommandEnvelope => ({
-  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}` as CommandEnvelope['id'],
+  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}`,
   to: 'node', target: node, type: 'DefineDomain', data: {}, meta: { actor: 'test' }, cancels: [],
 });
 

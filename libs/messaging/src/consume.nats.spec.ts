@@ -34,7 +34,7 @@ afterAll(async () => {
 
 let serial = 0;
 const envelope = (to: string, target: string, data: unknown = {}): CommandEnvelope => ({
-  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}` as CommandEnvelope['id'],
+  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}`,
   to: to as CommandEnvelope['to'], target, type: 'DoIt', data: data as CommandEnvelope['data'], meta: { actor: 'test' }, cancels: [],
 });
 

@@ -76,7 +76,7 @@ export async function createInstallationKeys(): Promise<InstallationKeys> {
     accountJwt: await encodeAccount(
       'CV',
       account,
-      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()], exports: crossed as Export[] },
+      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()], exports: crossed },
       { signer: operator },
     ),
     signingSeed: textOf(signing.getSeed()),
@@ -210,7 +210,7 @@ export async function revokeAgents({ system, keys, userPublicKeys }: Revocation)
     const jwt = await encodeAccount(
       present.name,
       keys.agentsAccount,
-      { ...present.nats, revocations: { ...revocations, ...Object.fromEntries(missing.map((key) => [key, now])) } } as Partial<Account>,
+      { ...present.nats, revocations: { ...revocations, ...Object.fromEntries(missing.map((key) => [key, now])) } },
       { signer: bytesOf(keys.operatorSeed) },
     );
     const reply = await system.request('$SYS.REQ.CLAIMS.UPDATE', jwt, { timeout: 5_000 });

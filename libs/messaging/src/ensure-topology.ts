@@ -113,7 +113,7 @@ export async function ensureStreams(nc: NatsConnection, options: EnsureOptions =
         if (codeOf(fault) === STREAM_EXISTS_WITH_OTHER_SETTINGS) break;
         if (codeOf(fault) !== INSUFFICIENT_STORAGE || share < SHARE_MIN) throw fault;
         share /= 2;
-        for (const earlier of made) await jsm.streams.update(earlier.name, config(earlier) as StreamConfig);
+        for (const earlier of made) await jsm.streams.update(earlier.name, config(earlier));
       }
     }
     made.push(spec);

@@ -26,7 +26,7 @@ const messages = async (stream: string): Promise<number> => (await (await jetstr
 
 const event = (id: string, position: number) => ({ id, category: 'vm', streamId: 'vm_1', type: 'VmStarted', position, previous: position - 1, body: { n: position } });
 const command: CommandEnvelope = {
-  id: '00000000-0000-8000-8000-000000000001' as CommandEnvelope['id'], to: 'ipam', target: 'subnet_1', type: 'LeaseAddress', data: {}, meta: { actor: 'test' }, cancels: [],
+  id: '00000000-0000-8000-8000-000000000001', to: 'ipam', target: 'subnet_1', type: 'LeaseAddress', data: {}, meta: { actor: 'test' }, cancels: [],
 };
 
 describe('publishing', () => {

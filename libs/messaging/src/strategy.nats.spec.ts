@@ -15,7 +15,8 @@ import type { Delivery, Settled } from './consume.ts';
 import { ensureStreams } from './ensure-topology.ts';
 import { createPublisher } from './publish.ts';
 import { createReplies } from './replies.ts';
-import { Consumes, DeliveryContext, JetStreamStrategy, KeepError } from './strategy.ts';
+import { Consumes, JetStreamStrategy, KeepError } from './strategy.ts';
+import type { DeliveryContext } from './strategy.ts';
 import { busOfService, startTestingServer, until } from './testing-server.os.ts';
 import type { TestingServer } from './testing-server.os.ts';
 import { commandsOf, reportsFor } from './topology.ts';
@@ -90,7 +91,7 @@ afterAll(async () => {
 
 let serial = 0;
 const order = (type: string): CommandEnvelope => ({
-  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}` as CommandEnvelope['id'], to: 'ipam', target: `subnet_${serial}`, type, data: {}, meta: { actor: 'test' }, cancels: [],
+  id: `00000000-0000-8000-8000-${String(++serial).padStart(12, '0')}`, to: 'ipam', target: `subnet_${serial}`, type, data: {}, meta: { actor: 'test' }, cancels: [],
 });
 
 describe('the strategy', () => {

@@ -67,7 +67,7 @@ export class JetStreamStrategy extends Server implements CustomTransportStrategy
 
   override listen(callback: (fault?: unknown) => void): void {
     try {
-      for (const [pattern, handler] of this.messageHandlers) this.start(pattern, handler);
+      for (const [pattern, handler] of this.messageHandlers) this.start(pattern, handler as MessageHandler<Delivery, DeliveryContext>);
       callback();
     } catch (fault) {
       callback(fault);

@@ -69,7 +69,7 @@ describe('the store is deleted under load', () => {
     const obey = async (n: number): Promise<void> => {
       const to = TARGETS[n % 3]!;
       const target = to === 'node' ? 'node_1' : `t${n % 17}`;
-      const id = `00000000-0000-8000-8000-${String(n).padStart(12, '0')}` as CommandEnvelope['id'];
+      const id = `00000000-0000-8000-8000-${String(n).padStart(12, '0')}`;
       for (let attempt = 0; attempt < 60; attempt++) {
         const answer = replies.expect(id, { timeoutMs: 1_000, to, target });
         await publisher.publishCommand({ id, to, target, type: 'DoIt', data: {}, meta: { actor: 'test' }, cancels: [] }, { reply: replies.subjectFor(to, target) }).catch(() => undefined);
@@ -105,6 +105,5 @@ describe('the store is deleted under load', () => {
     expect((await jsm.streams.info('DEAD')).state.messages).toBe(0);
     await until('the queue is empty', async () => (await jsm.streams.info('COMMANDS')).state.messages === 0, 40_000);
     replies.close();
-    console.log(`resumed ${Math.round(resumedMs)} ms after the bus was back`);
   }, 90_000);
 });

@@ -24,7 +24,7 @@ export const secretFields = [
 export interface LogOptions {
   /** Goes into every line. */
   readonly service: string;
-  /** Default: the environment's CV_LOG_LEVEL, else 'info'. */
+  /** Default 'info'. From the environment's word: `levelOf`. */
   readonly level?: LogLevel;
   /** Default: standard output, written at once, so that the last lines before a crash are there. */
   readonly to?: DestinationStream;
@@ -33,7 +33,7 @@ export interface LogOptions {
 /** A word that is no level is taken as 'info', since a typing mistake must not cost the logs. */
 export const levelOf = (word: string | undefined): LogLevel => (word !== undefined && LEVELS.has(word) ? (word as LogLevel) : 'info');
 
-export function createLog({ service, level = levelOf(process.env['CV_LOG_LEVEL']), to }: LogOptions): Log {
+export function createLog({ service, level = 'info', to }: LogOptions): Log {
   const options = {
     level,
     base: { service, pid: process.pid },

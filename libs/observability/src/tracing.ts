@@ -30,6 +30,7 @@ const STOP_MS = 3_000;
 let started: Promise<Tracing> | undefined;
 
 /** Called first thing in main. A second call in the same process gets what the first one started. */
+// eslint-disable-next-line no-restricted-syntax -- the standard variables belong to OpenTelemetry's SDK, which reads the same object
 export function startTracing(service: string, env: NodeJS.ProcessEnv = process.env): Promise<Tracing> {
   if (!tracingIsWanted(env)) return Promise.resolve({ on: false, stop: () => Promise.resolve() });
   started ??= load(service, env);
@@ -114,7 +115,7 @@ export function startSpan(name: string, { kind = 'internal', attributes, parent 
     traceparent: traceparentOf(span),
     end: (fault) => {
       if (fault !== undefined) {
-        span.recordException(fault instanceof Error ? fault : String(fault));
+        span.recordException(fault instanceof Error ? fault : 'not an Error');
         span.setStatus({ code: SpanStatusCode.ERROR });
       }
       span.end();
