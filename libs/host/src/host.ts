@@ -53,7 +53,7 @@ export interface Host extends Shared {
   /** Starts the service's ears on the bus. */
   listen(controllers: readonly Type[], providers: readonly Provider[]): Promise<void>;
   /** What ends with the host, in reverse order. */
-  onClose(end: () => Promise<unknown> | unknown): void;
+  onClose(end: () => unknown): void;
   close(): Promise<void>;
 }
 
@@ -65,19 +65,39 @@ const DRAIN_MS = 5_000;
 @Module({})
 class ServiceModule {}
 
+type End = () => unknown;
+type Ends = End[];
+
+const closeAll = async (ends: Ends, logger: Log): Promise<void> => {
+  for (const end of ends.splice(0).reverse()) await Promise.resolve().then(end).catch((err: unknown) => { logger.warn({ err }, 'trouble while closing'); });
+};
+
+/** What several services of one process share. Opened once, closed after them. */
+export const openShared = async (name: string, config: HostConfig): Promise<Shared & { close(): Promise<void> }> => {
+  const ends: Ends = [];
+  const logger = createLog({ service: name, level: config.logLevel });
+  const { pool, session } = openPostgres(name, config, logger, ends);
+  const shared = await joinShared(name, config, { pool, session, logger, ends });
+  return { ...shared, close: () => closeAll(ends, logger) };
+};
+
+const openPostgres = (name: string, config: HostConfig, logger: Log, ends: Ends): { pool: pg.Pool; session: Session } => {
+  const pool = new pg.Pool({ connectionString: config.postgresUrl, max: POOL_MAX, idleTimeoutMillis: 10_000, application_name: name });
+  pool.on('error', (err) => { logger.warn({ err }, 'an idle connection broke'); });
+  ends.push(() => pool.end());
+  const session = new Session({ url: config.postgresUrl, name, onTrouble: (err) => { logger.warn({ err }, 'the session in Postgres broke, it is opened again'); } });
+  session.start();
+  ends.push(() => session.stop());
+  return { pool, session };
+};
+
 export const openHost = async (service: string, config: HostConfig, shared?: Shared): Promise<Host> => {
-  const ends: (() => Promise<unknown> | unknown)[] = [];
+  const ends: Ends = [];
   const logger = createLog({ service, level: config.logLevel });
   const trouble = (what: string) => (err: unknown, about?: string): void => { logger.warn({ err, what, about }, 'trouble, trying again'); };
 
-  const pool = new pg.Pool({ connectionString: config.postgresUrl, max: POOL_MAX, idleTimeoutMillis: 10_000, application_name: service });
-  pool.on('error', (err) => { logger.warn({ err }, 'an idle connection broke'); });
-  ends.push(() => pool.end());
-  const session = new Session({ url: config.postgresUrl, name: service, onTrouble: trouble('session') });
-  session.start();
-  ends.push(() => session.stop());
-
-  const common = shared ?? (await openShared(service, config, { pool, session, logger, ends, trouble }));
+  const { pool, session } = openPostgres(service, config, logger, ends);
+  const common = shared ?? (await joinShared(service, config, { pool, session, logger, ends }));
   const processName = `${service}-${randomBytes(6).toString('hex')}`;
   const publisher = createPublisher({ bus: common.bus });
   const replies = createReplies({ nc: common.bus.nc, process: processName, log: logger });
@@ -127,19 +147,14 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
       ends.push(() => app.close());
     },
     onClose: (end) => { ends.push(end); },
-    async close() {
-      for (const end of ends.splice(0).reverse()) await Promise.resolve().then(end).catch(trouble('closing'));
-    },
+    close: () => closeAll(ends, logger),
   };
   return host;
 };
 
-const openShared = async (
-  service: string, config: HostConfig,
-  { pool, session, logger, ends, trouble }: { pool: pg.Pool; session: Session; logger: Log; ends: (() => Promise<unknown> | unknown)[]; trouble: (what: string) => (err: unknown) => void },
-): Promise<Shared> => {
+const joinShared = async (service: string, config: HostConfig, { pool, session, logger, ends }: { pool: pg.Pool; session: Session; logger: Log; ends: Ends }): Promise<Shared> => {
   const log = new PostgresLog({ pool, events: allEvents });
-  const tail = new Tail({ session, log, onTrouble: trouble('tail') });
+  const tail = new Tail({ session, log, onTrouble: (err, subscriber) => { logger.warn({ err, subscriber }, 'following the log has trouble, trying again'); } });
   await tail.start();
   ends.push(() => tail.stop());
   const bus = await connectBus({ servers: config.natsUrl, credentials: { file: config.natsCreds }, name: service, log: logger });

@@ -20,7 +20,7 @@ export interface View {
 export interface Projections {
   readonly runner: ProjectionRunner;
   /** The documents of one of the projections, kept up to date. */
-  documents<D>(projection: Projection<D>): ReadonlyMap<string, D>;
+  readonly documents: <D>(projection: Projection<D>) => ReadonlyMap<string, D>;
 }
 
 type AnyProjection = Projection<unknown>;

@@ -1,5 +1,3 @@
-import { enableCompileCache } from 'node:module';
-
 /** A service that was started: closing it waits, bounded, for what is under way. */
 export interface Running {
   close(): Promise<void>;
@@ -10,7 +8,6 @@ export interface Running {
  * wrong state that lives on costs more than a restart.
  */
 export const runService = async (start: () => Promise<Running>): Promise<void> => {
-  enableCompileCache(process.env['CV_COMPILE_CACHE']);
   const running = await start().catch((error: unknown) => {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(1);

@@ -1,5 +1,5 @@
 import { runService } from '@chronovirt/host/run';
 import { readConfig } from './config.ts';
+import { start } from './service.ts';
 
-// Imported late, so that the compile cache is on before anything of weight is read.
-await runService(async () => (await import('./service.ts')).start(readConfig()));
+await runService(() => start(readConfig()));
