@@ -12,7 +12,9 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { allEvents } from '@chronovirt/contracts/registry';
 import { CommandHandler } from '@chronovirt/event-log/handle';
 import { Leader } from '@chronovirt/event-log/leader';
+import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import { PostgresLog } from '@chronovirt/event-log/postgres-log';
+import { Relay } from '@chronovirt/event-log/relay';
 import { Session } from '@chronovirt/event-log/session';
 import { Tail } from '@chronovirt/event-log/tail';
 import { type Bus, connectBus } from '@chronovirt/messaging/connect';
@@ -159,6 +161,18 @@ const joinShared = async (service: string, config: HostConfig, { pool, session, 
   ends.push(() => tail.stop());
   const bus = await connectBus({ servers: config.natsUrl, credentials: { file: config.natsCreds }, name: service, log: logger });
   ends.push(() => bus.close());
+  const publisher = createPublisher({ bus });
+  const relay = new Relay({
+    session, tail, onTrouble: (err) => { logger.warn({ err }, 'the relay has trouble, trying again'); },
+    publish: async ({ id, stream, type, position, version, data, meta, recordedAt }, previous) => {
+      await publisher.publishEvent({
+        id, category: categoryOf(stream), streamId: idOfStream(stream), type, position, previous, traceparent: meta.traceparent,
+        body: { position, stream, version, id, type, data, meta, recordedAt },
+      });
+    },
+  });
+  relay.start();
+  ends.push(() => relay.stop());
   const metrics = createMetrics({ ofTheProcess: true });
   const readiness = createReadiness();
   readiness.add('NATS', () => bus.status());

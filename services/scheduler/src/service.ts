@@ -1,6 +1,7 @@
 import { Heartbeat, Hello } from '@chronovirt/contracts/agent/agent.commands';
 import type { Answer } from '@chronovirt/decider/decider';
 import { commandIdOf, keyOf } from '@chronovirt/event-log/command-id';
+import { EventConsumer } from '@chronovirt/event-log/event-consumer';
 import { openHost, type Shared } from '@chronovirt/host/host';
 import { openProjections } from '@chronovirt/host/projections';
 import type { Running } from '@chronovirt/host/run';
@@ -69,6 +70,14 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
       await keeper.stop();
     };
   });
+  // The process that decides reacts at once; this one reacts to what a process that died left behind.
+  const policies = new EventConsumer({
+    session: host.session, tail: host.tail, schema: host.service, name: 'scheduler.policies',
+    handler: async (events) => { for (const event of events) await scheduler.react(event); },
+    onTrouble: (err) => { host.logger.warn({ err }, 'a policy has trouble, trying again'); },
+  });
+  policies.start();
+  host.onClose(() => policies.stop());
   host.lead('scheduler-reconcile', () => host.every(RECONCILE_MS, 'reconciling', () => scheduler.reconcile()));
 
   await host.listen([SchedulerRpc], [{ provide: SCHEDULER, useValue: scheduler }]);
