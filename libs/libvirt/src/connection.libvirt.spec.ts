@@ -17,7 +17,7 @@ import type { EventStream } from './events.ts';
 import { readNetwork } from './network-xml.ts';
 import { domainStats } from './stats.ts';
 import type { Target } from './target.ts';
-import { startLibvirtd } from './testing-libvirtd.os.ts';
+import { startLibvirtd, startSystemLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
 
 let daemon: OwnLibvirtd;
@@ -414,11 +414,59 @@ describe('a guest under QEMU', () => {
       // Only those that had a place were sent; the others can no longer happen.
       expect(outcomes.filter((outcome) => outcome.status === 'rejected' && (outcome.reason as { sent: boolean }).sent).length).toBe(3);
       expect(libvirt.load).toEqual({ inFlight: 3, abandoned: 3, queued: 0 });
+      for (const pid of pids) process.kill(pid, 'SIGCONT');
+      // The late answers come and free their places.
+      await until(() => libvirt.load.inFlight === 0);
     } finally {
       for (const pid of pids) process.kill(pid, 'SIGCONT');
+      await libvirt.domainDestroyFlags({ domain });
     }
-    await until(() => libvirt.load.inFlight === 0);
-    await libvirt.domainDestroyFlags({ domain });
+  });
+});
+
+describe('a system libvirtd', () => {
+  it('leases to a guest the address that was reserved for it', async () => {
+    const own = await startSystemLibvirtd();
+    try {
+      const libvirt = await reach(own.qemuSystem);
+      const events = await libvirt.networkEvents();
+      const network = await libvirt.networkDefineXmlFlags({
+        xml: `<network><name>net-1</name><forward mode='nat'/><bridge name='virbr77'/><ip address='10.77.0.1' prefix='24'><dhcp><range start='10.77.0.2' end='10.77.0.9'/></dhcp></ip></network>`,
+        flags: ['validate'],
+      });
+      await libvirt.networkCreate({ network });
+      await libvirt.networkUpdate({ network, command: 'addLast', section: 'ipDhcpHost', xml: "<host mac='52:54:0a:4d:00:05' ip='10.77.0.5' name='web'/>", flags: ['live', 'config'] });
+      for (const flags of [[], ['inactive']] as const) {
+        expect(readNetwork(await libvirt.networkGetXmlDesc({ network, flags })).addresses[0]?.dhcpHosts).toEqual([{ mac: '52:54:0a:4d:00:05', address: '10.77.0.5', name: 'web' }]);
+      }
+      // Its BIOS asks for an address before it finds that there is nothing to boot.
+      const domain = await libvirt.domainCreateXml({
+        xml: `<domain type='qemu'><name>asks</name><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type><boot dev='network'/></os>
+          <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/><memballoon model='none'/>
+          <interface type='network'><mac address='52:54:0a:4d:00:05'/><source network='net-1'/><model type='virtio'/></interface></devices></domain>`,
+      });
+      const lease = async () => (await libvirt.networkGetDhcpLeases({ network, mac: '52:54:0a:4d:00:05' }))[0];
+      const deadline = Date.now() + 60_000;
+      let leased = await lease();
+      for (; leased === undefined; leased = await lease()) {
+        if (Date.now() > deadline) throw new Error('the guest has no address after a minute');
+        await delay(200);
+      }
+      expect(leased).toMatchObject({ interface: 'virbr77', kind: 'ipv4', mac: '52:54:0a:4d:00:05', address: '10.77.0.5', prefix: 24, hostname: 'web' });
+      expect(leased.expiresAt * 1_000).toBeGreaterThan(Date.now());
+      expect(await libvirt.domainInterfaceAddresses({ domain, source: 'lease' })).toEqual([{ name: 'vnet0', mac: '52:54:0a:4d:00:05', addresses: [{ kind: 'ipv4', address: '10.77.0.5', prefix: 24 }] }]);
+      const [stats] = await libvirt.connectGetAllDomainStats({ domains: [domain], groups: ['interface'], flags: ['nowait'] });
+      const [nic] = domainStats(stats as NonNullable<typeof stats>).interfaces;
+      expect(nic).toMatchObject({ name: 'vnet0' });
+      expect(nic?.txBytes).toBeGreaterThan(0n);
+      await libvirt.domainDestroyFlags({ domain });
+      await libvirt.networkDestroy({ network });
+      await libvirt.networkUndefine({ network });
+      const seen = await collect(events, (all) => all.length === 4);
+      expect(seen.map((event) => event.event)).toEqual(['defined', 'started', 'stopped', 'undefined']);
+    } finally {
+      await own.stop();
+    }
   });
 });
 

@@ -1,15 +1,19 @@
 /*
- * A libvirtd of one's own, for tests.
+ * A libvirtd of one's own, for tests. There are two.
  *
- * It runs as an ordinary user (root becomes `nobody`), in a folder that holds its sockets, state and
+ * `startLibvirtd` runs as an ordinary user (root becomes `nobody`), in a folder that holds its sockets, state and
  * configuration, so that any number can run beside the machine's own, with the drivers test:///default
  * and qemu:///session. `tini -s` is its parent and adopts what the daemon leaves behind: a guest that
  * ended must be reaped by someone, or libvirt takes it for alive.
+ *
+ * `startSystemLibvirtd` needs root and gives qemu:///system with networks: bridges, DHCP, leases. It
+ * gets namespaces of its own for mounts, network and processes, so it sees nothing of the machine's
+ * libvirtd and nothing of it (a bridge, a rule of the packet filter, a guest) outlives its end.
  */
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -122,6 +126,60 @@ export async function startLibvirtd(settings: Readonly<Record<string, string | n
     start,
     stop,
   };
+}
+
+export interface OwnSystemLibvirtd {
+  readonly socket: string;
+  /** A folder that guests can read. Gone after stop(). */
+  readonly directory: string;
+  readonly qemuSystem: Target;
+  /** Ends the daemon, its guests and its networks. */
+  stop(): Promise<void>;
+}
+
+// Arguments: libvirtd's configuration. Nothing of a caller is in these words.
+const systemScript = `
+set -e
+for folder in /run /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do mount -t tmpfs tmpfs "$folder"; done
+mkdir -p /run/lock /var/lib/libvirt/qemu
+printf 'cgroup_controllers = [ ]\nsecurity_driver = "none"\n' > /etc/libvirt/qemu.conf
+ip link set lo up
+virtlogd -d
+exec libvirtd -f "$1"
+`;
+
+export async function startSystemLibvirtd(settings: Readonly<Record<string, string | number>> = {}): Promise<OwnSystemLibvirtd> {
+  if (process.getuid?.() !== 0) throw new Error('a system libvirtd of its own needs root, for namespaces');
+  const [tini, unshare] = await Promise.all([find('tini'), find('unshare'), find('libvirtd'), find('virtlogd'), find('dnsmasq')]);
+  const directory = await mkdtemp(join(tmpdir(), 'cvlv-'));
+  await chmod(directory, 0o711);
+  const configuration = join(directory, 'libvirtd.conf');
+  const lines = { unix_sock_dir: directory, unix_sock_rw_perms: '0700', auth_unix_rw: 'none', host_uuid: randomUUID(), ...settings };
+  await writeFile(configuration, Object.entries(lines).map(([name, value]) => `${name} = ${typeof value === 'string' ? `"${value}"` : value}\n`).join(''));
+  const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration], {
+    cwd: '/',
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4_000)));
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  const stop = async () => {
+    // The first process of the namespace dies with it, and the rest with that.
+    child.kill('SIGKILL');
+    await Promise.race([ended, delay(stopMsMax, undefined, { ref: false })]);
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  };
+  const socket = join(directory, 'libvirt-sock');
+  const deadline = Date.now() + startMsMax;
+  while (!(await answers(socket))) {
+    if (child.exitCode !== null || Date.now() > deadline) {
+      await stop();
+      throw new Error(`the system libvirtd does not listen: ${log}`);
+    }
+    await delay(20);
+  }
+  return { socket, directory, qemuSystem: { socket, driver: 'qemu:///system' }, stop };
 }
 
 /** tini has the daemon as its first child. */

@@ -115,10 +115,9 @@ describe('what does not fit', () => {
     ['an empty packet', u32, Buffer.alloc(0)],
   ] as const)('%s is refused when read', (_what, codec, packet) => expect(() => read(codec as Codec<unknown, never>, packet)).toThrow(XdrError));
 
-  it('makes the reader stop before it allocates: a count without elements costs nothing', () => {
+  it('is found out by its count alone, before the first element is read', () => {
     const packet = Buffer.concat([words(0x00ff_ffff), Buffer.alloc(64)]);
-    const before = process.memoryUsage().heapUsed;
-    for (let round = 0; round < 1_000; round += 1) expect(() => read(array(u64, 0x7fff_ffff), packet)).toThrow(XdrError);
-    expect(process.memoryUsage().heapUsed - before).toBeLessThan(64 * 1_048_576);
+    expect(() => read(array(u64, 0x7fff_ffff), packet)).toThrow(/cannot fit/);
+    expect(() => read(typedParameters(0x7fff_ffff), packet)).toThrow(/cannot fit/);
   });
 });
