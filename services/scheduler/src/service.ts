@@ -7,7 +7,7 @@ import { openProjections } from '@chronovirt/host/projections';
 import type { Running } from '@chronovirt/host/run';
 import { keepTopology } from '@chronovirt/messaging/ensure-topology';
 import { answerHellos, listenToHeartbeats } from '@chronovirt/messaging/listen';
-import { commandsOf, reportsFor } from '@chronovirt/messaging/topology';
+import { serviceConsumers } from '@chronovirt/messaging/topology';
 import type { SchedulerConfig } from './config.ts';
 import { Scheduler } from './scheduler.consumer.ts';
 import { SCHEDULER, SchedulerRpc } from './scheduler.rpc.ts';
@@ -17,8 +17,6 @@ import { schedulerProjections, SchedulerView } from './view.projection.ts';
 const TICK_MS = 250;
 const RECONCILE_MS = 1_000;
 
-/** Every durable of a service: the leader keeps them true, whoever reads them. */
-const serviceConsumers = [commandsOf('scheduler'), commandsOf('ipam'), commandsOf('storage'), reportsFor('scheduler', 'vm'), reportsFor('storage', 'pool')];
 
 /** The only place where the scheduler's parts are joined. It holds nothing that the log does not: any number of replicas may run. */
 export const start = async (config: SchedulerConfig, shared?: Shared): Promise<Running> => {
