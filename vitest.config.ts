@@ -57,7 +57,8 @@ const LEVELS: readonly Level[] = [
 function project(level: Level, position: number): TestProjectConfiguration {
   return {
     resolve: { conditions: CONDITIONS },
-    ssr: { resolve: { conditions: CONDITIONS, externalConditions: CONDITIONS } },
+    // These are handed to Node as they stand, for `require` too: an 'import' among them would give ES modules to CommonJS packages.
+    ssr: { resolve: { conditions: ['chronovirt-source', 'node'], externalConditions: ['chronovirt-source', 'node'] } },
     oxc: { decorator: { legacy: true, emitDecoratorMetadata: false }, assumptions: { setPublicClassFields: true } },
     test: {
       name: level.name,
