@@ -8,6 +8,11 @@ export class Bell {
     for (const wake of [...this.waiting]) wake();
   }
 
+  /** Forgets a ring that nobody waited for. */
+  hush(): void {
+    this.rung = false;
+  }
+
   /** Returns at once if it rang since the last wait. */
   async wait(ms?: number): Promise<void> {
     if (!this.rung) {

@@ -118,7 +118,8 @@ export class Relay {
       if (error === undefined) break;
       onTrouble?.(error);
       failures = this.low > from ? 1 : failures + 1;
-      await this.over.wait(backOffMs(failures, 50, AGAIN_MS_MAX));
+      this.over.hush();
+      if (this.leader.leading) await this.over.wait(backOffMs(failures, 50, AGAIN_MS_MAX));
     }
     clearInterval(timer);
     await saving;
