@@ -1,0 +1,85 @@
+/** What answers look like, for the description of the API. A spec parses real answers with these. */
+import { z } from 'zod';
+
+const nullable = <T extends z.ZodType>(schema: T) => schema.nullable();
+const time = z.string().describe('ISO 8601, UTC');
+
+export const answers = z.registry<{ id: string }>();
+const named = <T extends z.ZodType>(id: string, schema: T): T => {
+  answers.add(schema, { id });
+  return schema;
+};
+
+export const ProblemAnswer = named('Problem', z.object({
+  type: z.string(), title: z.string(), status: z.int(), detail: z.string(), code: z.string().describe('Stable: rely on it'),
+  because: z.unknown().optional(), errors: z.array(z.object({ path: z.string(), code: z.string().optional(), message: z.string() })).optional(),
+}));
+
+export const VmAnswer = named('Vm', z.object({
+  id: z.string(), name: z.string(), description: z.string(),
+  status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
+  desired: z.enum(['running', 'stopped', 'paused', 'deleted']),
+  observed: nullable(z.object({ state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']), reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
+  spec: z.object({
+    imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
+    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
+  }),
+  networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
+  operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
+  failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
+  createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()),
+}));
+
+export const OperationAnswer = named('Operation', z.object({
+  id: z.string(), kind: z.string(), vmId: nullable(z.string()), status: z.enum(['pending', 'running', 'succeeded', 'failed', 'compensated']), percent: z.int().min(0).max(100),
+  steps: z.array(z.object({
+    name: z.string(), after: z.array(z.string()), deadlineMs: z.int(), status: z.enum(['waiting', 'running', 'done', 'refused', 'overdue', 'not needed', 'undone', 'owed']),
+    startedAt: nullable(time), endedAt: nullable(time),
+  })),
+  waitsFor: nullable(z.string()), requestedAt: nullable(time), startedAt: nullable(time), deadlineAt: nullable(time), endedAt: nullable(time),
+  error: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown() })), owed: z.array(z.string()),
+  actor: z.string(), commandId: z.string(), traceparent: nullable(z.string()), parent: nullable(z.string()),
+  members: nullable(z.array(z.object({ operationId: z.string(), vmId: nullable(z.string()) }))),
+  counts: z.object({ pending: z.int(), running: z.int(), succeeded: z.int(), failed: z.int(), compensated: z.int() }).optional(),
+  changedAt: nullable(time), position: nullable(z.int()),
+}));
+
+const shares = z.object({ total: z.int(), reserved: z.int(), free: z.int() });
+
+export const NodeAnswer = named('Node', z.object({
+  id: z.string(), name: z.string(), machineId: z.string(), status: z.enum(['joining', 'ready', 'silent', 'maintenance']), statusBecause: nullable(z.string()),
+  description: nullable(z.looseObject({})), policy: z.looseObject({ accepting: z.boolean(), maintenance: z.boolean() }), session: z.int(), sessionStartedAt: nullable(time),
+  silentSince: nullable(time), clockSkewMs: nullable(z.int()), removed: z.null(), capacity: nullable(z.object({ vcpus: shares, memoryMib: shares })), vms: z.int(),
+  createdAt: time, changedAt: time, position: z.int(),
+}));
+
+export const NetworkAnswer = named('Network', z.looseObject({
+  id: z.string(), networkId: z.string(), subnetId: z.string(), name: z.string(), kind: z.string(), cidr: z.string(), gateway: z.string(), prefix: z.int(), bridge: z.string(),
+  reserved: z.array(z.string()), addresses: z.object({ usable: z.int(), leased: z.int(), reserved: z.int(), free: z.int() }), createdAt: time,
+}));
+
+export const ImageAnswer = named('Image', z.looseObject({
+  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time),
+}));
+
+export const PoolAnswer = named('Pool', z.object({
+  id: z.string(), name: z.string(), nodeId: z.string(), capacityGib: z.int(), overcommitPercent: z.int(), promisedGib: z.int(), volumes: z.int(), createdAt: time, position: z.int(),
+}));
+
+export const EventAnswer = named('Event', z.object({
+  position: z.int(), type: z.string(), category: z.string(), subject: z.string(), version: z.int(), id: z.string(), data: z.looseObject({}), actor: z.string(), commandId: z.string(),
+  causedBy: nullable(z.string()), operationId: nullable(z.string()), vmId: nullable(z.string()), traceId: nullable(z.string()), nodeId: nullable(z.string()), nodeAt: nullable(time), recordedAt: time,
+}));
+
+const page = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item), next: nullable(z.string()).describe('The cursor of the next page; null: this is the last'), count: z.int().optional() });
+named('VmPage', page(VmAnswer));
+named('OperationPage', page(OperationAnswer));
+named('NodePage', page(NodeAnswer));
+named('NetworkPage', page(NetworkAnswer));
+named('ImagePage', page(ImageAnswer));
+named('PoolPage', page(PoolAnswer));
+named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
+named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
+named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
+named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
+named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

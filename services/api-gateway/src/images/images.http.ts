@@ -1,0 +1,63 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
+import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { ImageId } from '@chronovirt/contracts/ids';
+import { RegisterImageBody } from '@chronovirt/contracts/image/image.commands';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+import { obeyed } from '../command.http.ts';
+import { GATEWAY, type Gateway } from '../gateway.ts';
+import { PageQuery, pageOf } from '../page.http.ts';
+import { ProblemError } from '../problem.http.ts';
+import { requestOf, sendJson } from '../request.http.ts';
+import type { ImageDocument } from './image.projection.ts';
+
+@ApiTags('images')
+@ApiBearerAuth()
+@Controller('v1/images')
+export class ImagesHttp {
+  private readonly gateway: Gateway;
+
+  constructor(@Inject(GATEWAY) gateway: Gateway) {
+    this.gateway = gateway;
+  }
+
+  @Post()
+  @HttpCode(201)
+  @ApiOperation({ summary: 'Register an image whose file lies in every node\'s image folder', operationId: 'registerImage' })
+  @ApiResponse({ status: 201, description: 'The image', schema: { $ref: '#/components/schemas/Image' } })
+  async register(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: RegisterImageBody }) body: z.infer<typeof RegisterImageBody>): Promise<void> {
+    const asked = requestOf(request, body);
+    const imageId = asked.ids.thing('image');
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: imageId, type: 'RegisterImage', data: { imageId, ...body }, kind: 'register-image', stream: `image-${imageId}` });
+    if (answer === undefined) return;
+    const image = await this.gateway.views.document<ImageDocument>('image', imageId);
+    sendJson(reply.code(201).header('location', `/v1/images/${imageId}`), JSON.stringify(image ?? { id: imageId, ...body, createdAt: null, position: null }));
+  }
+
+  @Get()
+  @ApiOperation({ summary: 'Images', operationId: 'listImages' })
+  @ApiResponse({ status: 200, description: 'A page', schema: { $ref: '#/components/schemas/ImagePage' } })
+  async list(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Query({ schema: PageQuery }) query: z.infer<typeof PageQuery>): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply);
+    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'image', query, (images: readonly ImageDocument[]) => images)));
+  }
+
+  @Get(':id')
+  @ApiOperation({ summary: 'One image', operationId: 'getImage' })
+  @ApiResponse({ status: 200, description: 'The image', schema: { $ref: '#/components/schemas/Image' } })
+  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: ImageId }) id: string): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const image = await this.gateway.views.document<ImageDocument>('image', id);
+    if (image === undefined) throw new ProblemError('image.not_found', { detail: 'There is no such image.', because: { imageId: id } });
+    sendJson(reply, JSON.stringify(image));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @ApiOperation({ summary: 'Forget an image; VMs made from it keep their disks', operationId: 'deleteImage' })
+  async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: ImageId }) id: ImageId): Promise<void> {
+    const asked = requestOf(request, {});
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'DeleteImage', data: { imageId: id }, kind: 'delete-image', stream: `image-${id}` });
+    if (answer !== undefined) void reply.code(204).send();
+  }
+}

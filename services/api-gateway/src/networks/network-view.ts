@@ -1,0 +1,14 @@
+import type { NetworkDocument, SubnetDocument } from './network.projection.ts';
+
+export interface NetworkShown extends NetworkDocument {
+  /** Addresses that are never leased. */
+  readonly reserved: readonly string[];
+  readonly addresses: { readonly usable: number; readonly leased: number; readonly reserved: number; readonly free: number };
+}
+
+/** Usable: all but the network's own address, the gateway's and the broadcast address. */
+export const networkShown = (network: NetworkDocument, subnet: SubnetDocument | undefined, leased: number): NetworkShown => {
+  const reserved = subnet?.reserved ?? [];
+  const usable = Math.max(0, 2 ** (32 - network.prefix) - 3);
+  return { ...network, reserved, addresses: { usable, leased, reserved: reserved.length, free: Math.max(0, usable - leased - reserved.length) } };
+};

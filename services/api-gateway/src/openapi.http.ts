@@ -1,0 +1,33 @@
+/*
+ * The description of this API, OpenAPI 3.1, printed from the schemas that requests are parsed with and from
+ * those below, which say what answers look like.
+ */
+import type { INestApplication } from '@nestjs/common';
+import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
+import { z } from 'zod';
+import { answers } from './answers.ts';
+
+const converter = (schema: unknown, { schemaType }: { readonly schemaType: 'input' | 'output' }): { schema: unknown; components?: Record<string, unknown> } | undefined => {
+  if (!(schema instanceof z.ZodType)) return undefined;
+  const { $schema: _, $defs, ...json } = z.toJSONSchema(schema, { target: 'draft-2020-12', io: schemaType, unrepresentable: 'any' }) as Record<string, unknown>;
+  const id = schema.meta()?.id;
+  const components = { ...(typeof $defs === 'object' && $defs !== null ? ($defs as Record<string, unknown>) : {}), ...(id === undefined ? {} : { [id]: json }) };
+  return { schema: id === undefined ? rerooted(json) : { $ref: `#/components/schemas/${id}` }, components: rerooted(components) as Record<string, unknown> };
+};
+
+/** zod refers to `#/$defs/X`; here they live elsewhere. */
+const rerooted = (value: unknown): unknown => JSON.parse(JSON.stringify(value).replaceAll('#/$defs/', '#/components/schemas/')) as unknown;
+
+export const openApiText = (app: INestApplication, installation: string): string => {
+  const config = new DocumentBuilder()
+    .setTitle('Chronovirt').setVersion('1')
+    .setDescription(`Installation ${installation}. Errors are RFC 9457 problems with a stable code. Writes take an Idempotency-Key and answer with Cv-Position; reads take Cv-At-Least.`)
+    .setOpenAPIVersion('3.1.0')
+    .addBearerAuth({ type: 'http', scheme: 'bearer', description: 'cv_<installation>_<43 characters>' })
+    .addGlobalResponse({ status: 'default', description: 'What went wrong', content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } } })
+    .build();
+  const document = SwaggerModule.createDocument(app, config, { standardSchemaConverter: converter });
+  const { schemas } = z.toJSONSchema(answers, { target: 'draft-2020-12', io: 'output', uri: (id) => `#/components/schemas/${id}`, unrepresentable: 'any' });
+  const own = Object.fromEntries(Object.entries(schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema]));
+  return JSON.stringify({ ...document, components: { ...document.components, schemas: { ...own, ...document.components?.schemas } } });
+};

@@ -1,0 +1,198 @@
+/*
+ * One document for each operation: what `GET /v1/operations/:id` shows.
+ *
+ * An operation is told from two sides. The thing it is about says when it was asked for and how it ended
+ * (VmRequested … VmOperationDone); the saga that carries it out, whose id is the operation's, says which
+ * steps there are and how far they came. The end is taken from the thing, because that is the commit in
+ * which the VM's own status changes: whoever sees the operation succeeded sees the VM running. The saga's
+ * own end comes a moment later and says nothing new, except for what is owed.
+ *
+ * What is not in here: an accepted command that its receiver refused leaves no event, so the refusal is read
+ * from the stored answers when the operation is read (operations.store.ts).
+ *
+ * Percent only rises. Undoing does not lower it: it says how far the work came.
+ */
+import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { OperationEvent } from '@chronovirt/contracts/operation/operation.events';
+import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { SagaEvent } from '@chronovirt/decider/saga';
+import type { RecordedEvent } from '@chronovirt/event-log/log';
+import type { Projection } from '@chronovirt/event-log/projection';
+import { inWords } from '../problem.ts';
+
+export type OperationStatus = 'pending' | 'running' | 'succeeded' | 'failed' | 'compensated';
+export type StepStatus = 'waiting' | 'running' | 'done' | 'refused' | 'overdue' | 'not needed' | 'undone' | 'owed';
+
+export interface OperationStep {
+  readonly name: string;
+  readonly after: readonly string[];
+  readonly deadlineMs: number;
+  readonly status: StepStatus;
+  readonly startedAt: string | null;
+  readonly endedAt: string | null;
+}
+
+export interface OperationDocument {
+  readonly id: string;
+  readonly kind: string;
+  readonly vmId: string | null;
+  readonly status: OperationStatus;
+  readonly percent: number;
+  readonly steps: readonly OperationStep[];
+  readonly waitsFor: string | null;
+  readonly requestedAt: string;
+  readonly startedAt: string | null;
+  readonly deadlineAt: string | null;
+  readonly endedAt: string | null;
+  readonly error: { readonly code: string; readonly message: string; readonly because: unknown } | null;
+  /** Steps whose effect a silent node kept from being taken back. */
+  readonly owed: readonly string[];
+  readonly actor: string;
+  readonly commandId: string;
+  readonly traceparent: string | null;
+  /** The batch that this one belongs to. */
+  readonly parent: string | null;
+  /** The members of a batch, in order. */
+  readonly members: readonly { readonly operationId: string; readonly vmId: string | null }[] | null;
+  readonly changedAt: string;
+  readonly position: number;
+}
+
+type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent);
+
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up' };
+
+const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
+  id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
+  error: null, owed: [], actor: event.meta.actor, commandId: event.meta.commandId, traceparent: event.meta.traceparent ?? null, parent: null, members: null,
+  changedAt: event.recordedAt, position: event.position,
+});
+
+const hasEnded = (operation: OperationDocument): boolean => operation.endedAt !== null;
+
+const list = (names: readonly string[]): string => (names.length <= 1 ? (names[0] ?? '') : `${names.slice(0, -1).join(', ')} and ${names[names.length - 1] ?? ''}`);
+
+/** Steps that can be sent now are running; percent and the words follow from the steps. */
+const settle = (operation: OperationDocument, event: RecordedEvent): OperationDocument => {
+  const done = new Set(operation.steps.filter(({ status }) => status === 'done').map(({ name }) => name));
+  const sends = operation.status === 'running' && operation.error === null;
+  const steps = operation.steps.map((step): OperationStep =>
+    sends && step.status === 'waiting' && step.after.every((name) => done.has(name)) ? { ...step, status: 'running', startedAt: event.recordedAt } : step);
+  const share = steps.length === 0 ? 0 : Math.floor((99 * done.size) / steps.length);
+  const percent = operation.status === 'succeeded' ? 100 : Math.max(operation.percent, share);
+  const now = { ...operation, steps, percent, changedAt: event.recordedAt, position: event.position };
+  return { ...now, waitsFor: hasEnded(now) ? null : waits(now) };
+};
+
+const waits = (operation: OperationDocument): string | null => {
+  if (operation.status === 'pending') return operation.waitsFor;
+  const named = (status: StepStatus): readonly string[] => operation.steps.filter((step) => step.status === status).map(({ name }) => name);
+  if (operation.error !== null) {
+    const left = named('done').concat(named('running'), named('overdue'));
+    return left.length === 0 ? 'its end being recorded' : `taking back what was done: ${list([...left].reverse())}`;
+  }
+  const running = named('running');
+  return running.length === 0 ? 'its end being recorded' : `the step${running.length > 1 ? 's' : ''} ${list(running)}`;
+};
+
+const markStep = (operation: OperationDocument, name: string, status: StepStatus, event: RecordedEvent): OperationDocument => ({
+  ...operation,
+  steps: operation.steps.map((step) => (step.name === name ? { ...step, status, startedAt: step.startedAt ?? event.recordedAt, endedAt: event.recordedAt } : step)),
+});
+
+const failing = (operation: OperationDocument, code: string, because: unknown): OperationDocument => ({
+  ...operation,
+  error: operation.error ?? { code, message: inWords(code, because), because },
+  steps: operation.steps.map((step) => (step.status === 'waiting' ? { ...step, status: 'not needed' } : step)),
+});
+
+const ended = (operation: OperationDocument, status: OperationStatus, event: RecordedEvent): OperationDocument => ({
+  ...operation, status, endedAt: operation.endedAt ?? event.recordedAt,
+});
+
+const withOwed = (operation: OperationDocument, owed: readonly string[]): OperationDocument => ({
+  ...operation,
+  owed,
+  steps: operation.steps.map((step) => (owed.includes(step.name) ? { ...step, status: 'owed' } : step)),
+});
+
+const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, key: string): OperationDocument | undefined => {
+  const event = recorded as Known; // the log has checked the shape against the table of the type
+  const id = idOfStream(event.stream);
+  switch (event.type) {
+    case 'CommandsAccepted': {
+      if (before !== undefined) return before;
+      const { operationId, kind, commands } = event.data;
+      const isBatch = commands.length > 1 || commands[0]?.meta.operationId !== operationId;
+      if (key === operationId) {
+        const members = isBatch ? commands.map(({ meta }) => ({ operationId: meta.operationId ?? '', vmId: meta.vmId ?? null })) : null;
+        const accepted = begun(event, key, kind, isBatch ? null : (commands[0]?.meta.vmId ?? null));
+        return { ...accepted, members, commandId: isBatch ? event.meta.commandId : (commands[0]?.id ?? event.meta.commandId), waitsFor: isBatch ? 'its members' : 'its receiver to answer' };
+      }
+      const mine = commands.find(({ meta }) => meta.operationId === key);
+      return mine === undefined ? undefined : { ...begun(event, key, 'create', mine.meta.vmId ?? null), commandId: mine.id, parent: operationId, waitsFor: 'its receiver to answer' };
+    }
+    case 'VmRequested':
+      return settle({ ...(before ?? begun(event, key, 'create', id)), waitsFor: 'the saga that builds it' }, event);
+    case 'VmPowerRequested':
+      return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmDeleteRequested':
+      return settle({ ...(before ?? begun(event, key, 'delete', id)), waitsFor: event.data.cancels === null ? 'the saga that deletes it' : `the end of operation ${event.data.cancels}, which is cancelled` }, event);
+    case 'VmDeleteStarted':
+      return before === undefined ? undefined : settle({ ...before, waitsFor: before.status === 'pending' ? 'the saga that deletes it' : before.waitsFor }, event);
+    case 'VmCleanUpStarted':
+      return settle({ ...(before ?? begun(event, key, 'clean-up', id)), waitsFor: 'the saga that cleans up' }, event);
+    case 'VmOperationDone':
+    case 'VmDeleted':
+      return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
+    case 'VmOperationFailed': {
+      if (before === undefined || hasEnded(before)) return before;
+      const { refused, because, owed } = event.data;
+      return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
+    }
+    case 'SagaStarted': {
+      const vmId = event.data.input['vmId'];
+      const action = event.data.input['action'];
+      const kind = kindOfSaga[categoryOf(event.stream)] ?? (typeof action === 'string' ? action : event.data.saga);
+      const operation = before ?? begun(event, key, kind, typeof vmId === 'string' ? vmId : null);
+      const steps = event.data.steps.map((step): OperationStep => ({ ...step, status: 'waiting', startedAt: null, endedAt: null }));
+      return settle({
+        ...operation, steps, status: hasEnded(operation) ? operation.status : 'running', startedAt: event.recordedAt,
+        deadlineAt: new Date(event.data.at + event.data.deadlineMs).toISOString(),
+      }, event);
+    }
+    case 'StepAnswered':
+      return before === undefined ? undefined : settle(markStep(before, event.data.step, 'done', event), event);
+    case 'StepRefused':
+      return before === undefined ? undefined : settle(failing(markStep(before, event.data.step, 'refused', event), event.data.refused, { ...event.data.because, step: event.data.step }), event);
+    case 'StepOverdue':
+      return before === undefined ? undefined : settle(failing(markStep(before, event.data.step, 'overdue', event), 'saga.step_overdue', { step: event.data.step }), event);
+    case 'SagaCancelled':
+      return before === undefined ? undefined : settle(failing(before, 'saga.cancelled', { because: event.data.because }), event);
+    case 'UndoAnswered':
+      return before === undefined ? undefined : settle(markStep(before, event.data.step, 'undone', event), event);
+    case 'UndoOverdue':
+      return before === undefined ? undefined : settle(markStep(before, event.data.step, 'owed', event), event);
+    case 'SagaEnded': {
+      if (before === undefined) return undefined;
+      const { outcome, owed, why } = event.data;
+      const told = outcome === 'succeeded' ? before : failing(before, why?.refused ?? 'saga.failed', why?.because ?? {});
+      return settle(ended(withOwed(told, owed), outcome, event), event);
+    }
+    case 'VmPlaced':
+    case 'VmProvisioned':
+    case 'VmObserved':
+      return before;
+  }
+};
+
+const keys = (recorded: RecordedEvent): readonly string[] => {
+  const event = recorded as Known;
+  const category = categoryOf(event.stream);
+  if (category.startsWith('saga-')) return [idOfStream(event.stream)];
+  if (category === 'vm') return 'operationId' in event.data && event.type !== 'VmPlaced' && event.type !== 'VmProvisioned' ? [event.data.operationId as string] : [];
+  if (event.type !== 'CommandsAccepted') return [];
+  return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
+};
+
+export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 1, keys, fold };

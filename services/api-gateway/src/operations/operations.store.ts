@@ -1,0 +1,58 @@
+/*
+ * Operations as they are shown: the projection's document, and what only the stored answers and the node's
+ * presence know.
+ *
+ * A command that was accepted and then refused by its receiver leaves no event, so its operation would stay
+ * pending for ever; a batch ends when its members have. Both are worked out when they are read.
+ */
+import { isRefusal } from '@chronovirt/decider/decider';
+import { inWords } from '../problem.ts';
+import type { Views } from '../views.store.ts';
+import type { OperationDocument } from './operation.projection.ts';
+import { aggregated } from './batch.ts';
+
+export class Operations {
+  private readonly views: Views;
+
+  constructor(views: Views) {
+    this.views = views;
+  }
+
+  async one(id: string): Promise<OperationDocument | undefined> {
+    const found = await this.views.document<OperationDocument>('operation', id);
+    return found === undefined ? undefined : (await this.shown([found]))[0];
+  }
+
+  async page(question: Parameters<Views['operations']>[0]): Promise<readonly OperationDocument[]> {
+    return this.shown(await this.views.operations<OperationDocument>(question));
+  }
+
+  private async shown(documents: readonly OperationDocument[]): Promise<readonly OperationDocument[]> {
+    const memberIds = documents.flatMap(({ members }) => members?.map(({ operationId }) => operationId) ?? []);
+    const members = await this.answered(await this.views.documents<OperationDocument>('operation', memberIds));
+    const byId = new Map(members.map((member) => [member.id, member]));
+    const own = await this.answered(documents);
+    return Promise.all(own.map(async (operation) => {
+      if (operation.members !== null) return aggregated(operation, operation.members.map(({ operationId }) => byId.get(operationId)));
+      if (operation.endedAt !== null || operation.vmId === null) return operation;
+      const silent = await this.views.silentNode(operation.vmId);
+      return silent === undefined ? operation : { ...operation, waitsFor: `${operation.waitsFor ?? 'its end'}; node ${silent.name} is silent since ${silent.silentSince}` };
+    }));
+  }
+
+  /** Pending ones whose command was answered: refused is the end of it; obeyed, for what is not about a VM, is success. */
+  private async answered(operations: readonly OperationDocument[]): Promise<readonly OperationDocument[]> {
+    const pending = operations.filter(({ status, members }) => status === 'pending' && members === null);
+    if (pending.length === 0) return operations;
+    const answers = await this.views.answers(pending.map(({ commandId }) => commandId));
+    return operations.map((operation): OperationDocument => {
+      const found = operation.status === 'pending' && operation.members === null ? answers.get(operation.commandId) : undefined;
+      if (found === undefined) return operation;
+      if (isRefusal(found.answer)) {
+        const { refused, because } = found.answer;
+        return { ...operation, status: 'failed', waitsFor: null, endedAt: found.at, error: { code: refused, message: inWords(refused, because), because: because ?? {} } };
+      }
+      return operation.vmId === null ? { ...operation, status: 'succeeded', percent: 100, waitsFor: null, endedAt: found.at } : operation;
+    });
+  }
+}

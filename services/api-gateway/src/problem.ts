@@ -1,0 +1,150 @@
+/*
+ * From refusals to statuses, in one table.
+ *
+ * A code is '<aggregate>.<reason>' and stable; clients rely on it, never on the sentence. Codes that need
+ * their own status are named; others follow from their reason, because 'not_found' means the same for every
+ * aggregate. What no rule knows is a conflict with the present state: the request was well-formed and
+ * understood, and its receiver said no.
+ */
+
+/** RFC 9457, with a stable code and every bad field. */
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: string;
+  /** What the caller needs to understand a refusal; absent where there is nothing to say. */
+  readonly because?: unknown;
+  /** One for each bad field; the path is a JSON path such as `body.memoryMib` or `query.limit`. */
+  readonly errors?: readonly BadField[];
+}
+
+export interface BadField {
+  readonly path: string;
+  readonly code?: string;
+  readonly message: string;
+}
+
+const byCode: Readonly<Record<string, number>> = {
+  'request.malformed': 400,
+  'request.broken_json': 400,
+  'request.empty_body': 400,
+  'request.bad_uri': 400,
+  'request.too_large': 413,
+  'request.headers_too_large': 431,
+  'request.content_type': 415,
+  'request.not_acceptable': 406,
+  'request.timeout': 408,
+  'route.not_found': 404,
+  'route.method_not_allowed': 405,
+  'gateway.unavailable': 503,
+  'gateway.no_answer': 503,
+  'gateway.too_many_listeners': 503,
+  'gateway.bug': 500,
+  'idempotency.key_reused': 409,
+  'image.unknown': 422,
+  'network.unknown': 422,
+  'node.unknown': 422,
+  'image.needs_more_disk': 422,
+  'image.needs_more_memory': 422,
+  'subnet.prefix_not_supported': 422,
+  'subnet.address_outside': 422,
+  'join_token.not_found': 401,
+  'join_token.expired': 401,
+  'join_token.redeemed': 409,
+};
+
+const byReason: Readonly<Record<string, number>> = {
+  not_found: 404,
+  unknown: 422,
+  too_small: 422,
+  invalid: 422,
+  token_missing: 401,
+  token_malformed: 401,
+  token_of_another_installation: 401,
+  token_unknown: 401,
+  token_revoked: 401,
+  contention: 503,
+};
+
+export const statusOfCode = (code: string): number => byCode[code] ?? byReason[code.slice(code.indexOf('.') + 1)] ?? 409;
+
+const titles: Readonly<Record<number, string>> = {
+  400: 'The request is malformed',
+  401: 'Not authenticated',
+  404: 'Not found',
+  405: 'Method not allowed',
+  406: 'Not acceptable',
+  408: 'The request took too long',
+  409: 'Not possible now',
+  413: 'The request is too large',
+  415: 'Unsupported content type',
+  422: 'The request cannot be carried out',
+  431: 'The headers are too large',
+  500: 'A mistake of ours',
+  503: 'Not available now',
+};
+
+type Because = Readonly<Record<string, unknown>>;
+const word = (value: unknown): string => (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : JSON.stringify(value ?? null));
+
+/** Sentences for people, where the code alone does not say enough. They may change; codes do not. */
+const sentences: Readonly<Record<string, (because: Because) => string>> = {
+  'vm.busy': (b) => `Another operation has this VM in hand: ${word(b['kind'])} ${word(b['operationId'])}.`,
+  'vm.not_found': () => 'There is no such VM.',
+  'vm.not_stopped': (b) => `The VM is ${word(b['state'])}: stop it first, or delete it with force=true.`,
+  'vm.not_running': (b) => `The VM is ${word(b['state'])}, not running.`,
+  'vm.not_provisioned': () => 'The VM was never built: delete it.',
+  'vm.protected': () => 'The VM is protected against deletion.',
+  'vm.exists': () => 'There is a VM with this id.',
+  'vm.name_taken': (b) => `The name ${word(b['name'] ?? b['label'] ?? '')} is taken.`,
+  'network.name_taken': (b) => `The name ${word(b['name'] ?? b['label'] ?? '')} is taken.`,
+  'image.name_taken': (b) => `The name ${word(b['name'] ?? b['label'] ?? '')} is taken.`,
+  'image.needs_more_disk': (b) => `The image needs a disk of ${word(b['minDiskGib'])} GiB at least.`,
+  'image.needs_more_memory': (b) => `The image needs ${word(b['minMemoryMib'])} MiB of memory at least.`,
+  'placement.no_host': (b) => `No node can take it: ${everyReason(b)}.`,
+  'saga.step_overdue': (b) => `The step ${word(b['step'])} was not answered in time.`,
+  'saga.cancelled': (b) => `It was cancelled: ${word(b['because'])}.`,
+  'idempotency.key_reused': () => 'This Idempotency-Key was used for another request.',
+  'image.unknown': (b) => `There is no image ${word(b['image'] ?? b['imageId'] ?? '')}.`,
+  'network.unknown': (b) => `There is no network ${word(b['network'] ?? b['networkId'] ?? '')}.`,
+  'node.unknown': (b) => `There is no node ${word(b['node'] ?? b['nodeId'] ?? '')}.`,
+  'subnet.exhausted': () => 'No address of the network is free.',
+  'node.machine_id_taken': () => 'This machine has joined before. Agents that share a machine each need their own CV_NODE_AGENT_MACHINE_ID.',
+};
+
+const everyReason = (because: Because): string => {
+  const reasons = Object.entries(because).filter(([, why]) => typeof why === 'string').map(([node, why]) => `${node} ${String(why)}`);
+  return reasons.length === 0 ? 'there is none' : reasons.slice(0, 5).join('; ') + (reasons.length > 5 ? `; and ${String(reasons.length - 5)} more` : '');
+};
+
+/** A refusal as a sentence. */
+export const inWords = (code: string, because: unknown): string => {
+  const facts = typeof because === 'object' && because !== null ? (because as Because) : {};
+  const sentence = sentences[code];
+  if (sentence !== undefined) return sentence(facts);
+  const hint = facts['hint'] ?? facts['message'];
+  return `${code.replaceAll(/[._]/g, ' ')}${typeof hint === 'string' ? `: ${hint}` : ''}`;
+};
+
+/** A problem by its code; `detail` defaults to the code's sentence. */
+export const problemOf = (code: string, more: { readonly detail?: string; readonly because?: unknown; readonly errors?: readonly BadField[] } = {}): Problem => {
+  const status = statusOfCode(code);
+  const errors = more.errors ?? fieldOf(code, more.because);
+  return {
+    type: `urn:chronovirt:problem:${code}`,
+    title: titles[status] ?? 'Refused',
+    status,
+    detail: more.detail ?? inWords(code, more.because),
+    code,
+    ...(more.because === undefined ? {} : { because: more.because }),
+    ...(errors === undefined ? {} : { errors }),
+  };
+};
+
+/** Receivers that refuse because of one field of the body name it. */
+const fieldOf = (code: string, because: unknown): readonly BadField[] | undefined => {
+  const field = typeof because === 'object' && because !== null && 'field' in because ? because.field : undefined;
+  return typeof field === 'string' ? [{ path: `body.${field}`, code, message: inWords(code, because) }] : undefined;
+};

@@ -1,0 +1,135 @@
+/*
+ * One document for each VM that is not deleted: what `GET /v1/vms/:id` sends, text as stored.
+ *
+ * It folds the same events as the decider that owns the VM (services/scheduler/src/vm/vm.ts) into words for
+ * people. Desired and observed are never one field; `status` is computed from both. One status is not in
+ * here: `unknown` because a node is silent. Silence is a fact about the node, so it is joined when the VM is
+ * read, instead of being written 200 times when a node with 200 VMs falls silent.
+ */
+import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { RecordedEvent } from '@chronovirt/event-log/log';
+import type { Projection } from '@chronovirt/event-log/projection';
+import { inWords } from '../problem.ts';
+
+export type VmStatus = 'requested' | 'provisioning' | 'running' | 'stopped' | 'paused' | 'deleting' | 'failed' | 'unknown';
+export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
+
+export interface VmSummary {
+  readonly id: string;
+  readonly name: string;
+  readonly description: string;
+  readonly status: VmStatus;
+  /** Why the status is what it is, where it needs a word; else null. */
+  readonly statusBecause: string | null;
+  readonly desired: Desired;
+  readonly observed: {
+    readonly state: string;
+    readonly reason: string;
+    readonly nodeId: string;
+    readonly generation: number;
+    /** The node's own clock, where it said so. */
+    readonly nodeAt: string | null;
+    /** The log's clock. */
+    readonly at: string;
+  } | null;
+  readonly spec: Omit<VmSpec, 'name' | 'description'>;
+  readonly networkName: string;
+  readonly nodeId: string | null;
+  readonly generation: number;
+  readonly address: string | null;
+  readonly mac: string | null;
+  /** The operation that has the VM in hand, or the delete that waits for it to end. */
+  readonly operationId: string | null;
+  readonly operation: { readonly id: string; readonly kind: string; readonly desiredBefore: Desired } | null;
+  readonly waitingDelete: string | null;
+  readonly failure: { readonly code: string; readonly message: string; readonly because: unknown; readonly owed: readonly string[] } | null;
+  readonly createdAt: string;
+  readonly changedAt: string;
+  readonly position: number;
+}
+
+const desiredAfter: Readonly<Record<PowerAction, Desired>> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
+
+/** What a domain's state is called; a crashed or missing domain does not run, and `observed` says which. */
+const statusOfState: Readonly<Record<string, VmStatus>> = { running: 'running', paused: 'paused', stopped: 'stopped', crashed: 'stopped', absent: 'stopped' };
+
+const statusOf = (vm: Omit<VmSummary, 'status' | 'statusBecause'>): Pick<VmSummary, 'status' | 'statusBecause'> => {
+  if (vm.waitingDelete !== null || vm.operation?.kind === 'delete') return { status: 'deleting', statusBecause: null };
+  if (vm.operation?.kind === 'create') return { status: vm.nodeId === null ? 'requested' : 'provisioning', statusBecause: null };
+  if (vm.failure !== null) return { status: 'failed', statusBecause: vm.failure.message };
+  if (vm.observed === null) return { status: 'unknown', statusBecause: 'its node has not said yet what it sees' };
+  const status = statusOfState[vm.observed.state] ?? 'unknown';
+  const gone = vm.observed.state === 'absent' ? 'its node has no such domain any more' : vm.observed.state === 'crashed' ? 'the guest crashed' : null;
+  return { status, statusBecause: gone };
+};
+
+type Facts = Omit<VmSummary, 'status' | 'statusBecause' | 'operationId'>;
+const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
+  const now = { ...vm, operationId: vm.operation?.id ?? vm.waitingDelete, changedAt: event.recordedAt, position: event.position };
+  return { ...now, ...statusOf(now) };
+};
+
+const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
+  const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
+  if (event.type === 'VmRequested') {
+    const { vmId, operationId, spec: { name, description, ...spec }, network } = event.data;
+    return settle({
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, address: null, mac: null,
+      operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
+      createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position,
+    }, event);
+  }
+  if (vm === undefined) return undefined;
+  switch (event.type) {
+    case 'VmPlaced':
+      return settle({ ...vm, nodeId: event.data.nodeId, generation: event.data.generation, observed: null }, event);
+    case 'VmProvisioned':
+      return settle({ ...vm, address: event.data.provisioned.address, mac: event.data.provisioned.mac }, event);
+    case 'VmPowerRequested': {
+      const { operationId, action } = event.data;
+      return settle({ ...vm, desired: desiredAfter[action], operation: { id: operationId, kind: action, desiredBefore: vm.desired } }, event);
+    }
+    case 'VmOperationDone':
+      return settle({ ...vm, operation: null, failure: null }, event);
+    case 'VmOperationFailed': {
+      const { refused, because, owed } = event.data;
+      const kind = vm.operation?.kind;
+      const neverWas = vm.mac === null;
+      const stillOwed = owed.length > 0 ? owed : (vm.failure?.owed ?? []);
+      const failed = kind === 'delete' || neverWas || owed.length > 0;
+      return settle({
+        ...vm,
+        operation: null,
+        failure: failed ? { code: refused, message: inWords(refused, because), because, owed: stillOwed } : vm.failure,
+        desired: kind === 'delete' || vm.waitingDelete !== null ? 'deleted' : neverWas ? 'stopped' : (vm.operation?.desiredBefore ?? vm.desired),
+      }, event);
+    }
+    case 'VmDeleteRequested':
+      return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);
+    case 'VmDeleteStarted':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'delete', desiredBefore: 'deleted' }, waitingDelete: null }, event);
+    case 'VmCleanUpStarted':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'clean-up', desiredBefore: vm.desired } }, event);
+    case 'VmDeleted':
+      return undefined;
+    case 'VmObserved': {
+      const { state, reason, nodeId, generation } = event.data;
+      return settle({ ...vm, observed: { state, reason, nodeId, generation, nodeAt: event.meta.nodeAt ?? null, at: event.recordedAt } }, event);
+    }
+  }
+};
+
+export const vmSummary: Projection<VmSummary> = {
+  name: 'gateway.vm_summary',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
+  fold,
+};
+
+/** Statuses that only a node can vouch for: while it is silent nobody knows them. */
+export const vouchedFor: readonly VmStatus[] = ['running', 'stopped', 'paused'];
+
+/** The VM as it is shown while its node is silent. */
+export const whileSilent = (vm: VmSummary, node: { readonly name: string; readonly silentSince: string }): VmSummary =>
+  vouchedFor.includes(vm.status) ? { ...vm, status: 'unknown', statusBecause: `node ${node.name} silent since ${node.silentSince}` } : vm;

@@ -1,0 +1,100 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { OperationAnswer, VmAnswer } from '../answers.ts';
+import { ids, obliging, startTestingGateway, type TestingGateway, until, wish } from '../testing-gateway.os.ts';
+
+let gateway: TestingGateway;
+beforeAll(async () => { gateway = await startTestingGateway(); });
+afterAll(async () => { await gateway?.close(); });
+beforeEach(() => { gateway.obey.set('scheduler', obliging); });
+
+describe('POST /v1/vms', () => {
+  it('answers 202 with the operation and the VM, and both can be read at once', async () => {
+    const created = await gateway.call('POST', '/v1/vms', { body: wish('first', { tags: ['web'] }) });
+    expect(created.status).toBe(202);
+    expect(created.json.vm).toMatchObject({ name: 'first', status: 'requested', desired: 'running', observed: null });
+    expect(created.json.operation).toMatchObject({ kind: 'create', status: 'pending', vmId: created.json.vm.id });
+    expect(Number(created.headers.get('cv-position'))).toBeGreaterThan(0);
+    VmAnswer.parse(created.json.vm);
+    OperationAnswer.parse(created.json.operation);
+
+    const vm = await gateway.call('GET', `/v1/vms/${created.json.vm.id}`);
+    expect(vm.status).toBe(200);
+    expect(vm.json).toMatchObject({ id: created.json.vm.id, status: 'requested', spec: { imageId: ids.image, tags: ['web'] }, operationId: created.json.operation.id });
+    VmAnswer.parse(vm.json);
+    const operation = await gateway.call('GET', `/v1/operations/${created.json.operation.id}`);
+    expect(operation.json).toMatchObject({ kind: 'create', vmId: created.json.vm.id, actor: expect.stringMatching(/^token_/) });
+    OperationAnswer.parse(operation.json);
+  });
+
+  it('makes one VM of 50 identical requests with one key, and gives 50 equal answers', async () => {
+    const before = gateway.received.length;
+    const all = await Promise.all(Array.from({ length: 50 }, () => gateway.call('POST', '/v1/vms', { body: wish('same'), headers: { 'idempotency-key': 'order 7' } })));
+    expect(new Set(all.map(({ status }) => status))).toEqual(new Set([202]));
+    expect(new Set(all.map(({ text }) => text)).size).toBe(1);
+    expect(new Set(all.map(({ headers }) => headers.get('cv-position'))).size).toBe(1);
+    expect(new Set(gateway.received.slice(before).map(({ id }) => id)).size).toBe(1);
+    const listed = await gateway.call('GET', '/v1/vms?name=same&count=true', { headers: { 'cv-at-least': all[0]?.headers.get('cv-position') ?? '' } });
+    expect(listed.json.count).toBe(1);
+  });
+
+  it('refuses another request with the same key', async () => {
+    await gateway.call('POST', '/v1/vms', { body: wish('once'), headers: { 'idempotency-key': 'k' } });
+    const other = await gateway.call('POST', '/v1/vms', { body: wish('twice'), headers: { 'idempotency-key': 'k' } });
+    expect(other).toMatchObject({ status: 409, json: { code: 'idempotency.key_reused' } });
+    expect(await gateway.call('POST', '/v1/vms', { body: wish('many', { count: 2 }), headers: { 'idempotency-key': 'k' } })).toMatchObject({ status: 409, json: { code: 'idempotency.key_reused' } });
+  });
+
+  it('turns a refusal into a problem that names the field, writes no event, and stores the answer with its actor', async () => {
+    gateway.obey.set('scheduler', (envelope) => ({ stream: `vm-${envelope.target}`, decision: { refused: 'image.unknown', because: { image: 'nope', field: 'image' } } }));
+    const head = await gateway.head();
+    const answer = await gateway.call('POST', '/v1/vms', { body: wish('bad', { image: 'nope' }) });
+    expect(answer).toMatchObject({ status: 422, json: { code: 'image.unknown', status: 422, errors: [{ path: 'body.image', code: 'image.unknown' }] } });
+    expect(answer.headers.get('content-type')).toContain('application/problem+json');
+    expect(await gateway.head()).toBe(head);
+    const command = gateway.received.find(({ data }) => data['name'] === 'bad');
+    expect(await gateway.log.answered(command?.id ?? '')).toMatchObject({ answer: { refused: 'image.unknown' } });
+    expect(command?.meta.actor).toMatch(/^token_/);
+  });
+
+  it('accepts what nobody answers as pending, shows it, and hands it over when somebody comes', async () => {
+    gateway.obey.set('scheduler', () => undefined);
+    const startedAt = Date.now();
+    const created = await gateway.call('POST', '/v1/vms', { body: wish('patient') });
+    expect(created.status).toBe(202);
+    expect(Date.now() - startedAt).toBeGreaterThanOrEqual(1_900);
+    const { vm, operation } = created.json as { vm: { id: string }; operation: { id: string } };
+    expect((await until(async () => { const read = await gateway.call('GET', `/v1/vms/${vm.id}`); return read.status === 200 ? read : undefined; })).json).toMatchObject({ status: 'requested', name: 'patient' });
+    expect((await gateway.call('GET', `/v1/operations/${operation.id}`)).json).toMatchObject({ status: 'pending' });
+    gateway.obey.set('scheduler', obliging);
+    await until(async () => (await gateway.call('GET', `/v1/vms/${vm.id}`)).json.position !== null, 8_000);
+  });
+
+  it('shows the refusal of what was accepted as pending', async () => {
+    gateway.obey.set('scheduler', () => undefined);
+    const created = await gateway.call('POST', '/v1/vms', { body: wish('doomed') });
+    gateway.obey.set('scheduler', (envelope) => ({ stream: `vm-${envelope.target}`, decision: { refused: 'placement.no_host', because: { none: 'no node has joined yet' } } }));
+    const failed = await until(async () => { const read = await gateway.call('GET', `/v1/operations/${created.json.operation.id}`); return read.json?.status === 'failed' ? read : undefined; }, 8_000);
+    expect(failed.json).toMatchObject({ error: { code: 'placement.no_host' } });
+    expect((await gateway.call('GET', `/v1/vms/${created.json.vm.id}`)).status).toBe(404);
+  });
+
+  it('makes count VMs under one parent, and repeats nothing with the same key', async () => {
+    const body = wish('batch', { count: 20 });
+    const [one, again] = await Promise.all([1, 2].map(() => gateway.call('POST', '/v1/vms', { body, headers: { 'idempotency-key': 'twenty' } })));
+    expect(one?.status).toBe(202);
+    expect(one?.text).toBe(again?.text);
+    expect(one?.json.vms).toHaveLength(20);
+    const parent = one?.json.operation.id as string;
+    await until(async () => (await gateway.call('GET', '/v1/vms?name=batch-*&count=true')).json.count === 20);
+    const shown = await gateway.call('GET', `/v1/operations/${parent}`);
+    expect(shown.json).toMatchObject({ kind: 'create-vms', status: 'pending', counts: { pending: 20 } });
+    expect(shown.json.members).toHaveLength(20);
+    OperationAnswer.parse(shown.json);
+    for (const { operationId } of shown.json.members as { operationId: string }[]) {
+      const vm = (await gateway.call('GET', `/v1/operations/${operationId}`)).json.vmId as string;
+      await gateway.append(`vm-${vm}`, { type: 'VmOperationDone', data: { operationId, how: 'built' } });
+    }
+    const done = await until(async () => { const read = await gateway.call('GET', `/v1/operations/${parent}`); return read.json.status === 'succeeded' ? read : undefined; });
+    expect(done.json).toMatchObject({ percent: 100, counts: { succeeded: 20 } });
+  });
+});
