@@ -98,18 +98,22 @@ export class Session {
   }
 
   /** Takes the advisory lock of that name if it is free. It is held until `unlock` or until the connection breaks. */
-  async lock(name: string): Promise<boolean> {
-    // Postgres would give a session the same lock twice.
-    if (this.held.has(name)) return false;
-    const { rows } = await this.query('select pg_try_advisory_lock(hashtextextended($1, 0)) as locked', [name]);
-    if (rows[0]?.['locked'] !== true) return false;
-    this.held.add(name);
-    return true;
+  lock(name: string): Promise<boolean> {
+    return this.exclusively(async (client) => {
+      // Postgres would give a session the same lock twice.
+      if (this.held.has(name)) return false;
+      const { rows } = await client.query<{ locked: boolean }>('select pg_try_advisory_lock(hashtextextended($1, 0)) as locked', [name]);
+      // It may have broken right after the answer.
+      if (rows[0]?.locked !== true || this.client !== client) return false;
+      this.held.add(name);
+      return true;
+    });
   }
 
   async unlock(name: string): Promise<void> {
-    if (!this.held.delete(name)) return;
-    await this.query('select pg_advisory_unlock(hashtextextended($1, 0))', [name]).catch(() => undefined); // broken: then it is gone
+    await this.exclusively(async (client) => {
+      if (this.held.delete(name)) await client.query('select pg_advisory_unlock(hashtextextended($1, 0))', [name]);
+    }).catch(() => undefined); // broken: then it is gone
   }
 
   private async run(): Promise<void> {
