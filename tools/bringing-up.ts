@@ -1,5 +1,6 @@
 /* The second half of a start: everything runs, knows each other, and is ready. */
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { apiOf, type Api } from './api.ts';
 import { until } from './child.ts';
@@ -14,8 +15,8 @@ import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type P
 import type { Prepared } from './preparing.ts';
 import { whyNoHypervisor } from './preparing.ts';
 import { say, timed } from './say.ts';
-import { writeWhole } from './secrets.ts';
-import { AGENT, agentPart, controlPlaneParts, SERVICES, type AgentSettings, type HealthPorts, type Surroundings } from './services.ts';
+import { onceWritten, writeWhole } from './secrets.ts';
+import { AGENT, agentPart, controlPlaneParts, GATEWAY, SERVICES, type AgentSettings, type HealthPorts, type Surroundings } from './services.ts';
 
 export interface BringUp extends Prepared {
   readonly split: boolean;
@@ -40,20 +41,20 @@ export async function bringUp(settings: Settings, options: BringUp, signal: Abor
     bringUpImage(home, hypervisor),
   ]);
   signal.throwIfAborted();
-  await timed('the database is up to date', () => migrateAll(postgres));
+  await timed('the database is up to date', () => migrateAll(home, postgres));
 
-  const health = await healthPorts(home, [...SERVICES.map((service) => service.name), AGENT]);
+  const health = await healthPorts(home, port, options.split ? [...SERVICES.map((service) => service.name), AGENT] : [GATEWAY, AGENT]);
   const around: Surroundings = { home, port, postgres, nats, health };
   await timed(options.split ? 'every service runs' : 'the control plane runs', () =>
-    Promise.all(controlPlaneParts(around, options.split).map((part) => run(home, part, () => areReady(around, options.split ? [part.name] : SERVICES.map((service) => service.name)), SERVICE_READY_WITHIN_MS))));
+    Promise.all(controlPlaneParts(around, options.split).map((part) => run(home, part, () => isReady(health[part.name] ?? port), SERVICE_READY_WITHIN_MS))));
   signal.throwIfAborted();
 
   const api = apiOf(`http://127.0.0.1:${port}`, adminTokenOf(home));
   await ensureJoinToken(home, api);
-  const agent: AgentSettings = { hypervisor, ...(libvirt ? { libvirtSocket: libvirt.socket } : {}) };
+  const agent: AgentSettings = { hypervisor, ...(libvirt ? { libvirtSocket: libvirt.socket } : {}), ...ownMachineId(home) };
   await timed(hypervisor === 'simulated' ? 'a simulated node runs' : 'the node agent runs', async () => {
     const named = register(api, image);
-    await run(home, agentPart(around, agent), () => areReady(around, [AGENT]), NODE_READY_WITHIN_MS);
+    await run(home, agentPart(around, agent), () => isReady(health[AGENT] ?? 0), NODE_READY_WITHIN_MS);
     await named;
     await untilNodeIsReady(home, api);
   });
@@ -111,24 +112,30 @@ async function bringUpImage(home: Home, hypervisor: AgentSettings['hypervisor'])
   return guestImage({ images: home.images, cache: home.cache }, say);
 }
 
-async function migrateAll(postgres: PostgresAddress): Promise<void> {
-  const { migrate, eventLogMigrations } = (await import('@chronovirt/event-log/migrate'));
+const existing = (folder: string): string | undefined => (existsSync(folder) ? folder : undefined);
+
+async function migrateAll(home: Home, postgres: PostgresAddress): Promise<void> {
+  const { migrate, eventLogMigrations } = await import('@chronovirt/event-log/migrate');
+  // A service without tables of its own still gets its schema, its checkpoints and its place at the log.
+  const none = join(home.run, 'no-migrations');
+  mkdirSync(none, { recursive: true });
   const ran = await migrate(postgres.url('cv_owner'), [
     eventLogMigrations,
-    ...SERVICES.map(({ name, schema, role }) => ({ schema, role, folder: join(REPOSITORY, 'services', name, 'migrations') })).filter(({ folder }) => existsSync(folder) && readdirSync(folder).length > 0),
+    ...SERVICES.map(({ name, schema, role }) => ({ schema, role, folder: existing(join(REPOSITORY, 'services', name, 'migrations')) ?? none })),
   ]);
   if (ran.length > 0) say(`${ran.length} migrations: ${ran.map(({ schema, file }) => `${schema}/${file}`).join(', ')}`);
 }
 
 /** Ports for /livez, /readyz and /metrics of each part: the same at each start as long as they are free. */
-async function healthPorts(home: Home, names: readonly string[]): Promise<HealthPorts> {
+async function healthPorts(home: Home, gatewayPort: number, names: readonly string[]): Promise<HealthPorts> {
   const file = join(home.run, 'health-ports.json');
   const known = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Record<string, number>) : {};
   const running = new Set((await tell(home, { do: 'list' }))?.parts.map((part) => part.name));
   const ports: Record<string, number> = {};
   for (const name of names) {
     const last = known[name];
-    ports[name] = last !== undefined && (running.has(name) || running.has('control-plane') || (await isFree(last))) ? last : await freePort();
+    if (name === GATEWAY) ports[name] = gatewayPort;
+    else ports[name] = last !== undefined && (running.has(name) || (await isFree(last))) ? last : await freePort();
   }
   writeWhole(file, JSON.stringify(ports));
   return ports;
@@ -144,17 +151,18 @@ const isReady = async (port: number): Promise<boolean> => {
   }
 };
 
-async function areReady({ health, port }: Surroundings, names: readonly string[]): Promise<boolean> {
-  const ports = names.flatMap((name) => [health[name] ?? 0, ...(name === 'api-gateway' ? [port] : [])]);
-  return (await Promise.all(ports.map(isReady))).every(Boolean);
-}
-
 /** An agent that has joined keeps its identity; one that has not needs a token, which is good for one joining. */
 async function ensureJoinToken(home: Home, api: Api): Promise<void> {
   if (existsSync(join(home.agent, 'node.json'))) return;
   const { token } = await api.post<{ token: string }>('/v1/nodes/join-tokens', {});
   writeWhole(home.joinTokenFile, token);
 }
+
+/** A machine without an id (a container, a minimal system) gets one of ours. */
+const ownMachineId = (home: Home): { machineId?: string } => {
+  const known = existsSync('/etc/machine-id') && /^[0-9a-f]{32}$/.test(readFileSync('/etc/machine-id', 'utf8').trim());
+  return known ? {} : { machineId: onceWritten(join(home.dir, 'machine-id'), () => randomBytes(16).toString('hex')) };
+};
 
 interface Named {
   readonly id: string;

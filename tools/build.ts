@@ -19,7 +19,7 @@ export async function build(): Promise<void> {
   writeFileSync(STAMP, before); // what was there when it began: an edit during the build is built at the next start
 }
 
-function fingerprint(): string {
+export function fingerprint(): string {
   let newest = 0;
   let count = 0;
   const look = (path: string): void => {

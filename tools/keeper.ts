@@ -93,7 +93,7 @@ export function keep({ socketPath, recordFile }: { socketPath: string; recordFil
       if (one.leaving) return;
       one.lastEnd = how;
       one.failures = Date.now() - one.since > STAYED_MS ? 0 : one.failures + 1;
-      const waitMs = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(one.failures, 10));
+      const waitMs = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(Math.max(one.failures - 1, 0), 10));
       console.log(`${new Date().toISOString()} ${one.part.name} ended (${how}); started again in ${waitMs} ms`);
       one.timer = setTimeout(() => {
         one.restarts++;

@@ -5,6 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const EVERY_MS = 200;
 
+// A database that nothing reaches is closed by the garbage collector, and its lock falls: seen with work that waits for ever.
+const held = new Set<DatabaseSync>();
+
 /**
  * Runs `work` while no other process does so under the same file. SQLite's lock is the kernel's
  * (fcntl), so it falls with its holder however that dies, and children do not inherit it.
@@ -13,6 +16,7 @@ const EVERY_MS = 200;
 export async function withLock<T>(file: string, { withinMs, onWait }: { withinMs: number; onWait: () => void }, work: () => Promise<T>): Promise<T> {
   mkdirSync(dirname(file), { recursive: true });
   const database = new DatabaseSync(file);
+  held.add(database);
   try {
     const deadline = performance.now() + withinMs;
     for (let told = false; !acquired(database); told = true) {
@@ -22,6 +26,7 @@ export async function withLock<T>(file: string, { withinMs, onWait }: { withinMs
     }
     return await work();
   } finally {
+    held.delete(database);
     database.close();
   }
 }

@@ -24,9 +24,10 @@ export const SERVICES: readonly Service[] = [
   { name: 'monitor', key: 'MONITOR', schema: 'monitor', role: 'cv_monitor' },
 ];
 
+export const GATEWAY = 'api-gateway';
 export const AGENT = 'node-agent';
 
-/** Which port each part's /livez, /readyz and /metrics lie on, by its name. */
+/** Which port the /livez, /readyz and /metrics of each process lie on, by the part's name. The gateway's are on its own port. */
 export type HealthPorts = Readonly<Record<string, number>>;
 
 export interface Surroundings {
@@ -49,7 +50,7 @@ const NODE_FLAGS = ['--max-semi-space-size=8', '--optimize-for-size'];
 export function controlPlaneParts(around: Surroundings, split: boolean): readonly Part[] {
   const part = (name: string, script: string): Part => ({
     name,
-    program: { command: process.execPath, args: [...NODE_FLAGS, script], cwd: REPOSITORY, env: environment(around), logFile: join(around.home.logs, `${name}.log`) },
+    program: { command: process.execPath, args: [...NODE_FLAGS, script], cwd: REPOSITORY, env: environment(around, split), logFile: join(around.home.logs, `${name}.log`) },
     stopSignals: STOP_SIGNALS,
   });
   if (split) return SERVICES.map((service) => part(service.name, join(REPOSITORY, 'services', service.name, 'dist/main.js')));
@@ -59,6 +60,8 @@ export function controlPlaneParts(around: Surroundings, split: boolean): readonl
 export interface AgentSettings {
   readonly hypervisor: 'qemu' | 'test' | 'simulated';
   readonly libvirtSocket?: string;
+  /** Where the machine has none of its own. */
+  readonly machineId?: string;
 }
 
 export function agentPart(around: Surroundings, settings: AgentSettings): Part {
@@ -74,6 +77,7 @@ export function agentPart(around: Surroundings, settings: AgentSettings): Part {
         CV_NODE_AGENT_GATEWAY_URL: `http://127.0.0.1:${around.port}`,
         CV_NODE_AGENT_JOIN_TOKEN_FILE: home.joinTokenFile,
         CV_NODE_AGENT_STATE_DIR: home.agent,
+        ...(settings.machineId ? { CV_NODE_AGENT_MACHINE_ID: settings.machineId } : {}),
         CV_NODE_AGENT_HYPERVISOR: settings.hypervisor,
         ...(settings.libvirtSocket ? { CV_NODE_AGENT_LIBVIRT_SOCKET: settings.libvirtSocket } : {}),
         CV_NODE_AGENT_IMAGE_DIR: home.images,
@@ -88,10 +92,11 @@ export function agentPart(around: Surroundings, settings: AgentSettings): Part {
 }
 
 /** What every service of the control plane is told. A service reads what is its own. */
-function environment({ home, port, postgres, nats, health }: Surroundings): NodeJS.ProcessEnv {
+function environment({ home, port, postgres, nats, health }: Surroundings, split: boolean): NodeJS.ProcessEnv {
   const own = SERVICES.flatMap((service): readonly (readonly [string, string])[] => [
     [`CV_${service.key}_POSTGRES_URL`, postgres.url(service.role)],
-    [`CV_${service.key}_HEALTH_PORT`, String(health[service.name])],
+    // In one process all parts are told of at the gateway's own /readyz.
+    ...(split && service.name !== GATEWAY ? [[`CV_${service.key}_HEALTH_PORT`, String(health[service.name])] as const] : []),
   ]);
   return {
     ...ordinary(home),

@@ -6,7 +6,7 @@ import { settingsFrom } from './home.ts';
 import { leftBehind, tell } from './keeper-client.ts';
 import type { PartState } from './keeper.ts';
 import { findLibvirt, runningGuests } from './libvirt.ts';
-import { AGENT, SERVICES } from './services.ts';
+import { AGENT } from './services.ts';
 
 interface Report {
   readonly ready: boolean;
@@ -82,14 +82,10 @@ function sentence(part: PartState, says: string): string {
 async function saysOf(part: PartState, health: Readonly<Record<string, number>>, port: number): Promise<{ ok: boolean; says: string }> {
   if (part.state !== 'running') return { ok: false, says: part.state };
   if (part.name === 'postgres' || part.name === 'nats') return { ok: true, says: 'runs' };
-  const asked = part.name === 'control-plane' ? SERVICES.map((service) => service.name) : [part.name];
-  const reports = await Promise.all(asked.map((name) => reportOf(name === 'api-gateway' ? port : (health[name] ?? 0))));
-  const waiting = reports.flatMap((report, index) => [
-    ...(report ? [] : [`${asked[index]} does not answer`]),
-    ...(report?.parts?.filter((one) => !one.ok).map((one) => `${one.name}: ${one.says}`) ?? []),
-  ]);
-  const ok = reports.every((report) => report?.ready === true);
-  return { ok, says: ok ? 'ready' : `not ready: ${waiting.join('; ')}` };
+  const report = await reportOf(health[part.name] ?? port);
+  if (!report) return { ok: false, says: 'does not answer' };
+  const waiting = report.parts?.filter((one) => !one.ok).map((one) => `${one.name}: ${one.says}`) ?? [];
+  return { ok: report.ready, says: report.ready ? 'ready' : `not ready: ${waiting.join('; ')}` };
 }
 
 async function reportOf(port: number): Promise<Report | undefined> {
