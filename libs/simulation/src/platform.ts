@@ -1,0 +1,314 @@
+/*
+ * The whole platform under a storm, from a seed: k replicas of every service over one log, nodes with their
+ * agents, users who create, start, stop and delete. First all is calm, so that nodes can join. Then the storm:
+ * whatever this run's weather holds. Then everything is up again, and from that moment on the platform has to
+ * come to rest by itself: every operation ended, nothing owed, nothing leaked.
+ */
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { idFrom, type VmId } from '@chronovirt/contracts/ids';
+import { allEvents } from '@chronovirt/contracts/registry';
+import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { canonical } from '@chronovirt/event-log/canonical';
+import { commandIdOf } from '@chronovirt/event-log/command-id';
+import { MemoryLog } from '@chronovirt/event-log/memory-log';
+import type { Broken as BrokenAgent } from '@chronovirt/node-agent/agent';
+import { SchedulerView } from '@chronovirt/scheduler/view.projection';
+import { Bus, type Party } from './bus.ts';
+import { NodeProgram } from './node.ts';
+import { Referee } from './referee.ts';
+import { IpamService, MonitorService, SchedulerService, StorageService } from './services.ts';
+import { calm, type Weather, weatherOf } from './weather.ts';
+import { World } from './world.ts';
+
+/** What is taken out of the platform, to see that its absence is found. */
+export interface Broken {
+  readonly agent?: BrokenAgent;
+  readonly cancelsIgnored?: boolean;
+  readonly versionUnchecked?: boolean;
+  readonly answersForgotten?: boolean;
+}
+
+export interface Settings {
+  readonly broken?: Broken;
+  /** Default: drawn from the seed. */
+  readonly weather?: Partial<Weather>;
+  readonly nodes?: number;
+  readonly vms?: number;
+  /** Keeps what happened, for people. */
+  readonly told?: boolean;
+}
+
+export interface Outcome {
+  readonly seed: number;
+  readonly violations: readonly string[];
+  readonly weather: Weather;
+  readonly story: readonly string[];
+  readonly events: number;
+  readonly operations: { readonly done: number; readonly failed: number };
+  /** Milliseconds from when all was up again until the last operation had ended. */
+  readonly settledAfterMs: number;
+  /** SHA-256-free fingerprint of the log: the same seed gives the same. */
+  readonly fingerprint: string;
+}
+
+/** Everything is up again: from now on this long for every operation to end, beside its own deadlines. Milliseconds. */
+const SETTLE_MS = 60_000;
+/** The longest that a message of the storm may still be on its way, and the longest operation's deadlines. */
+const PATIENCE_MS = 1_500_000;
+
+const USER = 'user_0190';
+
+export const simulate = async (seed: number, settings: Settings = {}): Promise<Outcome> => {
+  const world = new World(seed, { told: settings.told === true });
+  const { random } = world;
+  const drawn = weatherOf(random);
+  const storm: Weather = { ...(settings.weather === undefined ? drawn : calm), ...settings.weather };
+  let weather = calm;
+  const broken = settings.broken ?? {};
+  const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true });
+  const bus = new Bus(world, () => weather);
+  const around = { world, weather: () => weather, log, bus, cancelsIgnored: broken.cancelsIgnored === true };
+
+  const schedulers = [new SchedulerService(1, around), new SchedulerService(2, around)];
+  const services = [...schedulers, new IpamService(1, around), new IpamService(2, around), new StorageService(1, around), new StorageService(2, around), new MonitorService(1, around)];
+  const size = storm.narrow.capacity ? { cpus: 1, memoryMib: 512 + 6 * 256, poolGib: 200 } : { cpus: 8, memoryMib: 16_384, poolGib: storm.narrow.space ? 16 : 200 };
+  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 5) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {} }));
+  const referee = new Referee(world, log, nodes);
+  const failed = (): boolean => referee.violations.length > 0;
+
+  // Whoever leads is alive; when two lead for a while, that is harmless.
+  world.every(1_000, () => true, () => {
+    const alive = schedulers.filter(({ on }) => on);
+    const leading = alive.filter(({ leads }) => leads);
+    for (const one of schedulers) if (!one.on) one.leads = false;
+    if (leading.length < weather.leaders) for (const one of alive.slice(0, weather.leaders)) one.leads = true;
+    if (leading.length > weather.leaders) for (const one of leading.slice(weather.leaders)) one.leads = false;
+  });
+
+  // -- users ---------------------------------------------------------------------------------------------
+
+  const asked = new Set<string>();
+  const user: Party = { name: 'gateway', life: { on: true }, answered: () => undefined };
+  /** Sends again until there is an answer, in the way of the gateway: straight back, or read from the log. */
+  const order = (to: CommandEnvelope['to'], target: string, type: string, data: Record<string, unknown>, meta: Partial<CommandEnvelope['meta']> = {}): Promise<Answer> => {
+    const id = commandIdOf(`${String(seed)}:${random.digits()}`);
+    asked.add(id);
+    const envelope: CommandEnvelope = { id, to, target, type, data, meta: { actor: USER, ...meta }, cancels: [] };
+    return new Promise((resolve) => {
+      const attempt = (waitMs: number): void => {
+        bus.send(user, envelope);
+        const look = (leftMs: number): void => {
+          void log.answered(id).then((stored) => {
+            if (stored !== undefined) {
+              asked.delete(id);
+              world.tell(() => `user: ${type} ${target} is answered ${JSON.stringify(stored.answer)}`);
+              return resolve(stored.answer);
+            }
+            if (leftMs <= 0) attempt(Math.min(8_000, waitMs * 2));
+            else world.after(250, () => { look(leftMs - 250); });
+          });
+        };
+        world.after(10, () => { look(waitMs); });
+      };
+      attempt(1_000);
+    });
+  };
+
+  const onVm = (vmId: VmId, type: string, more: Record<string, unknown> = {}): Promise<Answer> => {
+    const operationId = idFrom('op', random.digits());
+    return order('scheduler', vmId, type, { vmId, operationId, ...more }, { operationId, vmId });
+  };
+  const names = Array.from({ length: settings.vms ?? random.between(20, 26) }, (_, number) => `vm-${String(number)}`);
+  const create = (name: string, vmId: VmId): Promise<Answer> => onVm(vmId, 'CreateVm', {
+    name, description: '', image: 'guest', network: 'cv-default', vcpus: random.between(1, 2), memoryMib: 256, diskGib: random.between(1, 4), accel: 'any', devices: 'virtio', tags: [], protected: false,
+    ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}),
+  });
+  const deletion = (vmId: VmId): Promise<Answer> => onVm(vmId, 'DeleteVm', { force: true });
+
+  /** One user's dealings with one machine, while the storm lasts. */
+  const live = async (name: string): Promise<void> => {
+    const vmId = idFrom('vm', random.digits());
+    await world.sleep(random.between(0, stormMs * 0.6));
+    await create(name, vmId);
+    for (let acts = random.between(0, 3); acts > 0; acts--) {
+      await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
+      if (weather === calm) return;
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm']);
+      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : {});
+    }
+    if (random.chance(0.5)) return;
+    await world.sleep(random.between(0, 20_000));
+    await deletion(vmId);
+  };
+
+  // -- calm: everything comes up ---------------------------------------------------------------------------
+
+  let stormMs = 0;
+  for (const service of services) service.boot();
+  const networkId = idFrom('network', random.digits());
+  const cidr = storm.narrow.addresses ? '10.21.0.0/28' : '10.21.0.0/24';
+  const joined = nodes.map(({ nodeId }, number) => order('scheduler', nodeId, 'RegisterNode', { nodeId, name: `node-${String(number + 1)}`, machineId: `machine-${String(number + 1)}`, credentialKey: `U${'A'.repeat(55)}`, sealKey: 'A'.repeat(43) }));
+  const image = { imageId: idFrom('image', random.digits()), name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: random.digits() + random.digits(), sizeBytes: 1_000_000, minDiskGib: 1, minMemoryMib: 64 };
+  const begun = [...joined, order('ipam', networkId, 'CreateNetwork', { networkId, name: 'cv-default', kind: 'nat', cidr, reserved: [] }), order('storage', image.imageId, 'RegisterImage', image)];
+  void Promise.all(joined).then(() => { for (const node of nodes) node.boot(); });
+  const ready = (): boolean => asked.size === 0 && nodes.every(({ agent, poolId }) => agent?.session() !== undefined && log.streams.has(`pool-${poolId}`));
+  if (!(await world.run(ready, 60_000))) referee.fail('the platform did not come up');
+  else for (const answer of await Promise.all(begun)) if (isRefusal(answer)) referee.fail(`the platform did not come up: ${JSON.stringify(answer)}`);
+
+  // -- storm -------------------------------------------------------------------------------------------------
+
+  world.tell(() => `storm: ${JSON.stringify(storm)}`);
+  weather = storm;
+  stormMs = random.between(30_000, 180_000);
+  const stormEnds = world.elapsed + stormMs;
+  const sometime = (run: () => void): void => { world.after(random.between(0, stormMs), () => { if (weather !== calm) run(); }); };
+
+  const lost = nodes.slice(0, storm.lostNodes);
+  for (const node of lost) {
+    sometime(() => {
+      node.down = true;
+      if (random.chance(0.5)) node.kill('the machine is lost');
+      else bus.cutOff(node.nodeId);
+    });
+  }
+  const darken = (node: NodeProgram): void => {
+    const ms = random.between(2_000, 150_000);
+    if (random.chance(0.6)) {
+      bus.cutOff(node.nodeId);
+      world.after(ms, () => { if (!node.down) bus.mend(node.nodeId); });
+      return;
+    }
+    node.kill('its machine goes dark');
+    const powerLost = random.chance(0.5);
+    world.after(ms, () => {
+      if (powerLost) {
+        node.powerCycles += 1;
+        node.machine.powerCycle();
+      }
+      if (!node.down) node.boot();
+    });
+  };
+  for (let i = 0; i < storm.darkNodes; i++) sometime(() => { darken(random.pick(nodes)); });
+  for (let i = 0; i < storm.brokenLinks; i++) {
+    sometime(() => {
+      const { name } = random.pick(services);
+      bus.cutOff(name);
+      world.after(random.between(500, 60_000), () => { bus.mend(name); });
+    });
+  }
+  const reconnectAll = (): void => { for (const node of nodes) if (node.on) world.after(random.between(0, 1_000), () => { if (node.on) node.connectAgain(); }); };
+  for (let i = 0; i < storm.wipes; i++) sometime(() => { bus.wipe(); reconnectAll(); });
+  for (let i = 0; i < storm.outages; i++) {
+    sometime(() => {
+      bus.leave();
+      world.after(random.between(500, 45_000), () => { bus.comeBack(); });
+    });
+  }
+  for (let i = 0; i < storm.longAbsences; i++) {
+    sometime(() => {
+      const kind = random.pick(['ipam', 'storage', 'scheduler', 'monitor']);
+      for (const service of services) {
+        if (!service.name.startsWith(kind)) continue;
+        service.kill('long absence');
+        world.after(random.between(5_000, 100_000), () => { service.boot(); });
+      }
+    });
+  }
+  for (let i = 0; i < storm.crashes; i++) {
+    sometime(() => {
+      const { machine } = random.pick(nodes);
+      const running = [...machine.domains].filter(([, { state }]) => state === 'running');
+      if (running.length > 0) machine.crash(random.pick(running)[0]);
+    });
+  }
+  const lives = names.map((name) => live(random.chance(0.05) ? 'vm-0' : name));
+  await world.run(failed, stormEnds);
+
+  // -- everything is up again --------------------------------------------------------------------------------
+
+  weather = calm;
+  world.tell(() => 'everything is up again');
+  const upAt = world.elapsed;
+  const returns = lost.filter(() => random.chance(0.5));
+  const removals: Promise<unknown>[] = [];
+  for (const node of lost) {
+    if (returns.includes(node)) node.down = false;
+    else removals.push(order('scheduler', node.nodeId, 'RemoveNode', { nodeId: node.nodeId, reason: 'its machine is lost' }));
+  }
+  bus.comeBack();
+  for (const program of [...services, ...nodes]) {
+    bus.mend(program.name);
+    if (!(program instanceof NodeProgram) || !program.down) program.boot();
+  }
+  // A removed node that was only cut off finds out that nobody knows it any more.
+  for (const node of lost) if (node.down && node.on) bus.mend(node.nodeId);
+
+  let livesEnded = 0;
+  for (const one of lives) void one.then(() => { livesEnded += 1; });
+  const atRest = (): boolean => failed() || (livesEnded === lives.length && asked.size === 0 && referee.open.size === 0 && referee.openSagas.size === 0 && referee.owing.size === 0 && bus.empty);
+  const rest = async (): Promise<void> => {
+    if (!(await world.run(atRest, world.elapsed + PATIENCE_MS))) {
+      referee.fail(`no rest after ${String(PATIENCE_MS / 1_000)} s: ${String(livesEnded)} of ${String(lives.length)} users, ${String(asked.size)} commands without answer, ${String(referee.open.size)} operations, ${String(referee.openSagas.size)} sagas, ${String(referee.owing.size)} owing, bus ${bus.empty ? 'empty' : 'not empty'}`);
+    }
+    // Agents look around once more, and what they see is told.
+    for (const { agent } of nodes) void agent?.sweep();
+    await world.run(() => false, world.elapsed + 3_000);
+    await world.run(atRest, world.elapsed + 60_000);
+  };
+  if (!failed()) await rest();
+  if (!failed()) {
+    referee.checkAtRest();
+    if (bus.dead.length > 0) referee.fail(`${String(bus.dead.length)} messages were set aside`);
+    checkViews(referee, log, schedulers);
+    if (seed % 20 === 0) checkShapes(referee, log);
+  }
+  const settledAfterMs = Math.max(0, ...[...referee.operations.values()].map(({ endedAt }) => endedAt - upAt));
+
+  // -- sometimes: everything is deleted ----------------------------------------------------------------------
+
+  if (!failed() && random.chance(0.25)) {
+    for (const { vmId, state } of referee.vms()) if (state.status === 'live') void deletion(vmId);
+    await rest();
+    if (!failed()) referee.checkEmpty();
+  }
+
+  const operations = [...referee.operations.values()];
+  return {
+    seed, violations: referee.violations, weather: storm, story: world.story ?? [], events: log.events.length, settledAfterMs,
+    operations: { done: operations.filter(({ outcome }) => outcome === 'done').length, failed: operations.filter(({ outcome }) => outcome === 'failed').length },
+    fingerprint: `${String(log.events.length)}:${log.events.at(-1)?.id ?? ''}:${String(world.elapsed)}`,
+  };
+};
+
+/** What every replica holds in memory is what the log says, folded anew. */
+const checkViews = (referee: Referee, log: MemoryLog, schedulers: readonly SchedulerService[]): void => {
+  const anew = new SchedulerView();
+  for (const event of log.events) anew.take(event);
+  const expected = contentOf(anew);
+  for (const { name, view } of schedulers) {
+    const held = contentOf(view);
+    for (const document of held) if (!expected.includes(document)) referee.fail(`${name} holds what the log does not say: ${document}`);
+    for (const document of expected) if (!held.includes(document)) referee.fail(`${name} does not hold what the log says: ${document}`);
+  }
+};
+
+/** RFC 8785, so that the order in which things came to be known makes no difference. */
+const contentOf = (view: SchedulerView): readonly string[] => {
+  const nodes = [...view.candidates()].map((candidate) => ({ ...candidate, measured: null }));
+  return [...nodes, ...nodes.flatMap(({ nodeId }) => view.vmsOn(nodeId)), ...view.openSagas(), ...view.owing()].map((document) => canonical(document)).sort();
+};
+
+/** The log in memory checks no shapes: here they are, all of them. */
+const checkShapes = (referee: Referee, log: MemoryLog): void => {
+  for (const { type, data, stream } of log.events) {
+    try {
+      const spec = allEvents[type];
+      if (spec === undefined) throw new Error('no such event');
+      (spec as { write(data: unknown): unknown }).write(data);
+    } catch (error) {
+      referee.fail(`${type} of ${stream} has no shape that may be written: ${String(error)}`);
+    }
+  }
+};
+
+export { SETTLE_MS };

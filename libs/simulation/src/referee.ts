@@ -1,0 +1,335 @@
+/*
+ * What must hold, said without the code that makes it hold. The referee folds the log on its own, looks at the
+ * machines themselves, and knows nothing of sagas' tables, of views or of answers.
+ *
+ * While the run goes on: nothing is given twice, no node and no pool carries more than it may, nothing is
+ * decided twice, nothing that a machine still uses is given back, nothing runs without its capacity. At the
+ * end: every operation has ended, nothing is owed, everything held belongs to a VM that has it, and every
+ * machine is as it was wished and as the platform believes.
+ */
+import { categoryOf, idOfStream, streamOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
+import { replay } from '@chronovirt/decider/decider';
+import type { MemoryLog } from '@chronovirt/event-log/memory-log';
+import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { capacityOf } from '@chronovirt/scheduler/node/capacity';
+import { policyDefault } from '@chronovirt/scheduler/node/node';
+import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
+import { isRunning, type NodeProgram } from './node.ts';
+import type { World } from './world.ts';
+
+interface Capacity {
+  description: NodeDescription | null;
+  policy: NodePolicy;
+  readonly held: Map<string, { readonly vcpus: number; readonly memoryMib: number }>;
+}
+
+interface Space {
+  nodeId: string;
+  capacityGib: number;
+  overcommitPercent: number;
+  readonly held: Map<string, { readonly vmId: string; readonly sizeGib: number }>;
+}
+
+export interface Operation {
+  readonly operationId: string;
+  readonly vmId: string;
+  readonly what: string;
+  readonly since: number;
+  outcome: 'done' | 'failed' | undefined;
+  endedAt: number;
+}
+
+/** Facts that may stand once in their stream, and what tells two of a kind apart. */
+const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => unknown>> = {
+  VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
+  VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
+  NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeDeleted: () => '',
+  SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
+  NetworkCreated: () => '', SubnetCreated: () => '', ImageRegistered: () => '', PoolRegistered: () => '',
+};
+
+export class Referee {
+  readonly violations: string[] = [];
+  readonly operations = new Map<string, Operation>();
+  readonly open = new Set<string>();
+  readonly owing = new Set<string>();
+  readonly openSagas = new Set<string>();
+  /** Nodes that an operator removed: what is on them is nobody's business any more. */
+  readonly removed = new Set<string>();
+  /** The last operation of a VM that ended. */
+  private readonly last = new Map<string, Operation>();
+  private readonly seen = new Set<string>();
+  private readonly leases = new Map<string, string>();
+  private readonly addresses = new Map<string, string>();
+  private readonly capacity = new Map<string, Capacity>();
+  private readonly space = new Map<string, Space>();
+  private readonly volumes = new Map<string, string>();
+  private readonly names = new Map<string, { readonly owner: string; readonly category: string }>();
+  private readonly world: World;
+  private readonly log: MemoryLog;
+  private readonly nodes: readonly NodeProgram[];
+  /** Starts, reboots and resets that were asked of a VM. */
+  private readonly bootsAsked = new Map<string, number>();
+
+  constructor(world: World, log: MemoryLog, nodes: readonly NodeProgram[]) {
+    this.world = world;
+    this.log = log;
+    this.nodes = nodes;
+    log.subscribe((events) => {
+      for (const event of events) this.take(event);
+    });
+    for (const node of nodes) {
+      node.machine.hypervisor.watch({ changed: (vmId) => { this.look(node, vmId); }, missed: () => undefined });
+    }
+  }
+
+  fail(sentence: string): void {
+    if (this.violations.length < 20) this.violations.push(sentence);
+    this.world.tell(() => `!! ${sentence}`);
+  }
+
+  private take(event: RecordedEvent): void {
+    const { stream, type, data } = event;
+    this.world.tell(() => `   ${stream} ${String(event.version)} ${type} ${brief(data)}`);
+    const difference = once[type];
+    if (difference !== undefined) {
+      const key = `${stream} ${type} ${String(difference(data))}`;
+      if (this.seen.has(key)) this.fail(`decided twice: ${key}`);
+      this.seen.add(key);
+    }
+    const id = idOfStream(stream);
+    const category = categoryOf(stream);
+    if (category.startsWith('saga-')) {
+      if (type === 'SagaStarted') this.openSagas.add(stream);
+      else if (!this.openSagas.has(stream)) this.fail(`${stream} goes on after its end: ${type}`);
+      if (type === 'SagaEnded') this.openSagas.delete(stream);
+      return;
+    }
+    switch (type) {
+      case 'NodeRegistered':
+        this.capacity.set(id, { description: null, policy: policyDefault, held: new Map() });
+        return;
+      case 'NodeDescribed':
+        this.capacityOf(id).description = data as unknown as NodeDescription;
+        return;
+      case 'NodeRemoved':
+        this.removed.add(id);
+        return;
+      case 'CapacityReserved': {
+        const { description, policy, held } = this.capacityOf(id);
+        const { vmId, vcpus, memoryMib } = data as { vmId: string; vcpus: number; memoryMib: number };
+        if (held.has(vmId)) this.fail(`${id} reserves twice for ${vmId}`);
+        for (const [other, { held: elsewhere }] of this.capacity) if (other !== id && elsewhere.has(vmId)) this.fail(`${vmId} has capacity on ${id} and on ${other}`);
+        held.set(vmId, { vcpus, memoryMib });
+        const total = description === null ? { vcpus: 0, memoryMib: 0 } : capacityOf(description, policy);
+        const sum = [...held.values()].reduce((all, one) => ({ vcpus: all.vcpus + one.vcpus, memoryMib: all.memoryMib + one.memoryMib }), { vcpus: 0, memoryMib: 0 });
+        if (sum.vcpus > total.vcpus || sum.memoryMib > total.memoryMib) this.fail(`${id} carries ${JSON.stringify(sum)} of ${JSON.stringify(total)}`);
+        return;
+      }
+      case 'CapacityReleased': {
+        const vmId = data['vmId'] as VmId;
+        if (!this.capacityOf(id).held.delete(vmId)) this.fail(`${id} gives back twice what ${vmId} had`);
+        const node = this.nodes.find(({ nodeId }) => nodeId === id);
+        if (node !== undefined && !this.removed.has(id) && isRunning(node.machine, vmId)) this.fail(`capacity of ${vmId} is given away while it runs on ${id}`);
+        return;
+      }
+      case 'AddressLeased': {
+        const { vmId, address } = data as { vmId: string; address: string };
+        const holder = this.addresses.get(`${id} ${address}`);
+        if (holder !== undefined) this.fail(`${address} is leased to ${vmId} and to ${holder}`);
+        if (this.leases.has(vmId)) this.fail(`${vmId} has a second address`);
+        this.addresses.set(`${id} ${address}`, vmId);
+        this.leases.set(vmId, address);
+        return;
+      }
+      case 'AddressReleased': {
+        const { vmId, address } = data as { vmId: VmId; address: string };
+        if (this.addresses.get(`${id} ${address}`) !== vmId) this.fail(`${address} is given back by ${vmId}, who does not have it`);
+        this.addresses.delete(`${id} ${address}`);
+        this.leases.delete(vmId);
+        for (const { nodeId, machine } of this.present()) {
+          if (machine.domains.has(vmId)) this.fail(`address of ${vmId} is given away while ${nodeId} has its domain`);
+          for (const leases of machine.leases.values()) for (const lease of leases.values()) if (lease.address === address) this.fail(`${address} is given away while ${nodeId} serves it to ${lease.vmId}`);
+        }
+        return;
+      }
+      case 'PoolRegistered':
+        this.space.set(id, { nodeId: data['nodeId'] as string, capacityGib: data['capacityGib'] as number, overcommitPercent: data['overcommitPercent'] as number, held: new Map() });
+        return;
+      case 'SpaceReserved': {
+        const pool = this.spaceOf(id);
+        const { volumeId, vmId, sizeGib } = data as { volumeId: string; vmId: string; sizeGib: number };
+        if (pool.held.has(volumeId)) this.fail(`${id} reserves twice for ${volumeId}`);
+        pool.held.set(volumeId, { vmId, sizeGib });
+        const sum = [...pool.held.values()].reduce((all, one) => all + one.sizeGib, 0);
+        if (sum > Math.floor((pool.capacityGib * pool.overcommitPercent) / 100)) this.fail(`${id} has promised ${String(sum)} GiB`);
+        return;
+      }
+      case 'SpaceReleased': {
+        if (!this.spaceOf(id).held.delete(data['volumeId'] as string)) this.fail(`${id} gives back twice what ${String(data['volumeId'])} had`);
+        this.checkNoDisk(data['volumeId'] as string, 'space');
+        return;
+      }
+      case 'VolumeCreated':
+        this.volumes.set(id, data['vmId'] as string);
+        return;
+      case 'VolumeDeleted':
+        if (!this.volumes.delete(id)) this.fail(`${id} is deleted twice`);
+        this.checkNoDisk(id, 'record');
+        return;
+      case 'Claimed':
+        if (this.names.has(stream)) this.fail(`${stream} is claimed twice`);
+        this.names.set(stream, { owner: data['owner'] as string, category });
+        return;
+      case 'Unclaimed':
+        if (!this.names.delete(stream)) this.fail(`${stream} is given back twice`);
+        return;
+      default:
+        if (category === vmDecider.category) this.takeVm(id, type, data);
+    }
+  }
+
+  private takeVm(vmId: string, type: string, data: Readonly<Record<string, unknown>>): void {
+    const operationId = data['operationId'] as string;
+    const begin = (what: string): void => {
+      if (this.operations.has(operationId)) return;
+      this.operations.set(operationId, { operationId, vmId, what, since: this.world.elapsed, outcome: undefined, endedAt: 0 });
+      this.open.add(operationId);
+      if (['create', 'start', 'reboot', 'reset'].includes(what)) this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
+    };
+    const end = (outcome: 'done' | 'failed'): void => {
+      const operation = this.operations.get(operationId);
+      if (operation === undefined || operation.outcome !== undefined) return this.fail(`${operationId} of ${vmId} ends (${outcome}) although it is not under way`);
+      operation.outcome = outcome;
+      operation.endedAt = this.world.elapsed;
+      this.open.delete(operationId);
+      if (operation.what !== 'clean-up') this.last.set(vmId, operation);
+    };
+    switch (type) {
+      case 'VmRequested': return begin('create');
+      case 'VmPowerRequested': return begin(data['action'] as string);
+      case 'VmDeleteRequested': return begin('delete');
+      case 'VmCleanUpStarted': return begin('clean-up');
+      case 'VmOperationDone':
+        this.owing.delete(vmId);
+        return end('done');
+      case 'VmOperationFailed':
+        if ((data['owed'] as readonly string[]).length > 0) this.owing.add(vmId);
+        return end('failed');
+      case 'VmDeleted':
+        this.owing.delete(vmId);
+        return end('done');
+    }
+  }
+
+  /** A machine changed: what is there must be paid for. */
+  private look(node: NodeProgram, vmId: VmId): void {
+    const domain = node.machine.domains.get(vmId);
+    if (domain === undefined || this.removed.has(node.nodeId)) return;
+    if (this.leases.get(vmId) !== domain.plan.address) this.fail(`${node.nodeId} has a domain of ${vmId} with the address ${domain.plan.address}, which it has not`);
+    if (isRunning(node.machine, vmId) && this.capacityOf(node.nodeId).held.get(vmId) === undefined) this.fail(`${vmId} runs on ${node.nodeId} without capacity there`);
+    for (const other of this.present()) {
+      if (other !== node && other.machine.domains.has(vmId)) this.fail(`${vmId} has a domain on ${node.nodeId} and on ${other.nodeId}`);
+    }
+  }
+
+  private checkNoDisk(volumeId: string, what: string): void {
+    for (const { nodeId, machine } of this.present()) {
+      if ((machine.disks as ReadonlyMap<string, unknown>).has(volumeId)) this.fail(`${what} of ${volumeId} is given away while ${nodeId} has its disk`);
+    }
+  }
+
+  private present(): readonly NodeProgram[] {
+    return this.nodes.filter(({ nodeId }) => !this.removed.has(nodeId));
+  }
+
+  private capacityOf(nodeId: string): Capacity {
+    const found = this.capacity.get(nodeId);
+    if (found === undefined) throw new Error(`${nodeId} is not registered`);
+    return found;
+  }
+
+  private spaceOf(poolId: string): Space {
+    const found = this.space.get(poolId);
+    if (found === undefined) throw new Error(`${poolId} is not registered`);
+    return found;
+  }
+
+  /** Every VM that was ever requested, as its stream says today. */
+  vms(): readonly { readonly vmId: VmId; readonly state: LiveVm | { readonly status: 'deleted' } }[] {
+    return [...this.log.streams.keys()].filter((stream) => categoryOf(stream) === vmDecider.category).map((stream) => {
+      const state = replay(vmDecider, (this.log.streams.get(stream) ?? []) as never[]);
+      if (state.status === 'absent') throw new Error(`${stream} has events and no state`);
+      return { vmId: idOfStream(stream) as VmId, state };
+    });
+  }
+
+  /** Once everything has come to rest. */
+  checkAtRest(): void {
+    for (const operationId of this.open) this.fail(`has not ended: ${JSON.stringify(this.operations.get(operationId))}`);
+    for (const stream of this.openSagas) this.fail(`has not ended: ${stream}`);
+    for (const vmId of this.owing) this.fail(`${vmId} is still owed something`);
+    const live = new Map<string, LiveVm>();
+    for (const { vmId, state } of this.vms()) if (state.status === 'live') live.set(vmId, state);
+    const has = (vmId: string): LiveVm | undefined => {
+      const state = live.get(vmId);
+      return state?.provisioned === null ? undefined : state;
+    };
+    const belongs = (what: string, vmId: string): void => { if (has(vmId) === undefined) this.fail(`leaked: ${what} of ${vmId} (${live.has(vmId) ? 'failed' : 'gone'})`); };
+
+    for (const [vmId, address] of this.leases) belongs(`address ${address}`, vmId);
+    for (const [nodeId, { held }] of this.capacity) if (!this.removed.has(nodeId)) for (const vmId of held.keys()) belongs(`capacity on ${nodeId}`, vmId);
+    for (const [poolId, { nodeId, held }] of this.space) if (!this.removed.has(nodeId)) for (const { vmId } of held.values()) belongs(`space in ${poolId}`, vmId);
+    for (const [volumeId, vmId] of this.volumes) belongs(volumeId, vmId);
+    for (const { owner, category } of this.names.values()) if (category === 'vm-name') belongs('name', owner);
+    for (const { nodeId, machine } of this.present()) {
+      for (const [vmId] of machine.domains) {
+        belongs(`domain on ${nodeId}`, vmId);
+        if (has(vmId) !== undefined && has(vmId)?.nodeId !== nodeId) this.fail(`${vmId} lives on ${String(has(vmId)?.nodeId)} and has a domain on ${nodeId}`);
+      }
+      for (const leases of machine.leases.values()) for (const { vmId } of leases.values()) belongs(`lease on ${nodeId}`, vmId);
+      for (const volumeId of machine.disks.keys()) {
+        const vmId = this.volumes.get(volumeId);
+        if (vmId === undefined) this.fail(`leaked: disk of ${volumeId} on ${nodeId}`);
+      }
+    }
+    for (const [vmId, state] of live) if (state.provisioned !== null && state.nodeId !== null && !this.removed.has(state.nodeId)) this.checkVm(vmId as VmId, state, state.nodeId);
+  }
+
+  private checkVm(vmId: VmId, state: LiveVm, nodeId: NodeId): void {
+    const node = this.nodes.find((one) => one.nodeId === nodeId);
+    if (node === undefined || state.provisioned === null) throw new Error(`${nodeId} is no node of this world`);
+    const { machine } = node;
+    const domain = machine.domains.get(vmId);
+    const actual = domain?.state ?? 'absent';
+    if (state.desired === 'deleted') return this.fail(`${vmId} should be deleted and is not`);
+    if (domain === undefined) return this.fail(`${vmId} has no domain on ${nodeId}`);
+    if (!machine.disks.has(state.provisioned.volumeId)) this.fail(`${vmId} has no disk on ${nodeId}`);
+    if (this.leases.get(vmId) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
+    if (isRunning(machine, vmId) && !this.capacityOf(nodeId).held.has(vmId)) this.fail(`${vmId} runs on ${nodeId} without capacity there`);
+    if (state.observed?.state !== actual) this.fail(`${vmId} is ${actual} on ${nodeId}, the platform believes it to be ${String(state.observed?.state)}`);
+    const undisturbed = node.powerCycles === 0 && actual !== 'crashed';
+    const last = this.last.get(vmId);
+    if (undisturbed && last?.outcome === 'done' && actual !== state.desired) this.fail(`${vmId} is ${actual}, and ${state.desired} was wished and done (${last.what})`);
+    const asked = this.bootsAsked.get(vmId) ?? 0;
+    // A reboot done by an agent that was killed before it could write that down is done again.
+    if (domain.boots > asked + node.kills) this.fail(`${vmId} came up ${String(domain.boots)} times, ${String(asked)} were asked for`);
+  }
+
+  /** After everything was deleted, and nothing is left to be used by anyone. */
+  checkEmpty(): void {
+    this.checkAtRest();
+    for (const { vmId, state } of this.vms()) if (state.status === 'live') this.fail(`${vmId} could not be deleted`);
+    if (this.leases.size > 0) this.fail(`${String(this.leases.size)} addresses are left`);
+  }
+
+  streamOfVm(vmId: string): string {
+    return streamOf(vmDecider.category, vmId);
+  }
+}
+
+const brief = (data: unknown): string => {
+  const text = JSON.stringify(data);
+  return text.length > 240 ? `${text.slice(0, 240)}…` : text;
+};

@@ -1,0 +1,197 @@
+/*
+ * The services of the simulation: the production parts, joined to the simulated log, bus and clock in the way
+ * their `service.ts` joins them to Postgres, NATS and the machine's clock.
+ */
+import type { DomainReport, Heartbeat, Hello, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { idFrom, streamOf, type NodeId } from '@chronovirt/contracts/ids';
+import type { PresenceCommand } from '@chronovirt/contracts/presence/presence.commands';
+import type { Answer } from '@chronovirt/decider/decider';
+import { commandIdOf, keyOf } from '@chronovirt/event-log/command-id';
+import { CommandHandler } from '@chronovirt/event-log/handle';
+import { Mailbox } from '@chronovirt/event-log/mailbox';
+import type { MemoryLog } from '@chronovirt/event-log/memory-log';
+import { ProjectionInMemory } from '@chronovirt/event-log/projection';
+import { ipam } from '@chronovirt/ipam/ipam.consumer';
+import { nodePresence } from '@chronovirt/monitor/presence/node-presence.projection';
+import { presence } from '@chronovirt/monitor/presence/presence';
+import { Watch } from '@chronovirt/monitor/presence/watch';
+import { Scheduler } from '@chronovirt/scheduler/scheduler.consumer';
+import { SchedulerView } from '@chronovirt/scheduler/view.projection';
+import { storage } from '@chronovirt/storage/storage.consumer';
+import type { Bus, Consumer } from './bus.ts';
+import { type Life, Program } from './program.ts';
+import type { Weather } from './weather.ts';
+import type { World } from './world.ts';
+
+export interface Surroundings {
+  readonly world: World;
+  readonly weather: () => Weather;
+  readonly log: MemoryLog;
+  readonly bus: Bus;
+  /** Without it, commands cancel nothing: what the simulation takes out to see that it is missed. */
+  readonly cancelsIgnored: boolean;
+}
+
+/** Milliseconds, as in the services. */
+const TICK_MS = 250;
+const RECONCILE_MS = 1_000;
+const LOOK_EVERY_MS = 1_000;
+
+abstract class Service extends Program {
+  protected readonly around: Surroundings;
+  private readonly kind: string;
+
+  constructor(kind: string, number: number, around: Surroundings) {
+    super(`${kind}-${String(number)}`, around.world, around.weather);
+    this.kind = kind;
+    this.around = around;
+  }
+
+  /** Commands of one target come one after another, in each replica. */
+  protected listen(life: Life, obey: (envelope: CommandEnvelope) => Promise<Answer>, answered: Consumer['answered'] = () => undefined): Consumer {
+    const mailbox = new Mailbox();
+    const consumer: Consumer = {
+      name: this.name, life, answered,
+      handle: (body) => {
+        const envelope = body as CommandEnvelope;
+        return mailbox.run(envelope.target, () => obey(this.around.cancelsIgnored ? { ...envelope, cancels: [] } : envelope));
+      },
+    };
+    this.around.bus.consume(this.kind, consumer);
+    return consumer;
+  }
+
+  /** Every event of the log, in order, some time after it was appended. */
+  protected follow(life: Life, take: (event: MemoryLog['events'][number]) => void): void {
+    const { log, world } = this.around;
+    let position = 0;
+    let waking = false;
+    const read = (): void => {
+      waking = false;
+      if (!life.on) return;
+      for (; position < log.events.length; position++) {
+        const event = log.events[position];
+        if (event !== undefined) take(event);
+      }
+    };
+    read();
+    log.subscribe(() => {
+      if (waking || !life.on) return;
+      waking = true;
+      const { frozen, frozenMs } = this.weather();
+      world.after(world.random.chance(frozen) ? world.random.between(1, frozenMs) : world.random.between(1, 8), read);
+    });
+  }
+
+  /** Calls again and again, never twice at once. */
+  protected repeat(ms: number, life: Life, work: () => Promise<unknown>): void {
+    let running = false;
+    this.world.every(ms, () => life.on, () => {
+      if (running) return;
+      running = true;
+      work().catch((error: unknown) => { this.world.tell(() => `${this.name}: ${String(error)}`); }).finally(() => { running = false; });
+    });
+  }
+}
+
+export class SchedulerService extends Service {
+  view = new SchedulerView();
+  leads = false;
+
+  constructor(number: number, around: Surroundings) {
+    super('scheduler', number, around);
+  }
+
+  protected begin(life: Life): void {
+    const { bus, log, world } = this.around;
+    const view = new SchedulerView();
+    this.view = view;
+    const failed = (what: string, error: unknown): void => { world.tell(() => `${this.name} could not ${what}: ${String(error)}`); };
+    const scheduler = new Scheduler({
+      handler: new CommandHandler(this.logOf(life, log)), view, commandIdOf, keyOf, failed, now: world.now,
+      send: (envelope) => { if (life.on) bus.send(party, envelope); },
+    });
+    this.follow(life, (event) => { view.take(event); });
+    const party = this.listen(life, (envelope) => scheduler.obey(envelope), (commandId, answer) => { scheduler.take(commandId, answer).catch((error: unknown) => { failed('take an answer', error); }); });
+    bus.consume('hellos', { ...party, handle: async (body) => (await scheduler.hello(body as Hello)) as unknown as Answer | undefined });
+    const mailbox = new Mailbox();
+    bus.consume('reports.vm', { ...party, handle: (body) => mailbox.run((body as DomainReport).vmId, () => scheduler.report(body as DomainReport).then(() => undefined)) });
+    bus.consume('heartbeats', {
+      ...party,
+      handle: (body) => {
+        const { nodeId, memoryUsedPercent, loadPercent } = body as Heartbeat;
+        view.measure(nodeId, { memoryUsedPercent, loadPercent });
+        return Promise.resolve(undefined);
+      },
+    });
+    this.repeat(TICK_MS, life, () => (scheduler.sagas.size > 0 ? scheduler.sagas.tick() : Promise.resolve()));
+    this.repeat(RECONCILE_MS, life, () => (this.leads ? scheduler.reconcile() : Promise.resolve()));
+  }
+}
+
+export class IpamService extends Service {
+  constructor(number: number, around: Surroundings) {
+    super('ipam', number, around);
+  }
+
+  protected begin(life: Life): void {
+    this.listen(life, ipam({ handler: new CommandHandler(this.logOf(life, this.around.log)), commandIdOf, keyOf }));
+  }
+}
+
+export class StorageService extends Service {
+  constructor(number: number, around: Surroundings) {
+    super('storage', number, around);
+  }
+
+  protected begin(life: Life): void {
+    const { obey, report } = storage({ handler: new CommandHandler(this.logOf(life, this.around.log)), commandIdOf, keyOf });
+    const party = this.listen(life, obey);
+    this.around.bus.consume('reports.pool', { ...party, handle: (body) => report(body as PoolReport).then(() => undefined) });
+  }
+}
+
+/** Monitor's part that hears nodes, as its leader does it. */
+export class MonitorService extends Service {
+  constructor(number: number, around: Surroundings) {
+    super('monitor', number, around);
+  }
+
+  protected begin(life: Life): void {
+    const { world, bus, log } = this.around;
+    const handler = new CommandHandler(this.logOf(life, log));
+    const nodes = new ProjectionInMemory(nodePresence);
+    const watch = new Watch();
+    const known = new Map<string, unknown>();
+    const record = (commands: readonly PresenceCommand[]): void => {
+      for (const command of commands) {
+        const { nodeId } = command.data;
+        handler.handle(presence, { id: idFrom('op', world.random.digits()), stream: streamOf(presence.category, nodeId), command, cancels: [], meta: { actor: 'system:monitor', nodeId }, store: 'events' })
+          .catch((error: unknown) => { world.tell(() => `monitor: ${String(error)}`); });
+      }
+    };
+    this.follow(life, (event) => { nodes.take(event); });
+    bus.consume('heartbeats', {
+      name: this.name, life, answered: () => undefined,
+      handle: (body) => {
+        const { nodeId, nodeAt } = body as Heartbeat;
+        record(watch.heard(nodeId, Date.parse(nodeAt), world.now()));
+        return Promise.resolve(undefined);
+      },
+    });
+    this.repeat(LOOK_EVERY_MS, life, () => {
+      for (const node of nodes.documents.values()) {
+        if (node.seen && known.get(node.nodeId) !== node) watch.expect(node.nodeId, node.silent, world.now());
+        known.set(node.nodeId, node);
+      }
+      for (const nodeId of known.keys()) {
+        if (nodes.documents.has(nodeId)) continue;
+        known.delete(nodeId);
+        watch.forget(nodeId as NodeId);
+      }
+      record(watch.overdue(world.now()));
+      return Promise.resolve();
+    });
+  }
+}
