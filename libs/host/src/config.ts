@@ -9,7 +9,9 @@ export const hostConfig = (prefix: string) =>
     [`CV_${prefix}_HEALTH_PORT`]: z.coerce.number().int().min(0).max(65_535).optional(),
     [`CV_${prefix}_HEALTH_HOST`]: z.string().default('127.0.0.1'),
     CV_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
-  });
+    CV_WAYPOINTS: z.string().startsWith('/', 'must be an absolute path').optional(),
+    CV_TEST: z.string().optional(),
+  }).refine(({ CV_WAYPOINTS, CV_TEST }) => CV_WAYPOINTS === undefined || CV_TEST === '1', { path: ['CV_WAYPOINTS'], message: 'is for tests, which say CV_TEST=1' });
 
 export interface HostConfig {
   readonly postgresUrl: string;
@@ -20,6 +22,8 @@ export interface HostConfig {
   readonly healthPort: number | undefined;
   readonly healthHost: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  /** Tests only: the folder of libs/observability/src/waypoints.ts. */
+  readonly waypoints?: string | undefined;
 }
 
 export class BadEnvironment extends Error {
@@ -41,5 +45,6 @@ export const readHostConfig = (service: string, environment: Readonly<Record<str
     healthPort: values[`CV_${prefix}_HEALTH_PORT`] as number | undefined,
     healthHost: values[`CV_${prefix}_HEALTH_HOST`] as string,
     logLevel: read.data.CV_LOG_LEVEL as HostConfig['logLevel'],
+    waypoints: read.data.CV_WAYPOINTS as string | undefined,
   };
 };

@@ -24,8 +24,10 @@ import { JetStreamStrategy, KeepError } from '@chronovirt/messaging/strategy';
 import { createReadiness, type HealthServer, type Readiness, startHealthServer } from '@chronovirt/observability/health';
 import { createLog, type Log } from '@chronovirt/observability/log';
 import { createMetrics, type Metrics } from '@chronovirt/observability/metrics';
+import { openWaypoints } from '@chronovirt/observability/waypoints';
 import pg from 'pg';
 import type { HostConfig } from './config.ts';
+import { HeldHandler, heldPublisher } from './waypoints.ts';
 
 /** What services of one process have together. */
 export interface Shared {
@@ -101,7 +103,8 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
   const { pool, session } = openPostgres(service, config, logger, ends);
   const common = shared ?? (await joinShared(service, config, { pool, session, logger, ends }));
   const processName = `${service}-${randomBytes(6).toString('hex')}`;
-  const publisher = createPublisher({ bus: common.bus });
+  const plainPublisher = createPublisher({ bus: common.bus });
+  const publisher = config.waypoints === undefined ? plainPublisher : heldPublisher(plainPublisher, service, openWaypoints(config.waypoints));
   const replies = createReplies({ nc: common.bus.nc, process: processName, log: logger });
   ends.push(() => { replies.close(); });
 
@@ -184,5 +187,6 @@ const joinShared = async (service: string, config: HostConfig, { pool, session, 
     const health: HealthServer = await startHealthServer({ host: config.healthHost, port: config.healthPort, readiness, metrics });
     ends.push(() => health.close());
   }
-  return { log, handler: new CommandHandler(log), tail, bus, metrics, readiness };
+  const handler = config.waypoints === undefined ? new CommandHandler(log) : new HeldHandler(log, openWaypoints(config.waypoints));
+  return { log, handler, tail, bus, metrics, readiness };
 };
