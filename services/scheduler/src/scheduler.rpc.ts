@@ -8,7 +8,7 @@ import type { Answer } from '@chronovirt/decider/decider';
 import { readDelivery } from '@chronovirt/host/read-delivery';
 import { type Delivery, Reject } from '@chronovirt/messaging/consume';
 import { Consumes } from '@chronovirt/messaging/strategy';
-import { commandsOf, nodeOfSubject, reportsFor } from '@chronovirt/messaging/topology';
+import { commandsOf, parseReportSubject, reportsFor } from '@chronovirt/messaging/topology';
 import type { Scheduler } from './scheduler.consumer.ts';
 
 export const SCHEDULER = Symbol('scheduler');
@@ -29,7 +29,7 @@ export class SchedulerRpc {
   async report(@Payload() delivery: Delivery): Promise<void> {
     const report = DomainReport.safeParse(delivery.json());
     // The server lets a node publish under its own name only; what it writes inside is its word alone.
-    if (!report.success || report.data.nodeId !== nodeOfSubject(delivery.subject)) throw new Reject('not a report of this node');
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.scheduler.report(report.data);
   }
 }

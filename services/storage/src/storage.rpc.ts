@@ -8,7 +8,7 @@ import type { Answer } from '@chronovirt/decider/decider';
 import { readDelivery } from '@chronovirt/host/read-delivery';
 import { type Delivery, Reject } from '@chronovirt/messaging/consume';
 import { Consumes } from '@chronovirt/messaging/strategy';
-import { commandsOf, nodeOfSubject, reportsFor } from '@chronovirt/messaging/topology';
+import { commandsOf, parseReportSubject, reportsFor } from '@chronovirt/messaging/topology';
 import type { storage } from './storage.consumer.ts';
 
 export const STORAGE = Symbol('storage');
@@ -28,7 +28,7 @@ export class StorageRpc {
   @Consumes(reportsFor('storage', 'pool'), { concurrency: 16 })
   async report(@Payload() delivery: Delivery): Promise<void> {
     const report = PoolReport.safeParse(delivery.json());
-    if (!report.success || report.data.nodeId !== nodeOfSubject(delivery.subject)) throw new Reject('not a report of this node');
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.parts.report(report.data);
   }
 }
