@@ -14,6 +14,7 @@ import { freePort, isFree } from './ports.ts';
 import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type PostgresHome } from './postgres.ts';
 import type { Prepared } from './preparing.ts';
 import { whyNoHypervisor } from './preparing.ts';
+import { isReady } from './running.ts';
 import { say, timed } from './say.ts';
 import { onceWritten, writeWhole } from './secrets.ts';
 import { AGENT, agentPart, controlPlaneParts, GATEWAY, SERVICES, type AgentSettings, type HealthPorts, type Surroundings } from './services.ts';
@@ -27,9 +28,8 @@ const SERVICE_READY_WITHIN_MS = 60_000;
 const NODE_READY_WITHIN_MS = 60_000;
 const NETWORK = 'cv-default';
 
-export async function bringUp(settings: Settings, options: BringUp, signal: AbortSignal): Promise<{ readonly alreadyRan: boolean }> {
+export async function bringUp(settings: Settings, options: BringUp, signal: AbortSignal): Promise<void> {
   const { home, port } = settings;
-  if (await runsAlready(home, port)) return { alreadyRan: true };
   if ((await tell(home, { do: 'list' })) === undefined && !(await isFree(port))) throw new Error(`port ${port} of 127.0.0.1 is taken by another program: set CV_PORT to a free one`);
   await ensureKeeper(home);
   const hypervisor = await chooseHypervisor(options);
@@ -59,15 +59,6 @@ export async function bringUp(settings: Settings, options: BringUp, signal: Abor
     await untilNodeIsReady(home, api);
   });
   rmSync(home.joinTokenFile, { force: true });
-  return { alreadyRan: false };
-}
-
-/** Every part runs and answers: then there is nothing to do. */
-async function runsAlready(home: Home, port: number): Promise<boolean> {
-  const answer = await tell(home, { do: 'list' });
-  const running = new Set(answer?.parts.filter((part) => part.state === 'running').map((part) => part.name));
-  if (!['postgres', 'nats', AGENT].every((name) => running.has(name))) return false;
-  return isReady(port);
 }
 
 async function chooseHypervisor({ simulated, without }: BringUp): Promise<AgentSettings['hypervisor']> {
@@ -140,16 +131,6 @@ async function healthPorts(home: Home, gatewayPort: number, names: readonly stri
   writeWhole(file, JSON.stringify(ports));
   return ports;
 }
-
-const isReady = async (port: number): Promise<boolean> => {
-  try {
-    const response = await fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2_000) });
-    await response.arrayBuffer();
-    return response.ok;
-  } catch {
-    return false;
-  }
-};
 
 /** An agent that has joined keeps its identity; one that has not needs a token, which is good for one joining. */
 async function ensureJoinToken(home: Home, api: Api): Promise<void> {

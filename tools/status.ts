@@ -32,7 +32,7 @@ async function main(): Promise<number> {
     return left.length === 0 ? 3 : 1;
   }
   const health = existsSync(join(home.run, 'health-ports.json')) ? (JSON.parse(readFileSync(join(home.run, 'health-ports.json'), 'utf8')) as Record<string, number>) : {};
-  const rows: Row[] = [row('keeper', answer.keeper, 'starts the others again when they end')];
+  const rows: Row[] = [rowOf('keeper', answer.keeper, [answer.keeper], 'starts the others again when they end')];
   let ready = ['postgres', 'nats', AGENT].every((name) => answer.parts.some((part) => part.name === name));
   for (const part of answer.parts) {
     const said = await saysOf(part, health, port);

@@ -15,7 +15,10 @@ import { installationOf, settingsFrom, type Settings } from './home.ts';
 import { withLock } from './lock.ts';
 import { PartFailed, tell } from './keeper-client.ts';
 import { say, sinceStart } from './say.ts';
+import { runsAlready } from './running.ts';
 import { stopEverything } from './stopping.ts';
+import { bringUp } from './bringing-up.ts';
+import { prepare } from './preparing.ts';
 
 const HELP = `npm start [-- options]
   --detach      return when everything is ready, and leave it running
@@ -39,23 +42,11 @@ async function main(): Promise<number> {
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort(signal));
 
-  const found = await withLock(join(settings.home.dir, 'control.lock'), { withinMs: LOCK_WITHIN_MS, onWait: () => say('another start or stop is at work; waiting for it') }, async () => {
-    try {
-      // Loaded here and not above: until the build there is nothing it could load.
-      const { prepare } = await import('./preparing.ts');
-      const ready = await prepare(settings, interrupted.signal);
-      const { bringUp } = await import('./bringing-up.ts');
-      return await bringUp(settings, { split: options.split, simulated: options.simulated, ...ready }, interrupted.signal);
-    } catch (error) {
-      if (interrupted.signal.aborted) say('interrupted: ending what was started');
-      else explain(error);
-      await stopEverything(settings.home, () => {});
-      return undefined;
-    }
-  });
-  if (!found) return interrupted.signal.aborted ? 130 : 1;
-  report(settings, found.alreadyRan);
-  if (options.detach || found.alreadyRan) return 0;
+  const outcome = await withLock(join(settings.home.dir, 'control.lock'), { withinMs: LOCK_WITHIN_MS, onWait: () => say('another start or stop is at work; waiting for it') }, () => start(settings, options, interrupted.signal));
+  if (outcome === 'failed') return 1;
+  if (outcome === 'interrupted') return 130;
+  report(settings, outcome === 'ran already');
+  if (options.detach || outcome === 'ran already') return 0;
 
   say('Ctrl-C stops the platform; virtual machines go on running');
   const why = await untilInterruptedOrGone(settings, interrupted.signal);
@@ -65,6 +56,26 @@ async function main(): Promise<number> {
   }
   await withLock(join(settings.home.dir, 'control.lock'), { withinMs: LOCK_WITHIN_MS, onWait: () => {} }, () => stopEverything(settings.home, say));
   return 0;
+}
+
+type Outcome = 'started' | 'ran already' | 'failed' | 'interrupted';
+
+async function start(settings: Settings, options: { readonly split: boolean; readonly simulated: boolean }, interrupted: AbortSignal): Promise<Outcome> {
+  const { home, port } = settings;
+  if (await runsAlready(home, port)) return 'ran already';
+  const something = (await tell(home, { do: 'list' })) !== undefined;
+  if (something) say('parts of it run; starting the rest');
+  try {
+    const prepared = await prepare(settings, interrupted);
+    await bringUp(settings, { split: options.split, simulated: options.simulated, ...prepared }, interrupted);
+    return 'started';
+  } catch (error) {
+    if (interrupted.aborted) say('interrupted');
+    else explain(error);
+    // What ran before this start goes on; what this start began alone is ended.
+    if (!something) await stopEverything(home, () => {});
+    return interrupted.aborted ? 'interrupted' : 'failed';
+  }
 }
 
 function report({ home, port }: Settings, alreadyRan: boolean): void {
