@@ -77,7 +77,8 @@ export interface Hypervisor {
   watch(watcher: Watcher): () => void;
 
   ensureDisk(disk: DiskPlan): Done;
-  removeDisk(volumeId: VolumeId): Done;
+  /** Refused while the VM runs. */
+  removeDisk(vmId: VmId, volumeId: VolumeId): Done;
 
   /** Defined and started; it is never taken down while the agent knows of a use. */
   ensureNetwork(plan: NetworkPlan): Done;
@@ -91,7 +92,7 @@ export interface Hypervisor {
   /** Not running; absent is fine. */
   destroy(vmId: VmId): Done;
   /** The guest restarts itself; the virtual machine's process stays. */
-  reboot(vmId: VmId): Done;
+  reboot(vmId: VmId, signal: AbortSignal): Done;
   /** The reset button. */
   reset(vmId: VmId): Done;
   suspend(vmId: VmId): Done;

@@ -21,7 +21,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
-    case 'RebootDomain': return hypervisor.reboot(data.vmId);
+    case 'RebootDomain': return hypervisor.reboot(data.vmId, signal);
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
@@ -31,7 +31,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       if (refused !== undefined || data.network === null || data.mac === null) return refused;
       return hypervisor.removeLease(data.network, data.mac);
     }
-    case 'RemoveDisk': return hypervisor.removeDisk(data.volumeId);
+    case 'RemoveDisk': return hypervisor.removeDisk(data.vmId, data.volumeId);
   }
 }
 

@@ -121,10 +121,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       disks.set(disk.volumeId, disk);
       return undefined;
     }),
-    removeDisk: (volumeId) => verb('removeDisk', undefined, () => {
-      for (const domain of domains.values()) {
-        if (domain.plan.volumeId === volumeId && holdsMemory(domain)) return refuse('disk.in_use', { volumeId, vmId: domain.plan.vmId });
-      }
+    removeDisk: (vmId, volumeId) => verb('removeDisk', vmId, () => {
+      if (powered(vmId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
       return undefined;
     }),

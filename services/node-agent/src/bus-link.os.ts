@@ -1,0 +1,179 @@
+/*
+ * The agent on the bus: it takes commands, reports, beats, and says hello whenever it may have been away.
+ *
+ * A hello is repeated until it is answered, with one id, so that a lost answer does not make a second
+ * session. Commands may be delivered at any time; without a session the agent refuses them, and their
+ * sender sends them again.
+ */
+import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { Heartbeat, Hello, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import { CommandEnvelope } from '@chronovirt/contracts/command';
+import type { NodeId } from '@chronovirt/contracts/ids';
+import { backOffMs } from '@chronovirt/messaging/connect';
+import type { Bus, BusLog } from '@chronovirt/messaging/connect';
+import { consume, Reject } from '@chronovirt/messaging/consume';
+import type { Consumption } from '@chronovirt/messaging/consume';
+import { sayHello, sendHeartbeat } from '@chronovirt/messaging/listen';
+import { createPublisher } from '@chronovirt/messaging/publish';
+import { commandsOfNode } from '@chronovirt/messaging/topology';
+import { withSpan } from '@chronovirt/observability/tracing';
+import { v7 as uuidV7 } from 'uuid';
+import type { Agent, AgentPorts } from './agent.ts';
+import { createAgent } from './agent.ts';
+import type { Answer } from './answer.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import type { Journal } from './journal/journal.ts';
+
+export interface LinkOptions {
+  readonly nodeId: NodeId;
+  readonly bus: Bus;
+  readonly hypervisor: Hypervisor;
+  readonly journal: Journal;
+  readonly log: BusLog;
+  readonly onAnswer?: (command: { readonly type: string; readonly answer: Answer | undefined; readonly seconds: number }) => void;
+}
+
+export interface Link {
+  readonly agent: Agent;
+  /** For readiness, in plain words. */
+  status(): { readonly ok: boolean; readonly says: string };
+  /** Takes no more commands, and waits a moment for those under way. */
+  close(): Promise<void>;
+}
+
+const HEARTBEAT_MS = 4_000;
+const SWEEP_MS = 60_000;
+const HELLO_MS = 2_000;
+const HELLO_BACK_OFF_FIRST_MS = 100;
+const HELLO_BACK_OFF_MAX_MS = 5_000;
+const DRAIN_MS = 3_000;
+/** The longest wait for a guest is an hour; what takes longer is delivered again and found under way. */
+const HANDLING_MS_MAX = 3_700_000;
+
+export function linkAgent({ nodeId, bus, hypervisor, journal, log, onAnswer }: LinkOptions): Link {
+  const publisher = createPublisher({ bus, mayRepair: false });
+  const ports: AgentPorts = {
+    nodeId, journal, hypervisor,
+    now: () => new Date(),
+    report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
+    failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
+  };
+  const agent = createAgent(ports);
+  const ended = new AbortController();
+  let greeting = new AbortController();
+  let greetingSays = 'has not said hello yet';
+
+  const unwatch = hypervisor.watch({
+    changed: (vmId) => { if (agent.session() !== undefined) void agent.look(vmId); },
+    missed: () => void agent.sweep(),
+  });
+
+  const reportPools = async (): Promise<void> => {
+    for (const { poolId, name, capacityGib } of await hypervisor.pools()) {
+      const body: PoolReport = { nodeId, poolId, name, capacityGib };
+      await publisher.publishReport({ nodeId, category: 'pool', id: poolId, type: 'PoolReport', body });
+    }
+  };
+
+  const greetOnce = async (signal: AbortSignal): Promise<void> => {
+    const helloId = uuidV7();
+    let hello: Hello | undefined;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        hello ??= await agent.hello(helloId);
+        const welcome = Welcome.parse(await sayHello(bus.nc, nodeId, hello, HELLO_MS));
+        if (signal.aborted) return;
+        const before = journal.session();
+        if (!agent.welcome(helloId, welcome)) return;
+        greetingSays = `in session ${welcome.session}`;
+        log.info({ session: welcome.session, vms: welcome.vms.length }, 'welcome heard, commands are taken');
+        if (welcome.session < before) log.warn({ session: welcome.session, before }, 'the session went back: was the control plane restored from a backup?');
+        break;
+      } catch (fault) {
+        if (signal.aborted) return;
+        greetingSays = `waiting for an answer to its hello: ${fault instanceof Error ? fault.message : String(fault)}`;
+        const waitMs = backOffMs(attempt, HELLO_BACK_OFF_FIRST_MS, HELLO_BACK_OFF_MAX_MS);
+        log[attempt === 3 ? 'warn' : 'debug']({ err: fault, attempt }, 'hello was not answered, saying it again');
+        await delay(waitMs, undefined, { signal }).catch(() => undefined);
+        if (signal.aborted) return;
+      }
+    }
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        await reportPools();
+        return;
+      } catch (fault) {
+        log.warn({ err: fault }, 'pools were not reported, trying again');
+        await delay(backOffMs(attempt, 1_000, 30_000), undefined, { signal }).catch(() => undefined);
+      }
+    }
+  };
+
+  /** Ends the greeting that is under way: it spoke of a time before. */
+  const greet = (): void => {
+    greeting.abort();
+    greeting = new AbortController();
+    void greetOnce(AbortSignal.any([greeting.signal, ended.signal]));
+  };
+
+  const take = async (data: unknown): Promise<Answer> => {
+    const parsed = CommandEnvelope.safeParse(data);
+    if (!parsed.success) throw new Reject(`not a command: ${parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).slice(0, 5).join('; ')}`);
+    const envelope = parsed.data;
+    const began = performance.now();
+    const settled = (answer: Answer | undefined): void => onAnswer?.({ type: envelope.type, answer, seconds: (performance.now() - began) / 1_000 });
+    try {
+      const answer = await withSpan(`obey ${envelope.type}`, { kind: 'internal', attributes: { 'cv.command': envelope.id, 'cv.node': nodeId } }, () => agent.take(envelope));
+      log.info({ commandId: envelope.id, type: envelope.type, vmId: envelope.data['vmId'], refused: 'refused' in answer ? answer.refused : undefined, traceparent: envelope.meta.traceparent }, 'command answered');
+      settled(answer);
+      return answer;
+    } catch (fault) {
+      settled(undefined);
+      throw fault;
+    }
+  };
+
+  // Each message is a key of its own: the agent itself keeps the order of each VM, and a command that
+  // cancels another must not wait behind it.
+  const consumption: Consumption = consume({
+    bus, log,
+    spec: commandsOfNode(nodeId),
+    handle: (delivery) => take(delivery.json()),
+    keyOf: () => randomBytes(8).toString('hex'),
+    concurrency: commandsOfNode(nodeId).ackPendingMax,
+    handlingMsMax: HANDLING_MS_MAX,
+  });
+
+  const beat = async (): Promise<void> => {
+    const { memoryUsedPercent, loadPercent } = await hypervisor.usage();
+    const heartbeat: Heartbeat = { nodeId, session: agent.session() ?? 0, nodeAt: new Date().toISOString(), memoryUsedPercent, loadPercent };
+    // What cannot go out now is worth nothing later.
+    if (bus.status().ok) sendHeartbeat(bus.nc, nodeId, heartbeat);
+  };
+  const heartbeats = setInterval(() => void beat().catch((fault: unknown) => { log.warn({ err: fault }, 'no heartbeat'); }), HEARTBEAT_MS);
+  const sweeps = setInterval(() => void agent.sweep(), SWEEP_MS);
+  const stopGreeting = bus.onReconnect(greet);
+  greet();
+  void beat().catch(() => undefined);
+
+  return {
+    agent,
+    status: () => {
+      const onBus = bus.status();
+      if (!onBus.ok) return onBus;
+      const receiving = consumption.status();
+      return receiving.ok ? { ok: agent.session() !== undefined, says: greetingSays } : receiving;
+    },
+    close: async () => {
+      ended.abort();
+      stopGreeting();
+      unwatch();
+      clearInterval(heartbeats);
+      clearInterval(sweeps);
+      await consumption.stop(DRAIN_MS);
+      agent.halt();
+    },
+  };
+}

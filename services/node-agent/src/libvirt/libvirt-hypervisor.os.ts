@@ -1,0 +1,629 @@
+/*
+ * The hypervisor that is libvirt: qemu:///system, or the test driver of a daemon.
+ *
+ * Two connections. A guest whose QEMU hangs also hangs every call that asks its monitor, for as long as it
+ * likes, and the daemon stops reading a connection with too many of those. So what may touch a monitor goes
+ * by `slow`, with few calls under way; events and what is answered from the daemon's memory go by `fast`,
+ * and stay quick.
+ *
+ * libvirt's errors are answers too, but not ours: a caller is told a code of our own and plain words, with
+ * libvirt's beside it. What nobody can know (no answer, a lock held too long, the host in trouble) is
+ * thrown, and the command comes again.
+ */
+import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import { idFrom, uuidOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import { connect } from '@chronovirt/libvirt/connection';
+import type { Libvirt } from '@chronovirt/libvirt/connection';
+import { readDomain } from '@chronovirt/libvirt/domain-xml';
+import { errorCodes, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
+import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
+import { readNetwork } from '@chronovirt/libvirt/network-xml';
+import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
+import { domainStats } from '@chronovirt/libvirt/stats';
+import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
+import type { Accel } from '../accel.os.ts';
+import { refuse } from '../answer.ts';
+import type { Refusal } from '../answer.ts';
+import { domainXml, METADATA_NAMESPACE } from '../domain/domain-xml.ts';
+import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
+import { hostXml, networkXml } from '../network/network-xml.ts';
+import { createDisks } from './qemu-img.os.ts';
+
+export interface LibvirtSettings {
+  readonly nodeId: NodeId;
+  readonly driver: 'qemu' | 'test';
+  readonly socket: string;
+  readonly imageDir: string;
+  readonly poolDir: string;
+  /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
+  readonly runDir: string;
+  /** For what serial consoles wrote. */
+  readonly consoleDir: string;
+  readonly accel: Accel;
+  readonly agentVersion: string;
+  readonly log: { warn(fields: object, sentence: string): void };
+}
+
+export interface LibvirtHypervisor extends Hypervisor {
+  /** For readiness, in plain words. */
+  status(): { readonly ok: boolean; readonly says: string };
+  close(): Promise<void>;
+}
+
+export class HypervisorFault extends Error {
+  override readonly name = 'HypervisorFault';
+  constructor(what: string, object: string, cause: unknown) { super(`could not ${what} ${object}`, { cause }); }
+}
+
+const START_MS = 120_000;
+/** An ignored power button is pressed again: a guest that was still booting did not hear it. */
+const PRESS_EVERY_MS = 5_000;
+/** The guest agent's answer is waited for no longer. Seconds. */
+const GUEST_AGENT_SECONDS = 3;
+const REBOOT_MS = 45_000;
+const SOCKET_PATH_BYTES_MAX = 107;
+
+interface Identity {
+  readonly vmId: VmId;
+  readonly generation: number;
+}
+
+type Seen = Pick<SeenDomain, 'state' | 'reason'>;
+
+/** libvirt's words for a state in ours. */
+export function stateOf(state: LibvirtState, reason: string): Seen {
+  switch (state) {
+    case 'paused':
+    case 'pmsuspended':
+      // libvirt starts a guest paused, and on the way down or through a reboot it is so for a moment.
+      if (reason === 'startingUp') return { state: 'stopped', reason: 'starting' };
+      if (reason === 'shuttingDown') return { state: 'running', reason };
+      return { state: reason === 'crashed' ? 'crashed' : 'paused', reason };
+    case 'crashed':
+      return { state: 'crashed', reason };
+    case 'shutoff':
+      return { state: reason === 'crashed' ? 'crashed' : 'stopped', reason };
+    case 'running':
+    case 'blocked':
+    case 'shutdown':
+    case 'nostate':
+    case 'unknown':
+      return { state: 'running', reason };
+  }
+}
+
+export async function connectLibvirt(settings: LibvirtSettings): Promise<LibvirtHypervisor> {
+  const { nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, agentVersion, log } = settings;
+  const target = { socket, driver: driver === 'test' ? 'test:///default' : 'qemu:///system' };
+  const fast = await connect(target, { reconnect: true });
+  let slow: Libvirt;
+  try {
+    slow = await connect(target, { reconnect: true, callTimeoutMs: START_MS });
+  } catch (fault) {
+    await fast.close();
+    throw fault;
+  }
+  const disks = createDisks({ imageDir, poolDir });
+  const screenDir = join(runDir, 'vnc');
+  const watchers = new Set<Watcher>();
+  /** Who is who, by UUID; undefined for a domain that is not ours. */
+  const identities = new Map<string, Identity | undefined>();
+  /** Waits for the next event of a domain. */
+  const waits = new Map<string, Set<(event: string) => void>>();
+  const turns = new Map<string, Promise<unknown>>();
+
+  await mkdir(consoleDir, { recursive: true, mode: 0o750 });
+  await mkdir(poolDir, { recursive: true, mode: 0o711 });
+  // QEMU's user passes through it to what is its own.
+  await mkdir(runDir, { recursive: true, mode: 0o711 });
+  if (driver === 'qemu') await prepareForQemu(slow, screenDir, log);
+  const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot'] });
+
+  const identify = async (domain: Domain): Promise<Identity | undefined> => {
+    if (identities.has(domain.uuid)) return identities.get(domain.uuid);
+    const identity = await readIdentity(fast, domain);
+    identities.set(domain.uuid, identity);
+    return identity;
+  };
+
+  const find = async (vmId: VmId): Promise<Domain | undefined> => {
+    try {
+      return await fast.domainLookupByUuid({ uuid: uuidOf(vmId) });
+    } catch (error) {
+      if (isNoDomain(error)) return undefined;
+      throw new HypervisorFault('find', vmId, error);
+    }
+  };
+
+  const look = async (domain: Domain): Promise<Seen | undefined> => {
+    try {
+      const { state, reason } = await fast.domainGetState({ domain });
+      return stateOf(state, reason);
+    } catch (error) {
+      if (isNoDomain(error)) return undefined;
+      throw new HypervisorFault('look at', domain.name, error);
+    }
+  };
+
+  const absent = (vmId: VmId): SeenDomain => ({ vmId, generation: 0, state: 'absent', reason: 'absent' });
+  const gone = (vmId: VmId): Refusal => refuse('domain.gone', { vmId, says: 'this node has no such domain' });
+
+  /** Runs `work` on a domain that exists, with its state. */
+  const withDomain = async (vmId: VmId, what: string, work: (domain: Domain, seen: Seen) => Done): Done => {
+    const domain = await find(vmId);
+    const seen = domain === undefined ? undefined : await look(domain);
+    if (domain === undefined || seen === undefined) return gone(vmId);
+    try {
+      return await work(domain, seen);
+    } catch (error) {
+      return refusalFor(error, what, vmId);
+    }
+  };
+
+  const whileRunning = (vmId: VmId, what: string, work: (domain: Domain) => Promise<unknown>): Done =>
+    withDomain(vmId, what, async (domain, seen) => {
+      if (seen.state !== 'running') return refuse('domain.not_running', { vmId, state: seen.state });
+      try {
+        await work(domain);
+      } catch (error) {
+        if (isOperationInvalid(error)) return refuse('domain.not_running', { vmId });
+        throw error;
+      }
+      return undefined;
+    });
+
+  /** One at a time for each key: reading a network and changing it are two calls. */
+  const inTurn = <T>(key: string, work: () => Promise<T>): Promise<T> => {
+    const mine = (turns.get(key) ?? Promise.resolve()).then(work);
+    const tail = mine.catch(() => undefined).finally(() => { if (turns.get(key) === tail) turns.delete(key); });
+    turns.set(key, tail);
+    return mine;
+  };
+
+  /** The next event of a domain, or undefined after the time, or when nobody wants to wait any more. */
+  const nextEvent = (uuid: string, ms: number, signal: AbortSignal): Promise<string | undefined> =>
+    new Promise((resolve) => {
+      const of = waits.get(uuid) ?? new Set();
+      waits.set(uuid, of);
+      const settle = (event: string | undefined): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', onAbort);
+        of.delete(settle);
+        if (of.size === 0) waits.delete(uuid);
+        resolve(event);
+      };
+      const onAbort = (): void => { settle(undefined); };
+      const timer = setTimeout(onAbort, ms);
+      signal.addEventListener('abort', onAbort);
+      of.add(settle);
+      if (signal.aborted) onAbort();
+    });
+
+  const follow = async (): Promise<void> => {
+    for await (const event of events) {
+      if (event.kind === 'gap') {
+        identities.clear();
+        for (const of of [...waits.values()]) for (const settle of [...of]) settle('gap');
+        watchers.forEach((watcher) => { watcher.missed(); });
+        continue;
+      }
+      const { domain } = event;
+      const what = event.kind === 'reboot' ? 'reboot' : event.event;
+      if (what === 'defined') identities.delete(domain.uuid);
+      const known = identities.has(domain.uuid);
+      const ours = identities.get(domain.uuid) !== undefined;
+      if (what === 'undefined') identities.delete(domain.uuid);
+      for (const settle of [...(waits.get(domain.uuid) ?? [])]) settle(what);
+      if (known && !ours) continue;
+      const vmId = idFrom('vm', domain.uuid);
+      // Not known yet: it may be anybody's, so it is asked. One that is gone cannot be asked any more.
+      if (!known && what !== 'undefined' && (await identify(domain).catch(() => undefined)) === undefined) continue;
+      watchers.forEach((watcher) => { watcher.changed(vmId); });
+    }
+  };
+  const following = follow().catch((fault: unknown) => {
+    if (fast.state.status !== 'closed') log.warn({ err: fault }, 'events of libvirt ended');
+  });
+
+  const destroy = async (domain: Domain): Promise<void> => {
+    try {
+      await slow.domainDestroyFlags({ domain });
+    } catch (error) {
+      // It stopped by itself meanwhile.
+      if (!isOperationInvalid(error) && !isNoDomain(error)) throw error;
+    }
+  };
+
+  const remove = async (domain: Domain): Promise<void> => {
+    const seen = await look(domain);
+    if (seen !== undefined && seen.state !== 'stopped') await destroy(domain);
+    try {
+      await slow.domainUndefineFlags({ domain, flags: ['managedSave', 'snapshotsMetadata', 'nvram', 'checkpointsMetadata'] });
+    } catch (error) {
+      if (isNoDomain(error)) return;
+      // A driver without some of these.
+      if (!(error instanceof LibvirtError) || error.code !== errorCodes.invalidArgument) throw error;
+      await slow.domainUndefineFlags({ domain });
+    }
+  };
+
+  const powered = (seen: Seen): boolean => seen.state === 'running' || seen.state === 'paused';
+
+  /**
+   * Presses the power button, which costs the monitor nothing. From the second time on the guest agent is
+   * asked too, should there be one: it is the tenant's program, so its answer is awaited for seconds only
+   * and believed in nothing.
+   */
+  const press = async (domain: Domain, times: number, mode: 'shutdown' | 'reboot'): Promise<void> => {
+    const button: { readonly domain: Domain; readonly modes: readonly 'acpi'[] } = { domain, modes: driver === 'test' ? [] : ['acpi'] };
+    try {
+      await (mode === 'shutdown' ? slow.domainShutdownFlags(button) : slow.domainReboot(button));
+    } catch (error) {
+      if (!isOperationInvalid(error) && !isNoDomain(error)) throw error;
+    }
+    if (times === 0 || driver === 'test') return;
+    const command = JSON.stringify({ execute: 'guest-shutdown', arguments: { mode: mode === 'shutdown' ? 'powerdown' : 'reboot' } });
+    void slow.domainAgentCommand({ domain, command, timeout: GUEST_AGENT_SECONDS }).catch(() => undefined);
+  };
+
+  const shutdown = (vmId: VmId, { timeoutMs, force, signal }: Shutdown): Done =>
+    withDomain(vmId, 'shut down', async (domain, before) => {
+      if (!powered(before)) return undefined;
+      const deadline = performance.now() + timeoutMs;
+      // A paused guest hears no button.
+      const hears = before.state === 'running';
+      for (let times = 0; hears; times++) {
+        if (signal.aborted) return refuse('command.cancelled');
+        await press(domain, times, 'shutdown');
+        const nextPress = Math.min(deadline, performance.now() + PRESS_EVERY_MS);
+        do {
+          const seen = await look(domain);
+          if (seen === undefined || !powered(seen)) return undefined;
+          const left = nextPress - performance.now();
+          if (left > 0) await nextEvent(domain.uuid, left, signal);
+          if (signal.aborted) return refuse('command.cancelled');
+        } while (performance.now() < nextPress);
+        if (performance.now() >= deadline) break;
+      }
+      const seen = await look(domain);
+      if (seen === undefined || !powered(seen)) return undefined;
+      if (!force) {
+        return refuse('domain.still_running', {
+          vmId, timeoutSeconds: Math.round(timeoutMs / 1_000),
+          says: hears ? 'the guest did not shut down in time; stop it with force to cut its power' : 'the guest is paused and hears no power button; resume it first, or stop it with force',
+        });
+      }
+      await destroy(domain);
+      return undefined;
+    });
+
+  const reboot = (vmId: VmId, signal: AbortSignal): Done =>
+    whileRunningOr(vmId, async (domain) => {
+      // The test driver tells nothing of a reboot.
+      if (driver === 'test') {
+        await slow.domainReboot({ domain });
+        return undefined;
+      }
+      const deadline = performance.now() + REBOOT_MS;
+      for (let times = 0; performance.now() < deadline; times++) {
+        const nextPress = performance.now() + PRESS_EVERY_MS;
+        // Listening comes first: a quick guest is through before the call is answered.
+        let event = nextEvent(domain.uuid, PRESS_EVERY_MS, signal);
+        await press(domain, times, 'reboot');
+        for (;;) {
+          const what = await event;
+          if (what === 'reboot') return undefined;
+          if (signal.aborted) return refuse('command.cancelled');
+          const seen = await look(domain);
+          if (seen === undefined || !powered(seen)) return refuse('domain.not_running', { vmId, says: 'the guest stopped instead of restarting' });
+          const left = nextPress - performance.now();
+          if (left <= 0) break;
+          event = nextEvent(domain.uuid, left, signal);
+        }
+      }
+      return refuse('domain.reboot_ignored', { vmId, says: `the guest did not restart within ${REBOOT_MS / 1_000} s; reset it instead` });
+    });
+
+  const whileRunningOr = (vmId: VmId, work: (domain: Domain) => Done): Done =>
+    withDomain(vmId, 'reboot', async (domain, seen) => (seen.state === 'running' ? work(domain) : refuse('domain.not_running', { vmId, state: seen.state })));
+
+  /** Networks of a domain that are defined but not up, after the host booted for example. */
+  const raiseNetworks = async (names: readonly string[]): Promise<Refusal | undefined> => {
+    for (const name of names) {
+      try {
+        const network = await fast.networkLookupByName({ name });
+        if (!(await fast.networkIsActive({ network }))) await inTurn(network.uuid, () => slow.networkCreate({ network }));
+      } catch (error) {
+        if (isNoNetwork(error)) return refuse('network.missing_on_node', { network: name, says: 'this node has lost the network of this VM: define the VM again' });
+        if (!isOperationInvalid(error)) throw error;
+      }
+    }
+    return undefined;
+  };
+
+  const start = (vmId: VmId): Done =>
+    withDomain(vmId, 'start', async (domain, seen) => {
+      if (seen.state === 'running') return undefined;
+      if (seen.state === 'paused') {
+        await slow.domainResume({ domain });
+        return undefined;
+      }
+      const { disks: defined, interfaces } = readDomain(await slow.domainGetXmlDesc({ domain }));
+      for (const { path } of defined) {
+        const volumeId = path === undefined ? undefined : /(volume_[0-9a-f]{32})\.qcow2$/.exec(path)?.[1];
+        if (volumeId !== undefined && !(await disks.exists(volumeId as `volume_${string}`))) return refuse('disk.missing_on_node', { volumeId, says: 'the disk of this VM is not where this node keeps disks' });
+      }
+      const missing = await raiseNetworks(interfaces.flatMap((one) => one.network ?? []));
+      if (missing !== undefined) return missing;
+      try {
+        await slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS });
+      } catch (error) {
+        // Somebody else was faster.
+        if (!isOperationInvalid(error) || (await look(domain))?.state !== 'running') throw error;
+      }
+      return undefined;
+    });
+
+  const define = async (plan: DomainPlan): Done => {
+    const { vmId } = plan;
+    const screenSocket = join(screenDir, `${vmId.slice(3)}.sock`);
+    if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
+    const present = await find(vmId);
+    const xml = domainXml(plan, {
+      nodeId, agentVersion, screenSocket,
+      type: driver === 'test' ? 'test' : accel.accel === 'kvm' ? 'kvm' : 'qemu',
+      diskPath: disks.pathOf(plan.volumeId),
+      consoleLog: consoleOf(vmId),
+      ...(present === undefined ? {} : { knownAs: present.name }),
+    });
+    try {
+      const { uuid } = await fast.domainDefineXmlFlags({ xml });
+      // Also without waiting for the event: the answer's facts ask for it at once.
+      identities.set(uuid, { vmId, generation: plan.generation });
+      return undefined;
+    } catch (error) {
+      return refusalFor(error, 'define', vmId);
+    }
+  };
+
+  const consoleOf = (vmId: VmId): string => join(consoleDir, `${vmId}.log`);
+
+  /** With what virtlogd kept of it: `<vm>.log`, `<vm>.log.0`, … */
+  const forgetFiles = async (vmId: VmId): Promise<void> => {
+    const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
+    await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
+    await rm(join(screenDir, `${vmId.slice(3)}.sock`), { force: true });
+  };
+
+  const networkOf = async (plan: NetworkPlan): Promise<{ readonly uuid: string; readonly name: string } | undefined> => {
+    try {
+      return await fast.networkLookupByUuid({ uuid: uuidOf(plan.networkId) });
+    } catch (error) {
+      if (isNoNetwork(error)) return undefined;
+      throw new HypervisorFault('find network', plan.name, error);
+    }
+  };
+
+  const hostsOf = async (network: { readonly uuid: string }): Promise<readonly DhcpHost[]> =>
+    readNetwork(await fast.networkGetXmlDesc({ network })).addresses.flatMap((address) => address.dhcpHosts);
+
+  const ensureNetwork = (plan: NetworkPlan): Done =>
+    inTurn(uuidOf(plan.networkId), async () => {
+      try {
+        const network = (await networkOf(plan)) ?? (await fast.networkDefineXml({ xml: networkXml(plan) }));
+        if (!(await fast.networkIsActive({ network }))) {
+          await slow.networkCreate({ network }, { timeoutMs: START_MS });
+          // Guests that come back after the host booted find their network.
+          await fast.networkSetAutostart({ network, autostart: true });
+        }
+        return undefined;
+      } catch (error) {
+        return refusalFor(error, 'start', `network ${plan.name}`, 'network.not_possible');
+      }
+    });
+
+  return {
+    describe: async () => {
+      const [libvirt, hypervisor, info, memory] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), memoryOfHost()]);
+      const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
+      return {
+        hypervisor: driver,
+        accel: driver === 'test' ? 'tcg' : accel.accel,
+        accelBecause: (driver === 'test' ? 'libvirt\'s test driver runs no guests' : accel.because).slice(0, 300),
+        // libvirt's own figure is that of NUMA node 0; only the test driver has a machine of its own.
+        cpus: driver === 'test' ? info.cpus : cpusOfHost(),
+        memoryMib: driver === 'test' ? Math.floor(info.memoryKib / 1_024) : memory.totalMib,
+        versions: { agent: agentVersion, libvirt: version(libvirt), [driver === 'test' ? 'test' : 'qemu']: version(hypervisor), kernel: release().slice(0, 100) },
+      };
+    },
+    usage: usageOfHost,
+    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+
+    domains: async () => {
+      const all = await fast.connectListAllDomains();
+      const stats = await slow.connectGetAllDomainStats({ domains: [], groups: ['state'], flags: ['nowait'] });
+      const states = new Map(stats.map((one) => [one.domain.uuid, domainStats(one)]));
+      const uuids = new Set(all.map((domain) => domain.uuid));
+      for (const uuid of identities.keys()) if (!uuids.has(uuid)) identities.delete(uuid);
+      const seen = await Promise.all(all.map(async (domain): Promise<SeenDomain | undefined> => {
+        const identity = await identify(domain);
+        if (identity === undefined) return undefined;
+        const { state, reason } = states.get(domain.uuid) ?? {};
+        const now = state === undefined || reason === undefined ? await look(domain) : stateOf(state, reason);
+        return now === undefined ? undefined : { ...identity, ...now };
+      }));
+      return seen.filter((domain) => domain !== undefined);
+    },
+    domain: async (vmId) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain === undefined || seen === undefined) return absent(vmId);
+      return { vmId, generation: (await identify(domain))?.generation ?? 0, ...seen };
+    },
+    watch: (watcher) => {
+      watchers.add(watcher);
+      return () => void watchers.delete(watcher);
+    },
+
+    ensureDisk: (disk) => disks.ensure(disk),
+    removeDisk: async (vmId, volumeId) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      return seen !== undefined && powered(seen) ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId);
+    },
+
+    ensureNetwork,
+    ensureLease: (plan, { mac, address }) =>
+      inTurn(uuidOf(plan.networkId), async () => {
+        const network = await networkOf(plan);
+        if (network === undefined) return refuse('network.missing_on_node', { network: plan.name });
+        try {
+          const hosts = await hostsOf(network);
+          const other = hosts.find((host) => host.address === address && host.mac !== mac);
+          if (other !== undefined) return refuse('network.address_in_use', { address, mac: other.mac ?? null });
+          const present = hosts.find((host) => host.mac === mac);
+          if (present?.address === address) return undefined;
+          const command = present === undefined ? 'addLast' : 'modify';
+          await slow.networkUpdate({ network, command, section: 'ipDhcpHost', xml: hostXml({ mac, address }), flags: ['live', 'config'] });
+          return undefined;
+        } catch (error) {
+          return refusalFor(error, 'give an address on', `network ${plan.name}`, 'network.not_possible');
+        }
+      }),
+    removeLease: (plan, mac) =>
+      inTurn(uuidOf(plan.networkId), async () => {
+        const network = await networkOf(plan);
+        if (network === undefined) return undefined;
+        try {
+          const host = (await hostsOf(network)).find((one) => one.mac === mac);
+          if (host === undefined) return undefined;
+          const active = await fast.networkIsActive({ network });
+          await slow.networkUpdate({ network, command: 'delete', section: 'ipDhcpHost', xml: hostXml({ mac, address: host.address }), flags: active ? ['live', 'config'] : ['config'] });
+          return undefined;
+        } catch (error) {
+          throw new HypervisorFault('take an address from', `network ${plan.name}`, error);
+        }
+      }),
+
+    define,
+    start,
+    shutdown,
+    destroy: async (vmId) => {
+      const domain = await find(vmId);
+      try {
+        if (domain !== undefined) await destroy(domain);
+        return undefined;
+      } catch (error) {
+        throw new HypervisorFault('destroy', vmId, error);
+      }
+    },
+    reboot,
+    reset: (vmId) => whileRunning(vmId, 'reset', (domain) => slow.domainReset({ domain })),
+    suspend: (vmId) =>
+      withDomain(vmId, 'pause', async (domain, seen) => {
+        if (seen.state === 'paused') return undefined;
+        if (seen.state !== 'running') return refuse('domain.not_running', { vmId, state: seen.state });
+        await slow.domainSuspend({ domain });
+        return undefined;
+      }),
+    resume: (vmId) =>
+      withDomain(vmId, 'resume', async (domain, seen) => {
+        if (seen.state === 'running') return undefined;
+        if (seen.state !== 'paused') return refuse('domain.not_running', { vmId, state: seen.state });
+        await slow.domainResume({ domain });
+        return undefined;
+      }),
+    remove: async (vmId) => {
+      const domain = await find(vmId);
+      try {
+        if (domain !== undefined) await remove(domain);
+        await forgetFiles(vmId);
+        return undefined;
+      } catch (error) {
+        throw new HypervisorFault('remove', vmId, error);
+      }
+    },
+
+    status: () => {
+      for (const { state } of [fast, slow]) if (state.status !== 'connected') return { ok: false, says: `waiting for libvirt at ${socket}: ${state.reason.message}` };
+      return { ok: true, says: `connected to ${target.driver} at ${socket}` };
+    },
+    close: async () => {
+      await events.close().catch(() => undefined);
+      await Promise.all([fast.close(), slow.close()]);
+      await following;
+    },
+  };
+}
+
+/** What our metadata says; undefined for a domain that is not ours. */
+async function readIdentity(libvirt: Libvirt, domain: Domain): Promise<Identity | undefined> {
+  let xml: string;
+  try {
+    xml = await libvirt.domainGetMetadata({ domain, kind: 'element', uri: METADATA_NAMESPACE });
+  } catch (error) {
+    if (isNoMetadata(error) || isNoDomain(error)) return undefined;
+    throw new HypervisorFault('identify', domain.name, error);
+  }
+  const { id, generation } = parseXml(xml).attributes;
+  const vmId = idFrom('vm', domain.uuid);
+  // A copy that somebody made of one of our domains carries our metadata under another UUID. It is not ours.
+  if (id !== vmId || generation === undefined || !/^\d{1,9}$/.test(generation)) return undefined;
+  return { vmId, generation: Number(generation) };
+}
+
+/** QEMU is not root. What it must reach is given to its user. */
+async function prepareForQemu(libvirt: Libvirt, screenDir: string, log: LibvirtSettings['log']): Promise<void> {
+  await mkdir(screenDir, { recursive: true, mode: 0o750 });
+  if (process.getuid?.() !== 0) return;
+  const capabilities = parseXml(await libvirt.connectGetCapabilities());
+  const models = childrenOf(childOf(capabilities, 'host'), 'secmodel').filter((model) => textOf(childOf(model, 'model')) === 'dac');
+  const label = models.flatMap((model) => childrenOf(model, 'baselabel')).map((one) => /^\+(\d+):\+(\d+)$/.exec(textOf(one))).find((match) => match !== null);
+  if (label?.[1] === undefined || label[2] === undefined) {
+    log.warn({ screenDir }, 'libvirt does not say as whom QEMU runs: screens may have no socket');
+    return;
+  }
+  const [uid, gid] = [Number(label[1]), Number(label[2])];
+  await chown(screenDir, uid, gid);
+  await openKvm(uid, gid, log);
+}
+
+/**
+ * libvirt examines QEMU with more rights than guests get. Where only root may open /dev/kvm (a machine
+ * without udev), it therefore finds KVM, then finds that guests may not use it, throws away what it
+ * learned, and learns it again: a dozen times for each domain defined, a second each (seen with 9.0.0).
+ * So the device gets the group and mode that udev's own rules give it. Whether guests use it is decided
+ * elsewhere.
+ */
+async function openKvm(uid: number, gid: number, log: LibvirtSettings['log'], device = '/dev/kvm'): Promise<void> {
+  const found = await stat(device).catch(() => undefined);
+  if (found === undefined || !found.isCharacterDevice()) return;
+  const open = (found.mode & 0o006) === 0o006 || (found.gid === gid && (found.mode & 0o060) === 0o060) || (found.uid === uid && (found.mode & 0o600) === 0o600);
+  if (open || uid === 0) return;
+  try {
+    await chown(device, found.uid, gid);
+    await chmod(device, 0o660);
+    log.warn({ device, gid }, 'only root could open the device of KVM: given to the group of QEMU, as udev does, since libvirt is very slow otherwise');
+  } catch (err) {
+    log.warn({ err, device }, 'QEMU may not open the device of KVM, and libvirt will be very slow: chgrp kvm and chmod 660 help');
+  }
+}
+
+/** libvirt's no, in our words; throws what is no answer. */
+function refusalFor(error: unknown, what: string, object: string, otherwise = `domain.${what.replaceAll(' ', '_')}_failed`): Refusal {
+  if (!(error instanceof LibvirtError) || error.code === errorCodes.operationTimeout || error.code === errorCodes.resourceBusy) throw new HypervisorFault(what, object, error);
+  const { code } = error;
+  const libvirt = error.reason.slice(0, 500);
+  if (code === errorCodes.noDomain) return refuse('domain.gone', { says: 'this node has no such domain' });
+  if (/cannot allocate memory|cannot set up guest memory|out of memory/i.test(libvirt)) return refuse('node.out_of_memory', { says: 'this node has too little free memory for the VM', libvirt });
+  if (/failed to get .*lock/i.test(libvirt)) return refuse('disk.in_use', { says: 'another process uses the disk of this VM', libvirt });
+  if (/already exists with uuid/.test(libvirt)) return refuse('domain.name_taken', { says: 'libvirt has another domain of this name', libvirt });
+  if (/bridge name .* already in use|is already in use by interface/i.test(libvirt)) return refuse('network.in_conflict', { says: 'this node already uses the bridge or the addresses of this network', libvirt });
+  // The host's trouble, which may pass: a daemon that is being started again, a file system that is full.
+  if (code === errorCodes.systemError || code === errorCodes.noMemory) throw new HypervisorFault(what, object, error);
+  return refuse(otherwise, { says: `libvirt could not ${what} ${object}`, libvirt });
+}

@@ -1,0 +1,180 @@
+/* One agent, from what it is told to what it runs. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { NodeId } from '@chronovirt/contracts/ids';
+import { backOffMs, connectBus, CredentialsRefused } from '@chronovirt/messaging/connect';
+import { agentInboxPrefix } from '@chronovirt/messaging/topology';
+import { createReadiness, startHealthServer } from '@chronovirt/observability/health';
+import type { Readiness } from '@chronovirt/observability/health';
+import { createLog } from '@chronovirt/observability/log';
+import type { Log } from '@chronovirt/observability/log';
+import { createMetrics } from '@chronovirt/observability/metrics';
+import type { Metrics } from '@chronovirt/observability/metrics';
+import { startTracing } from '@chronovirt/observability/tracing';
+import { linkAgent } from './bus-link.os.ts';
+import type { Link } from './bus-link.os.ts';
+import type { AgentConfig, HypervisorConfig, SimulatedConfig } from './config.ts';
+import { poolIdOf } from './host.os.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import { joinOrRecall, tokenFromFile } from './join.os.ts';
+import type { Membership } from './join.os.ts';
+import { createMemoryJournal } from './journal/journal.ts';
+import type { Journal } from './journal/journal.ts';
+import { createSimulatedMachine } from './simulated/simulated-hypervisor.ts';
+import type { SimulatedMachine } from './simulated/simulated-hypervisor.ts';
+
+/** A service that was started. */
+export interface Running {
+  close(): Promise<void>;
+  /** Resolves when it cannot go on, with why; never when it was closed. */
+  readonly failed: Promise<Error>;
+}
+
+/** What several agents of one process have together. */
+export interface Shared {
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly readiness: Readiness;
+}
+
+export const AGENT_VERSION = '0.1.0';
+
+/** Starts the agent. It returns at once: the gateway, libvirt and the bus are waited for, and readiness says which. */
+export async function start(config: AgentConfig): Promise<Running> {
+  const tracing = await startTracing('node-agent');
+  const log = createLog({ service: 'node-agent', level: config.logLevel });
+  const shared: Shared = { log, metrics: createMetrics({ ofTheProcess: true }), readiness: createReadiness() };
+  const health = config.healthPort === undefined ? undefined : await startHealthServer({ host: config.healthHost, port: config.healthPort, readiness: shared.readiness, metrics: shared.metrics });
+  const running = startAgent(config, shared, () => tokenFromFile(config.joinTokenFile));
+  return {
+    failed: running.failed,
+    close: async () => {
+      await running.close();
+      await health?.close();
+      await tracing.stop();
+    },
+  };
+}
+
+/** One agent among those of the process. `part` names it in readiness. */
+export function startAgent(config: AgentConfig, shared: Shared, joinToken: () => Promise<string>, part = ''): Running & { readonly machine: () => SimulatedMachine | undefined } {
+  const { readiness, metrics } = shared;
+  const log = part === '' ? shared.log : shared.log.child({ part });
+  const ended = new AbortController();
+  const ends: (() => unknown)[] = [];
+  let says = 'starting';
+  let link: Link | undefined;
+  let machine: SimulatedMachine | undefined;
+  let closing: Promise<void> | undefined;
+  const name = (what: string): string => (part === '' ? what : `${part} ${what}`);
+
+  ends.push(readiness.add(name('node'), () => link?.status() ?? { ok: false, says }));
+  const seconds = metrics.histogram('cv_agent_command_seconds', 'From a command\'s arrival to its answer', ['type', 'outcome']);
+
+  const open = async (): Promise<void> => {
+    says = `joining at ${config.gatewayUrl}`;
+    const membership = await joinOrRecall({ ...config, joinToken, log, signal: ended.signal });
+    const { nodeId } = membership;
+    says = 'waiting for the hypervisor';
+    const [hypervisor, journal] = await openHypervisor(config, nodeId, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
+    ends.push(() => hypervisor.close());
+    if (hypervisor.status !== undefined) ends.push(readiness.add(name('hypervisor'), hypervisor.status));
+    ends.push(() => journal.close?.());
+    says = 'connecting to the bus';
+    const bus = await connectToBus(config, membership, log, ended.signal);
+    ends.push(() => bus.close());
+    link = linkAgent({
+      nodeId, bus, hypervisor, journal, log,
+      onAnswer: ({ type, answer, seconds: took }) => { seconds.observe({ type, outcome: answer === undefined ? 'fault' : 'refused' in answer ? 'refused' : 'done' }, took); },
+    });
+    const opened = link;
+    ends.push(() => opened.close());
+    void bus.closed.then((reason) => { if (closing === undefined && reason !== undefined) fail(refusedByBus(reason, config)); });
+  };
+
+  const { promise: failed, resolve: fail } = Promise.withResolvers<Error>();
+  const opening = open().catch((fault: unknown) => {
+    if (ended.signal.aborted) return;
+    says = fault instanceof Error ? fault.message : String(fault);
+    fail(fault instanceof CredentialsRefused ? refusedByBus(fault, config) : fault instanceof Error ? fault : new Error(String(fault)));
+  });
+
+  return {
+    failed,
+    machine: () => machine,
+    close: () => (closing ??= (async () => {
+      ended.abort();
+      await opening;
+      for (const end of ends.splice(0).reverse()) await Promise.resolve().then(end).catch((err: unknown) => { log.warn({ err }, 'trouble while closing'); });
+    })()),
+  };
+}
+
+const refusedByBus = (reason: Error, { stateDir }: AgentConfig): Error =>
+  (reason instanceof CredentialsRefused
+    ? new Error(`the bus refuses this node: it was removed, or its credentials were revoked. To join again, move ${join(stateDir, 'node.json')} and keys.json away, issue a join token, and start the agent.`, { cause: reason })
+    : reason);
+
+async function connectToBus(config: AgentConfig, { nodeId, natsJwt, natsUrls, credentialSeed }: Membership, log: Log, signal: AbortSignal): ReturnType<typeof connectBus> {
+  const connecting = connectBus({
+    servers: config.natsUrl ?? natsUrls,
+    credentials: { jwt: () => natsJwt, seed: credentialSeed },
+    name: nodeId,
+    inboxPrefix: agentInboxPrefix(nodeId),
+    giveUpWhenRefused: true,
+    log,
+    ...(config.natsCaFile === undefined ? {} : { caFile: config.natsCaFile }),
+  });
+  // It waits for its first server for ever; whoever closes the agent meanwhile does not.
+  const aborted = new Promise<never>((_resolve, reject) => { signal.addEventListener('abort', () => { reject(signal.reason as Error); }, { once: true }); });
+  signal.throwIfAborted();
+  return Promise.race([connecting, aborted]).catch((fault: unknown) => {
+    void connecting.then((bus) => bus.close(), () => undefined);
+    throw fault;
+  });
+}
+
+interface Opening {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  readonly onWait: (why: string) => void;
+  readonly opened: (machine: SimulatedMachine) => void;
+}
+
+type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
+
+async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }]> {
+  const { hypervisor } = config;
+  if (hypervisor.kind === 'simulated') {
+    const machine = simulate(hypervisor.simulated, nodeId);
+    opened(machine);
+    // Its domains end with the process, so what was answered about them is worth nothing afterwards.
+    return [{ ...machine.hypervisor, close: () => Promise.resolve() }, createMemoryJournal()];
+  }
+  const { openJournal } = await import('./journal/journal.store.ts');
+  await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
+  return [await openLibvirt(hypervisor, { config, nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite'))];
+}
+
+const simulate = ({ cpus, memoryMib, poolGib, latencyMs }: SimulatedConfig, nodeId: NodeId): SimulatedMachine =>
+  createSimulatedMachine({ poolId: poolIdOf(nodeId, 'simulated'), cpus, memoryMib, poolGib, ...(latencyMs === 0 ? {} : { latency: () => delay(latencyMs) }) });
+
+/** libvirtd may start after the agent; it is waited for. */
+async function openLibvirt(
+  { kind, socket, imageDir, poolDir, runDir }: Extract<HypervisorConfig, { readonly kind: 'qemu' | 'test' }>,
+  { config, nodeId, log, signal, onWait }: { readonly config: AgentConfig; readonly nodeId: NodeId; readonly log: Log; readonly signal: AbortSignal; readonly onWait: (why: string) => void },
+): Promise<Opened> {
+  const [{ connectLibvirt }, { findAccel }] = await Promise.all([import('./libvirt/libvirt-hypervisor.os.ts'), import('./accel.os.ts')]);
+  const accel = kind === 'test' ? { accel: 'tcg' as const, because: 'libvirt\'s test driver runs no guests' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
+  log.info(accel, 'how guests run here');
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await connectLibvirt({ nodeId, driver: kind, socket, imageDir, poolDir, runDir, consoleDir: join(config.stateDir, 'console'), accel, agentVersion: AGENT_VERSION, log });
+    } catch (fault) {
+      onWait(fault instanceof Error ? fault.message : String(fault));
+      log[attempt === 2 ? 'warn' : 'debug']({ err: fault, socket }, 'libvirt cannot be reached, trying again');
+      await delay(backOffMs(attempt, 200, 5_000), undefined, { signal });
+    }
+  }
+}
