@@ -91,7 +91,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return settle({ ...vm, desired: desiredAfter[action], operation: { id: operationId, kind: action, desiredBefore: vm.desired } }, event);
     }
     case 'VmOperationDone':
-      return settle({ ...vm, operation: null, failure: null }, event);
+      // What was cleaned away stays a failure to be looked at: only the debt is gone.
+      return settle({ ...vm, operation: null, failure: vm.operation?.kind === 'clean-up' && vm.failure !== null ? { ...vm.failure, owed: [] } : null }, event);
     case 'VmOperationFailed': {
       const { refused, because, owed } = event.data;
       const kind = vm.operation?.kind;

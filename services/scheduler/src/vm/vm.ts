@@ -202,7 +202,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action } };
       }
       case 'VmOperationDone':
-        return { ...state, operation: null, failure: null, owed: [] };
+        // What was cleaned away stays a failure to be looked at: only the debt is gone.
+        return { ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [] };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
         const gaveUp = state.operation?.kind === 'delete';
