@@ -75,7 +75,7 @@ describe('an agent', () => {
     expect(await answer).toEqual({ version: 1 });
     await until('its queue is empty', async () => (await messagesOf('COMMANDS')) === 0);
 
-    const publisher = createPublisher({ bus: a, repair: () => Promise.resolve() });
+    const publisher = createPublisher({ bus: a, mayRepair: false });
     const report = { nodeId: 'node_a', category: 'vm', id: 'vm_1', type: 'DomainRunning', body: { running: true } };
     const first = await publisher.publishReport(report);
     // The same again is another report: nothing is swallowed.

@@ -29,7 +29,8 @@ import type { Msg, MsgHdrs, Subscription } from '@nats-io/transport-node';
 import { SpanKind, SpanStatusCode, context, trace } from '@opentelemetry/api';
 import { backOffMs, noLog } from './connect.ts';
 import type { Bus, BusLog } from './connect.ts';
-import { ensureConsumer } from './ensure-topology.ts';
+import { createStoreDoctor, ensureConsumer } from './ensure-topology.ts';
+import type { StoreFault } from './ensure-topology.ts';
 import { createMailboxes } from './mailboxes.ts';
 import { printable } from './printable.ts';
 import { sendAnswer } from './replies.ts';
@@ -117,8 +118,10 @@ const BACK_OFFS_MS = [100, 300, 1_000, 3_000, 10_000, 15_000] as const;
 const DRAIN_MS = 10_000;
 /** One pull lives this long; an idle reader sends one message in that time. */
 const PULL_EXPIRES_MS = 60_000;
-const HEARTBEAT_MS = 20_000;
+/** While nothing comes the server says this often that it remembers the pull. */
+const HEARTBEAT_MS = 5_000;
 const SILENCE_MS = 2.5 * HEARTBEAT_MS;
+const REMOVAL_MS = 300;
 const CONFIRM_MS = 2_000;
 const NANOS = 1_000_000;
 
@@ -160,6 +163,7 @@ export function consume(options: ConsumeOptions): Consumption {
   const keyOf = options.keyOf ?? lastToken;
   const mailboxes = createMailboxes(options.concurrency ?? 64);
   const held = new Set<Held>();
+  const heal = createStoreDoctor(nc, { log });
   let stopping = false;
 
   const source = spec.deliverTo === undefined
@@ -291,7 +295,11 @@ export function consume(options: ConsumeOptions): Consumption {
     const here = traceparentOf(span);
     if (here !== undefined) copy.set(headerNames.trace, here);
     const reply = await nc.request(subjects.dead(message.subject), message.data, { headers: copy, timeout: CONFIRM_MS });
-    if (reply.json<{ seq?: number }>().seq === undefined) throw new Error('DEAD did not take the message');
+    const said = reply.json<{ seq?: number; error?: StoreFault }>();
+    if (said.error !== undefined || !said.seq) {
+      if (said.error !== undefined && spec.deliverTo === undefined) await heal('DEAD', said.error);
+      throw new Error('DEAD did not take the message', { cause: said.error });
+    }
     await acknowledge(one);
   }
 
@@ -390,20 +398,21 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     }
   };
 
-  const lose = (reason: string): void => {
+  const lose = (reason: string, waitMs = 0): void => {
     if (state === 'paused') return;
     if (state === 'flowing') log.warn({ durable: spec.durable, reason }, 'durable lost, looking for it');
     state = 'finding';
     why = reason;
     credits = 0;
     wake?.();
-    finding ??= find().finally(() => {
+    finding ??= find(waitMs).finally(() => {
       finding = undefined;
       if (state === 'finding' && !nc.isClosed()) lose(why);
     });
   };
 
-  const find = async (): Promise<void> => {
+  const find = async (waitMs: number): Promise<void> => {
+    if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
     for (let attempt = 0; state === 'finding'; attempt++) {
       try {
         await repair();
@@ -441,7 +450,8 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     credits = Math.max(0, credits - declined);
     if (code === 408 || code === 404) return refill();
     const sentence = headers?.description ?? '';
-    if (/consumer deleted|stream deleted/i.test(sentence)) return lose(sentence);
+    // Not at once: a stream that is made anew while the server still removes the old one's folders loses its own.
+    if (/consumer deleted|stream deleted/i.test(sentence)) return lose(sentence, REMOVAL_MS);
     // A change of leaders, a limit: not at once again.
     log.warn({ durable: spec.durable, code, sentence }, 'pull declined');
     slowly ??= setTimeout(() => { slowly = undefined; refill(); }, 250);
@@ -460,6 +470,13 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
 
   // A server that restarted has forgotten what was asked, and perhaps all the rest.
   const forgetReconnect = bus.onReconnect(() => lose('the connection was lost'));
+  // Usually a pull is told that its durable is gone. Where the stream was deleted it may not be (seen on 2.9.10), and another process may make the durable first.
+  const remade = nc.subscribe(subjects.remade(spec), {
+    callback: () => {
+      credits = 0;
+      refill();
+    },
+  });
   const watch = setInterval(() => {
     if (state === 'flowing' && bus.status().ok && Date.now() - lastSign > SILENCE_MS) lose('no sign of life');
   }, HEARTBEAT_MS);
@@ -477,6 +494,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
       wake?.();
       clearInterval(watch);
       clearTimeout(slowly);
+      if (!remade.isClosed()) remade.unsubscribe();
       forgetReconnect();
     },
     close: () => {

@@ -20,7 +20,7 @@
  * Everything here is text, so that whoever calls decides where it is kept. All seeds are secrets.
  */
 import { createAccount, createOperator, createUser, decode, encodeAccount, encodeOperator, encodeUser, fmtCreds } from '@nats-io/jwt';
-import type { Account, Export } from '@nats-io/jwt';
+import type { Account } from '@nats-io/jwt';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { agentPermissions, crossings } from './topology.ts';
 

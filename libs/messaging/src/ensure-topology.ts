@@ -15,13 +15,14 @@ import { nanos } from '@nats-io/transport-node';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { backOffMs, noLog } from './connect.ts';
 import type { BusLog } from './connect.ts';
-import { commandsOfNode, streams } from './topology.ts';
+import { commandsOfNode, streams, subjects } from './topology.ts';
 import type { ConsumerSpec, StreamName, StreamSpec } from './topology.ts';
 
 /** Error codes of JetStream's API (server/errors.json of nats-server). */
 const CONSUMER_NOT_FOUND = 10014;
 const STREAM_NOT_FOUND = 10059;
 const INSUFFICIENT_STORAGE = 10047;
+const STORE_FAILED = 10077;
 const STREAM_EXISTS_WITH_OTHER_SETTINGS = 10058;
 
 const BYTES_MIN = 16 * 2 ** 20;
@@ -121,6 +122,42 @@ export async function ensureStreams(nc: NatsConnection, options: EnsureOptions =
   if (made.length > 0) log.info({ streams: made.map(({ name }) => name), share }, 'streams made');
 }
 
+/** What JetStream answers to a publication that it could not store. */
+export interface StoreFault {
+  readonly err_code?: number;
+  readonly description?: string;
+}
+
+/**
+ * Cures streams whose files were deleted under the running server. It does not notice: they look
+ * well, and every publication fails with "no such file or directory" (seen on 2.9.10). A purge
+ * makes the folders anew and loses what is left in memory, which nobody can read any more.
+ *
+ * The stream is not deleted: readers would make it again at once, while the server still removes
+ * the old folders, and with them the new (seen: it takes messages and delivers none).
+ */
+export function createStoreDoctor(nc: NatsConnection, options: EnsureOptions = {}): (stream: StreamName, fault: StoreFault) => Promise<boolean> {
+  const { log = noLog } = options;
+  const isLost = ({ err_code, description }: StoreFault): boolean => err_code === STORE_FAILED && /no such file or directory/i.test(description ?? '');
+  const cure = async (stream: StreamName): Promise<void> => {
+    const jsm = await managerOf(nc);
+    log.error({ stream }, 'files of a stream were deleted under the server, making them anew');
+    await jsm.streams.purge(stream);
+    const { config } = await jsm.streams.info(stream);
+    // Writes down what the stream is, so that it is found at the server's next start.
+    await jsm.streams.update(stream, config).catch((err: unknown) => { log.debug({ err, stream }, 'stream could not be written down'); });
+  };
+  return async (stream, fault) => {
+    if (!isLost(fault)) return false;
+    await cure(stream);
+    // Reports are published by agents alone, and they cannot cure anything.
+    const reply = await nc.request(subjects.report('probe', 'probe', 'probe'), '{}', { timeout: REQUEST_MS });
+    const said = reply.json<{ error?: StoreFault }>();
+    if (said.error !== undefined && isLost(said.error)) await cure('REPORTS');
+    return true;
+  };
+}
+
 function consumerConfig(spec: ConsumerSpec): Partial<ConsumerConfig> {
   return {
     durable_name: spec.durable,
@@ -208,6 +245,58 @@ export async function ensureTopology(nc: NatsConnection, { consumers, nodes }: T
   if (missing.length > 0) options.log?.info({ consumers: missing.length }, 'topology repaired');
 }
 
+interface ConsumerState {
+  readonly name: string;
+  readonly config: { readonly filter_subject?: string };
+  readonly delivered: { readonly stream_seq: number };
+  readonly ack_floor: { readonly stream_seq: number };
+  readonly num_pending: number;
+  readonly num_ack_pending: number;
+}
+
+async function consumersOf(nc: NatsConnection, stream: StreamName): Promise<readonly ConsumerState[]> {
+  const all: ConsumerState[] = [];
+  for (let total = 1; all.length < total; ) {
+    const reply = await nc.request(`$JS.API.CONSUMER.LIST.${stream}`, JSON.stringify({ offset: all.length }), { timeout: REQUEST_MS });
+    const page = reply.json<{ total?: number; consumers?: ConsumerState[] | null }>();
+    all.push(...(page.consumers ?? []));
+    total = page.consumers?.length ? (page.total ?? 0) : 0;
+  }
+  return all;
+}
+
+/**
+ * Brings the queue of commands and its durables together again after a server died: what it
+ * wrote last of the one and of the other need not agree (seen after kill -9 on 2.9.10).
+ *
+ * - Messages that were acknowledged are back, and nobody delivers them: purged, up to the point
+ *   below which their durable has everything acknowledged.
+ * - A durable is ahead of its stream and would pass over all that comes next: made anew.
+ */
+export async function reconcileCommands(nc: NatsConnection, { consumers, nodes }: Topology, { log = noLog }: EnsureOptions = {}): Promise<void> {
+  const jsm = await managerOf(nc);
+  const { state: before } = await jsm.streams.info('COMMANDS', { subjects_filter: '>' });
+  const wanted = new Map([...consumers, ...nodes.map(commandsOfNode)].map((spec) => [spec.durable, spec]));
+  const present = await consumersOf(nc, 'COMMANDS');
+  const { state: after } = await jsm.streams.info('COMMANDS');
+  for (const { name, config, delivered, ack_floor, num_pending, num_ack_pending } of present) {
+    const spec = wanted.get(name);
+    if (spec === undefined) continue;
+    if (delivered.stream_seq > after.last_seq) {
+      await jsm.consumers.delete('COMMANDS', name);
+      await addConsumer(jsm, spec);
+      log.warn({ durable: name, delivered: delivered.stream_seq, last: after.last_seq }, 'consumer was ahead of its stream, made anew');
+      continue;
+    }
+    const filter = config.filter_subject ?? '';
+    const prefix = filter.endsWith('.*') ? filter.slice(0, -1) : undefined;
+    const count = Object.entries(before.subjects ?? {}).reduce((sum, [subject, messages]) => sum + ((prefix === undefined ? subject === filter : subject.startsWith(prefix)) ? messages : 0), 0);
+    if (count <= num_pending + num_ack_pending || ack_floor.stream_seq === 0) continue;
+    const { purged } = await jsm.streams.purge('COMMANDS', { filter, seq: ack_floor.stream_seq + 1 });
+    if (purged > 0) log.info({ durable: name, purged }, 'acknowledged commands that were back were purged');
+  }
+}
+
 /** Takes a removed node's durable and its waiting commands away. */
 export async function forgetNode(nc: NatsConnection, nodeId: string): Promise<void> {
   const jsm = await managerOf(nc);
@@ -235,11 +324,15 @@ export interface TopologyKeeper {
   stop(): Promise<void>;
 }
 
+/** Looks, not ms: with the usual five seconds, once a minute. */
+const RECONCILE_EVERY = 12;
+
 /** The leader's reconciler. The first look is a full one, with the settings of every stream. */
 export function keepTopology({ nc, topology, everyMs = 5_000, ...options }: KeepTopology): TopologyKeeper {
   const log = options.log ?? noLog;
   let stopped = false;
   let full = true;
+  let looks = 0;
   let failures = 0;
   let running: Promise<void> | undefined;
   let again = false;
@@ -247,13 +340,17 @@ export function keepTopology({ nc, topology, everyMs = 5_000, ...options }: Keep
 
   const look = async (): Promise<void> => {
     try {
+      const wanted = await topology();
       if (full) await ensureStreams(nc, options);
-      await ensureTopology(nc, await topology(), options);
-      if (full) for (const spec of (await topology()).consumers) await ensureConsumer(nc, spec, options);
+      await ensureTopology(nc, wanted, options);
+      if (full) for (const spec of wanted.consumers) await ensureConsumer(nc, spec, options);
+      if (full || looks % RECONCILE_EVERY === 0) await reconcileCommands(nc, wanted, options);
+      looks++;
       full = false;
       failures = 0;
     } catch (err) {
       failures++;
+      full = true;
       if (!stopped) log.warn({ err, failures }, 'topology could not be ensured');
     }
   };

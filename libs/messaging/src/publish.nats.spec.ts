@@ -1,7 +1,10 @@
 import { jetstreamManager } from '@nats-io/jetstream';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { Bus } from './connect.ts';
+import { consume } from './consume.ts';
 import { ensureConsumer, ensureStreams, ensureTopology, keepTopology } from './ensure-topology.ts';
 import { listenToEvents } from './listen.ts';
 import type { EventNotice } from './listen.ts';
@@ -92,6 +95,32 @@ describe('the topology', () => {
       (await jsm.streams.info('REPORTS')).config.max_age === 86_400e9 &&
       (await jsm.consumers.info('COMMANDS', commandsOfNode('node_1').durable)).config.deliver_subject === 'cv.deliver.node_1');
     await keeper.stop();
+  });
+
+  it('makes a durable anew that is ahead of its stream, which would pass over what comes', async () => {
+    await ensureStreams(bus.nc);
+    const keeperOf = (): ReturnType<typeof keepTopology> => keepTopology({ nc: bus.nc, topology: () => ({ consumers: [commandsOf('ahead')], nodes: [] }), everyMs: 60_000 });
+    const first = keeperOf();
+    await first.nudge();
+    await first.stop();
+    const publisher = createPublisher({ bus });
+    const seen: string[] = [];
+    const reader = consume({ bus, spec: commandsOf('ahead'), handle: ({ subject }) => { seen.push(subject); } });
+    const order = { ...command, to: 'ahead' as CommandEnvelope['to'] };
+    for (let n = 0; n < 20; n++) await publisher.publishCommand({ ...order, target: `a${n}` });
+    await until('all came', () => seen.length === 20);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await server.kill();
+    const account = join(server.storeDir, 'jetstream', server.keys.account, 'streams', 'COMMANDS', 'msgs');
+    await rm(account, { recursive: true });
+    await server.start();
+    await until('connected again', () => bus.status().ok);
+    const second = keeperOf();
+    await until('the leader looked', async () => { await second.nudge(); return (await jetstreamManager(bus.nc)).consumers.info('COMMANDS', 'ahead-commands').then(({ delivered }) => delivered.stream_seq === 0, () => false); });
+    await publisher.publishCommand({ ...order, target: 'b' });
+    await until('the new one came', () => seen.includes('cv.cmd.ahead.b'));
+    await second.stop();
+    await reader.stop();
   });
 
   it('may be ensured by many at once', async () => {

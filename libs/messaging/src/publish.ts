@@ -12,11 +12,13 @@ import { headers as newHeaders } from '@nats-io/transport-node';
 import type { MsgHdrs } from '@nats-io/transport-node';
 import { SpanKind, SpanStatusCode, context } from '@opentelemetry/api';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import { backOffMs } from './connect.ts';
-import type { Bus } from './connect.ts';
-import { ensureStreams } from './ensure-topology.ts';
+import { backOffMs, noLog } from './connect.ts';
+import type { Bus, BusLog } from './connect.ts';
+import { createStoreDoctor, ensureStreams } from './ensure-topology.ts';
+import type { StoreFault } from './ensure-topology.ts';
 import { printable } from './printable.ts';
 import { headerNames, subjects } from './topology.ts';
+import type { StreamName } from './topology.ts';
 import { parentOf, tracer, traceparentOf } from './trace.ts';
 
 /** The bus did not take a message within the time; it may have arrived nevertheless. */
@@ -24,6 +26,16 @@ export class NotPublished extends Error {
   override readonly name = 'NotPublished';
   constructor(subject: string, cause: unknown) {
     super(`could not publish ${subject}`, { cause });
+  }
+}
+
+/** JetStream answered that it could not store the message. */
+class NotStored extends Error {
+  override readonly name = 'NotStored';
+  readonly said: StoreFault;
+  constructor(said: StoreFault) {
+    super(said.description ?? 'not the acknowledgement of a stream');
+    this.said = said;
   }
 }
 
@@ -66,44 +78,48 @@ export interface Publisher {
 
 export interface PublisherOptions {
   readonly bus: Bus;
-  /** Makes the streams again. Default: `ensureStreams`; agents may not, and wait. */
-  readonly repair?: () => Promise<unknown>;
+  /** Whether it makes streams that it misses. Agents may not, and wait. Default true. */
+  readonly mayRepair?: boolean;
   /** Bound of one publication with all its repetitions, in ms. Default 5 s. */
   readonly timeoutMs?: number;
+  readonly log?: BusLog;
 }
 
 const ATTEMPT_MS = 1_500;
 
-export function createPublisher({ bus, repair = () => ensureStreams(bus.nc), timeoutMs = 5_000 }: PublisherOptions): Publisher {
+export function createPublisher({ bus, mayRepair = true, timeoutMs = 5_000, log = noLog }: PublisherOptions): Publisher {
   const { nc } = bus;
+  const heal = createStoreDoctor(nc, { log });
   let repairing: Promise<unknown> | undefined;
-  const repairOnce = (): Promise<unknown> => (repairing ??= repair().finally(() => { repairing = undefined; }));
+  const repairOnce = (fault: unknown, stream: StreamName): Promise<unknown> =>
+    (repairing ??= (!mayRepair ? Promise.resolve() : fault instanceof NotStored ? heal(stream, fault.said) : ensureStreams(nc, { log })).finally(() => { repairing = undefined; }));
 
-  const send = async (subject: string, body: string, headers: MsgHdrs): Promise<Published> => {
+  const send = async (stream: StreamName, subject: string, body: string, headers: MsgHdrs): Promise<Published> => {
     const deadline = Date.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
       // What is sent while there is no connection would be kept and sent later, long after its sender gave up.
       if (!(await bus.connected(deadline - Date.now()))) throw new NotPublished(subject, new Error(bus.status().says));
       try {
         const reply = await nc.request(subject, body, { headers, timeout: ATTEMPT_MS });
-        const said = reply.json<{ seq?: number; duplicate?: boolean; error?: { description: string } }>();
-        if (said.seq === undefined) throw new Error(said.error?.description ?? 'not the acknowledgement of a stream');
+        const said = reply.json<{ seq?: number; duplicate?: boolean; error?: StoreFault }>();
+        // An error comes with a sequence too: 0.
+        if (said.error !== undefined || !said.seq) throw new NotStored(said.error ?? {});
         return { sequence: said.seq, duplicate: said.duplicate ?? false };
       } catch (fault) {
         if (nc.isClosed() || Date.now() >= deadline) throw new NotPublished(subject, fault);
         // Nobody listened there, or nobody answered: the stream may be gone.
-        await repairOnce().catch(() => undefined);
+        await repairOnce(fault, stream).catch(() => undefined);
         await new Promise((resolve) => setTimeout(resolve, Math.max(0, Math.min(deadline - Date.now(), backOffMs(attempt, 20, 500)))));
       }
     }
   };
 
-  const traced = async (subject: string, kind: string, traceparent: string | undefined, headers: MsgHdrs, body: string): Promise<Published> => {
+  const traced = async (stream: StreamName, subject: string, kind: string, traceparent: string | undefined, headers: MsgHdrs, body: string): Promise<Published> => {
     const span = tracer.startSpan(`publish ${kind}`, { kind: SpanKind.PRODUCER, attributes: { 'messaging.system': 'nats', 'messaging.destination.name': subject } }, traceparent === undefined ? context.active() : parentOf(traceparent));
     const here = traceparentOf(span) ?? traceparent;
     if (here !== undefined) headers.set(headerNames.trace, here);
     try {
-      return await send(subject, body, headers);
+      return await send(stream, subject, body, headers);
     } catch (fault) {
       span.setStatus({ code: SpanStatusCode.ERROR });
       throw fault;
@@ -120,7 +136,7 @@ export function createPublisher({ bus, repair = () => ensureStreams(bus.nc), tim
       headers.set(headerNames.id, printable(envelope.id));
       headers.set(headerNames.type, printable(envelope.type));
       if (reply !== undefined) headers.set(headerNames.reply, printable(reply));
-      return traced(subjects.command(envelope.to, envelope.target), 'command', envelope.meta.traceparent, headers, JSON.stringify(envelope));
+      return traced('COMMANDS', subjects.command(envelope.to, envelope.target), 'command', envelope.meta.traceparent, headers, JSON.stringify(envelope));
     },
     publishEvent: ({ id, category, streamId, type, position, previous, body, traceparent }) => {
       const headers = newHeaders();
@@ -129,12 +145,12 @@ export function createPublisher({ bus, repair = () => ensureStreams(bus.nc), tim
       headers.set(headerNames.type, printable(type));
       headers.set(headerNames.position, String(position));
       headers.set(headerNames.previous, String(previous));
-      return traced(subjects.event(category, streamId, type), 'event', traceparent, headers, textOf(body));
+      return traced('EVENTS', subjects.event(category, streamId, type), 'event', traceparent, headers, textOf(body));
     },
     publishReport: ({ nodeId, category, id, type, body, traceparent }) => {
       const headers = newHeaders();
       headers.set(headerNames.type, printable(type));
-      return traced(subjects.report(nodeId, category, id), 'report', traceparent, headers, textOf(body));
+      return traced('REPORTS', subjects.report(nodeId, category, id), 'report', traceparent, headers, textOf(body));
     },
   };
 }

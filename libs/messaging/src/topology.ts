@@ -95,7 +95,7 @@ export const commandsOfNode = (nodeId: string): ConsumerSpec => ({
   stream: 'COMMANDS',
   durable: `node-${token(nodeId)}-commands`,
   filter: `cv.cmd.node.${nodeId}`,
-  ackWaitMs: 30_000,
+  ackWaitMs: ACK_WAIT_MS,
   ackPendingMax: 256,
   deliverTo: `cv.deliver.${nodeId}`,
 });
@@ -155,6 +155,8 @@ export const subjects = {
   /** Where `to` answers a command that the process `process` sent to `target`. */
   answer: (process: string, to: string, target: string): string =>
     to === 'node' ? `cv.ans.${token(process)}.node.${token(target)}` : `cv.ans.${token(process)}.${token(to)}`,
+  /** Where JetStream says that a durable was made (its advisories; core NATS). */
+  remade: ({ stream, durable }: Pick<ConsumerSpec, 'stream' | 'durable'>): string => `$JS.EVENT.ADVISORY.CONSUMER.CREATED.${stream}.${durable}`,
   answersTo: (process: string): string => `cv.ans.${token(process)}.>`,
 } as const;
 
