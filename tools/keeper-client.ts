@@ -34,7 +34,7 @@ export async function ensureKeeper(home: Home): Promise<void> {
   const logFile = join(home.logs, 'keeper.log');
   const child = startProgram({
     command: process.execPath,
-    args: [...SMALL, join(REPOSITORY, 'tools/dist/keeper.js'), socketOf(home), recordOf(home)],
+    args: [...SMALL, join(REPOSITORY, 'tools/dist/keeper.js'), socketOf(home), recordOf(home), home.logs],
     logFile,
     env: { PATH: process.env['PATH'], LANG: 'C.UTF-8' },
   });

@@ -1,11 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { isAlive, startProgram, until } from './child.ts';
 import { locate, makeFolders, type Home } from './home.ts';
 import { clearUp, leftBehind, run, tell } from './keeper-client.ts';
-import type { Part, PartState } from './keeper.ts';
+import { shorten, type Part, type PartState } from './keeper.ts';
 
 let home: Home;
 const started: number[] = [];
@@ -28,7 +28,7 @@ afterEach(() => {
 });
 
 async function startKeeper(): Promise<number> {
-  const child = startProgram({ command: process.execPath, args: [join(import.meta.dirname, 'keeper.ts'), join(home.sockets, 'keeper.sock'), join(home.run, 'parts.json')], logFile: join(home.logs, 'keeper.log') });
+  const child = startProgram({ command: process.execPath, args: [join(import.meta.dirname, 'keeper.ts'), join(home.sockets, 'keeper.sock'), join(home.run, 'parts.json'), home.logs], logFile: join(home.logs, 'keeper.log') });
   if (child.pid === undefined) throw new Error('no keeper');
   started.push(child.pid);
   expect(await until(async () => (await tell(home, { do: 'list' })) !== undefined, { withinMs: 5_000 })).toBe(true);
@@ -106,4 +106,18 @@ describe('the keeper', () => {
     expect(await until(() => !isAlive(keeper), { withinMs: 4_000 })).toBe(true);
     expect(isAlive(pid ?? 0)).toBe(false);
   });
+});
+
+it('a log that grew too long is set aside, and its writer goes on at the beginning', () => {
+  const log = join(home.logs, 'long.log');
+  const writer = openSync(log, 'a');
+  writeSync(writer, 'the first line\n');
+  shorten(log);
+  expect(readFileSync(log, 'utf8')).toBe('the first line\n');
+  truncateSync(log, 9 * 1024 * 1024);
+  shorten(log);
+  writeSync(writer, 'the next line\n');
+  closeSync(writer);
+  expect(readFileSync(log, 'utf8')).toBe('the next line\n');
+  expect(statSync(`${log}.1`).size).toBe(9 * 1024 * 1024);
 });

@@ -15,8 +15,9 @@
  * minute begins anew. It never gives up: a Postgres whose disk was full for an hour is to come back.
  */
 import type { ChildProcess } from 'node:child_process';
-import { chmodSync, copyFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readdirSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { birthOf, hasEnded, startProgram, stopProgram, type Program, type StopSignals } from './child.ts';
 
 export interface Part {
@@ -78,7 +79,7 @@ interface Kept {
   leaving: boolean;
 }
 
-export function keep({ socketPath, recordFile }: { socketPath: string; recordFile: string }): void {
+export function keep({ socketPath, recordFile, logsDir }: { socketPath: string; recordFile: string; logsDir: string }): void {
   const kept = new Map<string, Kept>();
 
   const record = (): void => {
@@ -180,7 +181,8 @@ export function keep({ socketPath, recordFile }: { socketPath: string; recordFil
   });
 
   setInterval(() => {
-    for (const { part } of kept.values()) shorten(part.program.logFile);
+    // All of them: libvirtd, which is no child of ours, writes there too.
+    for (const name of readdirSync(logsDir)) if (name.endsWith('.log')) shorten(join(logsDir, name));
   }, LOGS_EVERY_MS);
 
   // Told to end by a signal (a shutdown of the machine), it ends its parts in the reverse order of their start.
@@ -199,7 +201,7 @@ export function keep({ socketPath, recordFile }: { socketPath: string; recordFil
 }
 
 /** Keeps the newest part of a log and one before it. The writer appends (O_APPEND), so it goes on at the new end. */
-function shorten(logFile: string): void {
+export function shorten(logFile: string): void {
   try {
     if (statSync(logFile).size <= LOG_BYTES_MAX) return;
     copyFileSync(logFile, `${logFile}.1`);
@@ -210,7 +212,7 @@ function shorten(logFile: string): void {
 }
 
 if (import.meta.main) {
-  const [socketPath, recordFile] = process.argv.slice(2);
-  if (!socketPath || !recordFile) throw new Error('usage: keeper <socket> <record>');
-  keep({ socketPath, recordFile });
+  const [socketPath, recordFile, logsDir] = process.argv.slice(2);
+  if (!socketPath || !recordFile || !logsDir) throw new Error('usage: keeper <socket> <record> <folder of logs>');
+  keep({ socketPath, recordFile, logsDir });
 }

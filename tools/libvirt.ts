@@ -19,6 +19,7 @@ import { programPath } from './programs.ts';
 import { writeWhole } from './secrets.ts';
 
 export const LIBVIRT_SOCKET = '/run/libvirt/libvirt-sock';
+const VIRTLOGD_SOCKET = '/run/libvirt/virtlogd-sock';
 
 /** Of this machine and this boot, not of one installation: several may share the libvirtd that one of them started. */
 const OURS = '/run/chronovirt';
@@ -65,7 +66,7 @@ export async function startLibvirt({ logFile }: { logFile: string }): Promise<Li
   }
   mkdirSync(OURS, { recursive: true, mode: 0o755 });
   writeWhole(join(OURS, 'libvirtd.conf'), DAEMON_CONFIGURATION);
-  const arguments_ = ['-s', '--', '/bin/sh', join(import.meta.dirname, 'libvirtd.sh'), programs.virtlogd, programs.libvirtd, join(OURS, 'libvirtd.conf')];
+  const arguments_ = ['-s', '--', '/bin/sh', join(import.meta.dirname, 'libvirtd.sh'), (await libvirtAnswers(VIRTLOGD_SOCKET)) ? '' : programs.virtlogd, programs.libvirtd, join(OURS, 'libvirtd.conf')];
   const child = startProgram({
     command: programs.tini,
     args: arguments_,

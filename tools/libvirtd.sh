@@ -1,5 +1,6 @@
 #!/bin/sh
-# Keeps virtlogd and libvirtd running, under tini. Arguments: the two programs and libvirtd's configuration.
+# Keeps virtlogd and libvirtd running, under tini. Arguments: the two programs (the first is empty where
+# the machine has a virtlogd that answers) and libvirtd's configuration.
 # A few lines of shell, because this outlives Chronovirt for as long as VMs run and should weigh nothing.
 virtlogd=$1
 libvirtd=$2
@@ -15,8 +16,11 @@ keep() {
   done
 }
 
-[ -S /run/libvirt/virtlogd-sock ] && [ -e /run/virtlogd.pid ] && kill -0 "$(cat /run/virtlogd.pid)" 2>/dev/null || { keep "$virtlogd" & }
-logs=$!
+logs=
+if [ -n "$virtlogd" ]; then
+  keep "$virtlogd" &
+  logs=$!
+fi
 keep "$libvirtd" -f "$configuration" &
 daemon=$!
 # libvirtd first: it writes to virtlogd until its end.
