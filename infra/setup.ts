@@ -21,7 +21,7 @@
  * secret stands in a manifest, in an argument, or in what `docker inspect` shows.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -78,7 +78,8 @@ function once(path: string, uid: number, make: () => string): string {
 
 function folder(root: string, name: string, uid: number): string {
   const path = join(root, name);
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+  mkdirSync(path, { recursive: true });
+  chmodSync(path, 0o700); // docker makes folders that are to be mounted, readable by all
   if (process.getuid?.() === 0) chownSync(path, uid, uid);
   return path;
 }
