@@ -19,12 +19,14 @@ import { sayHello, sendHeartbeat } from '@chronovirt/messaging/listen';
 import { createPublisher } from '@chronovirt/messaging/publish';
 import { commandsOfNode } from '@chronovirt/messaging/topology';
 import { withSpan } from '@chronovirt/observability/tracing';
+import type { Waypoints } from '@chronovirt/observability/waypoints';
 import { v7 as uuidV7 } from 'uuid';
 import type { Agent, AgentPorts } from './agent.ts';
 import { createAgent } from './agent.ts';
 import type { Answer } from './answer.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
+import { heldHypervisor, heldTake } from './waypoints.os.ts';
 
 export interface LinkOptions {
   readonly nodeId: NodeId;
@@ -32,6 +34,8 @@ export interface LinkOptions {
   readonly hypervisor: Hypervisor;
   readonly journal: Journal;
   readonly log: BusLog;
+  /** Tests only. */
+  readonly waypoints?: Waypoints | undefined;
   readonly onAnswer?: (command: { readonly type: string; readonly answer: Answer | undefined; readonly seconds: number }) => void;
 }
 
@@ -52,7 +56,8 @@ const DRAIN_MS = 3_000;
 /** The longest wait for a guest is an hour; what takes longer is delivered again and found under way. */
 const HANDLING_MS_MAX = 3_700_000;
 
-export function linkAgent({ nodeId, bus, hypervisor, journal, log, onAnswer }: LinkOptions): Link {
+export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoints, onAnswer }: LinkOptions): Link {
+  const hypervisor = waypoints === undefined ? plain : heldHypervisor(plain, waypoints);
   const publisher = createPublisher({ bus, mayRepair: false });
   const ports: AgentPorts = {
     nodeId, journal, hypervisor,
@@ -61,6 +66,7 @@ export function linkAgent({ nodeId, bus, hypervisor, journal, log, onAnswer }: L
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };
   const agent = createAgent(ports);
+  const obey = waypoints === undefined ? agent.take : heldTake(agent.take, waypoints);
   const ended = new AbortController();
   let greeting = new AbortController();
   let greetingSays = 'has not said hello yet';
@@ -125,7 +131,7 @@ export function linkAgent({ nodeId, bus, hypervisor, journal, log, onAnswer }: L
     const began = performance.now();
     const settled = (answer: Answer | undefined): void => onAnswer?.({ type: envelope.type, answer, seconds: (performance.now() - began) / 1_000 });
     try {
-      const answer = await withSpan(`obey ${envelope.type}`, { kind: 'internal', attributes: { 'cv.command': envelope.id, 'cv.node': nodeId } }, () => agent.take(envelope));
+      const answer = await withSpan(`obey ${envelope.type}`, { kind: 'internal', attributes: { 'cv.command': envelope.id, 'cv.node': nodeId } }, () => obey(envelope));
       log.info({ commandId: envelope.id, type: envelope.type, vmId: envelope.data['vmId'], refused: 'refused' in answer ? answer.refused : undefined, traceparent: envelope.meta.traceparent }, 'command answered');
       settled(answer);
       return answer;

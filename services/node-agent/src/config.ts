@@ -35,7 +35,10 @@ const Environment = z.object({
   CV_NODE_AGENT_SIMULATED_MEMORY_MIB: positive.default(262_144),
   CV_NODE_AGENT_SIMULATED_POOL_GIB: positive.default(4_096),
   CV_NODE_AGENT_SIMULATED_LATENCY_MS: z.coerce.number().int().min(0).default(0),
-});
+  /** Tests only, and only with CV_TEST=1: the folder of libs/observability/src/waypoints.ts. */
+  CV_WAYPOINTS: folder.optional(),
+  CV_TEST: z.string().optional(),
+}).refine(({ CV_WAYPOINTS, CV_TEST }) => CV_WAYPOINTS === undefined || CV_TEST === '1', { path: ['CV_WAYPOINTS'], message: 'is for tests, which say CV_TEST=1' });
 
 export interface SimulatedConfig {
   readonly cpus: number;
@@ -65,6 +68,8 @@ export interface AgentConfig {
   readonly healthPort: number | undefined;
   readonly healthHost: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  /** Tests only: where this process is held. */
+  readonly waypoints?: string | undefined;
 }
 
 export interface FleetConfig extends Omit<AgentConfig, 'machineId' | 'name' | 'joinTokenFile' | 'hypervisor'> {
@@ -96,7 +101,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const common = {
     gatewayUrl: env.CV_NODE_AGENT_GATEWAY_URL.replace(/\/+$/, ''), stateDir: env.CV_NODE_AGENT_STATE_DIR,
     natsUrl: env.CV_NODE_AGENT_NATS_URL, natsCaFile: env.CV_NODE_AGENT_NATS_CA,
-    healthPort: env.CV_NODE_AGENT_HEALTH_PORT, healthHost: env.CV_NODE_AGENT_HEALTH_HOST, logLevel: env.CV_LOG_LEVEL,
+    healthPort: env.CV_NODE_AGENT_HEALTH_PORT, healthHost: env.CV_NODE_AGENT_HEALTH_HOST, logLevel: env.CV_LOG_LEVEL, waypoints: env.CV_WAYPOINTS,
   };
 
   if (env.CV_NODE_AGENT_FLEET !== undefined) {

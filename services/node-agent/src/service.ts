@@ -12,6 +12,7 @@ import type { Log } from '@chronovirt/observability/log';
 import { createMetrics } from '@chronovirt/observability/metrics';
 import type { Metrics } from '@chronovirt/observability/metrics';
 import { startTracing } from '@chronovirt/observability/tracing';
+import { openWaypoints } from '@chronovirt/observability/waypoints';
 import { linkAgent } from './bus-link.os.ts';
 import type { Link } from './bus-link.os.ts';
 import type { AgentConfig, HypervisorConfig, SimulatedConfig } from './config.ts';
@@ -86,6 +87,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     ends.push(() => bus.close());
     link = linkAgent({
       nodeId, bus, hypervisor, journal, log,
+      waypoints: config.waypoints === undefined ? undefined : openWaypoints(config.waypoints),
       onAnswer: ({ type, answer, seconds: took }) => { seconds.observe({ type, outcome: answer === undefined ? 'fault' : 'refused' in answer ? 'refused' : 'done' }, took); },
     });
     const opened = link;
