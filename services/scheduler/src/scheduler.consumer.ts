@@ -4,8 +4,8 @@
  * so the simulation runs this very code.
  *
  * The process that records a decision also reacts to it at once (starts the saga, say). Should it die in
- * between, the leader's policy runner reads the same event from the log and reacts again: starting a saga
- * twice is starting it once.
+ * between, the leader finds the VM still calling for it, reads the same event from the log and reacts again:
+ * starting a saga twice is starting it once.
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
@@ -269,10 +269,17 @@ export class Scheduler {
     }
   }
 
-  /** What only the leader does, each second: takes over sagas that nobody moves, and settles what is owed. */
+  /** What only the leader does, each second: begins what nobody began, takes over sagas that nobody moves, and settles what is owed. */
   async reconcile(): Promise<void> {
-    const { view } = this.ports;
+    const { view, handler } = this.ports;
     const now = this.ports.now();
+    for (const { calls, calledAt } of [...view.calling()]) {
+      if (now - calledAt < SAGA_ABANDONED_MS) continue;
+      for (const { position, eventId } of calls) {
+        if (this.reacted.has(eventId)) continue;
+        for (const event of await handler.log.read(position - 1, 1)) await this.react(event);
+      }
+    }
     for (const open of [...view.openSagas()]) {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
       await this.sagas.resume(open.saga, open.id, open.meta);

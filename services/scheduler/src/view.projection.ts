@@ -52,6 +52,10 @@ export interface VmEntry {
   readonly generation: number;
   readonly provisioned: boolean;
   readonly busy: boolean;
+  /** Events that call for a reaction (a saga to start, one to cancel) until the operation is over. */
+  readonly calls: readonly { readonly position: number; readonly eventId: string }[];
+  /** The log's clock at the last of them: milliseconds since the epoch. */
+  readonly calledAt: number;
   readonly owed: readonly string[];
   /** The operation that left something owed: what a clean-up is named after. */
   readonly failedOperationId: string | null;
@@ -61,12 +65,14 @@ export interface VmEntry {
 /** Where every VM that is not deleted is, and what is owed to it. */
 export const vmIndex: Projection<VmEntry> = {
   name: 'scheduler.vm_index',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === vmDecider.category ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VmEvent;
+    const call = { position: recorded.position, eventId: recorded.id };
+    const calledAt = Date.parse(recorded.recordedAt);
     if (event.type === 'VmRequested') {
-      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, owed: [], failedOperationId: null, observed: null };
+      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null };
     }
     if (document === undefined) return undefined;
     switch (event.type) {
@@ -75,14 +81,16 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmProvisioned':
         return { ...document, provisioned: true };
       case 'VmPowerRequested':
-      case 'VmDeleteRequested':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
-        return { ...document, busy: true };
+        return { ...document, busy: true, calls: [call], calledAt };
+      case 'VmDeleteRequested':
+        // The running operation is to be cancelled; it may not have been begun either.
+        return { ...document, busy: true, calls: [...document.calls, call], calledAt };
       case 'VmOperationDone':
-        return { ...document, busy: false, owed: [], failedOperationId: null };
+        return { ...document, busy: false, calls: [], owed: [], failedOperationId: null };
       case 'VmOperationFailed':
-        return { ...document, busy: false, owed: event.data.owed.length > 0 ? event.data.owed : document.owed, failedOperationId: event.data.operationId };
+        return { ...document, busy: false, calls: [], owed: event.data.owed.length > 0 ? event.data.owed : document.owed, failedOperationId: event.data.operationId };
       case 'VmDeleted':
         return undefined;
       case 'VmObserved':
@@ -226,6 +234,11 @@ export class SchedulerView {
 
   *owing(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.owed.length > 0 && !entry.busy) yield entry;
+  }
+
+  /** VMs whose operation may wait for somebody to begin it. */
+  *calling(): Generator<VmEntry> {
+    for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
   }
 
   *openSagas(): Generator<OpenSaga> {
