@@ -172,7 +172,7 @@ export class Bus {
   }
 
   private pumpAll(): void {
-    for (const queue of this.idle.keys()) this.pump(queue);
+    for (const queue of [...this.idle.keys()]) this.pump(queue);
   }
 
   private pump(queue: string): void {

@@ -16,6 +16,9 @@ interface Entry {
   readonly run: () => void;
 }
 
+/** Some fifty times what a run takes. */
+const STEPS_MAX = 300_000;
+
 /** 2026-01-01T00:00:00Z: recorded times look like times. */
 const EPOCH_MS = 1_767_225_600_000;
 
@@ -27,6 +30,7 @@ export class World {
   private readonly queue: Entry[] = [];
   private order = 0;
   private time = 0;
+  private steps = 0;
 
   constructor(seed: number, { told = false } = {}) {
     this.seed = seed;
@@ -44,6 +48,7 @@ export class World {
 
   tell(sentence: () => string): void {
     this.story?.push(`${(this.time / 1_000).toFixed(3).padStart(9)} s  ${sentence()}`);
+    if (process.env["CV_LIVE"]) process._rawDebug(sentence());
   }
 
   /** Runs something after this many milliseconds. */
@@ -87,6 +92,7 @@ export class World {
             this.time = Math.max(this.time, untilMs);
             return resolve(false);
           }
+          if (++this.steps > STEPS_MAX) throw new Error(`${String(STEPS_MAX)} steps, and only ${String(this.time)} ms have passed: something goes round in circles`);
           this.take();
           this.time = next.at;
           next.run();
