@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { apiOf, type Api } from './api.ts';
 import { until } from './child.ts';
 import { guestImage, type GuestImage } from './guest-image.ts';
-import { adminTokenOf, REPOSITORY, type Home, type Settings } from './home.ts';
+import { adminTokenOf, installationOf, REPOSITORY, type Home, type Settings } from './home.ts';
 import { ensureKeeper, run, tell } from './keeper-client.ts';
 import { findLibvirt, startLibvirt, type Libvirt } from './libvirt.ts';
 import { NATS_READY_WITHIN_MS, prepareNats, type NatsAddress, type NatsHome } from './nats.ts';
 import { freeSubnet, takenSubnets } from './network.ts';
+import { networkNameFor } from './network-name.ts';
 import { freePort, isFree } from './ports.ts';
 import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type PostgresHome } from './postgres.ts';
 import type { Prepared } from './preparing.ts';
@@ -51,11 +52,10 @@ export async function bringUp(settings: Settings, options: BringUp, signal: Abor
 
   const api = apiOf(`http://127.0.0.1:${port}`, adminTokenOf(home));
   await ensureJoinToken(home, api);
+  await register(home, api, image, hypervisor); // before the agent, whose own connection to libvirtd would look like somebody else's
   const agent: AgentSettings = { hypervisor, ...(libvirt ? { libvirtSocket: libvirt.socket } : {}), ...ownMachineId(home) };
   await timed(hypervisor === 'simulated' ? 'a simulated node runs' : 'the node agent runs', async () => {
-    const named = register(api, image);
     await run(home, agentPart(around, agent), () => isReady(health[AGENT] ?? 0), NODE_READY_WITHIN_MS);
-    await named;
     await untilNodeIsReady(home, api);
   });
   rmSync(home.joinTokenFile, { force: true });
@@ -151,7 +151,7 @@ interface Named {
 }
 
 /** The image and the network that a first VM needs, unless they are known. */
-async function register(api: Api, image: GuestImage): Promise<void> {
+async function register(home: Home, api: Api, image: GuestImage, hypervisor: AgentSettings['hypervisor']): Promise<void> {
   const images = await api.get<{ items: readonly (Named & { file: string })[] }>('/v1/images');
   if (!images.items.some((one) => one.file === image.file)) {
     // A changed recipe is another image; VMs made of the older one keep it.
@@ -160,11 +160,13 @@ async function register(api: Api, image: GuestImage): Promise<void> {
     say(`registered the image ${name}`);
   }
   const networks = await api.get<{ items: readonly Named[] }>('/v1/networks');
-  if (!networks.items.some((one) => one.name === NETWORK)) {
-    const cidr = freeSubnet(takenSubnets());
-    await api.post('/v1/networks', { name: NETWORK, kind: 'nat', cidr }, `start-network-${NETWORK}`);
-    say(`registered the network ${NETWORK} (NAT, ${cidr})`);
-  }
+  const installation = installationOf(home);
+  if (networks.items.some((one) => one.name === NETWORK || one.name === `${NETWORK}-${installation}`)) return;
+  const { name, remark } = hypervisor === 'simulated' ? { name: NETWORK } : await networkNameFor(NETWORK, installation);
+  if (remark) say(remark);
+  const cidr = freeSubnet(takenSubnets());
+  await api.post('/v1/networks', { name, kind: 'nat', cidr }, `start-network-${name}`);
+  say(`registered the network ${name} (NAT, ${cidr})`);
 }
 
 async function untilNodeIsReady(home: Home, api: Api): Promise<void> {

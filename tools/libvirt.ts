@@ -127,7 +127,7 @@ export function runningGuests(): number {
 }
 
 /** Clients on the socket now, as the kernel lists them (proc(5), /proc/net/unix: state 03 is "connected"). */
-function connections(): number {
+export function connections(): number {
   const lines = readFileSync('/proc/net/unix', 'utf8').split('\n').map((line) => line.trim().split(/\s+/));
   return lines.filter(([, , , , , state, , path]) => state === '03' && path?.replace(/^\/var\/run\//, '/run/') === LIBVIRT_SOCKET).length;
 }
