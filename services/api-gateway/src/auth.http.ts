@@ -31,7 +31,7 @@ export const createAuthentication = (options: {
   readonly installation: string;
   readonly find: (sha256: string) => Promise<TokenFound | undefined>;
 }): Authentication => {
-  const kept = new Map<string, { readonly found: TokenFound | undefined; readonly until: number }>();
+  const kept = new Map<string, { readonly found: TokenFound; readonly until: number }>();
   const asked = new Map<string, Promise<TokenFound | undefined>>();
 
   const digestOf = (request: FastifyRequest): string => {
@@ -50,6 +50,8 @@ export const createAuthentication = (options: {
     const under = asked.get(digest);
     if (under !== undefined) return under;
     const asking = options.find(digest).then((found) => {
+      // A token that nobody knows may be issued in the next moment.
+      if (found === undefined) return undefined;
       if (kept.size >= KEPT_MAX) kept.clear();
       kept.set(digest, { found, until: Date.now() + KEPT_MS });
       return found;

@@ -1,4 +1,5 @@
 import { BadEnvironment, type HostConfig, readHostConfig } from '@chronovirt/host/config';
+import { tracingIsWanted } from '@chronovirt/observability/tracing';
 import { z } from 'zod';
 
 const Own = z.object({
@@ -22,6 +23,8 @@ export interface GatewayConfig extends HostConfig {
   readonly natsKeys: string | undefined;
   /** What agents are told to connect to. */
   readonly natsPublicUrls: readonly string[];
+  /** Requests become spans, because somebody collects them. */
+  readonly traced: boolean;
 }
 
 /** Reads the environment once. Throws BadEnvironment with everything that is wrong, by name. */
@@ -44,5 +47,6 @@ export const readConfig = (environment: Readonly<Record<string, string | undefin
     adminTokenSha256: own.data.CV_GATEWAY_ADMIN_TOKEN_SHA256,
     natsKeys: own.data.CV_GATEWAY_NATS_KEYS,
     natsPublicUrls: (own.data.CV_GATEWAY_NATS_PUBLIC_URL ?? host.natsUrl).split(',').map((url) => url.trim()),
+    traced: tracingIsWanted(environment),
   };
 };

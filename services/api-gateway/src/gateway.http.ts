@@ -14,7 +14,8 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
+import type { Server } from 'node:http';
 import { GATEWAY, type Gateway } from './gateway.ts';
 import { HealthHttp } from './health/health.http.ts';
 import { EventsHttp } from './history/events.http.ts';
@@ -36,15 +37,27 @@ const REQUEST_WITHIN_MS = 30_000;
 const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
+// What names more of a path comes before what names less.
+const controllers = [HealthHttp, EventsHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, TokensHttp];
+
 @Module({})
 class GatewayModule {
   static with(gateway: Gateway): DynamicModule {
-    return {
-      module: GatewayModule,
-      // What names more of a path comes before what names less.
-      controllers: [HealthHttp, EventsHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, TokensHttp],
-      providers: [{ provide: GATEWAY, useValue: gateway }],
-    };
+    return { module: GatewayModule, controllers, providers: [{ provide: GATEWAY, useValue: gateway }] };
+  }
+}
+
+/** What fails before a handler (a body that cannot be parsed) goes to the filter as Fastify says it; Nest's own way drops the code. */
+class ProblemAdapter extends FastifyAdapter {
+  private readonly filter: ProblemFilter;
+
+  constructor(filter: ProblemFilter, options: FastifyHttpOptions<Server>) {
+    super(options);
+    this.filter = filter;
+  }
+
+  override setErrorHandler(): ReturnType<FastifyAdapter['setErrorHandler']> {
+    return this.instance.setErrorHandler((fault: unknown, request: FastifyRequest, reply: FastifyReply) => { this.filter.answer(fault, request, reply); });
   }
 }
 
@@ -59,16 +72,18 @@ const securityHeaders: Readonly<Record<string, string>> = {
 
 /** Ready to listen. */
 export const createGateway = async (gateway: Gateway, options: { readonly traced: boolean }): Promise<NestFastifyApplication> => {
-  const adapter = new FastifyAdapter({
+  const metrics = gatewayMetrics(gateway.metrics);
+  const routes = routeTable();
+  const filter = new ProblemFilter({ log: gateway.log, counter: metrics.problems, methodsOf: routes.methodsOf });
+  const adapter = new ProblemAdapter(filter, {
     bodyLimit: BODY_MAX_BYTES, requestTimeout: REQUEST_WITHIN_MS, keepAliveTimeout: KEEP_ALIVE_MS, logger: false, trustProxy: false,
     return503OnClosing: true, forceCloseConnections: true, exposeHeadRoutes: true,
     routerOptions: { maxParamLength: 200 },
     http: { headersTimeout: HEADERS_WITHIN_MS, maxHeaderSize: 16_384 },
+    // Paths that cannot be decoded never come to a route or a hook.
+    frameworkErrors: (fault, request, reply) => { filter.answer(fault, request, reply); },
   });
   const app = await NestFactory.create<NestFastifyApplication>(GatewayModule.with(gateway), adapter, { logger: false, bodyParser: false, abortOnError: false });
-  const metrics = gatewayMetrics(gateway.metrics);
-  const routes = routeTable();
-  const filter = new ProblemFilter({ log: gateway.log, counter: metrics.problems, methodsOf: routes.methodsOf });
   app.useGlobalPipes(new SchemaPipe());
   app.useGlobalFilters(filter);
 
@@ -121,7 +136,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   // The document is made when it is first asked for: not every process is, and it takes tens of milliseconds.
   let document: string | undefined;
   instance.get('/v1/openapi.json', { config: { cvAccess: 'public' } }, async (_request, reply) => {
-    document ??= openApiText(app, gateway.installation);
+    document ??= openApiText(app, controllers, gateway.installation);
     return reply.header('content-type', 'application/json; charset=utf-8').send(document);
   });
 

@@ -31,14 +31,17 @@ export const malformed = (errors: readonly BadField[]): ProblemError =>
   new ProblemError('request.malformed', { detail: errors.length === 1 ? 'One field is not as it must be.' : `${String(errors.length)} fields are not as they must be.`, errors });
 
 /** What zod says of a value, as bad fields. Unknown fields are named one by one. */
-export const badFieldsOf = (where: string, issues: readonly { readonly message: string; readonly path?: unknown }[]): readonly BadField[] =>
-  issues.slice(0, 100).flatMap((issue) => {
+export const badFieldsOf = (where: string, issues: readonly { readonly message: string; readonly path?: unknown }[]): readonly BadField[] => {
+  const found = issues.slice(0, 100).flatMap((issue): readonly BadField[] => {
     const steps = Array.isArray(issue.path) ? issue.path.map((step: unknown) => (typeof step === 'object' && step !== null && 'key' in step ? step.key : step)) : [];
     const path = [where, ...steps].map(String).join('.');
     const { code, keys } = issue as { readonly code?: string; readonly keys?: readonly string[] };
     if (code === 'unrecognized_keys' && keys !== undefined) return keys.slice(0, 50).map((key) => ({ path: `${path}.${key.slice(0, 100)}`, code: 'unknown_field', message: 'is not a field here' }));
     return [{ path, ...(code === undefined ? {} : { code }), message: issue.message.slice(0, 300) }];
   });
+  // One line for a field that is wrong in two ways.
+  return found.filter((field, index) => found.findIndex(({ path }) => path === field.path) === index);
+};
 
 /** Parses what a decorator gave a schema for, and says where it was. */
 export class SchemaPipe implements PipeTransform {
@@ -112,7 +115,7 @@ export class ProblemFilter implements ExceptionFilter {
   }
 
   answer(given: unknown, request: FastifyRequest, reply: FastifyReply): void {
-    const fault = request.is404 && !(given instanceof ProblemError) ? this.noRoute(request) : given;
+    const fault = request.is404 && given instanceof HttpException && given.getStatus() === 404 ? this.noRoute(request) : given;
     const { problem, headers } = problemErrorOf(fault);
     const { code, status } = problem;
     this.parts.counter.inc({ code, status: String(status) });

@@ -115,7 +115,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
 };
 
 const everyReason = (because: Because): string => {
-  const reasons = Object.entries(because).filter(([, why]) => typeof why === 'string').map(([node, why]) => `${node} ${String(why)}`);
+  const reasons = Object.entries(because).filter(([, why]) => typeof why === 'string').map(([, why]) => String(why));
   return reasons.length === 0 ? 'there is none' : reasons.slice(0, 5).join('; ') + (reasons.length > 5 ? `; and ${String(reasons.length - 5)} more` : '');
 };
 

@@ -6,7 +6,6 @@ import type { Projection } from '@chronovirt/event-log/projection';
 import { ProjectionRunner } from '@chronovirt/event-log/projection-runner';
 import { type Host, openHost, type Shared } from '@chronovirt/host/host';
 import type { Running } from '@chronovirt/host/run';
-import { tracingIsWanted } from '@chronovirt/observability/tracing';
 import { createAuthentication } from './auth.http.ts';
 import type { GatewayConfig } from './config.ts';
 import { createGateway } from './gateway.http.ts';
@@ -40,6 +39,8 @@ const OWED_EVERY_MS = 1_000;
 const REVOKE_EVERY_MS = 60_000;
 /** A log that answers later than this is away, as far as a waiting caller is concerned. */
 const LOG_WITHIN_MS = 1_500;
+/** How long a start waits for the projections; it goes on without them, and /readyz says so. */
+const CAUGHT_UP_WITHIN_MS = 10_000;
 /** How far projections may be behind before the gateway says that it is not ready. */
 const LAG_READY_EVENTS = 5_000;
 
@@ -87,12 +88,16 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
     }));
   }
 
-  const app = await createGateway(gateway, { traced: tracingIsWanted(process.env) });
+  const app = await createGateway(gateway, { traced: config.traced });
   host.onClose(async () => {
     feed.close();
     await app.close();
   });
-  if (config.adminTokenSha256 !== undefined) await ensureAdminToken(gateway, config.adminTokenSha256);
+  if (config.adminTokenSha256 !== undefined) {
+    await ensureAdminToken(gateway, config.adminTokenSha256);
+    // Whoever started us calls at once, with this token.
+    await runner.waitFor(await host.log.head(), CAUGHT_UP_WITHIN_MS);
+  }
   await app.listen(config.port, config.host);
   const url = (await app.getUrl()).replace('[::1]', '127.0.0.1');
   host.logger.info({ url }, 'gateway listens');

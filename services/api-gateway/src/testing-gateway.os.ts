@@ -3,7 +3,8 @@
  * the other services. They keep what the gateway relies on: one answer to an id, stored with its events.
  */
 import { hash, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { allEvents } from '@chronovirt/contracts/registry';
@@ -13,7 +14,9 @@ import { eventLogMigrations, migrate } from '@chronovirt/event-log/migrate';
 import { PostgresLog } from '@chronovirt/event-log/postgres-log';
 import { connectBus } from '@chronovirt/messaging/connect';
 import { consume } from '@chronovirt/messaging/consume';
+import { serviceCreds, systemCreds } from '@chronovirt/messaging/credentials';
 import { ensureStreams } from '@chronovirt/messaging/ensure-topology';
+import { startTestingServer, type TestingServer } from '@chronovirt/messaging/testing-server.os';
 import { commandsOf } from '@chronovirt/messaging/topology';
 import pg from 'pg';
 import { type TestDatabase, testDatabase } from '../../../tools/test-postgres.ts';
@@ -30,6 +33,7 @@ export type Obey = (envelope: CommandEnvelope) => { readonly stream: string; rea
 export interface TestingGateway {
   readonly url: string;
   readonly database: TestDatabase;
+  readonly nats: TestingServer;
   readonly log: PostgresLog;
   /** Positions of the log's end. */
   head(): Promise<number>;
@@ -58,8 +62,14 @@ const told = (decision: Decision<AnyEvent>): Decider<object, AnyEvent, number> =
 export const startTestingGateway = async (): Promise<TestingGateway> => {
   const database = await testDatabase();
   await migrate(database.ownerUrl, [eventLogMigrations, { schema: 'gateway', folder: join(import.meta.dirname, '..', 'migrations'), role: 'cv_gateway' }]);
-  const natsUrl = process.env['CV_TEST_NATS_URL'] ?? '';
-  const natsCreds = process.env['CV_TEST_NATS_CREDS'] ?? '';
+  // A bus of its own: a durable is shared by all who read it, those of other test files too.
+  const nats = await startTestingServer();
+  const keysDir = mkdtempSync(join(tmpdir(), 'cv-gateway-'));
+  const natsUrl = nats.url;
+  const natsCreds = join(keysDir, 'service.creds');
+  writeFileSync(natsCreds, await serviceCreds(nats.keys), { mode: 0o600 });
+  writeFileSync(join(keysDir, 'system.creds'), await systemCreds(nats.keys), { mode: 0o600 });
+  writeFileSync(join(keysDir, 'installation.json'), JSON.stringify(nats.keys), { mode: 0o600 });
   const bus = await connectBus({ servers: natsUrl, credentials: { file: natsCreds }, name: 'stand-ins' });
   await ensureStreams(bus.nc);
 
@@ -80,20 +90,27 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
     },
   }));
 
+  const closeRest = async (): Promise<void> => {
+    await Promise.all(ears.map((ear) => ear.stop(1_000)));
+    await bus.close();
+    await pool.end();
+    await nats.stop();
+    rmSync(keysDir, { recursive: true, force: true });
+    await database.drop();
+  };
   let gateway: RunningGateway;
   try {
     gateway = await start({
       postgresUrl: database.urlOf('cv_gateway'), natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
-      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: process.env['CV_TEST_NATS_KEYS'], natsPublicUrls: [natsUrl],
+      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], traced: false,
     });
   } catch (error) {
-    await Promise.all([...ears.map((ear) => ear.stop()), bus.close(), pool.end()]);
-    await database.drop();
+    await closeRest();
     throw error;
   }
 
   return {
-    url: gateway.url, database, log, obey, received,
+    url: gateway.url, database, nats, log, obey, received,
     head: () => log.head(),
     append: async (stream, ...events) => {
       const { version } = await log.load(stream, told([]));
@@ -118,10 +135,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
     },
     close: async () => {
       await gateway.close();
-      await Promise.all(ears.map((ear) => ear.stop(1_000)));
-      await bus.close();
-      await pool.end();
-      await database.drop();
+      await closeRest();
     },
   };
 };

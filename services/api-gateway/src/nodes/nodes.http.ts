@@ -104,7 +104,7 @@ export class NodesHttp {
     await reading.wrote(reply, `node-${nodeId}`, outcome.answer.version, [nodeId]);
     await reading.own(nodeId);
     const node = await views.document<NodeSummary>('node_summary', nodeId);
-    if (node?.removed != null) throw new ProblemError('node.removed', { because: { nodeId }, detail: 'This node was removed; join with a new token.' });
+    if (node !== undefined && node.removed !== null) throw new ProblemError('node.removed', { because: { nodeId }, detail: 'This node was removed; join with a new token.' });
     // Only the key that is recorded may get credentials: it is the one that removing the node revokes.
     if (node !== undefined && node.credentialKey !== body.credentialKey) {
       throw new ProblemError('node.other_key', { because: { nodeId }, detail: 'This node joined with another key. Keep the agent\'s state folder, or remove the node and join with a new token.' });

@@ -17,7 +17,7 @@ export const aggregated = (parent: OperationDocument, members: readonly (Operati
   const endedAt = ended ? members.reduce((latest, member) => ((member?.endedAt ?? '') > latest ? (member?.endedAt ?? '') : latest), '') : null;
   const deadlines = members.map((member) => member?.deadlineAt ?? '').filter((at) => at !== '').sort();
   const starts = members.map((member) => member?.startedAt ?? '').filter((at) => at !== '').sort();
-  const firstFailure = members.find((member) => member?.error != null)?.error ?? null;
+  const firstFailure = members.find((member) => member !== undefined && member.error !== null)?.error ?? null;
   const status: OperationStatus = !ended
     ? (counts.pending === members.length ? 'pending' : 'running')
     : counts.succeeded === members.length ? 'succeeded' : counts.failed === 0 && counts.succeeded === 0 ? 'compensated' : 'failed';

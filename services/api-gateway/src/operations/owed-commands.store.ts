@@ -11,7 +11,7 @@ import type { Views } from '../views.store.ts';
 
 export interface OwedCommandsParts {
   readonly views: Views;
-  publish(envelope: CommandEnvelope): Promise<boolean>;
+  readonly publish: (envelope: CommandEnvelope) => Promise<boolean>;
   readonly log: Log;
   readonly now: () => number;
 }

@@ -30,7 +30,7 @@ export const pendingOperation = (about: {
   readonly id: string; readonly kind: string; readonly vmId: string | null; readonly commandId: string; readonly actor: string;
   readonly parent?: string; readonly members?: OperationDocument['members'];
 }): PendingOperation => ({
-  id: about.id, kind: about.kind, vmId: about.vmId, status: 'pending', percent: 0, steps: [], waitsFor: about.members == null ? 'its receiver' : 'its members',
+  id: about.id, kind: about.kind, vmId: about.vmId, status: 'pending', percent: 0, steps: [], waitsFor: about.members === undefined || about.members === null ? 'its receiver' : 'its members',
   requestedAt: null, startedAt: null, deadlineAt: null, endedAt: null, error: null, owed: [], actor: about.actor, commandId: about.commandId, traceparent: null,
   parent: about.parent ?? null, members: about.members ?? null, changedAt: null, position: null,
 });
