@@ -6,7 +6,7 @@ import { apiOf, type Api } from './api.ts';
 import { until } from './child.ts';
 import { guestImage, type GuestImage } from './guest-image.ts';
 import { adminTokenOf, installationOf, REPOSITORY, type Home, type Settings } from './home.ts';
-import { ensureKeeper, run, tell } from './keeper-client.ts';
+import { clearUp, ensureKeeper, run, tell } from './keeper-client.ts';
 import { findLibvirt, startLibvirt, type Libvirt } from './libvirt.ts';
 import { NATS_READY_WITHIN_MS, prepareNats, type NatsAddress, type NatsHome } from './nats.ts';
 import { freeSubnet, takenSubnets } from './network.ts';
@@ -31,6 +31,8 @@ const NETWORK = 'cv-default';
 
 export async function bringUp(settings: Settings, options: BringUp, signal: AbortSignal): Promise<void> {
   const { home, port } = settings;
+  const left = (await tell(home, { do: 'list' })) === undefined ? await clearUp(home) : [];
+  if (left.length > 0) say(`ended what an earlier start left behind: ${left.join(', ')}`);
   if ((await tell(home, { do: 'list' })) === undefined && !(await isFree(port))) throw new Error(`port ${port} of 127.0.0.1 is taken by another program: set CV_PORT to a free one`);
   await ensureKeeper(home);
   const hypervisor = await chooseHypervisor(options);
