@@ -15,7 +15,9 @@
  *        ▼
  *     ending ──▶ ended: failed, and what was not undone is owed
  *
- * A refused step did nothing and needs no undo. A step that is overdue, or still on its way when another
+ * A refused step did nothing and needs no undo, unless it says otherwise (`undoRefused`): a decider refuses in
+ * the commit in which it would have acted, but a node may have acted, died before it could write that down,
+ * and refuse when it is asked again. A step that is overdue, or still on its way when another
  * one fails, may have happened, so it is undone as if it had. Undos run one after another, in reverse: each
  * undo cancels its own step's command and those of later steps that have no undo, so that a StartDomain
  * that was delayed cannot follow an UndefineDomain. When an undo is overdue, the ones behind it are not
@@ -49,6 +51,8 @@ export interface Step<I, C> {
   readonly undo: ((input: I, facts: StepFacts) => C | undefined) | NothingToUndo;
   /** Milliseconds an undo may take; `deadlineMs` when not given. */
   readonly undoDeadlineMs?: number;
+  /** true: this step may have happened although it was refused, so it is undone then too. */
+  readonly undoRefused?: boolean;
   /** Refusals that mean "it is so already": in a clean-up, a node that was removed has no domain. */
   readonly settledBy?: readonly string[];
 }
@@ -177,10 +181,22 @@ const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: '
     .filter((name) => {
       const step = stepOf(saga, name);
       const facts = factsOf(state.done);
-      return hasUndo(step) && !state.refused.includes(name) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
+      return hasUndo(step) && (step.undoRefused === true || !state.refused.includes(name)) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
         && step.run(state.input, facts) !== undefined && step.undo(state.input, facts) !== undefined;
     })
     .reverse();
+
+/** Run commands of a saga that has turned back which may still be on their way: sent, and not answered so far. */
+export const underWay = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readonly { readonly step: string; readonly command: C }[] => {
+  if (state.status !== 'undoing') return [];
+  const facts = factsOf(state.done);
+  return Object.keys(saga.steps).flatMap((name) => {
+    const step = stepOf(saga, name);
+    if (state.done[name] !== undefined || state.refused.includes(name) || readySince(state, step as Step<I, never>) === undefined) return [];
+    const command = step.run(state.input, facts);
+    return command === undefined ? [] : [{ step: name, command }];
+  });
+};
 
 const comesAfter = <I, C>(saga: Saga<I, C>, later: string, earlier: string): boolean =>
   (stepOf(saga, later).after ?? []).some((name) => name === earlier || comesAfter(saga, name, earlier));

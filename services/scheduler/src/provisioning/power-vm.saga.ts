@@ -46,6 +46,7 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
       deadlineMs: 60_000,
       moreMs: ({ timeoutSeconds }) => timeoutSeconds * 1_000,
       undoDeadlineMs: 30_000,
+      undoRefused: true,
       run: onNode,
       undo: (vm) => (vm.action === 'start' ? verb('DestroyDomain', vm, {}) : undefined),
     },

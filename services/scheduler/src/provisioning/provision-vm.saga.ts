@@ -80,6 +80,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       after: ['assignment', 'space', 'volume'],
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
+      undoRefused: true,
       run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
       undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId }),
     },
@@ -87,6 +88,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       after: ['assignment', 'address', 'volume'],
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
+      undoRefused: true,
       run: (vm, facts) => verb('DefineDomain', placed(vm, facts), {
         name: vm.spec.name, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, devices: vm.spec.devices, volumeId: vm.volumeId,
         network: vm.network, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address'),
