@@ -8,10 +8,15 @@
  * the same commands, and goes on.
  *
  * An unanswered command is sent again after 1, 2, 4, 8, 8 … seconds until its deadline.
+ *
+ * A saga that turns back first answers what is still on its way to services: 'command.cancelled', in the log
+ * that they all ask before they record anything. From there on such a command can add nothing, however late it
+ * comes and whether or not the undo that names it in `cancels` ever arrives. Nodes do not ask the log; for them
+ * the undo carries the list.
  */
 import type { CommandEnvelope, CommandMeta, Outgoing } from '@chronovirt/contracts/command';
-import { type Answer, type Facts, isRefusal } from '@chronovirt/decider/decider';
-import { outstanding, type Phase, type Saga, type SagaCommand, sagaDecider, type SagaState } from '@chronovirt/decider/saga';
+import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
+import { outstanding, type Phase, type Saga, type SagaCommand, sagaDecider, type SagaState, underWay } from '@chronovirt/decider/saga';
 import type { CommandHandler } from './handle.ts';
 
 export type AnySaga = Saga<Facts, Outgoing>;
@@ -33,6 +38,8 @@ interface Active {
   readonly stream: string;
   readonly meta: CommandMeta;
   readonly sent: Map<string, { readonly commandId: string; readonly dueAt: number | null; attempts: number; againAt: number }>;
+  /** What was under way when the saga turned back is cancelled. */
+  turnedBack: boolean;
 }
 
 const AGAIN_AFTER_MS_MAX = 8_000;
@@ -107,7 +114,7 @@ export class SagaRunner {
 
   private activate(name: string, id: string, meta: CommandMeta): Active {
     const stream = `saga-${name}-${id}`;
-    const active = this.active.get(stream) ?? { name, id, stream, meta, sent: new Map() };
+    const active = this.active.get(stream) ?? { name, id, stream, meta, sent: new Map(), turnedBack: false };
     this.active.set(stream, active);
     return active;
   }
@@ -134,6 +141,14 @@ export class SagaRunner {
       this.forget(active);
       if (state.status === 'ended') this.ports.ended?.({ name: active.name, id: active.id, state, startedAt: state.startedAt });
       return;
+    }
+    if (state.status === 'undoing' && !active.turnedBack) {
+      for (const { step, command } of underWay(saga, state)) {
+        if (command.to === 'node') continue;
+        const cancelled = this.ports.commandIdOf(`${active.stream}:${step}:run`);
+        await this.ports.handler.log.answer(cancelled, refuse('command.cancelled'), { ...active.meta, commandId: cancelled });
+      }
+      active.turnedBack = true;
     }
     const now = this.ports.now();
     const wanted = outstanding(saga, state);
