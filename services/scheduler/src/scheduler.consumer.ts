@@ -9,7 +9,7 @@
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
-import { categoryOf, idFrom, streamOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
@@ -17,13 +17,14 @@ import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handled, Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { node } from './node/node.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { powerVm } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
-import { reactionTo } from './provisioning/policies.ts';
+import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import type { SchedulerView } from './view.projection.ts';
 import { vm } from './vm/vm.ts';
 
@@ -31,6 +32,8 @@ export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
 export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm] as unknown as readonly AnySaga[];
+
+const provisioning = sagaDecider(provisionVm);
 
 export interface SchedulerPorts {
   readonly handler: CommandHandler;
@@ -254,7 +257,8 @@ export class Scheduler {
     if (categoryOf(event.stream) !== vm.category || this.reacted.has(event.id)) return;
     const { handler, keyOf } = this.ports;
     const { state } = await handler.log.load(event.stream, vm);
-    const reaction = reactionTo(event as unknown as VmEvent, state, keyOf);
+    const left = isRemoval(event.type) && state.status === 'live' && state.provisioned === null ? await this.leftBy(state.createdBy, event) : undefined;
+    const reaction = reactionTo(event as unknown as VmEvent, state, keyOf, left);
     if (reaction === undefined || this.reacted.has(event.id)) return;
     this.reacted.add(event.id);
     if (this.reacted.size > REACTED_MAX) for (const oldest of [...this.reacted].slice(0, REACTED_MAX / 2)) this.reacted.delete(oldest);
@@ -267,6 +271,24 @@ export class Scheduler {
       this.reacted.delete(event.id);
       throw error;
     }
+  }
+
+  /**
+   * What a creation that failed left behind, in its saga's own words. Whether and where it was placed is the
+   * answer to its PlaceVm, which from here on cannot be given otherwise.
+   */
+  private async leftBy(createdBy: OperationId, { meta }: RecordedEvent): Promise<LeftBehind> {
+    const { handler, commandIdOf } = this.ports;
+    const stream = streamOf(`saga-${provisionVm.name}`, createdBy);
+    const placing = commandIdOf(`${stream}:capacity:run`);
+    const outcome = await handler.log.answer(placing, refuse('command.cancelled'), { ...meta, commandId: placing });
+    const placed = outcome.kind === 'answered' && !isRefusal(outcome.answer) ? outcome.answer.facts : undefined;
+    const { state } = await handler.log.load(stream, provisioning);
+    const leased = state.status === 'absent' ? undefined : state.done['address']?.facts;
+    return {
+      nodeId: (placed?.['nodeId'] ?? null) as NodeId | null, poolId: (placed?.['poolId'] ?? null) as PoolId | null,
+      mac: (leased?.['mac'] ?? null) as string | null,
+    };
   }
 
   /** What only the leader does, each second: begins what nobody began, takes over sagas that nobody moves, and settles what is owed. */

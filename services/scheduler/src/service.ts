@@ -1,7 +1,6 @@
 import { Heartbeat, Hello } from '@chronovirt/contracts/agent/agent.commands';
 import type { Answer } from '@chronovirt/decider/decider';
 import { commandIdOf, keyOf } from '@chronovirt/event-log/command-id';
-import { EventConsumer } from '@chronovirt/event-log/event-consumer';
 import { openHost, type Shared } from '@chronovirt/host/host';
 import { openProjections } from '@chronovirt/host/projections';
 import type { Running } from '@chronovirt/host/run';
@@ -16,7 +15,6 @@ import { schedulerProjections, SchedulerView } from './view.projection.ts';
 /** How often unanswered commands and deadlines of the sagas driven here are looked at. */
 const TICK_MS = 250;
 const RECONCILE_MS = 1_000;
-
 
 /** The only place where the scheduler's parts are joined. It holds nothing that the log does not: any number of replicas may run. */
 export const start = async (config: SchedulerConfig, shared?: Shared): Promise<Running> => {
@@ -68,14 +66,6 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
       await keeper.stop();
     };
   });
-  // The process that decides reacts at once; this one reacts to what a process that died left behind.
-  const policies = new EventConsumer({
-    session: host.session, tail: host.tail, schema: host.service, name: 'scheduler.policies',
-    handler: async (events) => { for (const event of events) await scheduler.react(event); },
-    onTrouble: (err) => { host.logger.warn({ err }, 'a policy has trouble, trying again'); },
-  });
-  policies.start();
-  host.onClose(() => policies.stop());
   host.lead('scheduler-reconcile', () => host.every(RECONCILE_MS, 'reconciling', () => scheduler.reconcile()));
 
   await host.listen([SchedulerRpc], [{ provide: SCHEDULER, useValue: scheduler }]);

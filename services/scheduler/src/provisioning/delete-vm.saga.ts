@@ -19,6 +19,8 @@ export interface RemoveVm {
   readonly volumeId: VolumeId;
   /** null: no node was ever assigned, so no node has anything of it. */
   readonly nodeId: NodeId | null;
+  /** Where capacity was set aside: a node may have been chosen and not assigned yet. */
+  readonly reservedOn: NodeId | null;
   readonly poolId: PoolId | null;
   readonly generation: number;
   readonly network: NetworkPlan;
@@ -53,7 +55,7 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   },
   capacity: {
     after: ['disk'], deadlineMs: 30_000, undo,
-    run: ({ vmId, operationId, nodeId }) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId } }),
+    run: ({ vmId, operationId, reservedOn }) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: reservedOn } }),
   },
   name: {
     after: ['disk'], deadlineMs: 30_000, undo,

@@ -3,7 +3,7 @@
  * is read from the VM as it is now. When the VM has another operation in hand by then, the event is history
  * and starts nothing.
  */
-import type { OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
@@ -15,11 +15,23 @@ export type Reaction =
   | { readonly kind: 'start'; readonly saga: string; readonly id: OperationId; readonly input: Facts }
   | { readonly kind: 'cancel'; readonly saga: string; readonly id: OperationId; readonly because: string };
 
+/** What a creation that failed knew and the VM does not: where capacity was set aside, which MAC a node may serve. */
+export interface LeftBehind {
+  readonly nodeId: NodeId | null;
+  readonly poolId: PoolId | null;
+  readonly mac: string | null;
+}
+
+export const nothingLeft: LeftBehind = { nodeId: null, poolId: null, mac: null };
+
+/** Whether the reaction to an event takes away what a VM has. */
+export const isRemoval = (type: string): boolean => type === 'VmDeleteStarted' || type === 'VmCleanUpStarted';
+
 /** A VM's first disk has the VM's digits: nothing has to be remembered to find it. */
 export const firstVolumeOf = (vmId: VmId) => `volume_${vmId.slice('vm_'.length)}` as const;
 
 /** `nameKeyOf` is SHA-256 in hex. */
-export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKeyOf: (name: string) => string): Reaction | undefined => {
+export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKeyOf: (name: string) => string, left: LeftBehind = nothingLeft): Reaction | undefined => {
   const { type, data } = event as VmEvent;
   if (vm.status !== 'live') return undefined;
   switch (type) {
@@ -36,7 +48,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
     case 'VmDeleteStarted':
     case 'VmCleanUpStarted':
       return inHand(vm, data.operationId)
-        ? { kind: 'start', saga: type === 'VmDeleteStarted' ? sagaOf.delete : sagaOf['clean-up'], id: data.operationId, input: removal(vm, data.operationId, nameKeyOf) as unknown as Facts }
+        ? { kind: 'start', saga: type === 'VmDeleteStarted' ? sagaOf.delete : sagaOf['clean-up'], id: data.operationId, input: removal(vm, data.operationId, nameKeyOf, left) as unknown as Facts }
         : undefined;
     default:
       return undefined;
@@ -49,9 +61,9 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
 });
 
-const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): RemoveVm => ({
-  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), nodeId: vm.nodeId, poolId: vm.poolId, generation: vm.generation,
-  network: vm.network, mac: vm.provisioned?.mac ?? null, nameKey: nameKeyOf(vm.spec.name),
+const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), nodeId: vm.nodeId, reservedOn: vm.nodeId ?? left.nodeId, poolId: vm.poolId ?? left.poolId, generation: vm.generation,
+  network: vm.network, mac: vm.provisioned?.mac ?? left.mac, nameKey: nameKeyOf(vm.spec.name),
 });
 
 const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {

@@ -31,6 +31,8 @@ export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
 export interface LiveVm {
   readonly status: 'live';
   readonly vmId: VmId;
+  /** The operation that was to make it. */
+  readonly createdBy: OperationId;
   readonly spec: VmSpec;
   readonly imageFile: string;
   readonly imageFormat: 'qcow2' | 'raw';
@@ -187,7 +189,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
-        status: 'live', vmId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         observed: null, operation: { id: operationId, kind: 'create', action: null }, waitingDelete: null, failure: null, owed: [],
       };
     }
