@@ -61,8 +61,8 @@ export interface Agent {
   session(): number | undefined;
   /** Something happened to this domain. Never rejects. */
   look(vmId: VmId): Promise<void>;
-  /** Compares all domains with what was told. Never rejects. */
-  sweep(): Promise<void>;
+  /** Compares all domains with what was told; false when that could not be done. Never rejects. */
+  sweep(): Promise<boolean>;
   /** From here on nothing is recorded, answered or reported, as if the process had been killed. */
   halt(): void;
 }
@@ -212,7 +212,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 
     session: () => session,
     look: (vmId) => (halted ? Promise.resolve() : observer.look(vmId)),
-    sweep: () => (halted || session === undefined ? Promise.resolve() : observer.sweep()),
+    // Without a session nobody is told, and the welcome sweeps.
+    sweep: () => (halted || session === undefined ? Promise.resolve(true) : observer.sweep()),
     halt: () => {
       halted = true;
       for (const underWay of running.values()) underWay.abort();

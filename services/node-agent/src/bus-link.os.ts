@@ -27,6 +27,7 @@ import type { Answer } from './answer.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
 import { heldHypervisor, heldTake } from './waypoints.os.ts';
+import type { Take } from './waypoints.os.ts';
 
 export interface LinkOptions {
   readonly nodeId: NodeId;
@@ -49,6 +50,7 @@ export interface Link {
 
 const HEARTBEAT_MS = 4_000;
 const SWEEP_MS = 60_000;
+const SWEEPS_MAX = 6;
 const HELLO_MS = 2_000;
 const HELLO_BACK_OFF_FIRST_MS = 100;
 const HELLO_BACK_OFF_MAX_MS = 5_000;
@@ -66,15 +68,23 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoi
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };
   const agent = createAgent(ports);
-  const obey = waypoints === undefined ? agent.take : heldTake(agent.take, waypoints);
+  const take: Take = (envelope) => agent.take(envelope);
+  const obey = waypoints === undefined ? take : heldTake(take, waypoints);
   const ended = new AbortController();
   let greeting = new AbortController();
   let greetingSays = 'has not said hello yet';
 
   const unwatch = hypervisor.watch({
     changed: (vmId) => { if (agent.session() !== undefined) void agent.look(vmId); },
-    missed: () => void agent.sweep(),
+    missed: () => void sweepSoon(),
   });
+
+  /** Again after a moment where it failed: what was missed must not wait for the next sweep. */
+  const sweepSoon = async (): Promise<void> => {
+    for (let attempt = 0; attempt < SWEEPS_MAX && !ended.signal.aborted && !(await agent.sweep()); attempt++) {
+      await delay(backOffMs(attempt, 500, 10_000), undefined, { signal: ended.signal }).catch(() => undefined);
+    }
+  };
 
   const reportPools = async (): Promise<void> => {
     for (const { poolId, name, capacityGib } of await hypervisor.pools()) {
@@ -124,7 +134,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoi
     void greetOnce(AbortSignal.any([greeting.signal, ended.signal]));
   };
 
-  const take = async (data: unknown): Promise<Answer> => {
+  const handle = async (data: unknown): Promise<Answer> => {
     const parsed = CommandEnvelope.safeParse(data);
     if (!parsed.success) throw new Reject(`not a command: ${parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).slice(0, 5).join('; ')}`);
     const envelope = parsed.data;
@@ -146,7 +156,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoi
   const consumption: Consumption = consume({
     bus, log,
     spec: commandsOfNode(nodeId),
-    handle: (delivery) => take(delivery.json()),
+    handle: (delivery) => handle(delivery.json()),
     keyOf: () => randomBytes(8).toString('hex'),
     concurrency: commandsOfNode(nodeId).ackPendingMax,
     handlingMsMax: HANDLING_MS_MAX,

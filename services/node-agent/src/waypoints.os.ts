@@ -20,7 +20,7 @@ const EFFECTS = ['ensureDisk', 'removeDisk', 'define', 'start', 'shutdown', 'des
 export const heldHypervisor = <H extends Hypervisor>(hypervisor: H, waypoints: Waypoints): H => {
   const held = { ...hypervisor };
   for (const verb of EFFECTS) {
-    const work = hypervisor[verb] as (...args: readonly unknown[]) => Promise<unknown>;
+    const work = hypervisor[verb].bind(hypervisor) as (...args: readonly unknown[]) => Promise<unknown>;
     Object.assign(held, {
       [verb]: async (...args: readonly unknown[]) => {
         const done = await work(...args);

@@ -84,10 +84,20 @@ describe('The XML of a domain', () => {
 });
 
 describe('The XML of a network', () => {
-  it('has a DHCP server that gives away nothing by itself', () => {
+  it('has a DHCP server that knows every address by its MAC, and gives away nothing by itself', () => {
     const read = readNetwork(networkXml(network));
-    expect(read).toMatchObject({ name: 'cv-default', forward: 'nat', bridge: 'cv-br0', addresses: [{ address: '10.21.0.1', prefix: 24, dhcpRanges: [], dhcpHosts: [] }] });
+    expect(read).toMatchObject({ name: 'cv-default', forward: 'nat', bridge: 'cv-br0', addresses: [{ address: '10.21.0.1', prefix: 24, dhcpRanges: [] }] });
+    const hosts = read.addresses[0]!.dhcpHosts;
+    expect(hosts).toHaveLength(253);
+    expect(hosts[0]).toMatchObject({ mac: '52:54:0a:15:00:02', address: '10.21.0.2' });
+    expect(hosts.at(-1)).toMatchObject({ mac: '52:54:0a:15:00:fe', address: '10.21.0.254' });
     expect(hostXml({ mac: plan.mac, address: plan.address })).toBe('<host mac="52:54:0a:15:00:05" ip="10.21.0.5"/>');
+  });
+
+  it('has no table where addresses are too many, and none outside a small one', () => {
+    expect(readNetwork(networkXml({ ...network, cidr: '10.0.0.0/16', prefix: 16, gateway: '10.0.0.1' })).addresses[0]!.dhcpHosts).toEqual([]);
+    const small = readNetwork(networkXml({ ...network, cidr: '10.1.2.248/29', prefix: 29, gateway: '10.1.2.254' })).addresses[0]!.dhcpHosts;
+    expect(small.map((host) => host.address)).toEqual(['10.1.2.249', '10.1.2.250', '10.1.2.251', '10.1.2.252', '10.1.2.253']);
   });
 
   it.runIf(canValidate)('is what libvirt\'s schema allows', () => { validate(networkXml(network), 'network'); });

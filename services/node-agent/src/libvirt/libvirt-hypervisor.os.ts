@@ -30,7 +30,7 @@ import type { Refusal } from '../answer.ts';
 import { domainXml, METADATA_NAMESPACE } from '../domain/domain-xml.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
-import { hostXml, networkXml } from '../network/network-xml.ts';
+import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { createDisks } from './qemu-img.os.ts';
 
 export interface LibvirtSettings {
@@ -208,7 +208,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       if (event.kind === 'gap') {
         identities.clear();
         for (const of of [...waits.values()]) for (const settle of [...of]) settle('gap');
-        watchers.forEach((watcher) => { watcher.missed(); });
+        // Looking at everything takes both connections, and the other one may still be away.
+        slow.whenConnected().then(() => { watchers.forEach((watcher) => { watcher.missed(); }); }, () => undefined);
         continue;
       }
       const { domain } = event;
@@ -408,8 +409,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
-  const hostsOf = async (network: { readonly uuid: string }): Promise<readonly DhcpHost[]> =>
-    readNetwork(await fast.networkGetXmlDesc({ network })).addresses.flatMap((address) => address.dhcpHosts);
+  const hostsIn = (xml: string): readonly DhcpHost[] => readNetwork(xml).addresses.flatMap((address) => address.dhcpHosts);
 
   const ensureNetwork = (plan: NetworkPlan): Done =>
     inTurn(uuidOf(plan.networkId), async () => {
@@ -482,7 +482,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         const network = await networkOf(plan);
         if (network === undefined) return refuse('network.missing_on_node', { network: plan.name });
         try {
-          const hosts = await hostsOf(network);
+          const xml = await fast.networkGetXmlDesc({ network });
+          // As libvirt writes it. The usual case, for which a table of hundreds need not be read.
+          if (xml.includes(`<host mac='${mac}' ip='${address}'/>`)) return undefined;
+          const hosts = hostsIn(xml);
           const other = hosts.find((host) => host.address === address && host.mac !== mac);
           if (other !== undefined) return refuse('network.address_in_use', { address, mac: other.mac ?? null });
           const present = hosts.find((host) => host.mac === mac);
@@ -499,8 +502,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         const network = await networkOf(plan);
         if (network === undefined) return undefined;
         try {
-          const host = (await hostsOf(network)).find((one) => one.mac === mac);
-          if (host === undefined) return undefined;
+          const host = hostsIn(await fast.networkGetXmlDesc({ network })).find((one) => one.mac === mac);
+          // A line of the network's table says which MAC an address would have, not that anybody has it.
+          if (host === undefined || host.mac === macOf(host.address)) return undefined;
           const active = await fast.networkIsActive({ network });
           await slow.networkUpdate({ network, command: 'delete', section: 'ipDhcpHost', xml: hostXml({ mac, address: host.address }), flags: active ? ['live', 'config'] : ['config'] });
           return undefined;

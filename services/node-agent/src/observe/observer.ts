@@ -36,8 +36,8 @@ export interface Observer {
   pause(): void;
   /** Looks at one domain and reports it when it is not as last told. Never rejects. */
   look(vmId: VmId): Promise<void>;
-  /** Looks at all. Never rejects. */
-  sweep(): Promise<void>;
+  /** Looks at all; false when that could not be done. Never rejects. */
+  sweep(): Promise<boolean>;
   /** A domain's state for an answer, numbered like a report. */
   facts(vmId: VmId): Promise<ObservedFacts>;
 }
@@ -123,8 +123,10 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
           if (domain.state === 'absent' && told.get(domain.vmId)?.state === 'absent') continue;
           if (!same(told.get(domain.vmId), domain)) await look(domain.vmId);
         }
+        return true;
       } catch (fault) {
         failed(undefined, fault);
+        return false;
       }
     },
     facts: async (vmId) => {
