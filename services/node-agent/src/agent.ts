@@ -150,7 +150,11 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const underWay = new AbortController();
     running.set(id, underWay);
     try {
-      const refused = await execute(command, hypervisor, underWay.signal);
+      const refused = await execute(command, hypervisor, underWay.signal).catch((fault: unknown) => {
+        // Taken back meanwhile: it must not come again behind the one that took it back.
+        if (underWay.signal.aborted) return CANCELLED;
+        throw fault;
+      });
       return refused ?? accept(concernsDisk(command.type) ? undefined : await observer.facts(command.data.vmId));
     } finally {
       running.delete(id);
