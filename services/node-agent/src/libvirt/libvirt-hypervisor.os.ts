@@ -625,6 +625,7 @@ function refusalFor(error: unknown, what: string, object: string, otherwise = `d
   if (code === errorCodes.noDomain) return refuse('domain.gone', { says: 'this node has no such domain' });
   if (/cannot allocate memory|cannot set up guest memory|out of memory/i.test(libvirt)) return refuse('node.out_of_memory', { says: 'this node has too little free memory for the VM', libvirt });
   if (/failed to get .*lock/i.test(libvirt)) return refuse('disk.in_use', { says: 'another process uses the disk of this VM', libvirt });
+  if (/network '.*' already exists with uuid/.test(libvirt)) return refuse('network.name_taken', { says: 'libvirt on this node has another network of this name: give ours another, or undefine that one', libvirt });
   if (/already exists with uuid/.test(libvirt)) return refuse('domain.name_taken', { says: 'libvirt has another domain of this name', libvirt });
   if (/bridge name .* already in use|is already in use by interface/i.test(libvirt)) return refuse('network.in_conflict', { says: 'this node already uses the bridge or the addresses of this network', libvirt });
   // The host's trouble, which may pass: a daemon that is being started again, a file system that is full.
