@@ -38,6 +38,8 @@ export interface AgentPorts {
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DomainReport) => Promise<void>;
   readonly now: () => Date;
+  /** A command speaks of a newer session than ours: a hello of ours that we had given up was heard. Say hello again. */
+  readonly outdated?: () => void;
   /** Told of what went wrong where nobody waits for an answer. */
   readonly failed?: (vmId: VmId | undefined, fault: unknown) => void;
 }
@@ -130,6 +132,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const sessionRefusal = (envelope: CommandEnvelope): Refusal | undefined => {
     if (broken.sessionIgnored === true) return undefined;
     if (session === undefined) return refuse('node.no_session', { node: nodeId });
+    if (envelope.session !== undefined && envelope.session > session) ports.outdated?.();
     if (envelope.session !== session) return refuse('node.old_session', { session, meant: envelope.session ?? null });
     return undefined;
   };

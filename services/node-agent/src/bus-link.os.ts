@@ -64,6 +64,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoi
   const ports: AgentPorts = {
     nodeId, journal, hypervisor,
     now: () => new Date(),
+    outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };
@@ -159,6 +160,8 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoi
     handle: (delivery) => handle(delivery.json()),
     keyOf: () => randomBytes(8).toString('hex'),
     concurrency: commandsOfNode(nodeId).ackPendingMax,
+    // A lost acknowledgement means another delivery, and the journal answers that.
+    confirmed: false,
     handlingMsMax: HANDLING_MS_MAX,
   });
 
