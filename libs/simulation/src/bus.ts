@@ -47,7 +47,8 @@ export class Bus {
   private readonly consumers = new Map<string, Set<Consumer>>();
   private readonly idle = new Map<string, Set<Stored>>();
   private readonly stored = new Set<Stored>();
-  private readonly held = new Set<Stored>();
+  /** Whoever was the last to begin with a message, until he is done. */
+  private readonly held = new Map<Stored, Consumer>();
   private epoch = 0;
   private away = false;
   /** When the last message that is on its way will have arrived. */
@@ -58,9 +59,17 @@ export class Bus {
     this.weather = weather;
   }
 
-  /** Nothing is stored, and nothing is on its way. */
+  /** Nothing is on its way, and nothing is stored for anyone who is there. */
   get empty(): boolean {
-    return this.stored.size === 0 && this.world.elapsed >= this.arrivedAt;
+    if (this.world.elapsed < this.arrivedAt) return false;
+    for (const { queue } of this.stored) if (this.reachable(queue).length > 0) return false;
+    return true;
+  }
+
+  /** For people: what keeps it from being empty. */
+  describe(): string {
+    return [...this.stored].filter(({ queue }) => this.reachable(queue).length > 0).slice(0, 5)
+      .map((message) => `${message.queue} ${JSON.stringify(message.body).slice(0, 160)} (${this.held.has(message) ? 'held' : 'waits'}, delivered ${String(message.deliveries)} times)`).join('; ');
   }
 
   isCut(name: string): boolean {
@@ -203,12 +212,12 @@ export class Bus {
   /** A holder that is alive and at work says so; anybody else loses it. */
   private offerAgain(message: Stored, consumer: Consumer, deliveries: number): void {
     if (this.isGone(message) || message.deliveries !== deliveries) return;
-    if (consumer.life.on && this.held.has(message)) this.world.after(ACK_WAIT_MS, () => { this.offerAgain(message, consumer, deliveries); });
+    if (consumer.life.on && this.held.get(message) === consumer) this.world.after(ACK_WAIT_MS, () => { this.offerAgain(message, consumer, deliveries); });
     else this.offer(message);
   }
 
   private deliver(message: Stored, consumer: Consumer): void {
-    this.held.add(message);
+    this.held.set(message, consumer);
     consumer.handle(message.body).then(
       (answer) => {
         if (!consumer.life.on) return;
@@ -217,7 +226,7 @@ export class Bus {
           const { id } = message.body as CommandEnvelope;
           this.wire(consumer.name, from.name, () => { if (from.life.on) from.answered(id, answer); });
         }
-        this.held.delete(message);
+        this.release(message, consumer);
         this.wire(consumer.name, 'bus', () => {
           message.settled = true;
           this.stored.delete(message);
@@ -225,7 +234,7 @@ export class Bus {
       },
       (error: unknown) => {
         this.world.tell(() => `${consumer.name} gives back ${String((message.body as Partial<CommandEnvelope>).type)}: ${String(error)}`);
-        this.held.delete(message);
+        this.release(message, consumer);
         if (!consumer.life.on || this.isGone(message)) return;
         if (message.deliveries >= DELIVERIES_MAX) {
           message.settled = true;
@@ -236,5 +245,9 @@ export class Bus {
         this.world.after(BACK_OFFS_MS[Math.min(message.deliveries, BACK_OFFS_MS.length) - 1] ?? 1_000, () => { this.offer(message); });
       },
     );
+  }
+
+  private release(message: Stored, consumer: Consumer): void {
+    if (this.held.get(message) === consumer) this.held.delete(message);
   }
 }

@@ -8,12 +8,13 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { idFrom, type NodeId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { Answer } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
+import { Mailbox } from '@chronovirt/event-log/mailbox';
 import { type Agent, type Broken, createAgent } from '@chronovirt/node-agent/agent';
 import type { Hypervisor } from '@chronovirt/node-agent/hypervisor';
 import { createMemoryJournal, type Journal } from '@chronovirt/node-agent/journal/journal';
 import { createSimulatedMachine, type SimulatedMachine, type Verb } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import type { Bus, Consumer } from './bus.ts';
-import { type Life, Program } from './program.ts';
+import { type Life, never, Program } from './program.ts';
 import type { Weather } from './weather.ts';
 import type { World } from './world.ts';
 
@@ -43,6 +44,7 @@ export class NodeProgram extends Program {
   powerCycles = 0;
   /** The agent stays down until it is told otherwise. */
   down = false;
+  private readonly jobs = new Mailbox();
   private readonly bus: Bus;
   private readonly broken: Broken;
   private unwatch: () => void = () => undefined;
@@ -75,6 +77,7 @@ export class NodeProgram extends Program {
     let party: Consumer | undefined;
     const agent = createAgent({
       nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
+      outdated: () => { connect(); },
       report: (report: DomainReport) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.vm', report)),
     }, this.broken);
     this.agent = agent;
@@ -154,13 +157,21 @@ export class NodeProgram extends Program {
       const original = hypervisor[verb] as (...args: unknown[]) => Promise<unknown>;
       return [verb, async (...args: unknown[]) => {
         danger(`before ${verb}`);
-        const outcome = await original(...args);
+        if (!life.on) return never;
+        // What an agent began goes on without it, and whoever comes next waits: libvirt has a lock for each domain.
+        const outcome = await this.jobs.run(objectOf(args), () => original(...args));
         danger(`after ${verb}`);
-        return outcome;
+        return life.on ? outcome : never;
       }] as const;
     });
     return { ...hypervisor, ...(Object.fromEntries(wrapped) as unknown as Pick<Hypervisor, Verb>) };
   }
 }
+
+/** The VM that a verb is about: disks and domains carry its digits; leases and networks have a lock of their own. */
+const objectOf = (args: readonly unknown[]): string => {
+  const about = args.find((arg) => typeof arg === 'string') ?? args.map((arg) => (arg as { vmId?: string; volumeId?: string })).map(({ vmId, volumeId }) => vmId ?? volumeId).find((id) => id !== undefined);
+  return about === undefined ? 'network' : String(about).slice(-32);
+};
 
 export const isRunning = (machine: SimulatedMachine, vmId: VmId): boolean => ['running', 'paused'].includes(machine.domains.get(vmId)?.state ?? 'absent');

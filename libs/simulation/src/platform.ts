@@ -245,10 +245,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
 
   let livesEnded = 0;
   for (const one of lives) void one.then(() => { livesEnded += 1; });
-  const atRest = (): boolean => failed() || (livesEnded === lives.length && asked.size === 0 && referee.open.size === 0 && referee.openSagas.size === 0 && referee.owing.size === 0 && bus.empty);
+  const atRest = (): boolean => failed() || (livesEnded === lives.length && asked.size === 0 && referee.open.size === 0 && referee.openSagas.size === 0 && referee.owing.size === 0 && bus.empty && schedulers.every(({ followed }) => followed === log.events.length));
   const rest = async (): Promise<void> => {
     if (!(await world.run(atRest, world.elapsed + PATIENCE_MS))) {
-      referee.fail(`no rest after ${String(PATIENCE_MS / 1_000)} s: ${String(livesEnded)} of ${String(lives.length)} users, ${String(asked.size)} commands without answer, ${String(referee.open.size)} operations, ${String(referee.openSagas.size)} sagas, ${String(referee.owing.size)} owing, bus ${bus.empty ? 'empty' : 'not empty'}`);
+      referee.fail(`no rest after ${String(PATIENCE_MS / 1_000)} s: ${String(livesEnded)} of ${String(lives.length)} users, ${String(asked.size)} commands without answer, ${String(referee.open.size)} operations, ${String(referee.openSagas.size)} sagas, ${String(referee.owing.size)} owing, bus ${bus.empty ? 'empty' : `not empty: ${bus.describe()}`}`);
     }
     // Agents look around once more, and what they see is told.
     for (const { agent } of nodes) void agent?.sweep();

@@ -7,7 +7,8 @@ import type { EventLog } from '@chronovirt/event-log/log';
 import type { Weather } from './weather.ts';
 import type { World } from './world.ts';
 
-const never = new Promise<never>(() => undefined);
+/** What a dead process waits for. */
+export const never = new Promise<never>(() => undefined);
 
 export interface Life {
   /** False for ever once this life is over; the next boot begins another. */

@@ -41,6 +41,8 @@ const LOOK_EVERY_MS = 1_000;
 abstract class Service extends Program {
   protected readonly around: Surroundings;
   private readonly kind: string;
+  /** Position up to which this process has followed the log. */
+  followed = 0;
 
   constructor(kind: string, number: number, around: Surroundings) {
     super(`${kind}-${String(number)}`, around.world, around.weather);
@@ -74,6 +76,7 @@ abstract class Service extends Program {
         const event = log.events[position];
         if (event !== undefined) take(event);
       }
+      this.followed = position;
     };
     read();
     log.subscribe(() => {
