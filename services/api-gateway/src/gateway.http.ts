@@ -95,9 +95,8 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   instance.addHook('onRequest', (request, reply, done) => {
     metrics.inFlight.inc();
     reply.headers(securityHeaders);
-    const traceparent = traceparentOfRequest(request);
-    const span = options.traced ? startSpan(`${request.method} ${request.routeOptions.url ?? 'no route'}`, { kind: 'server', parent: traceparent }) : undefined;
-    request.cv = { actor: undefined, traceparent: span?.traceparent ?? traceparent, span, startedAt: process.hrtime.bigint() };
+    const span = options.traced ? startSpan(`${request.method} ${request.routeOptions.url ?? 'no route'}`, { kind: 'server', parent: traceparentOfRequest(request) }) : undefined;
+    request.cv = { actor: undefined, span, startedAt: process.hrtime.bigint() };
     if (span === undefined) done();
     else context.with(span.context, done);
   });

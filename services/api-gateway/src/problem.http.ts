@@ -4,12 +4,14 @@
  * foresaw is our bug: 500, with the chain of causes in the log and none of it in the answer.
  */
 import { Catch, HttpException, type ArgumentMetadata, type ArgumentsHost, type ExceptionFilter, type PipeTransform } from '@nestjs/common';
+import { Overloaded } from '@chronovirt/event-log/gather';
+import { Contention } from '@chronovirt/event-log/handle';
 import { isConnectionLost } from '@chronovirt/event-log/sql';
 import type { Refusal } from '@chronovirt/decider/decider';
 import type { Log } from '@chronovirt/observability/log';
 import type { Counter } from '@chronovirt/observability/metrics';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { type BadField, type Problem, problemOf } from './problem.ts';
+import { type BadField, type Problem, problemOf, statusOfCode } from './problem.ts';
 import { LogAway } from './submit.ts';
 
 export class ProblemError extends Error {
@@ -73,7 +75,8 @@ const details: Readonly<Record<string, string>> = {
   'request.too_large': 'The body is larger than 1 MiB.',
   'request.content_type': 'Bodies are application/json.',
   'request.bad_uri': 'The path cannot be read.',
-  'gateway.unavailable': 'The log cannot be reached; nothing was done. Ask again with the same Idempotency-Key.',
+  'gateway.unavailable': 'The log cannot be reached, so nothing is promised. Ask again, with the same Idempotency-Key.',
+  'gateway.overloaded': 'Too much is asked at once; nothing was done. Ask again.',
   'gateway.bug': 'This is a mistake of ours; the log of the gateway says more.',
 };
 
@@ -83,6 +86,7 @@ const problemErrorOf = (fault: unknown): ProblemError => {
   const known = typeof code === 'string' ? ofFastify[code] : undefined;
   const named = known
     ?? (fault instanceof LogAway || isConnectionLost(fault) ? 'gateway.unavailable'
+      : fault instanceof Overloaded || fault instanceof Contention ? 'gateway.overloaded'
       // What Fastify's parser or Nest say of a request; both name the status.
       : fault instanceof SyntaxError || statusCode === 400 ? 'request.broken_json'
         : statusCode === 413 ? 'request.too_large'
@@ -90,7 +94,7 @@ const problemErrorOf = (fault: unknown): ProblemError => {
             : fault instanceof HttpException && fault.getStatus() === 400 ? 'request.malformed'
               : 'gateway.bug');
   const detail = details[named];
-  return new ProblemError(named, { ...(detail === undefined ? {} : { detail }), ...(named === 'gateway.unavailable' ? { headers: { 'retry-after': '1' } } : {}) });
+  return new ProblemError(named, { ...(detail === undefined ? {} : { detail }), ...(statusOfCode(named) === 503 ? { headers: { 'retry-after': '1' } } : {}) });
 };
 
 export interface ProblemParts {

@@ -40,6 +40,7 @@ const byCode: Readonly<Record<string, number>> = {
   'route.method_not_allowed': 405,
   'gateway.unavailable': 503,
   'gateway.no_answer': 503,
+  'gateway.overloaded': 503,
   'gateway.too_many_listeners': 503,
   'gateway.bug': 500,
   'idempotency.key_reused': 409,

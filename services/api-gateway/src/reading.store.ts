@@ -30,9 +30,8 @@ export class Reading {
     const header = request.headers['cv-at-least'];
     const demanded = header === undefined ? 0 : positionOf(header);
     const position = Math.max(demanded, id === undefined ? 0 : (this.written.get(id) ?? 0));
+    if (position > 0 && position > this.runner.position) await this.runner.waitFor(position, WAIT_MS);
     // Where another process fills the tables nobody here knows how far they are; then nothing is claimed.
-    const known = this.runner.position;
-    if (position > known && (known >= 0 || position > 0)) await this.runner.waitFor(position, WAIT_MS);
     if (this.runner.position > 0) void reply.header('cv-position', String(this.runner.position));
   }
 

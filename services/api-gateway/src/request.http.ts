@@ -9,7 +9,6 @@ import { idsOf, type Request } from './submit.ts';
 export interface RequestContext {
   /** Id of the token; undefined on public routes. */
   actor: string | undefined;
-  traceparent: string;
   span: OpenSpan | undefined;
   startedAt: bigint;
 }
@@ -48,13 +47,15 @@ export const requestOf = (request: FastifyRequest, body: unknown): Asked => {
     operationId: ids.operationId,
     actor,
     requestHash: key === undefined ? undefined : requestHashOf({ method: request.method, route: request.url.split('?')[0] ?? '', body: body ?? null }),
-    traceparent: request.cv?.traceparent,
+    traceparent: traceparentOfRequest(request),
     ids,
     idsOf: (id) => idsOf(id, commandIdOf),
   };
 };
 
+/** Where this request is in its trace: in its span, in the caller's trace, or in a new one that nobody samples. */
 export const traceparentOfRequest = (request: FastifyRequest): string => {
+  if (request.cv?.span?.traceparent !== undefined) return request.cv.span.traceparent;
   const incoming = request.headers['traceparent'];
   return traceparentNow(typeof incoming === 'string' ? incoming : undefined);
 };

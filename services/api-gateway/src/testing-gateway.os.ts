@@ -4,6 +4,8 @@
  */
 import { hash, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
@@ -35,6 +37,8 @@ export interface TestingGateway {
   readonly database: TestDatabase;
   readonly nats: TestingServer;
   readonly log: PostgresLog;
+  /** Cuts the gateway off from Postgres, or lets it back; the test itself goes another way. */
+  cutPostgres(cut: boolean): void;
   /** Positions of the log's end. */
   head(): Promise<number>;
   /** Appends events to a stream as if a service had decided them. Returns the last position. */
@@ -73,6 +77,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
   const bus = await connectBus({ servers: natsUrl, credentials: { file: natsCreds }, name: 'stand-ins' });
   await ensureStreams(bus.nc);
 
+  const line = await lineTo(database.urlOf('cv_gateway'), keysDir);
   const pool = new pg.Pool({ connectionString: database.urlOf('cv_gateway'), max: 3 });
   const log = new PostgresLog({ pool, events: allEvents });
   const handler = new CommandHandler(log);
@@ -94,6 +99,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
     await Promise.all(ears.map((ear) => ear.stop(1_000)));
     await bus.close();
     await pool.end();
+    line.close();
     await nats.stop();
     rmSync(keysDir, { recursive: true, force: true });
     await database.drop();
@@ -101,7 +107,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
   let gateway: RunningGateway;
   try {
     gateway = await start({
-      postgresUrl: database.urlOf('cv_gateway'), natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
+      postgresUrl: line.url, natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
       installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], traced: false,
     });
   } catch (error) {
@@ -110,7 +116,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
   }
 
   return {
-    url: gateway.url, database, nats, log, obey, received,
+    url: gateway.url, database, nats, log, obey, received, cutPostgres: line.cut,
     head: () => log.head(),
     append: async (stream, ...events) => {
       const { version } = await log.load(stream, told([]));
@@ -136,6 +142,41 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
     close: async () => {
       await gateway.close();
       await closeRest();
+    },
+  };
+};
+
+/** A way to Postgres that can be cut: a socket of our own, every connection handed on to the real one. */
+const lineTo = async (url: string, dir: string): Promise<{ readonly url: string; cut(this: void, cut: boolean): void; close(): void }> => {
+  const [, role, socketDir, port, name] = /^postgresql:\/\/(.*)@(.*):(\d+)\/(.*)$/.exec(url) ?? [];
+  if (role === undefined || socketDir === undefined || port === undefined || name === undefined) throw new Error(`not the URL of a database: ${url}`);
+  const target = decodeURIComponent(socketDir);
+  const open = new Set<Socket>();
+  let isCut = false;
+  const server = createServer((near) => {
+    if (isCut) {
+      near.destroy();
+      return;
+    }
+    const far = target.startsWith('/') ? connect(join(target, `.s.PGSQL.${port}`)) : connect(Number(port), target);
+    for (const [one, other] of [[near, far], [far, near]] as const) {
+      open.add(one);
+      one.on('error', () => undefined).on('close', () => { open.delete(one); other.destroy(); });
+      one.pipe(other);
+    }
+  });
+  server.listen(join(dir, `.s.PGSQL.${port}`));
+  await once(server, 'listening');
+  const end = (): void => { for (const socket of open) socket.destroy(); };
+  return {
+    url: `postgresql://${role}@${encodeURIComponent(dir)}:${port}/${name}`,
+    cut: (cut) => {
+      isCut = cut;
+      if (cut) end();
+    },
+    close: () => {
+      server.close();
+      end();
     },
   };
 };

@@ -3,7 +3,7 @@
  * nobody changes. Reads of single VMs that wait at the same moment share one round trip.
  */
 import { Gather } from '@chronovirt/event-log/gather';
-import { isConnectionLost, rowsOf } from '@chronovirt/event-log/sql';
+import { rowsOf } from '@chronovirt/event-log/sql';
 import type pg from 'pg';
 import { encodeCursor, type Codec, type VmListQuery } from './vms/vm-list.ts';
 import { listSql } from './vms/vm-list-sql.ts';
@@ -32,10 +32,6 @@ export interface Use {
   readonly sizeGib: number;
 }
 
-export interface HistoryRow {
-  readonly position: number;
-}
-
 type VmRow = readonly [id: string, document: string, nodeName: string | null, silentSince: string | null];
 
 const GROUP_MAX = 64;
@@ -48,6 +44,7 @@ const shown = (text: string, nodeName: string | null, silentSince: string | null
 export class Views {
   private readonly pool: pg.Pool;
   private readonly vms: Gather<string, string | undefined>;
+  private readonly positions: Gather<{ readonly stream: string; readonly version: number }, number | undefined>;
 
   constructor(pool: pg.Pool) {
     this.pool = pool;
@@ -55,6 +52,11 @@ export class Views {
       const rows = await rowsOf<VmRow>(this.pool, 'gateway.vms', VMS, [ids]);
       const found = new Map(rows.map(([id, document, nodeName, silentSince]) => [id, shown(document, nodeName, silentSince)]));
       return ids.map((id) => ({ result: found.get(id) }));
+    }, { groupMax: GROUP_MAX, callsMax: 2, waitingMax: WAITING_MAX });
+    this.positions = new Gather(async (wanted) => {
+      const rows = await rowsOf<readonly [number, number]>(this.pool, 'gateway.positions', POSITIONS, [wanted.map(({ stream }) => stream), wanted.map(({ version }) => version)]);
+      const found = new Map(rows);
+      return wanted.map((_, index) => ({ result: found.get(index + 1) }));
     }, { groupMax: GROUP_MAX, callsMax: 2, waitingMax: WAITING_MAX });
   }
 
@@ -160,33 +162,23 @@ export class Views {
     return rows.map(([position]) => position);
   }
 
-  async silentNode(vmId: string): Promise<{ readonly name: string; readonly silentSince: string } | undefined> {
-    const [row] = await rowsOf<readonly [string, string]>(this.pool, 'gateway.silent', `
-      select n.name, n.silent_since from gateway.vm_summary v join gateway.node_summary n on n.id = v.node_id where v.id = $1 and n.silent_since is not null`, [vmId]);
-    return row === undefined ? undefined : { name: row[0], silentSince: row[1] };
+  /** Of these VMs, those whose node is silent, and that node. */
+  async silentNodes(vmIds: readonly string[]): Promise<ReadonlyMap<string, { readonly name: string; readonly silentSince: string }>> {
+    if (vmIds.length === 0) return new Map();
+    const rows = await rowsOf<readonly [string, string, string]>(this.pool, 'gateway.silent', `
+      select v.id, n.name, n.silent_since from gateway.vm_summary v join gateway.node_summary n on n.id = v.node_id where v.id = any($1) and n.silent_since is not null`, [vmIds]);
+    return new Map(rows.map(([id, name, silentSince]) => [id, { name, silentSince }]));
   }
 
-  /** The node, network or image that an id or a name means. */
-  async idOf(table: 'node_summary' | 'network' | 'image', reference: string): Promise<string | undefined> {
-    const [row] = await rowsOf<readonly [string]>(this.pool, `gateway.${table}.named`, `select id from gateway.${table} where id = $1 or name = $1 order by id = $1 desc limit 1`, [reference]);
-    return row?.[0];
-  }
-
-  async positionOf(stream: string, version: number): Promise<number | undefined> {
-    const [row] = await rowsOf<readonly [number]>(this.pool, 'gateway.position', 'select position from event_log.event where stream = $1 and version = $2', [stream, version]);
-    return row?.[0];
-  }
-
-  async isThere(): Promise<boolean> {
-    try {
-      await rowsOf(this.pool, undefined, 'select 1');
-      return true;
-    } catch (fault) {
-      if (isConnectionLost(fault)) return false;
-      throw fault;
-    }
+  /** Position of a stream's event of that version. */
+  positionOf(stream: string, version: number): Promise<number | undefined> {
+    return this.positions.add({ stream, version });
   }
 }
+
+const POSITIONS = `
+  select u.o, e.position from unnest($1::text[], $2::int[]) with ordinality u(stream, version, o)
+  join event_log.event e on e.stream = u.stream and e.version = u.version`;
 
 const VMS = `
   select v.id, v.doc::text, n.name, n.silent_since

@@ -5,7 +5,7 @@ import { holding } from '../nodes/holding.projection.ts';
 import { nodeSummary, type NodeSummary } from '../nodes/node-summary.projection.ts';
 import { nodeShown } from '../nodes/node-view.ts';
 import { poolView } from '../pools/pool.projection.ts';
-import { folded, type Said } from '../testing-events.ts';
+import { folded, type Said } from '../testing-events.os.ts';
 import { apiTokenView, joinTokenView } from '../tokens/token.projection.ts';
 import { csvHeader, csvRow } from '../vms/vm-csv.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';

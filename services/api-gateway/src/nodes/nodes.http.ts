@@ -15,7 +15,7 @@ import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError, refused } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
+import { requestOf, sendJson, traceparentOfRequest } from '../request.http.ts';
 import { envelopeOf, submit } from '../submit.ts';
 import { joinToken } from '../tokens/token.ts';
 import type { JoinTokenDocument } from '../tokens/token.projection.ts';
@@ -84,8 +84,8 @@ export class NodesHttp {
     if (found === undefined) throw new ProblemError('auth.token_unknown', { detail: 'No such join token was issued here.' });
     const tokenId = found as TokenId;
     const nodeId = idFrom('node', commandIdOf(`${tokenId}:node`));
-    const traceparent = request.cv?.traceparent;
-    const meta = { actor: tokenId, nodeId, ...(traceparent === undefined ? {} : { traceparent }) };
+    const traceparent = traceparentOfRequest(request);
+    const meta = { actor: tokenId, nodeId, traceparent };
 
     // Each asking is a command of its own: the time is part of it, and an expired token must not stay refused for another machine's sake.
     const at = this.gateway.now().toISOString();

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { filmOf, folded, type Said } from '../testing-events.ts';
+import { filmOf, folded, type Said } from '../testing-events.os.ts';
 import { aggregated } from './batch.ts';
 import { acceptedCommand } from './accepted-command.projection.ts';
 import { operationView, type OperationDocument } from './operation.projection.ts';

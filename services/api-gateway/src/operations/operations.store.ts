@@ -32,12 +32,12 @@ export class Operations {
     const members = await this.answered(await this.views.documents<OperationDocument>('operation', memberIds));
     const byId = new Map(members.map((member) => [member.id, member]));
     const own = await this.answered(documents);
-    return Promise.all(own.map(async (operation) => {
+    const silentNodes = await this.views.silentNodes(own.flatMap(({ endedAt, vmId }) => (endedAt === null && vmId !== null ? [vmId] : [])));
+    return own.map((operation) => {
       if (operation.members !== null) return aggregated(operation, operation.members.map(({ operationId }) => byId.get(operationId)));
-      if (operation.endedAt !== null || operation.vmId === null) return operation;
-      const silent = await this.views.silentNode(operation.vmId);
+      const silent = operation.endedAt === null && operation.vmId !== null ? silentNodes.get(operation.vmId) : undefined;
       return silent === undefined ? operation : { ...operation, waitsFor: `${operation.waitsFor ?? 'its end'}; node ${silent.name} is silent since ${silent.silentSince}` };
-    }));
+    });
   }
 
   /** Pending ones whose command was answered: refused is the end of it; obeyed, for what is not about a VM, is success. */

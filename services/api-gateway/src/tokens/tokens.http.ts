@@ -55,6 +55,12 @@ export class TokensHttp {
     sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'api_token', query, (tokens: readonly ApiTokenDocument[]) => tokens.map(shown))));
   }
 
+  @Get('self')
+  @ApiOperation({ summary: 'Whose token this is, and of which installation', operationId: 'getOwnToken' })
+  self(@Req() request: FastifyRequest, @Res() reply: FastifyReply): void {
+    sendJson(reply, JSON.stringify({ id: requestOf(request, {}).actor, installation: this.gateway.installation }));
+  }
+
   @Delete(':id')
   @HttpCode(204)
   @ApiOperation({ summary: 'Revoke a token', operationId: 'revokeToken' })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { filmOf, folded, type Said } from '../testing-events.ts';
+import { filmOf, folded, type Said } from '../testing-events.os.ts';
 import { vmSummary, whileSilent, type VmSummary } from './vm-summary.projection.ts';
 
 const id = `vm_${'1'.repeat(32)}`;

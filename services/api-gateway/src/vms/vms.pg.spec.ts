@@ -1,5 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { canonicalHash } from '@chronovirt/event-log/projection-hash';
+import { ProjectionRunner } from '@chronovirt/event-log/projection-runner';
+import { Session } from '@chronovirt/event-log/session';
+import { Tail } from '@chronovirt/event-log/tail';
+import pg from 'pg';
 import { OperationAnswer, VmAnswer } from '../answers.ts';
+import { gatewayProjections } from '../service.ts';
 import { ids, obliging, startTestingGateway, type TestingGateway, until, wish } from '../testing-gateway.os.ts';
 
 let gateway: TestingGateway;
@@ -96,5 +102,53 @@ describe('POST /v1/vms', () => {
     }
     const done = await until(async () => { const read = await gateway.call('GET', `/v1/operations/${parent}`); return read.json.status === 'succeeded' ? read : undefined; });
     expect(done.json).toMatchObject({ percent: 100, counts: { succeeded: 20 } });
+  });
+});
+
+describe('while Postgres is away', () => {
+  it('nothing is promised: 503 with the time to come back, and the same key works once it is there', async () => {
+    const body = wish('cut-off');
+    const key = { 'idempotency-key': 'cut off' };
+    await gateway.call('GET', '/v1/vms');
+    gateway.obey.set('scheduler', () => undefined);
+    gateway.cutPostgres(true);
+    try {
+      const [created, read] = await Promise.all([gateway.call('POST', '/v1/vms', { body, headers: key }), gateway.call('GET', '/v1/vms?limit=1')]);
+      expect(created).toMatchObject({ status: 503, json: { code: 'gateway.unavailable' } });
+      expect(created.headers.get('retry-after')).toBe('1');
+      expect(read).toMatchObject({ status: 503, json: { code: 'gateway.unavailable' } });
+      expect((await gateway.call('GET', '/readyz')).status).toBe(503);
+      expect((await gateway.call('GET', '/livez')).status).toBe(200);
+    } finally {
+      gateway.cutPostgres(false);
+    }
+    gateway.obey.set('scheduler', obliging);
+    const created = await until(async () => { const again = await gateway.call('POST', '/v1/vms', { body, headers: key }); return again.status === 202 ? again : undefined; }, 15_000);
+    expect(created.json.vm.name).toBe('cut-off');
+    await until(async () => (await gateway.call('GET', '/v1/vms?name=cut-off&count=true')).json.count === 1, 15_000);
+  });
+});
+
+describe('every projection', () => {
+  it('dropped and made again from the log is the same, to the byte', async () => {
+    const url = gateway.database.urlOf('cv_gateway');
+    const pool = new pg.Pool({ connectionString: url, max: 3 });
+    const session = new Session({ url });
+    const tail = new Tail({ session, log: gateway.log });
+    const rebuilder = new ProjectionRunner({ pool, session, tail, log: gateway.log, schema: 'gateway', projections: gatewayProjections });
+    // What was under way when Postgres was cut off may come to its end only now.
+    await until(async () => { const head = await gateway.head(); return (await gateway.call('GET', '/v1/vms?limit=1')).headers.get('cv-position') === String(head); }, 15_000);
+    try {
+      for (const projection of gatewayProjections) {
+        const before = await canonicalHash(pool, projection);
+        await rebuilder.rebuild(projection.name);
+        expect(`${projection.name} ${await canonicalHash(pool, projection)}`).toBe(`${projection.name} ${before}`);
+      }
+    } finally {
+      await pool.end();
+    }
+    // And whoever filled them goes on with the new ones.
+    const { json } = await gateway.call('POST', '/v1/vms', { body: wish('after-rebuild') });
+    await until(async () => (await gateway.call('GET', `/v1/vms/${String(json.vm.id)}`)).json.position !== null);
   });
 });
