@@ -96,6 +96,9 @@ describe('appending in groups', () => {
       log.append(adding('counter-order', 1, 0)),
     ]);
     expect(outcomes.map(({ kind }) => kind)).toEqual(['appended', 'conflict', 'conflict', 'appended', 'conflict']);
+    // The second would fit behind the first, had that one not been refused; the fourth does not depend on the third, but came after it.
+    const hole = await Promise.all([log.append(adding('counter-hole', 5)), log.append(adding('counter-hole', 1)), log.append(adding('counter-hole_2', 7, 0)), log.append(adding('counter-hole_2', 0))]);
+    expect(hole.map(({ kind }) => kind)).toEqual(['conflict', 'conflict', 'conflict', 'conflict']);
   });
 
   it('lets a whole row of appends to one stream into one group, each behind the other', async () => {
@@ -212,6 +215,8 @@ describe('states kept', () => {
     // A wrong one would be believed by its own build alone.
     await db.pool.query(`select event_log.save_snapshot('counter-long', 601, 'one', '{"total":-1,"notes":[]}')`);
     expect((await db.log({ build: 'one' }).load('counter-long', counter)).state.total).toBe(-1);
+    expect(await db.log({ build: 'two' }).load('counter-long', counter)).toEqual(state);
+    expect(await db.log().load('counter-long', counter)).toEqual(state);
     await db.pool.query('select event_log.forget_snapshots()');
     expect(await db.log({ build: 'one' }).load('counter-long', counter)).toEqual(state);
   });

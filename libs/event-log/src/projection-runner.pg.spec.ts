@@ -216,8 +216,8 @@ describe('a rebuild', () => {
     expect(await canonicalHash(db.pool, sums)).toBe(await inMemory(sums));
   });
 
-  it('mends a table that was spoilt by hand', async () => {
-    const runner = runnerOf();
+  it('mends a table that was spoilt by hand, with next to no memory', async () => {
+    const runner = runnerOf(undefined, { documentsMax: 3, batchMax: 5 });
     await fill(50);
     await caughtUp(runner);
     const good = await canonicalHash(db.pool, view);

@@ -62,7 +62,8 @@ const IDLE_MOVE_MS = 200;
 /** How long an older version keeps out of the way of a newer one. */
 const STAND_BACK_MS = 30_000;
 const PREPARED_MAX = 64;
-const REBUILD_PAGE = 2_000;
+/** A rebuild commits nothing that anyone waits for, so its pages are larger. */
+const REBUILD_BATCHES = 4;
 const REBUILD_KEPT = 20_000;
 
 export class ProjectionRunner {
@@ -332,7 +333,8 @@ export class ProjectionRunner {
   }
 
   private async rebuildOn(client: pg.PoolClient, projection: AnyProjection): Promise<Rebuilt> {
-    const { log, schema, projections, documentsMax = 10_000 } = this.options;
+    const { log, schema, projections, documentsMax = REBUILD_KEPT, batchMax = 500 } = this.options;
+    const pageMax = batchMax * REBUILD_BATCHES;
     const startedAt = performance.now();
     const { sql: old, schema: inSchema, table } = tableNameOf(projection.name);
     const next = tableNameOf(`${inSchema}.${table}__next`);
@@ -342,7 +344,7 @@ export class ProjectionRunner {
     // Changes gather here, so that a document that changes a thousand times is written once.
     const unwritten = new Map<string, Change>();
     const documents = new Documents(projection, {
-      most: Math.max(documentsMax, REBUILD_KEPT), empty: true,
+      most: documentsMax, empty: true,
       find: async (ids) => {
         const written = await rowsOf<[string, unknown]>(client, undefined, `select id, doc from ${next.sql} where id = any($1::text[])`, [ids.filter((id) => !unwritten.has(id))]);
         return [...written, ...ids.flatMap((id): [string, unknown][] => (unwritten.has(id) ? [[id, unwritten.get(id)?.document]] : []))];
@@ -350,8 +352,8 @@ export class ProjectionRunner {
     });
     const flush = async (): Promise<void> => {
       const all = [...unwritten];
-      for (let at = 0; at < all.length; at += REBUILD_PAGE) {
-        const { upserted, removed } = columnsOf(new Map(all.slice(at, at + REBUILD_PAGE)));
+      for (let at = 0; at < all.length; at += pageMax) {
+        const { upserted, removed } = columnsOf(new Map(all.slice(at, at + pageMax)));
         await client.query(upsertInto(next.sql, '$1::text[], $2::jsonb[], $3::bigint[]'), [...upserted]);
         if (removed.length > 0) await client.query(`delete from ${next.sql} where id = any($1::text[])`, [removed]);
       }
@@ -360,7 +362,7 @@ export class ProjectionRunner {
     let position = 0;
     let count = 0;
     const foldTo = async (until: number): Promise<void> => {
-      const page = (after: number): Promise<readonly RecordedEvent[]> => (after < until ? log.read(after, Math.min(REBUILD_PAGE, until - after)) : Promise.resolve([]));
+      const page = (after: number): Promise<readonly RecordedEvent[]> => (after < until ? log.read(after, Math.min(pageMax, until - after)) : Promise.resolve([]));
       // The next page is asked for while this one is folded: without gaps, it is known where it begins.
       let asked = page(position);
       for (;;) {
@@ -379,7 +381,7 @@ export class ProjectionRunner {
     };
     for (let head = await log.head(); position < head; head = await log.head()) {
       await foldTo(head);
-      if (head - position < REBUILD_PAGE && (await log.head()) - position < REBUILD_PAGE) break;
+      if (head - position < pageMax && (await log.head()) - position < pageMax) break;
     }
     await flush();
     await client.query(`analyze ${next.sql}`);

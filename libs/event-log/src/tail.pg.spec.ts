@@ -108,6 +108,18 @@ describe('a tail', () => {
     await tail.stop();
   });
 
+  it('looks by the clock as well', async () => {
+    const session = new Session({ url });
+    const tail = new Tail({ session, log, pollMs: 50 });
+    await tail.start();
+    await eventually('it is connected', () => session.connected);
+    await session.query('unlisten *');
+    await append('counter-clock');
+    expect(await tail.waitFor(await log.head(), 5_000)).toBe(true);
+    await tail.stop();
+    await session.stop();
+  });
+
   it('gives a batch again until its handler takes it, while others go on', async () => {
     const tail = new Tail({ url, log });
     await tail.start();
