@@ -224,9 +224,10 @@ describe('A guest', () => {
 describe('A guest that hears nothing', () => {
   let vm: Vm;
   beforeAll(async () => {
-    // An empty disk: it stays in the firmware, which does not know the power button.
+    // An empty disk: it stays in the firmware, which does not know the power button. The devices are those of
+    // old systems, to see them start.
     await run('qemu-img', ['create', '-q', '-f', 'raw', '/var/tmp/cv-agent-spec-images/empty.raw', '1M']);
-    vm = vmOf(20, { imageFile: 'empty.raw', imageFormat: 'raw' });
+    vm = vmOf(20, { imageFile: 'empty.raw', imageFormat: 'raw', devices: 'legacy' });
     for (const type of ['EnsureDisk', 'DefineDomain', 'StartDomain'] as const) expect(await vm.do(type)).toBeUndefined();
   });
 
