@@ -163,12 +163,13 @@ export class SagaRunner {
       const earlier = active.sent.get(key);
       if (earlier !== undefined && earlier.againAt > now) continue;
       const attempts = (earlier?.attempts ?? 0) + 1;
-      const commandId = this.ports.commandIdOf(`${active.stream}:${key}`);
+      const commandId = this.ports.commandIdOf(command.as ?? `${active.stream}:${key}`);
       active.sent.set(key, { commandId, dueAt, attempts, againAt: now + Math.min(1_000 * 2 ** (attempts - 1), AGAIN_AFTER_MS_MAX) });
       this.waiting.set(commandId, { active, step, phase });
       this.ports.send({
         id: commandId, to: command.to, target: command.target, type: command.type, data: command.data as CommandEnvelope['data'],
-        cancels: cancels.map((cancelled) => this.ports.commandIdOf(`${active.stream}:${cancelled}:run`)), meta: active.meta,
+        cancels: [...cancels.map((cancelled) => `${active.stream}:${cancelled}:run`), ...(command.cancels ?? [])].map((cancelled) => this.ports.commandIdOf(cancelled)),
+        meta: active.meta,
       });
     }
   }
