@@ -52,7 +52,7 @@ export interface PlatformOptions {
   readonly here?: SimulatedNodes;
   /** Processes stand still where the test says so. */
   readonly waypoints?: boolean;
-  /** The network `default` that VMs are given. */
+  /** The network `lab` that VMs are given. */
   readonly cidr?: string;
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -101,9 +101,9 @@ export interface Platform {
   stop(): Promise<void>;
 }
 
-/** What `default` is in every platform: an image that simulated nodes boot, a network, both named `default`. */
-export const IMAGE = 'default';
-export const NETWORK = 'default';
+/** What every platform begins with. Not `default`: libvirt often has a network of that name. */
+export const IMAGE = 'blank';
+export const NETWORK = 'lab';
 
 interface Process {
   readonly program: Program;
@@ -217,7 +217,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     };
 
     await Promise.all([
-      rest.ok('POST', '/v1/images', { name: IMAGE, file: 'default.qcow2', format: 'qcow2', sha256: '0'.repeat(64), sizeBytes: 1_048_576, minDiskGib: 1, minMemoryMib: 64 }),
+      rest.ok('POST', '/v1/images', { name: IMAGE, file: 'blank.qcow2', format: 'qcow2', sha256: '0'.repeat(64), sizeBytes: 1_048_576, minDiskGib: 1, minMemoryMib: 64 }),
       rest.ok('POST', '/v1/networks', { name: NETWORK, kind: 'nat', cidr: options.cidr ?? '10.99.0.0/16' }),
     ]);
 

@@ -124,7 +124,7 @@ const ENDED_WITHIN_MS = 60_000;
 
 /** The smallest VM there is, under a name of its own. */
 export const wish = (name: string, more: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> =>
-  ({ name, image: 'default', network: 'default', vcpus: 1, memoryMib: 128, diskGib: 1, ...more });
+  ({ name, image: 'blank', network: 'lab', vcpus: 1, memoryMib: 128, diskGib: 1, ...more });
 
 export function restOf(url: string, token: string): Rest {
   const call = async <T>(method: string, path: string, body?: unknown, options: CallOptions = {}): Promise<Answered<T>> => {

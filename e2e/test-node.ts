@@ -1,0 +1,52 @@
+/*
+ * A node whose agent can be killed without its domains dying with it: libvirt's test driver, in a daemon of
+ * the test's own. The wire, the journal, the disks (qcow2 files) and the daemon's state are real; guests are
+ * not. The test's own connection keeps the driver's state alive while no agent is connected.
+ */
+import { mkdirSync, readdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { idFrom } from '@chronovirt/contracts/ids';
+import { connect } from '@chronovirt/libvirt/connection';
+import { startLibvirtd } from '../libs/libvirt/src/testing-libvirtd.os.ts';
+import type { NodeView } from './invariants.ts';
+import type { Platform } from './platform.ts';
+
+export interface TestNode extends NodeView {
+  /** The agent's name among the platform's parts. */
+  readonly part: string;
+  readonly poolDir: string;
+  stop(): Promise<void>;
+}
+
+export async function addTestNode(platform: Platform, name: string): Promise<TestNode> {
+  const daemon = await startLibvirtd();
+  try {
+    const libvirt = await connect(daemon.testDriver);
+    const imageDir = join(platform.dir, `${name}-images`);
+    const poolDir = join(platform.dir, `${name}-pool`);
+    mkdirSync(imageDir);
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(imageDir, 'blank.qcow2'), '16M']);
+    const nodeId = await platform.addAgent({ name, hypervisor: 'test', libvirtSocket: daemon.socket, imageDir, poolDir, runDir: join(daemon.directory, 'agent') });
+    return {
+      nodeId, part: name, poolDir,
+      domains: async () => {
+        const ours: { vmId: string; running: boolean }[] = [];
+        for (const domain of await libvirt.connectListAllDomains()) {
+          if (!domain.name.startsWith('cv-')) continue;
+          const { state } = await libvirt.domainGetState({ domain });
+          ours.push({ vmId: idFrom('vm', domain.uuid), running: state === 'running' });
+        }
+        return ours;
+      },
+      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.qcow2$/.exec(file)?.[1] ?? [])),
+      stop: async () => {
+        await libvirt.close();
+        await daemon.stop();
+      },
+    };
+  } catch (error) {
+    await daemon.stop();
+    throw error;
+  }
+}
