@@ -93,6 +93,7 @@ const word = (value: unknown): string => (typeof value === 'string' || typeof va
 /** Sentences for people, where the code alone does not say enough. They may change; codes do not. */
 const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.busy': (b) => `Another operation has this VM in hand: ${word(b['kind'])} ${word(b['operationId'])}.`,
+  'vm.clean_up_owed': (b) => `What an earlier action may have left on node ${word(b['nodeId'])} is not settled yet: it is as soon as the node is heard again.`,
   'vm.not_found': () => 'There is no such VM.',
   'vm.not_stopped': (b) => `The VM is ${word(b['state'])}: stop it first, or delete it with force=true.`,
   'vm.not_running': (b) => `The VM is ${word(b['state'])}, not running.`,

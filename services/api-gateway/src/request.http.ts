@@ -10,7 +10,8 @@ export interface RequestContext {
   /** Id of the token; undefined on public routes. */
   actor: string | undefined;
   span: OpenSpan | undefined;
-  startedAt: bigint;
+  /** Milliseconds, by `performance.now`. */
+  startedAt: number;
 }
 
 declare module 'fastify' {

@@ -60,7 +60,7 @@ export interface OperationDocument {
 
 type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up' };
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
