@@ -66,6 +66,10 @@ export interface Outgoing {
   readonly target: string;
   readonly type: string;
   readonly data: Readonly<Record<string, unknown>>;
+  /** Key of the command that this one is, when another saga was to send it: whoever obeyed that one answers the same. */
+  readonly as?: string;
+  /** Keys of commands that are answered 'command.cancelled' before this one is obeyed. */
+  readonly cancels?: readonly string[];
 }
 
 /** Thrown by `readCommand`: what came cannot be a command of this receiver, however often it comes. */

@@ -22,7 +22,7 @@ import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { node } from './node/node.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
-import { powerVm } from './provisioning/power-vm.saga.ts';
+import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import type { SchedulerView } from './view.projection.ts';
@@ -31,7 +31,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 

@@ -32,6 +32,8 @@ export const agentCommands = {
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),
   ResumeDomain: command('node', 'nodeId', z.object(Target)),
+  /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
+  ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, network: NetworkPlan.nullable(), mac: Mac.nullable() })),
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId })),

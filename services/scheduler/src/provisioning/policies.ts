@@ -8,7 +8,7 @@ import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
-import type { PowerVm } from './power-vm.saga.ts';
+import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
 
 export type Reaction =
@@ -36,20 +36,19 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
   if (vm.status !== 'live') return undefined;
   switch (type) {
     case 'VmRequested':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf.create, id: data.operationId, input: provisioning(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('create', vm), id: data.operationId, input: provisioning(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
     case 'VmPowerRequested':
       return inHand(vm, data.operationId) && vm.nodeId !== null
-        ? { kind: 'start', saga: sagaOf.power, id: data.operationId, input: powering(vm, data) as unknown as Facts }
+        ? { kind: 'start', saga: sagaOf('power', vm), id: data.operationId, input: powering(vm, data) as unknown as Facts }
         : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
-      return { kind: 'cancel', saga: sagaOf[vm.operation.kind], id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
+      return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
     }
     case 'VmDeleteStarted':
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('delete', vm), id: data.operationId, input: removal(vm, data.operationId, nameKeyOf, left) as unknown as Facts } : undefined;
     case 'VmCleanUpStarted':
-      return inHand(vm, data.operationId)
-        ? { kind: 'start', saga: type === 'VmDeleteStarted' ? sagaOf.delete : sagaOf['clean-up'], id: data.operationId, input: removal(vm, data.operationId, nameKeyOf, left) as unknown as Facts }
-        : undefined;
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('clean-up', vm), id: data.operationId, input: (settling(vm, data.operationId) ?? removal(vm, data.operationId, nameKeyOf, left)) as unknown as Facts } : undefined;
     default:
       return undefined;
   }
@@ -70,3 +69,7 @@ const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Ex
   if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
   return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation, action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
 };
+
+/** undefined: what is owed was not left by an action. */
+const settling = (vm: LiveVm, operationId: OperationId): SettlePower | undefined =>
+  vm.debt === null ? undefined : { ...powering(vm, { operationId, action: vm.debt.action, timeoutSeconds: 0, force: false }), failedOperationId: vm.debt.operationId };

@@ -2,6 +2,13 @@
  * Start, stop, reboot, reset, pause, resume: one verb on the node, with the capacity it needs or gives back.
  * A stopped VM keeps its disk and address, not its CPUs and memory: a start may therefore be refused for
  * want of room, and leaves the VM stopped.
+ *
+ * What is not a start cannot be taken back: a guest that was shut down stays so. But it can be kept from
+ * happening later, when somebody may have started the VM again; so its undo only looks, and cancels.
+ *
+ * When the node is silent even to that, the debt is that one command, and `settlePower` pays it: it sends the
+ * undo that never arrived, under that undo's own id, so that two attempts to pay are one. Until then the VM
+ * takes no other action: a StartDomain that is late must not meet a VM that was stopped meanwhile.
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
@@ -32,6 +39,8 @@ const onNode = (vm: PowerVm): Outgoing => {
   }
 };
 
+const takeBack = (vm: PowerVm): Outgoing => (vm.action === 'start' ? verb('DestroyDomain', vm, {}) : verb('ObserveDomain', vm, {}));
+
 export const powerVm: Saga<PowerVm, Outgoing> = {
   name: 'power-vm',
   steps: {
@@ -48,7 +57,7 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
       undoDeadlineMs: 30_000,
       undoRefused: true,
       run: onNode,
-      undo: (vm) => (vm.action === 'start' ? verb('DestroyDomain', vm, {}) : undefined),
+      undo: takeBack,
     },
     release: {
       after: ['node'],
@@ -65,4 +74,34 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
     };
   },
   failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+};
+
+export interface SettlePower extends PowerVm {
+  /** The operation whose undo is owed. */
+  readonly failedOperationId: OperationId;
+}
+
+/** What the failed operation called its commands (the runner makes their ids from this). */
+const keyOf = ({ failedOperationId }: SettlePower, command: string): string => `saga-${powerVm.name}-${failedOperationId}:${command}`;
+
+export const settlePower: Saga<SettlePower, Outgoing> = {
+  name: 'settle-power',
+  cleanUp: true,
+  steps: {
+    node: {
+      deadlineMs: 60_000,
+      run: (vm) => ({ ...takeBack(vm), as: keyOf(vm, 'node:undo'), cancels: [keyOf(vm, 'node:run')] }),
+      undo: nothingToUndo('it is itself an undo'),
+      // The node, or this placement of the VM, is no more: so is whatever was left of the action.
+      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
+    },
+    capacity: {
+      after: ['node'],
+      deadlineMs: 30_000,
+      run: ({ action, nodeId, vmId }) => (action === 'start' ? { to: 'scheduler', target: nodeId, type: 'ReleaseCapacity', data: { nodeId, vmId } } : undefined),
+      undo: nothingToUndo('it is itself an undo'),
+    },
+  },
+  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
+  failed: powerVm.failed,
 };

@@ -51,12 +51,22 @@ export interface LiveVm {
   readonly failure: Refusal | null;
   /** Steps of a failed operation that a silent node kept from being taken back. */
   readonly owed: readonly string[];
+  /** The action that owes it; null when it is owed by a creation or a deletion. */
+  readonly debt: { readonly operationId: OperationId; readonly action: PowerAction } | null;
 }
 
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
-/** Sagas that carry out operations of each kind; a saga's id is the operation's. */
-export const sagaOf = { create: 'provision-vm', power: 'power-vm', delete: 'delete-vm', 'clean-up': 'clean-up-vm' } as const satisfies Record<OperationKind, string>;
+/** The saga that carries out an operation of a VM; its id is the operation's. */
+export const sagaOf = (kind: OperationKind, { debt }: Pick<LiveVm, 'debt'>): string => {
+  switch (kind) {
+    case 'create': return 'provision-vm';
+    case 'power': return 'power-vm';
+    case 'delete': return 'delete-vm';
+    // What a creation left is taken away; a VM that is complete only has an action settled.
+    case 'clean-up': return debt === null ? 'clean-up-vm' : 'settle-power';
+  }
+};
 
 const desiredAfter: Record<PowerAction, Desired> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
 
@@ -74,6 +84,7 @@ const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: P
   const busy = idleOr(live);
   if (busy !== undefined) return busy;
   if (live.provisioned === null) return refuse('vm.not_provisioned', { vmId: data.vmId, failure: live.failure?.refused ?? null });
+  if (live.owed.length > 0) return refuse('vm.clean_up_owed', { vmId: data.vmId, owed: live.owed, nodeId: live.nodeId });
   const state = live.observed?.state ?? 'absent';
   const requested: VmEvent = { type: 'VmPowerRequested', data: { operationId: data.operationId, action, ...how } };
   // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
@@ -190,7 +201,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        observed: null, operation: { id: operationId, kind: 'create', action: null }, waitingDelete: null, failure: null, owed: [],
+        observed: null, operation: { id: operationId, kind: 'create', action: null }, waitingDelete: null, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -205,13 +216,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
-        return { ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [] };
+        return { ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
         const gaveUp = state.operation?.kind === 'delete';
         const neverWas = state.provisioned === null;
         return {
           ...state, operation: null, owed: owed.length > 0 ? owed : state.owed,
+          debt: state.operation?.kind === 'power' && state.operation.action !== null && owed.length > 0 ? { operationId: state.operation.id, action: state.operation.action } : state.debt,
           failure: gaveUp || neverWas || owed.length > 0 ? refuse(refused, because) : state.failure,
           desired: gaveUp ? 'deleted' : neverWas ? 'stopped' : state.waitingDelete === null ? state.desiredBefore : 'deleted',
         };
