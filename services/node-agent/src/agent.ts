@@ -16,7 +16,8 @@
  *   sender sends the same command again, for the session that is.
  * - Generations. Each placement of a VM has a number. An older one is refused. A VM that is placed
  *   elsewhere or deleted ('vm.not_here') may still be cleaned away, by a command of any generation: what
- *   lies here belongs to no living placement. A newer generation makes it a VM of this node again.
+ *   lies here belongs to no living placement. A newer generation makes it a VM of this node again. What
+ *   takes a VM's domain or disk away ends its placement: whatever of it comes later is too late.
  *
  * One VM's commands run one at a time: recall and record are not a lock.
  */
@@ -26,7 +27,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, refuse } from './answer.ts';
 import type { Answer, Refusal } from './answer.ts';
-import { concernsDisk, execute, isRemoval } from './domain/execute.ts';
+import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
 import { createObserver } from './observe/observer.ts';
@@ -158,6 +159,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;
       });
+      if (refused === undefined && endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       return refused ?? accept(concernsDisk(command.type) ? undefined : await observer.facts(command.data.vmId));
     } finally {
       running.delete(id);

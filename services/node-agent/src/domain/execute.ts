@@ -10,6 +10,9 @@ import type { Done, Hypervisor } from '../hypervisor.ts';
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain';
 
+/** Verbs after which the VM is no longer one of this node, whatever was sent before them. */
+export const endsPlacement = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk';
+
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
 
@@ -25,6 +28,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
+    case 'ObserveDomain': return undefined;
     case 'RemoveDomain': {
       // The lease goes last: while the domain might run, its address is in use.
       const refused = await hypervisor.remove(data.vmId);
