@@ -90,7 +90,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const asked = new Set<string>();
   const user: Party = { name: 'gateway', life: { on: true }, answered: () => undefined };
   /** Sends again until there is an answer, in the way of the gateway: straight back, or read from the log. */
-  const order = (to: CommandEnvelope['to'], target: string, type: string, data: Record<string, unknown>, meta: Partial<CommandEnvelope['meta']> = {}): Promise<Answer> => {
+  const order = (to: CommandEnvelope['to'], target: string, type: string, data: CommandEnvelope['data'], meta: Partial<CommandEnvelope['meta']> = {}): Promise<Answer> => {
     const id = commandIdOf(`${String(seed)}:${random.digits()}`);
     asked.add(id);
     const envelope: CommandEnvelope = { id, to, target, type, data, meta: { actor: USER, ...meta }, cancels: [] };
@@ -114,7 +114,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     });
   };
 
-  const onVm = (vmId: VmId, type: string, more: Record<string, unknown> = {}): Promise<Answer> => {
+  const onVm = (vmId: VmId, type: string, more: CommandEnvelope['data'] = {}): Promise<Answer> => {
     const operationId = idFrom('op', random.digits());
     return order('scheduler', vmId, type, { vmId, operationId, ...more }, { operationId, vmId });
   };

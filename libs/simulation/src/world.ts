@@ -48,7 +48,6 @@ export class World {
 
   tell(sentence: () => string): void {
     this.story?.push(`${(this.time / 1_000).toFixed(3).padStart(9)} s  ${sentence()}`);
-    if (process.env["CV_LIVE"]) process._rawDebug(sentence());
   }
 
   /** Runs something after this many milliseconds. */
