@@ -153,7 +153,7 @@ async function commandsPage(): Promise<string> {
     const comments = commentsIn(source);
     lines.push(`## ${category}`, '', `\`${source}\``, '');
     for (const [type, command] of entries) {
-      const { to, target, schema } = command as CommandSpec<unknown>;
+      const { to, target, schema } = command as CommandSpec<Readonly<Record<string, unknown>>>;
       lines.push(`### ${type}`, '');
       const comment = comments.get(type);
       if (comment) lines.push(comment, '');
