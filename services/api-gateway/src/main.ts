@@ -4,4 +4,4 @@ import { readConfig } from './config.ts';
 import { start } from './service.ts';
 
 await startTracing('gateway');
-await runService(() => start(readConfig()));
+await runService(async () => start(readConfig()));
