@@ -228,4 +228,23 @@ describe('a reader of commands', () => {
     expect(seen).toEqual([1, 2, 3]);
     expect(one.status()).toEqual({ ok: true, says: 'reads deleted-commands' });
   });
+
+  it('goes on when its connection is cut, and is not behind for long', async () => {
+    const own = await busOfService(server, 'cut');
+    const seen: number[] = [];
+    const one = consume({ bus: own, spec: commandsOf('cut'), handle: (delivery) => { seen.push((delivery.json() as { data: number }).data); } });
+    await publisher.publishCommand(envelope('cut', 'a', 0));
+    await until('the first', () => seen.length === 1);
+    for (let n = 1; n <= 5; n++) {
+      const back = new Promise<void>((resolve) => { const forget = own.onReconnect(() => { forget(); resolve(); }); });
+      await own.nc.reconnect();
+      await back;
+      // What is delivered to the old connection at this moment comes again only after the ack wait.
+      await own.nc.flush();
+      await publisher.publishCommand(envelope('cut', 'a', n));
+      await until('the next', () => seen.length === n + 1, 2_000);
+    }
+    await one.stop();
+    await own.close();
+  });
 });

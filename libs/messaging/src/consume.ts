@@ -92,8 +92,8 @@ export interface ConsumeOptions extends ConsumeSettings {
   readonly spec: ConsumerSpec;
   readonly handle: Handle;
   readonly log?: BusLog;
-  /** Makes the durable again. Default `ensureConsumer`; not asked where the durable is pushed. */
-  readonly repair?: () => Promise<unknown>;
+  /** Makes the durable where it is missing; the answer tells one making from another. Default `ensureConsumer`; not asked where the durable is pushed. */
+  readonly repair?: () => Promise<string>;
   /** For metrics: how a delivery ended, and how long its handler took. */
   readonly onSettled?: (settled: Settled) => void;
 }
@@ -163,6 +163,7 @@ export function consume(options: ConsumeOptions): Consumption {
   const keyOf = options.keyOf ?? lastToken;
   const mailboxes = createMailboxes(options.concurrency ?? 64);
   const held = new Set<Held>();
+  const acknowledging = new Set<Promise<void>>();
   const heal = createStoreDoctor(nc, { log });
   let stopping = false;
 
@@ -204,20 +205,31 @@ export function consume(options: ConsumeOptions): Consumption {
       // Held too long, it was given up and will come again.
       if (!held.has(one)) return;
       one.begun = true;
+      let done = false;
       try {
-        await deliver(one);
+        done = await deliver(one);
       } catch (err) {
         // Not even setting it aside worked. It stays unacknowledged and comes again.
         log.warn({ err, subject: message.subject }, 'message could not be settled');
         say(one, nak(5_000));
-      } finally {
-        held.delete(one);
-        source.refill();
       }
+      if (!done) return release(one);
+      // The next of this key need not wait for the server to confirm.
+      const acknowledged = acknowledge(one).finally(() => {
+        acknowledging.delete(acknowledged);
+        release(one);
+      });
+      acknowledging.add(acknowledged);
     });
   }
 
-  async function deliver(one: Held): Promise<void> {
+  function release(one: Held): void {
+    held.delete(one);
+    source.refill();
+  }
+
+  /** True when the message is to be acknowledged, false when it was settled otherwise. */
+  async function deliver(one: Held): Promise<boolean> {
     const { message } = one;
     const { headers } = message;
     const header = (name: string): string | undefined => (headers?.has(name) ? headers.get(name) : undefined);
@@ -256,20 +268,20 @@ export function consume(options: ConsumeOptions): Consumption {
           await setAside(one, fault instanceof Error ? fault.message : String(fault), span);
           log.error({ err: fault, subject: message.subject, deliveryCount: count }, 'message set aside');
           settled('dead');
-          return;
+          return true;
         }
         const waitMs = fault instanceof RetryAfter ? fault.ms : (backOffs[Math.min(count, backOffs.length) - 1] ?? 1_000);
         say(one, nak(waitMs * (0.75 + Math.random() / 2)));
         log.warn({ err: fault, subject: message.subject, deliveryCount: count, waitMs }, 'message will be delivered again');
         settled('again');
-        return;
+        return false;
       }
       const reply = header(headerNames.reply);
       const id = header(headerNames.id);
       // Before the acknowledgement: if we die between the two, it is answered twice and not never.
       if (answer !== undefined && reply !== undefined && id !== undefined && !sendAnswer(nc, reply, id, answer)) log.warn({ reply }, 'answer has no place to go');
-      await acknowledge(one);
       settled('done');
+      return true;
     } finally {
       span.end();
     }
@@ -300,7 +312,6 @@ export function consume(options: ConsumeOptions): Consumption {
       if (said.error !== undefined && spec.deliverTo === undefined) await heal('DEAD', said.error);
       throw new Error('DEAD did not take the message', { cause: said.error });
     }
-    await acknowledge(one);
   }
 
   return {
@@ -318,7 +329,7 @@ export function consume(options: ConsumeOptions): Consumption {
       }
       let timer: NodeJS.Timeout | undefined;
       const patience = new Promise<'late'>((resolve) => { timer = setTimeout(() => resolve('late'), drainMs); });
-      const ended = await Promise.race([mailboxes.idle(), patience]);
+      const ended = await Promise.race([mailboxes.idle().then(() => Promise.all(acknowledging)), patience]);
       clearTimeout(timer);
       if (ended === 'late') log.warn({ durable: spec.durable, running: mailboxes.running }, 'handlers were still at work at the end');
       clearInterval(working);
@@ -368,7 +379,7 @@ function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readon
 interface PullOptions extends SourceOptions {
   readonly window: number;
   readonly held: () => number;
-  readonly repair: () => Promise<unknown>;
+  readonly repair: () => Promise<string>;
 }
 
 function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions): Source {
@@ -380,6 +391,8 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   let state: 'finding' | 'flowing' | 'paused' = 'finding';
   let why = 'looking for its durable';
   let lastSign = Date.now();
+  /** Which making of the durable was asked last. */
+  let known: string | undefined;
   let finding: Promise<void> | undefined;
   let wake: (() => void) | undefined;
   let slowly: NodeJS.Timeout | undefined;
@@ -415,8 +428,9 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
     for (let attempt = 0; state === 'finding'; attempt++) {
       try {
-        await repair();
+        const made = await repair();
         if (state !== 'finding') return;
+        known = made;
         state = 'flowing';
         lastSign = Date.now();
         credits = 0;
@@ -473,8 +487,13 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   // Usually a pull is told that its durable is gone. Where the stream was deleted it may not be (seen on 2.9.10), and another process may make the durable first.
   const remade = nc.subscribe(subjects.remade(spec), {
     callback: () => {
-      credits = 0;
-      refill();
+      if (state !== 'flowing') return;
+      repair().then((made) => {
+        if (state !== 'flowing' || made === known) return;
+        known = made;
+        credits = 0;
+        refill();
+      }).catch(() => { lose('its durable was made anew'); });
     },
   });
   const watch = setInterval(() => {

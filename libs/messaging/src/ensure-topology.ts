@@ -172,34 +172,39 @@ function consumerConfig(spec: ConsumerSpec): Partial<ConsumerConfig> {
   };
 }
 
-async function addConsumer(jsm: JetStreamManager, spec: ConsumerSpec): Promise<void> {
-  await jsm.consumers.add(spec.stream, consumerConfig(spec));
+async function addConsumer(jsm: JetStreamManager, spec: ConsumerSpec): Promise<string> {
+  return (await jsm.consumers.add(spec.stream, consumerConfig(spec))).created;
 }
 
-/** Makes sure of one durable, and of its stream. Rejects when the bus does not answer. */
-export async function ensureConsumer(nc: NatsConnection, spec: ConsumerSpec, options: EnsureOptions = {}): Promise<void> {
+/**
+ * Makes sure of one durable, and of its stream. The answer is when the durable was made, as the
+ * server writes it: another answer, another durable. Rejects when the bus does not answer.
+ */
+export async function ensureConsumer(nc: NatsConnection, spec: ConsumerSpec, options: EnsureOptions = {}): Promise<string> {
   const jsm = await managerOf(nc);
   let present: ConsumerConfig;
+  let created: string;
   try {
-    present = (await jsm.consumers.info(spec.stream, spec.durable)).config;
+    ({ config: present, created } = await jsm.consumers.info(spec.stream, spec.durable));
   } catch (fault) {
     if (!isNotFound(fault)) throw fault;
     if (codeOf(fault) === STREAM_NOT_FOUND) await ensureStreams(nc, options);
-    await addConsumer(jsm, spec);
+    created = await addConsumer(jsm, spec);
     options.log?.info({ stream: spec.stream, durable: spec.durable }, 'consumer made');
-    return;
+    return created;
   }
   const wanted = consumerConfig(spec);
   const differing = (Object.keys(wanted) as (keyof ConsumerConfig)[]).filter((key) => JSON.stringify(present[key]) !== JSON.stringify(wanted[key]));
-  if (differing.length === 0) return;
+  if (differing.length === 0) return created;
   try {
-    await addConsumer(jsm, { ...spec });
+    created = await addConsumer(jsm, spec);
   } catch {
     // Some settings cannot be changed. Nothing is lost by making it anew: what is unacknowledged stays in the stream.
     await jsm.consumers.delete(spec.stream, spec.durable);
-    await addConsumer(jsm, spec);
+    created = await addConsumer(jsm, spec);
   }
   options.log?.info({ stream: spec.stream, durable: spec.durable, differing }, 'consumer changed to the topology');
+  return created;
 }
 
 /** Names of all durables of a stream, in pages of 1,024; rejects with `isNotFound` where there is no stream. */
