@@ -2,7 +2,7 @@
  * The log against pgbench, which inserts rows of the same size into the same Postgres in the same run, and
  * against @event-driven-io/emmett-postgresql.
  *
- *     node --conditions=chronovirt-source bench/log.ts [--quick | --full]
+ *     node --conditions=chronovirt-source bench/log.ts [--quick | --full] [appending] [reading] [relaying]
  *
  * --quick takes less than half a minute; --full appends to 1 M streams and rebuilds from 1 M events.
  */
@@ -67,29 +67,39 @@ const pgbench = async ({ postgres, dir, ms }: Ground, clients: number): Promise<
   return Number(rate);
 };
 
+/** Appends a second of the peer, in a process of its own: its pool outlives its `close`. */
 const emmett = async ({ postgres, ms }: Ground, concurrent: number): Promise<number> => {
-  const name = 'bench_emmett';
   await withClient(postgres.url('postgres', 'postgres'), async (client) => {
-    await client.query(`drop database if exists ${name} with (force)`);
-    await client.query(`create database ${name} owner cv_owner`);
+    await client.query('drop database if exists bench_emmett with (force)');
+    await client.query('create database bench_emmett owner cv_owner');
   });
-  const store = getPostgreSQLEventStore(postgres.url('cv_owner', name));
-  try {
-    await store.schema.migrate();
-    const startedAt = performance.now();
-    let appended = 0;
-    await Promise.all(Array.from({ length: concurrent }, async (_, worker) => {
-      for (let round = 0; performance.now() - startedAt < ms; round++) {
-        const [event] = measured('measured-x', round % 100).events;
-        await store.appendToStream(`measured-${String(worker)}_${String(Math.floor(round / 100))}`, [{ type: 'Measured', data: { ...event?.data } }], { expectedStreamVersion: BigInt(round % 100) });
-        appended += 1;
-      }
-    }));
-    return appended / ((performance.now() - startedAt) / 1_000);
-  } finally {
-    await store.close();
-  }
+  return forked('emmett', postgres.url('cv_owner', 'bench_emmett'), String(concurrent), String(ms));
 };
+
+const appendByEmmett = async (url: string, concurrent: number, ms: number): Promise<number> => {
+  const store = getPostgreSQLEventStore(url);
+  await store.schema.migrate();
+  const startedAt = performance.now();
+  let appended = 0;
+  await Promise.all(Array.from({ length: concurrent }, async (_, worker) => {
+    for (let round = 0; performance.now() - startedAt < ms; round++) {
+      const [event] = measured('measured-x', round % 100).events;
+      await store.appendToStream(`measured-${String(worker)}_${String(Math.floor(round / 100))}`, [{ type: 'Measured', data: { ...event?.data } }], { expectedStreamVersion: BigInt(round % 100) });
+      appended += 1;
+    }
+  }));
+  return appended / ((performance.now() - startedAt) / 1_000);
+};
+
+/** Runs one of this file's parts in a process of its own and takes the rate that it sends. */
+const forked = (...words: readonly string[]): Promise<number> => new Promise((resolve, reject) => {
+  const child = fork(fileURLToPath(import.meta.url), words);
+  child.once('message', (rate) => {
+    resolve(Number(rate));
+    child.kill();
+  });
+  child.once('exit', (code) => { reject(new Error(`a process of its own ended with ${String(code)}`)); });
+});
 
 const appends = async (ground: Ground): Promise<readonly Figure[]> => {
   const { log, ms } = ground;
@@ -134,11 +144,7 @@ const fillStreams = ({ postgres }: Ground, count: number): Promise<void> =>
   });
 
 const fromProcesses = async ({ postgres, ms }: Ground, processes: number, concurrent: number): Promise<number> => {
-  const rates = await Promise.all(Array.from({ length: processes }, (_, number) => new Promise<number>((resolve, reject) => {
-    const child = fork(fileURLToPath(import.meta.url), ['append', postgres.url(ROLE), `process${String(number)}`, String(concurrent), String(ms)]);
-    child.once('message', (rate) => { resolve(Number(rate)); });
-    child.once('exit', (code) => { reject(new Error(`a writing process ended with ${String(code)}`)); });
-  })));
+  const rates = await Promise.all(Array.from({ length: processes }, (_, number) => forked('append', postgres.url(ROLE), `process${String(number)}`, String(concurrent), String(ms))));
   return rates.reduce((sum, rate) => sum + rate, 0);
 };
 
@@ -242,7 +248,7 @@ const relays = async ({ log, postgres, dir, effort }: Ground): Promise<readonly 
 };
 
 /** All figures of the log, on a Postgres of its own that is gone afterwards. */
-export const measureLog = async (effort: Effort, say: (what: string) => void = () => undefined): Promise<readonly Figure[]> => {
+export const measureLog = async (effort: Effort, say: (what: string) => void = () => undefined, parts: readonly string[] = []): Promise<readonly Figure[]> => {
   const dir = mkdtempSync(join(tmpdir(), 'cv-bench-log-'));
   chmodSync(dir, 0o755);
   const postgres = await startPostgres({ dir: join(dir, 'pg') });
@@ -254,6 +260,7 @@ export const measureLog = async (effort: Effort, say: (what: string) => void = (
     const ground: Ground = { postgres, dir, pool, log: new PostgresLog({ pool, events: measuredEvents }), effort, ms: effort === 'quick' ? 1_500 : 5_000 };
     const figures: Figure[] = [];
     for (const [name, measure] of [['appending', appends], ['reading', reads], ['relaying', relays]] as const) {
+      if (parts.length > 0 && !parts.includes(name)) continue;
       say(name);
       figures.push(...(await measure(ground)));
     }
@@ -272,11 +279,13 @@ if (file === fileURLToPath(import.meta.url)) {
     const pool = new pg.Pool({ connectionString: url, max: 2 });
     const { commands, seconds } = await appendFor(new PostgresLog({ pool, events: measuredEvents }), prefix ?? '', Number(concurrent), Number(ms));
     process.send?.(commands / seconds);
-    await pool.end();
+  } else if (first === 'emmett') {
+    const [url, concurrent, ms] = rest;
+    process.send?.(await appendByEmmett(url ?? '', Number(concurrent), Number(ms)));
   } else {
     const effort = first === '--quick' ? 'quick' : first === '--full' ? 'full' : 'usual';
     const startedAt = performance.now();
-    const figures = (await measureLog(effort, (what) => { console.log(`${what} …`); })).map((figure) => judge(figure, 0));
+    const figures = (await measureLog(effort, (what) => { console.log(`${what} …`); }, [first ?? '', ...rest].filter((word) => /^[a-z]/.test(word)))).map((figure) => judge(figure, 0));
     console.log(`${table(figures)}\n${summary(figures)}, in ${((performance.now() - startedAt) / 1_000).toFixed(0)} s`);
   }
 }
