@@ -62,6 +62,8 @@ export interface Saga<I, C> {
   readonly steps: Readonly<Record<string, Step<I, C>>>;
   /** true: forward only. What is not done in time is owed; nothing is undone. */
   readonly cleanUp?: boolean;
+  /** true: undos run in the order of the steps. Only the simulation sets it, to see that it finds the damage. */
+  readonly undoForward?: boolean;
   /** Tells the owner that all is done. Must be accepted by its receiver whenever it comes. */
   done(input: I, facts: StepFacts): C;
   /** Tells the owner that nothing is done, why, and what is still owed. Must be accepted too. */
@@ -176,15 +178,15 @@ const readySince = <I>(state: Exclude<SagaState<I>, { status: 'absent' }>, step:
 };
 
 /** What this saga may have brought about and must take back, in the order of taking back. */
-const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: 'absent' }>): readonly string[] =>
-  orderOf(saga)
-    .filter((name) => {
-      const step = stepOf(saga, name);
-      const facts = factsOf(state.done);
-      return hasUndo(step) && (step.undoRefused === true || !state.refused.includes(name)) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
-        && step.run(state.input, facts) !== undefined && step.undo(state.input, facts) !== undefined;
-    })
-    .reverse();
+const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: 'absent' }>): readonly string[] => {
+  const facts = factsOf(state.done);
+  const mayHaveHappened = orderOf(saga).filter((name) => {
+    const step = stepOf(saga, name);
+    return hasUndo(step) && (step.undoRefused === true || !state.refused.includes(name)) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
+      && step.run(state.input, facts) !== undefined && step.undo(state.input, facts) !== undefined;
+  });
+  return saga.undoForward === true ? mayHaveHappened : mayHaveHappened.reverse();
+};
 
 /** Run commands of a saga that has turned back which may still be on their way: sent, and not answered so far. */
 export const underWay = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readonly { readonly step: string; readonly command: C }[] => {

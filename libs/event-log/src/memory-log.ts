@@ -3,13 +3,14 @@
  * into a minute. It assigns positions at once, keeps folded states by stream, and checks no shapes.
  * `faults` lets a simulation take a promise out, to see that its absence is found.
  */
-import type { Answer, Decider } from '@chronovirt/decider/decider';
+import { type Answer, type Decider, isRefusal } from '@chronovirt/decider/decider';
 import { eventIdOf } from './command-id.ts';
 import type { Append, EventLog, EventMeta, Outcome, RecordedEvent } from './log.ts';
 
 interface Faults {
   readonly versionUnchecked?: boolean;
   readonly answersForgotten?: boolean;
+  readonly cancelsForgotten?: boolean;
 }
 
 export class MemoryLog implements EventLog {
@@ -63,6 +64,7 @@ export class MemoryLog implements EventLog {
   answer(commandId: string, answer: Answer, _meta: EventMeta, requestHash?: string): Promise<Outcome> {
     const stored = this.answers.get(commandId);
     if (stored !== undefined) return Promise.resolve({ kind: 'answered', ...stored });
+    if (this.faults.cancelsForgotten === true && isRefusal(answer) && answer.refused === 'command.cancelled') return Promise.resolve({ kind: 'appended', events: [] });
     this.answers.set(commandId, { answer, requestHash });
     return Promise.resolve({ kind: 'appended', events: [] });
   }

@@ -47,6 +47,8 @@ export interface SchedulerPorts {
   readonly keyOf: (text: string) => string;
   /** Told of what went wrong in work that nobody waits for: it is taken up again by the leader. */
   readonly failed: (what: string, error: unknown) => void;
+  /** Default: all of the scheduler's. */
+  readonly sagas?: readonly AnySaga[];
   readonly sagaEnded?: (saga: { readonly name: string; readonly outcome: string; readonly seconds: number }) => void;
 }
 
@@ -67,7 +69,7 @@ export class Scheduler {
 
   constructor(ports: SchedulerPorts) {
     this.ports = ports;
-    this.sagas = new SagaRunner(schedulerSagas, {
+    this.sagas = new SagaRunner(ports.sagas ?? schedulerSagas, {
       handler: ports.handler,
       now: ports.now,
       commandIdOf: ports.commandIdOf,
