@@ -24,6 +24,7 @@ import { World } from './world.ts';
 export interface Broken {
   readonly agent?: BrokenAgent;
   readonly cancelsIgnored?: boolean;
+  readonly undoForward?: boolean;
   readonly versionUnchecked?: boolean;
   readonly answersForgotten?: boolean;
 }
@@ -65,9 +66,9 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const storm: Weather = { ...(settings.weather === undefined ? drawn : calm), ...settings.weather };
   let weather = calm;
   const broken = settings.broken ?? {};
-  const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true });
+  const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true, cancelsForgotten: broken.cancelsIgnored === true });
   const bus = new Bus(world, () => weather);
-  const around = { world, weather: () => weather, log, bus, cancelsIgnored: broken.cancelsIgnored === true };
+  const around = { world, weather: () => weather, log, bus, cancelsIgnored: broken.cancelsIgnored === true, undoForward: broken.undoForward === true };
 
   const schedulers = [new SchedulerService(1, around), new SchedulerService(2, around)];
   const services = [...schedulers, new IpamService(1, around), new IpamService(2, around), new StorageService(1, around), new StorageService(2, around), new MonitorService(1, around)];

@@ -16,7 +16,7 @@ import { ipam } from '@chronovirt/ipam/ipam.consumer';
 import { nodePresence } from '@chronovirt/monitor/presence/node-presence.projection';
 import { presence } from '@chronovirt/monitor/presence/presence';
 import { Watch } from '@chronovirt/monitor/presence/watch';
-import { Scheduler } from '@chronovirt/scheduler/scheduler.consumer';
+import { Scheduler, schedulerSagas } from '@chronovirt/scheduler/scheduler.consumer';
 import { SchedulerView } from '@chronovirt/scheduler/view.projection';
 import { storage } from '@chronovirt/storage/storage.consumer';
 import type { Bus, Consumer } from './bus.ts';
@@ -31,6 +31,8 @@ export interface Surroundings {
   readonly bus: Bus;
   /** Without it, commands cancel nothing: what the simulation takes out to see that it is missed. */
   readonly cancelsIgnored: boolean;
+  /** Undos run in the order of the steps. */
+  readonly undoForward: boolean;
 }
 
 /** Milliseconds, as in the services. */
@@ -107,12 +109,12 @@ export class SchedulerService extends Service {
   }
 
   protected begin(life: Life): void {
-    const { bus, log, world } = this.around;
+    const { bus, log, world, undoForward } = this.around;
     const view = new SchedulerView();
     this.view = view;
     const failed = (what: string, error: unknown): void => { world.tell(() => `${this.name} could not ${what}: ${String(error)}`); };
     const scheduler = new Scheduler({
-      handler: new CommandHandler(this.logOf(life, log)), view, commandIdOf, keyOf, failed, now: world.now,
+      handler: new CommandHandler(this.logOf(life, log)), view, sagas: undoForward ? schedulerSagas.map((saga) => ({ ...saga, undoForward })) : schedulerSagas, commandIdOf, keyOf, failed, now: world.now,
       send: (envelope) => { if (life.on) bus.send(party, envelope); },
     });
     this.follow(life, (event) => { view.take(event); });
