@@ -1,0 +1,46 @@
+/*
+ * npm run bench: every table, each figure with its ratio and its goal. Parts by name: `npm run bench -- control log`.
+ *
+ *     floor     what this machine can do at all: one durable insert behind a bare POST, a bare GET
+ *     control   the control plane on 10 simulated nodes, as `npm start` runs it
+ *     scale     the same questions at 100, 1,000, 10,000 VMs, and placement over 1,000 nodes in memory
+ *     log       the log beside pgbench and emmett-postgresql
+ *     guests    real QEMU beside bare define and start in the same minute
+ */
+import { startPlatform } from '../e2e/platform.ts';
+import { controlPlane } from './control-plane.ts';
+import { measureFloor, type Floor } from './floor.ts';
+import { gets } from './http.ts';
+import { placement } from './placement.ts';
+import { type Figure, judge, FLOOR_MS_THERE, summary, table } from './report.ts';
+import { scale } from './scale.ts';
+
+const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'));
+const wants = (part: string): boolean => wanted.length === 0 || wanted.includes(part);
+const say = (line: string): void => { process.stdout.write(`bench: ${line}\n`); };
+
+const figures: Figure[] = [];
+let floor: Floor = { postMs: FLOOR_MS_THERE, getRate: Number.NaN };
+const judged = () => figures.map((figure) => judge(figure, floor.postMs));
+
+if (wants('control') || wants('scale') || wants('floor')) {
+  say('starting a platform of its own: Postgres, NATS, the control plane in one process, 10 simulated nodes');
+  const platform = await startPlatform({ split: false, fleet: { nodes: 10, cpus: 512, memoryMib: 262_144, poolGib: 100_000 }, cidr: '10.64.0.0/12' });
+  try {
+    say('the floor');
+    floor = await measureFloor(platform.postgresUrl('cv_owner'));
+    figures.push(
+      { work: 'floor: one durable insert behind a bare POST, p50', value: floor.postMs, unit: 'ms', note: `${FLOOR_MS_THERE.toFixed(2)} ms on the idle machine that the goals are for` },
+      { work: 'floor: bare node:http GET, 50 connections', value: floor.getRate, unit: '/s' },
+    );
+    if (wants('control')) {
+      figures.push(...(await gets(platform, floor)));
+      figures.push(...(await controlPlane(platform, say)));
+    }
+    if (wants('scale')) figures.push(...(await scale(platform, say)));
+  } finally {
+    await platform.stop();
+  }
+}
+if (wants('scale')) figures.push(...placement());
+process.stdout.write(`\n${table(judged())}\n\n${summary(judged())}\n`);
