@@ -15,7 +15,7 @@ import { freePort, isFree } from './ports.ts';
 import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type PostgresHome } from './postgres.ts';
 import type { Prepared } from './preparing.ts';
 import { whyNoHypervisor } from './preparing.ts';
-import { isReady } from './running.ts';
+import { isReady, rememberPort } from './running.ts';
 import { say, timed } from './say.ts';
 import { onceWritten, writeWhole } from './secrets.ts';
 import { AGENT, agentPart, controlPlaneParts, GATEWAY, SERVICES, type AgentSettings, type HealthPorts, type Surroundings } from './services.ts';
@@ -35,6 +35,7 @@ export async function bringUp(settings: Settings, options: BringUp, signal: Abor
   if (left.length > 0) say(`ended what an earlier start left behind: ${left.join(', ')}`);
   if ((await tell(home, { do: 'list' })) === undefined && !(await isFree(port))) throw new Error(`port ${port} of 127.0.0.1 is taken by another program: set CV_PORT to a free one`);
   await ensureKeeper(home);
+  rememberPort(home, port);
   const hypervisor = await chooseHypervisor(options);
 
   const [postgres, nats, libvirt, image] = await Promise.all([

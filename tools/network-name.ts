@@ -21,20 +21,31 @@ export interface NetworkName {
   readonly remark?: string;
 }
 
-export async function networkNameFor(wanted: string, installation: string): Promise<NetworkName> {
+/** What is asked of the machine, so that the choice can be tried without one. */
+export interface Machine {
+  /** Runs virsh; rejects when it fails. */
+  readonly virsh: (...args: readonly string[]) => Promise<string>;
+  /** Clients of libvirtd now. */
+  readonly connections: () => number;
+}
+
+const thisMachine: Machine = { virsh: runVirsh, connections };
+
+export async function networkNameFor(wanted: string, installation: string, machine: Machine = thisMachine): Promise<NetworkName> {
+  const { virsh } = machine;
   const there = await virsh('net-dumpxml', wanted).catch(() => undefined);
   if (there === undefined) return { name: wanted };
   const own = `${wanted}-${installation}`;
   const other = (because: string): NetworkName => ({ name: own, remark: `libvirt has a network ${wanted} already (${because}), so this installation's is called ${own}` });
   if (!there.includes(OURS)) return other('not of Chronovirt');
-  if (await isReferredTo(wanted)) return other('virtual machines of another installation are on it');
-  if (!(await until(() => connections() === 0, { withinMs: CONNECTIONS_GONE_WITHIN_MS }))) return other('another installation may be running');
+  if (await isReferredTo(wanted, machine)) return other('virtual machines of another installation are on it');
+  if (!(await until(() => machine.connections() === 0, { withinMs: CONNECTIONS_GONE_WITHIN_MS }))) return other('another installation may be running');
   await virsh('net-destroy', wanted).catch(() => undefined); // it may be inactive
   await virsh('net-undefine', wanted);
   return { name: wanted, remark: `removed the network ${wanted} that an earlier installation left behind` };
 }
 
-async function isReferredTo(network: string): Promise<boolean> {
+async function isReferredTo(network: string, { virsh }: Machine): Promise<boolean> {
   const domains = (await virsh('list', '--all', '--uuid')).split('\n').map((line) => line.trim()).filter(Boolean);
   if (domains.length > DOMAINS_MAX) return true; // a machine so full is no place to remove anything from
   for (const uuid of domains) {
@@ -44,7 +55,7 @@ async function isReferredTo(network: string): Promise<boolean> {
   return false;
 }
 
-async function virsh(...args: readonly string[]): Promise<string> {
+async function runVirsh(...args: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)('virsh', ['-q', '-c', 'qemu:///system', ...args], { timeout: 15_000, env: { PATH: process.env['PATH'], LANG: 'C.UTF-8' } });
   return stdout;
 }

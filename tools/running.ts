@@ -1,7 +1,24 @@
 /* Whether the platform runs, asked of itself. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Home } from './home.ts';
 import { tell } from './keeper-client.ts';
+import { writeWhole } from './secrets.ts';
 import { AGENT } from './services.ts';
+
+/** The API's port of what runs, whatever CV_PORT says now; undefined when no start got so far. */
+export function portInUse(home: Home): number | undefined {
+  try {
+    const { port } = JSON.parse(readFileSync(settingsFile(home), 'utf8')) as { port: number };
+    return port;
+  } catch {
+    return undefined;
+  }
+}
+
+export const rememberPort = (home: Home, port: number): void => writeWhole(settingsFile(home), JSON.stringify({ port }));
+
+const settingsFile = (home: Home): string => join(home.run, 'settings.json');
 
 /** Every part runs and answers: then there is nothing to do. */
 export async function runsAlready(home: Home, port: number): Promise<boolean> {

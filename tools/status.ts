@@ -6,6 +6,7 @@ import { settingsFrom } from './home.ts';
 import { leftBehind, tell } from './keeper-client.ts';
 import type { PartState } from './keeper.ts';
 import { findLibvirt, runningGuests } from './libvirt.ts';
+import { portInUse } from './running.ts';
 import { AGENT } from './services.ts';
 
 interface Report {
@@ -24,11 +25,13 @@ interface Row {
 const MIB = 1024 * 1024;
 
 async function main(): Promise<number> {
-  const { home, port } = settingsFrom(process.env);
+  const { home, port: asked } = settingsFrom(process.env);
+  const port = portInUse(home) ?? asked;
   const answer = await tell(home, { do: 'list' });
   if (!answer) {
     const left = leftBehind(home);
     console.log(left.length === 0 ? `Nothing runs (${home.dir}).` : `The keeper is gone; these were left running: ${left.map((one) => `${one.name} (${one.pid})`).join(', ')}. npm start continues, npm stop ends them.`);
+    await sayOfLibvirt();
     return left.length === 0 ? 3 : 1;
   }
   const health = existsSync(join(home.run, 'health-ports.json')) ? (JSON.parse(readFileSync(join(home.run, 'health-ports.json'), 'utf8')) as Record<string, number>) : {};
@@ -42,11 +45,15 @@ async function main(): Promise<number> {
   const libvirt = await findLibvirt();
   if (libvirt?.owner === 'chronovirt' && libvirt.pid !== undefined) rows.push(libvirtRow(libvirt.pid));
   print(rows);
-  if (libvirt?.owner === 'the machine') console.log(`libvirtd is the machine's own (${libvirt.socket}).`);
-  if (!libvirt) console.log('No libvirtd answers.');
-  console.log(`${runningGuests()} virtual machines run on this machine.`);
+  await sayOfLibvirt();
   console.log(ready ? `Ready on http://127.0.0.1:${port}; token in ${home.adminTokenFile}.` : `Not ready. Logs: ${home.logs}`);
   return ready ? 0 : 1;
+}
+
+async function sayOfLibvirt(): Promise<void> {
+  const libvirt = await findLibvirt();
+  const guests = runningGuests();
+  console.log(`${libvirt ? `libvirtd answers (${libvirt.owner === 'the machine' ? 'the machine’s own' : 'started by Chronovirt'})` : 'No libvirtd answers'}; ${guests === 1 ? '1 virtual machine runs' : `${guests} virtual machines run`} on this machine.`);
 }
 
 /** With its children: Postgres is many processes. */

@@ -15,7 +15,7 @@ import { installationOf, settingsFrom, type Settings } from './home.ts';
 import { withLock } from './lock.ts';
 import { PartFailed, tell } from './keeper-client.ts';
 import { say, sinceStart } from './say.ts';
-import { runsAlready } from './running.ts';
+import { portInUse, runsAlready } from './running.ts';
 import { stopEverything } from './stopping.ts';
 import { bringUp } from './bringing-up.ts';
 import { prepare } from './preparing.ts';
@@ -38,7 +38,11 @@ async function main(): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  const settings = settingsFrom(process.env);
+  const asked = settingsFrom(process.env);
+  // What runs keeps its port until it is stopped.
+  const running = (await tell(asked.home, { do: 'list' })) ? portInUse(asked.home) : undefined;
+  if (running !== undefined && running !== asked.port) say(`it runs on port ${running}; npm stop first to have it on ${asked.port}`);
+  const settings = { ...asked, port: running ?? asked.port };
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => interrupted.abort(signal));
 
