@@ -132,18 +132,20 @@ describe('Kubernetes objects', () => {
     expect((await Promise.all(known.map(judgeBySchema))).flat()).toEqual([]);
   });
 
-  it('have no field that does not exist', () => {
-    expect(judgeByType(objects, REPOSITORY)).toEqual([]);
-  }, 30_000);
-
-  it('a misspelt field and a wrong value are found', async () => {
+  it('have no field that does not exist, and a misspelt one is found', () => {
     const misspelt = structuredClone(workload('ipam')) as { spec: { template: { spec: { containers: Record<string, unknown>[] } } } } & KubernetesObject;
     const [container = {}] = misspelt.spec.template.spec.containers;
     container['readinesProbe'] = container['readinessProbe'];
-    expect(judgeByType([misspelt], REPOSITORY).join('\n')).toContain('readinesProbe');
+    // In one go: the compiler reads Kubernetes' types once, which takes a second.
+    const complaints = judgeByType([...objects, misspelt], REPOSITORY);
+    expect(complaints).toHaveLength(1);
+    expect(complaints[0]).toMatch(/^Deployment chronovirt-ipam: .*readinesProbe/);
+  }, 30_000);
+
+  it('a wrong value is found', async () => {
     const wrong = { ...structuredClone(workload('ipam') as KubernetesObject), spec: { replicas: 'two' } };
     expect((await judgeBySchema(wrong)).join('\n')).toContain('replicas must be integer');
-  }, 30_000);
+  });
 
   it('are all in the kustomization, and every image of ours has its tag there', () => {
     const kustomization = readYaml(text('k8s/kustomization.yaml')) as { readonly resources: readonly string[]; readonly images: readonly Loose[] };
