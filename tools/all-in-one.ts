@@ -3,7 +3,9 @@
  * production. What is dear is there once: the log with its gathering of commits, its tail, the bus.
  */
 import { runService } from '@chronovirt/host/run';
+import { startTracing } from '@chronovirt/observability/tracing';
 
+await startTracing('control-plane');
 await runService(async () => {
   const { openShared } = await import('@chronovirt/host/host');
   const { readHostConfig } = await import('@chronovirt/host/config');

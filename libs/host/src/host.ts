@@ -63,6 +63,8 @@ export interface Host extends Shared {
 
 /** Most connections a service's pool may hold; they end when idle. */
 const POOL_MAX = 4;
+/** A host that died says nothing: whoever waits for a connection is told after this. Milliseconds. */
+const CONNECT_MS = 5_000;
 /** How long handlers at work are waited for at the end. Milliseconds. */
 const DRAIN_MS = 5_000;
 
@@ -86,7 +88,7 @@ export const openShared = async (name: string, config: HostConfig): Promise<Shar
 };
 
 const openPostgres = (name: string, config: HostConfig, logger: Log, ends: Ends): { pool: pg.Pool; session: Session } => {
-  const pool = new pg.Pool({ connectionString: config.postgresUrl, max: POOL_MAX, idleTimeoutMillis: 10_000, application_name: name });
+  const pool = new pg.Pool({ connectionString: config.postgresUrl, max: POOL_MAX, idleTimeoutMillis: 10_000, connectionTimeoutMillis: CONNECT_MS, application_name: name });
   pool.on('error', (err) => { logger.warn({ err }, 'an idle connection broke'); });
   ends.push(() => pool.end());
   const session = new Session({ url: config.postgresUrl, name, onTrouble: (err) => { logger.warn({ err }, 'the session in Postgres broke, it is opened again'); } });

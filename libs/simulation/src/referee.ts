@@ -13,7 +13,7 @@ import { replay } from '@chronovirt/decider/decider';
 import type { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
-import { policyDefault } from '@chronovirt/scheduler/node/node';
+import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { isRunning, type NodeProgram } from './node.ts';
 import type { World } from './world.ts';
@@ -108,7 +108,7 @@ export class Referee {
     }
     switch (type) {
       case 'NodeRegistered':
-        this.capacity.set(id, { description: null, policy: policyDefault, held: new Map() });
+        this.capacity.set(id, { description: null, policy: nodePolicyDefault, held: new Map() });
         return;
       case 'NodeDescribed':
         this.capacityOf(id).description = data as unknown as NodeDescription;

@@ -1,5 +1,7 @@
 import { runService } from '@chronovirt/host/run';
+import { startTracing } from '@chronovirt/observability/tracing';
 import { readConfig } from './config.ts';
 import { start } from './service.ts';
 
-await runService(() => start(readConfig()));
+await startTracing('ipam');
+await runService(async () => start(readConfig()));

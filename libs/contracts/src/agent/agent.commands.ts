@@ -51,7 +51,7 @@ export const DomainReport = z.object({
 });
 export type DomainReport = z.infer<typeof DomainReport>;
 
-/** A report `cv.rpt.<node>.node.<nodeId>`: the agent has come. Answered with a Welcome on Cv-Reply. */
+/** A request on `cv.hello.<node>`, core NATS: the agent has come. Answered with a Welcome. */
 export const Hello = z.object({
   /** The id of the command that the scheduler makes of it: a repeated hello is one session. */
   helloId: CommandId,

@@ -35,6 +35,11 @@ export const NodePolicy = z.object({
 });
 export type NodePolicy = z.infer<typeof NodePolicy>;
 
+/** What holds until an operator says otherwise: eight virtual CPUs for each real one, no more memory than there is. */
+export const nodePolicyDefault: NodePolicy = {
+  accepting: true, maintenance: false, cpuPercent: 800, memoryPercent: 100, memoryReserveMib: 512, memoryUsedPercentMax: 100, loadPercentMax: 100_000,
+};
+
 export const nodeEvents = {
   NodeRegistered: event(z.object({
     nodeId: NodeId, name: text(253), machineId: text(64),

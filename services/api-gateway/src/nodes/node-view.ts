@@ -1,12 +1,7 @@
 /** A node as it is shown: what it is, what is promised of it, and whether it is heard. */
-import type { NodePolicy } from '@chronovirt/contracts/node/node.events';
+import { type NodePolicy, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import type { Use } from '../views.store.ts';
 import type { NodeSummary } from './node-summary.projection.ts';
-
-/** What holds until an operator says otherwise; the scheduler's own default. */
-export const policyUnchanged: NodePolicy = {
-  accepting: true, maintenance: false, cpuPercent: 800, memoryPercent: 100, memoryReserveMib: 512, memoryUsedPercentMax: 100, loadPercentMax: 100_000,
-};
 
 export interface NodeShown extends Omit<NodeSummary, 'credentialKey' | 'credentialKeys' | 'sealKey' | 'policy'> {
   readonly status: 'joining' | 'ready' | 'silent' | 'maintenance';
@@ -24,7 +19,7 @@ export interface NodeShown extends Omit<NodeSummary, 'credentialKey' | 'credenti
 const shares = (total: number, reserved: number) => ({ total, reserved, free: Math.max(0, total - reserved) });
 
 export const nodeShown = ({ credentialKey: _credential, credentialKeys: _credentials, sealKey: _seal, ...node }: NodeSummary, use: Use | undefined): NodeShown => {
-  const policy = node.policy ?? policyUnchanged;
+  const policy = node.policy ?? nodePolicyDefault;
   const { description } = node;
   const capacity = description === null ? null : {
     vcpus: shares(Math.floor((description.cpus * policy.cpuPercent) / 100), use?.vcpus ?? 0),

@@ -1,10 +1,9 @@
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
-import type { NodeEvent } from '@chronovirt/contracts/node/node.events';
+import { type NodeEvent, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import type { PresenceEvent } from '@chronovirt/contracts/presence/presence.events';
 import type { Projection } from '@chronovirt/event-log/projection';
 import type { Candidate } from '../placement/candidate.ts';
-import { policyDefault } from './node.ts';
 
 /** One document for each node, with its pools: what placement looks at. */
 export const nodeCapacity: Projection<Candidate> = {
@@ -26,7 +25,7 @@ export const nodeCapacity: Projection<Candidate> = {
     const document = before !== undefined && categoryOf(recorded.stream) === 'node' ? { ...before, version: recorded.version } : before;
     if (event.type === 'NodeRegistered') {
       return {
-        nodeId: event.data.nodeId, version: recorded.version, name: event.data.name, description: null, policy: policyDefault, session: 0, removed: false, silentSince: null,
+        nodeId: event.data.nodeId, version: recorded.version, name: event.data.name, description: null, policy: nodePolicyDefault, session: 0, removed: false, silentSince: null,
         vcpusReserved: 0, memoryMibReserved: 0, pools: [], measured: null,
       };
     }

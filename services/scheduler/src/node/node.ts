@@ -9,7 +9,7 @@ import { BucketMap } from '@chronovirt/decider/bucket-map';
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
-import type { NodeDescription, NodeEvent, NodePolicy } from '@chronovirt/contracts/node/node.events';
+import { type NodeDescription, type NodeEvent, type NodePolicy, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { capacityOf } from './capacity.ts';
 
 export interface RegisteredNode {
@@ -27,11 +27,6 @@ export interface RegisteredNode {
 }
 
 export type Node = { readonly status: 'absent' } | RegisteredNode;
-
-/** What holds until an operator says otherwise: twice the CPUs, no more memory than there is. */
-export const policyDefault: NodePolicy = {
-  accepting: true, maintenance: false, cpuPercent: 800, memoryPercent: 100, memoryReserveMib: 512, memoryUsedPercentMax: 100, loadPercentMax: 100_000,
-};
 
 type OfNode = Exclude<NodeCommand, { type: 'PlaceVm' | 'UnplaceVm' }>;
 
@@ -87,7 +82,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
   evolve(state, event) {
     if (event.type === 'NodeRegistered') {
       const { nodeId, name, machineId, credentialKey } = event.data;
-      return { status: 'registered', nodeId, name, machineId, credentialKey, description: null, policy: policyDefault, session: 0, vcpusReserved: 0, memoryMibReserved: 0, reserved: BucketMap.empty() };
+      return { status: 'registered', nodeId, name, machineId, credentialKey, description: null, policy: nodePolicyDefault, session: 0, vcpusReserved: 0, memoryMibReserved: 0, reserved: BucketMap.empty() };
     }
     if (state.status === 'absent') return state;
     switch (event.type) {
