@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { ledgerOf, type LoggedEvent } from './ledger.ts';
 
-const log = (...events: readonly (readonly [stream: string, type: string, data: object])[]): readonly LoggedEvent[] =>
+type Line = readonly [stream: string, type: string, data: object];
+
+const log = (...events: readonly Line[]): readonly LoggedEvent[] =>
   events.map(([stream, type, data], index) => ({ position: index + 1, stream, type, data: data as Record<string, unknown> }));
 
-const described: Parameters<typeof log>[0] = ['node-n1', 'NodeDescribed', { cpus: 2, memoryMib: 1_512 }];
-const leased = (vmId: string, address: string): Parameters<typeof log>[0] => ['subnet-s1', 'AddressLeased', { vmId, address, mac: `52:54:${address}` }] as const;
+const described: Line = ['node-n1', 'NodeDescribed', { cpus: 2, memoryMib: 1_512 }];
+const leased = (vmId: string, address: string): Line => ['subnet-s1', 'AddressLeased', { vmId, address, mac: `52:54:${address}` }] as const;
 
 describe('the account that crash tests keep', () => {
   it('finds nothing wrong with a life from request to end', () => {
@@ -31,7 +33,7 @@ describe('the account that crash tests keep', () => {
     ['an operation with two ends', [['vm-v1', 'VmOperationDone', { operationId: 'o1' }], ['vm-v1', 'VmOperationFailed', { operationId: 'o1', owed: [] }]], /the end of o1 was decided twice/],
     ['two placements of one operation', [['vm-v1', 'VmPlaced', { operationId: 'o1', nodeId: 'n1', generation: 1 }], ['vm-v1', 'VmPlaced', { operationId: 'o1', nodeId: 'n1', generation: 2 }]], /decided twice/],
     ['a name that two hold', [['vm-name-k', 'Claimed', { owner: 'v1' }], ['vm-name-k', 'Claimed', { owner: 'v2' }]], /while v1 holds it/],
-  ] satisfies readonly (readonly [string, Parameters<typeof log>, RegExp])[])('sees %s', (_what, events, complaint) => {
+  ] satisfies readonly (readonly [string, readonly Line[], RegExp])[])('sees %s', (_what, events, complaint) => {
     expect(ledgerOf(log(...events)).wrong.join('\n')).toMatch(complaint);
   });
 

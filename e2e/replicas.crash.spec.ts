@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { deadLetters } from './bus.ts';
 import { atRest, simulatedViews, type NodeView } from './invariants.ts';
 import { ledgerOf, readEvents } from './ledger.ts';
@@ -25,6 +25,7 @@ describe('three schedulers and three ipams', () => {
     nodes = await platform.rest.all<NodeShown>('/v1/nodes');
     views = await simulatedViews(platform);
   });
+  afterEach(() => deleteAll());
   afterAll(() => platform.stop());
 
   const policy = async (changes: object): Promise<void> => {
@@ -49,6 +50,7 @@ describe('three schedulers and three ipams', () => {
     return { vms, refusals };
   };
 
+  /** Every test begins on empty nodes. */
   const deleteAll = async (): Promise<void> => {
     const vms = await platform.rest.all<Vm>('/v1/vms?limit=1000');
     await Promise.all(vms.map(({ id }) => platform.rest.gone(id, 120_000)));
@@ -72,8 +74,6 @@ describe('three schedulers and three ipams', () => {
     const running = await platform.rest.all<Vm>('/v1/vms?status=running&limit=1000');
     expect(new Set(running.map(({ address }) => address)).size).toBe(ROOM);
     expect(new Set(running.map(({ mac }) => mac)).size).toBe(ROOM);
-    // Each of the three had its share, or this would have proved nothing.
-    await deleteAll();
   });
 
   it('A7-05 the same for memory, beside what is kept for the host', async () => {
@@ -82,7 +82,6 @@ describe('three schedulers and three ipams', () => {
     const { vms } = await createMany('memory', CREATES);
     expect(vms).toHaveLength(ROOM);
     await exactlyFull('memoryMib');
-    await deleteAll();
   });
 
   it('A1-08 A2-04 300 in one batch: all run, named by pattern, and the same key makes nothing new', async () => {
@@ -95,9 +94,8 @@ describe('three schedulers and three ipams', () => {
     expect(again.vms.map(({ id }) => id)).toEqual(vms.map(({ id }) => id));
     const { ledger } = await atRest(platform, views, 60_000);
     expect(ledger.vms.size).toBe(2 * ROOM + [...ledger.vms.values()].filter((vm) => !vm.provisioned).length + 300);
-    // Spread over the nodes, as a sequential choice by free room would.
-    expect([...ledger.nodes.values()].map(({ vcpus }) => vcpus)).toEqual(nodes.map(() => 300 / NODES));
-    await deleteAll();
+    // Three choose at once, each with what it saw a moment ago: nearly as even as one alone would.
+    for (const { vcpus } of ledger.nodes.values()) expect(Math.abs(vcpus - 300 / NODES)).toBeLessThanOrEqual(6);
   });
 
   it('A1-08 one that cannot be placed does not fail the batch', async () => {
@@ -107,11 +105,10 @@ describe('three schedulers and three ipams', () => {
     const outcomes = ended.map(({ status }) => status);
     expect(outcomes.filter((status) => status === 'succeeded')).toHaveLength(NODES);
     expect(outcomes.filter((status) => status !== 'succeeded')).toHaveLength(1);
-    await policy({ cpuPercent: 10_000 });
-    await deleteAll();
   });
 
   it('A1-06 50 identical creates with one Idempotency-Key make one VM and give 50 equal answers', async () => {
+    await policy({ cpuPercent: 10_000 });
     const before = ledgerOf(await readEvents(platform)).vms.size;
     const answers = await Promise.all(Array.from({ length: 50 }, () => platform.rest.create(wish('once'), 'the-one-key')));
     expect(new Set(answers.map((answer: Accepted) => JSON.stringify([answer.operation.id, answer.operation.kind, answer.operation.vmId, answer.vm.id, answer.vm.name]))).size).toBe(1);
@@ -119,7 +116,6 @@ describe('three schedulers and three ipams', () => {
     await platform.rest.succeeded(first?.operation.id ?? '');
     expect(ledgerOf(await readEvents(platform)).vms.size).toBe(before + 1);
     await expect(platform.rest.create(wish('another'), 'the-one-key')).rejects.toMatchObject({ status: 409, code: 'idempotency.key_reused' });
-    await deleteAll();
   });
 
   it('leaves nothing among the dead letters', async () => {
