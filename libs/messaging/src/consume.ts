@@ -29,7 +29,6 @@ import type { Msg, MsgHdrs, Subscription } from '@nats-io/transport-node';
 import { SpanKind, SpanStatusCode, context, trace } from '@opentelemetry/api';
 import { backOffMs, noLog } from './connect.ts';
 import type { Bus, BusLog } from './connect.ts';
-import { createStoreDoctor, ensureConsumer } from './ensure-topology.ts';
 import type { StoreFault } from './ensure-topology.ts';
 import { createMailboxes } from './mailboxes.ts';
 import { printable } from './printable.ts';
@@ -164,11 +163,12 @@ export function consume(options: ConsumeOptions): Consumption {
   const mailboxes = createMailboxes(options.concurrency ?? 64);
   const held = new Set<Held>();
   const acknowledging = new Set<Promise<void>>();
-  const heal = createStoreDoctor(nc, { log });
+  // Loaded where it is used: an agent may repair nothing, and JetStream's management takes 8 MiB.
+  const repairs = () => import('./ensure-topology.ts');
   let stopping = false;
 
   const source = spec.deliverTo === undefined
-    ? pulled({ bus, spec, window, log, held: () => held.size, repair: options.repair ?? (() => ensureConsumer(nc, spec, { log })), receive })
+    ? pulled({ bus, spec, window, log, held: () => held.size, repair: options.repair ?? (async () => (await repairs()).ensureConsumer(nc, spec, { log })), receive })
     : pushed({ bus, spec, log, deliverTo: spec.deliverTo, receive });
 
   // Also for those that wait here for their turn: to the server they are all at work.
@@ -309,7 +309,7 @@ export function consume(options: ConsumeOptions): Consumption {
     const reply = await nc.request(subjects.dead(message.subject), message.data, { headers: copy, timeout: CONFIRM_MS });
     const said = reply.json<{ seq?: number; error?: StoreFault }>();
     if (said.error !== undefined || !said.seq) {
-      if (said.error !== undefined && spec.deliverTo === undefined) await heal('DEAD', said.error);
+      if (said.error !== undefined && spec.deliverTo === undefined) await (await repairs()).cureStore(nc, 'DEAD', said.error, { log });
       throw new Error('DEAD did not take the message', { cause: said.error });
     }
   }

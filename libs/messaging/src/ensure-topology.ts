@@ -136,26 +136,24 @@ export interface StoreFault {
  * The stream is not deleted: readers would make it again at once, while the server still removes
  * the old folders, and with them the new (seen: it takes messages and delivers none).
  */
-export function createStoreDoctor(nc: NatsConnection, options: EnsureOptions = {}): (stream: StreamName, fault: StoreFault) => Promise<boolean> {
+export async function cureStore(nc: NatsConnection, stream: StreamName, fault: StoreFault, options: EnsureOptions = {}): Promise<boolean> {
   const { log = noLog } = options;
   const isLost = ({ err_code, description }: StoreFault): boolean => err_code === STORE_FAILED && /no such file or directory/i.test(description ?? '');
-  const cure = async (stream: StreamName): Promise<void> => {
+  const cure = async (name: StreamName): Promise<void> => {
     const jsm = await managerOf(nc);
-    log.error({ stream }, 'files of a stream were deleted under the server, making them anew');
-    await jsm.streams.purge(stream);
-    const { config } = await jsm.streams.info(stream);
+    log.error({ stream: name }, 'files of a stream were deleted under the server, making them anew');
+    await jsm.streams.purge(name);
+    const { config } = await jsm.streams.info(name);
     // Writes down what the stream is, so that it is found at the server's next start.
-    await jsm.streams.update(stream, config).catch((err: unknown) => { log.debug({ err, stream }, 'stream could not be written down'); });
+    await jsm.streams.update(name, config).catch((err: unknown) => { log.debug({ err, stream: name }, 'stream could not be written down'); });
   };
-  return async (stream, fault) => {
-    if (!isLost(fault)) return false;
-    await cure(stream);
-    // Reports are published by agents alone, and they cannot cure anything.
-    const reply = await nc.request(subjects.report('probe', 'probe', 'probe'), '{}', { timeout: REQUEST_MS });
-    const said = reply.json<{ error?: StoreFault }>();
-    if (said.error !== undefined && isLost(said.error)) await cure('REPORTS');
-    return true;
-  };
+  if (!isLost(fault)) return false;
+  await cure(stream);
+  // Reports are published by agents alone, and they cannot cure anything.
+  const reply = await nc.request(subjects.report('probe', 'probe', 'probe'), '{}', { timeout: REQUEST_MS });
+  const said = reply.json<{ error?: StoreFault }>();
+  if (said.error !== undefined && isLost(said.error)) await cure('REPORTS');
+  return true;
 }
 
 function consumerConfig(spec: ConsumerSpec): Partial<ConsumerConfig> {

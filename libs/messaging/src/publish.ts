@@ -14,7 +14,6 @@ import { SpanKind, SpanStatusCode, context } from '@opentelemetry/api';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { backOffMs, noLog } from './connect.ts';
 import type { Bus, BusLog } from './connect.ts';
-import { createStoreDoctor, ensureStreams } from './ensure-topology.ts';
 import type { StoreFault } from './ensure-topology.ts';
 import { printable } from './printable.ts';
 import { headerNames, subjects } from './topology.ts';
@@ -89,10 +88,15 @@ const ATTEMPT_MS = 1_500;
 
 export function createPublisher({ bus, mayRepair = true, timeoutMs = 5_000, log = noLog }: PublisherOptions): Publisher {
   const { nc } = bus;
-  const heal = createStoreDoctor(nc, { log });
   let repairing: Promise<unknown> | undefined;
-  const repairOnce = (fault: unknown, stream: StreamName): Promise<unknown> =>
-    (repairing ??= (!mayRepair ? Promise.resolve() : fault instanceof NotStored ? heal(stream, fault.said) : ensureStreams(nc, { log })).finally(() => { repairing = undefined; }));
+  const repair = async (fault: unknown, stream: StreamName): Promise<void> => {
+    if (!mayRepair) return;
+    // Loaded where it is used: an agent may repair nothing, and JetStream's management takes 8 MiB.
+    const { cureStore, ensureStreams } = await import('./ensure-topology.ts');
+    if (fault instanceof NotStored) await cureStore(nc, stream, fault.said, { log });
+    else await ensureStreams(nc, { log });
+  };
+  const repairOnce = (fault: unknown, stream: StreamName): Promise<unknown> => (repairing ??= repair(fault, stream).finally(() => { repairing = undefined; }));
 
   const send = async (stream: StreamName, subject: string, body: string, headers: MsgHdrs): Promise<Published> => {
     const deadline = Date.now() + timeoutMs;

@@ -78,32 +78,32 @@ describe('the store is deleted under load', () => {
       }
       throw new Error(`command ${n} was never answered`);
     };
-    let commands = 3_000;
     let sent = 0;
     let done = 0;
-    let doneAtDisaster = -1;
-    const worker = async (): Promise<void> => {
-      while (sent < commands) {
-        await obey(sent++);
-        done++;
-      }
+    const underLoad = async (goesOn: () => boolean): Promise<void> => {
+      await Promise.all(Array.from({ length: 50 }, async () => {
+        while (goesOn()) {
+          await obey(sent++);
+          done++;
+        }
+      }));
     };
-    const underLoad = (): Promise<unknown> => Promise.all(Array.from({ length: 50 }, worker));
-    const load = underLoad();
+    let ending = false;
+    const load = underLoad(() => !ending);
     await until('the load is under way', () => done > 300);
     await disaster();
-    doneAtDisaster = done;
+    const doneAtDisaster = done;
     const back = performance.now();
-    await until('work goes on', () => done > doneAtDisaster + 60, 20_000);
+    await until('work goes on', () => done > doneAtDisaster + 300, 20_000);
     const resumedMs = performance.now() - back;
+    ending = true;
     await load;
-    expect(doneAtDisaster).toBeLessThan(commands);
     // A server whose files are gone notices when it opens the next one: after the queue was empty.
-    commands += 300;
-    await underLoad();
+    const more = sent + 300;
+    await underLoad(() => sent < more);
 
-    expect(done).toBe(commands);
-    expect(effects).toBe(commands);
+    expect(done).toBe(sent);
+    expect(effects).toBe(sent);
     expect(resumedMs).toBeLessThan(10_000);
     expect(consumptions.map((one) => one.status().ok)).toEqual([true, true, true]);
     const jsm = await jetstreamManager(leader.nc);
