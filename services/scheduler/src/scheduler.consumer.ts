@@ -58,6 +58,8 @@ const NODES_ASKED_MAX = 16;
 const SAGA_ABANDONED_MS = 5_000;
 /** Between two clean-ups of one VM. Milliseconds. */
 const CLEAN_UP_EVERY_MS = 15_000;
+/** Between two calls for a hello of one node. Milliseconds. */
+const CALL_EVERY_MS = 5_000;
 /** Events whose reactions this process remembers to have begun. */
 const REACTED_MAX = 10_000;
 
@@ -65,6 +67,7 @@ export class Scheduler {
   readonly sagas: SagaRunner;
   private readonly ports: SchedulerPorts;
   private readonly reacted = new Set<string>();
+  private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
 
   constructor(ports: SchedulerPorts) {
@@ -308,6 +311,7 @@ export class Scheduler {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
       await this.sagas.resume(open.saga, open.id, open.meta);
     }
+    for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
       const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);
       if (home !== undefined && home.silentSince !== null && !home.removed) continue;
@@ -320,6 +324,20 @@ export class Scheduler {
         meta: { actor: 'system:scheduler', operationId, vmId: entry.vmId as VmId },
       });
     }
+  }
+
+  /**
+   * A hello that was late began a session its agent knows nothing of, with an inventory of long ago. Any
+   * command that names the session makes the agent say hello again; one that changes nothing will do.
+   */
+  private callForHello(nodeId: NodeId, now: number): void {
+    const [entry] = this.ports.view.vmsOn(nodeId);
+    if (entry === undefined || now - (this.calledAt.get(nodeId) ?? 0) < CALL_EVERY_MS) return;
+    this.calledAt.set(nodeId, now);
+    this.sendToTarget({
+      id: this.ports.commandIdOf(`call:${nodeId}:${String(now)}`), to: 'node', target: nodeId, type: 'ObserveDomain', cancels: [],
+      data: { nodeId, vmId: entry.vmId, generation: Math.max(1, entry.generation) }, meta: { actor: 'system:scheduler', nodeId },
+    });
   }
 
   /** A node's session goes with the command; a removed node answers at once, for it never will. */

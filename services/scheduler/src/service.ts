@@ -42,7 +42,7 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
 
   const heartbeats = listenToHeartbeats(host.bus.nc, (nodeId, body) => {
     const heartbeat = Heartbeat.safeParse(body);
-    if (heartbeat.success) view.measure(nodeId, { memoryUsedPercent: heartbeat.data.memoryUsedPercent, loadPercent: heartbeat.data.loadPercent });
+    if (heartbeat.success) view.measure(nodeId, { memoryUsedPercent: heartbeat.data.memoryUsedPercent, loadPercent: heartbeat.data.loadPercent }, heartbeat.data.session);
   }, host.logger);
   host.onClose(() => { heartbeats.stop(); });
 

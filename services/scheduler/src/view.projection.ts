@@ -130,6 +130,7 @@ export class SchedulerView {
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly promised = new Map<string, { vcpus: number; memoryMib: number }>();
   private readonly measured = new Map<string, Candidate['measured']>();
+  private readonly beats = new Map<string, number>();
   private readonly byName = new Map<string, string>();
   private readonly onNode = new Map<string, Set<string>>();
 
@@ -196,8 +197,18 @@ export class SchedulerView {
     return () => { add(-1); };
   }
 
-  measure(nodeId: string, measured: Candidate['measured']): void {
+  /** What a heartbeat says; `session` is the one the agent believes in, 0 while it has none. */
+  measure(nodeId: string, measured: Candidate['measured'], session: number): void {
     this.measured.set(nodeId, measured);
+    this.beats.set(nodeId, session);
+  }
+
+  /** Nodes whose agent believes in an older session than the log: an earlier hello of theirs was heard after a later one. */
+  *outdated(): Generator<Candidate> {
+    for (const node of this.capacity.documents.values()) {
+      const session = this.beats.get(node.nodeId) ?? 0;
+      if (session !== 0 && session < node.session && !node.removed) yield node;
+    }
   }
 
   node(nodeId: string): Candidate | undefined {
