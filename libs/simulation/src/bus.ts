@@ -43,7 +43,8 @@ export class Bus {
   readonly dead: unknown[] = [];
   private readonly world: World;
   private readonly weather: () => Weather;
-  private readonly cut = new Set<string>();
+  /** Whoever is cut off, with what he says meanwhile: kept until he is reached again, or lost. */
+  private readonly cut = new Map<string, (() => void)[] | undefined>();
   private readonly consumers = new Map<string, Set<Consumer>>();
   private readonly idle = new Map<string, Set<Stored>>();
   private readonly stored = new Set<Stored>();
@@ -76,14 +77,24 @@ export class Bus {
     return this.away || this.cut.has(name);
   }
 
-  cutOff(name: string): void {
-    this.world.tell(() => `${name} is cut off`);
-    this.cut.add(name);
+  /** `keeping`: as a client does that connects again, and sends then what it was told to send meanwhile. */
+  cutOff(name: string, keeping: boolean): void {
+    this.world.tell(() => `${name} is cut off${keeping ? ', and keeps what it says' : ''}`);
+    this.cut.set(name, keeping ? [] : undefined);
   }
 
   mend(name: string): void {
-    if (this.cut.delete(name)) this.world.tell(() => `${name} is reached again`);
+    if (!this.cut.has(name)) return;
+    const kept = this.cut.get(name) ?? [];
+    this.cut.delete(name);
+    this.world.tell(() => `${name} is reached again${kept.length > 0 ? `, and had ${String(kept.length)} things to say` : ''}`);
+    for (const say of kept) say();
     this.pumpAll();
+  }
+
+  /** What a process kept is gone with it. */
+  forget(name: string): void {
+    if (this.cut.get(name) !== undefined) this.cut.set(name, []);
   }
 
   /** The server goes away and comes back; what it had stored it keeps. */
@@ -110,6 +121,11 @@ export class Bus {
   wire(from: string, to: string, arrive: () => void): void {
     const { random } = this.world;
     const weather = this.weather();
+    const kept = this.cut.get(from);
+    if (kept !== undefined && !this.away) {
+      kept.push(() => { this.wire(from, to, arrive); });
+      return;
+    }
     if (this.isCut(from) || random.chance(weather.dropped)) return;
     const copies = random.chance(weather.repeated) ? 2 : 1;
     for (let copy = 0; copy < copies; copy++) {

@@ -129,6 +129,7 @@ export class NodeProgram extends Program {
 
   protected override ended(): void {
     this.kills += 1;
+    this.bus.forget(this.name);
     this.agent?.halt();
     this.unwatch();
     this.agent = undefined;

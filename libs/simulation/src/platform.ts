@@ -169,13 +169,13 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     sometime(() => {
       node.down = true;
       if (random.chance(0.5)) node.kill('the machine is lost');
-      else bus.cutOff(node.nodeId);
+      else bus.cutOff(node.nodeId, false);
     });
   }
   const darken = (node: NodeProgram): void => {
     const ms = random.between(2_000, 150_000);
     if (random.chance(0.6)) {
-      bus.cutOff(node.nodeId);
+      bus.cutOff(node.nodeId, random.chance(0.5));
       world.after(ms, () => { if (!node.down) bus.mend(node.nodeId); });
       return;
     }
@@ -193,8 +193,8 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   for (let i = 0; i < storm.brokenLinks; i++) {
     sometime(() => {
       const { name } = random.pick(services);
-      bus.cutOff(name);
-      world.after(random.between(500, 60_000), () => { bus.mend(name); });
+      bus.cutOff(name, random.chance(0.5));
+      world.after(random.between(500, 150_000), () => { bus.mend(name); });
     });
   }
   const reconnectAll = (): void => { for (const node of nodes) if (node.on) world.after(random.between(0, 1_000), () => { if (node.on) node.connectAgain(); }); };
@@ -259,6 +259,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   if (!failed()) await rest();
   if (!failed()) {
     referee.checkAtRest();
+    referee.checkInTime(upAt, SETTLE_MS);
     if (bus.dead.length > 0) referee.fail(`${String(bus.dead.length)} messages were set aside`);
     checkViews(referee, log, schedulers);
     if (seed % 20 === 0) checkShapes(referee, log);
@@ -311,5 +312,3 @@ const checkShapes = (referee: Referee, log: MemoryLog): void => {
     }
   }
 };
-
-export { SETTLE_MS };

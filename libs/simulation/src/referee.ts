@@ -36,6 +36,8 @@ export interface Operation {
   readonly vmId: string;
   readonly what: string;
   readonly since: number;
+  /** The longest path of its saga's deadlines; 0 before that has begun. */
+  deadlineMs: number;
   outcome: 'done' | 'failed' | undefined;
   endedAt: number;
 }
@@ -101,8 +103,13 @@ export class Referee {
     const id = idOfStream(stream);
     const category = categoryOf(stream);
     if (category.startsWith('saga-')) {
-      if (type === 'SagaStarted') this.openSagas.add(stream);
-      else if (!this.openSagas.has(stream)) this.fail(`${stream} goes on after its end: ${type}`);
+      if (type === 'SagaStarted') {
+        this.openSagas.add(stream);
+        const operation = this.operations.get(id);
+        if (operation !== undefined) operation.deadlineMs = data['deadlineMs'] as number;
+        return;
+      }
+      if (!this.openSagas.has(stream)) this.fail(`${stream} goes on after its end: ${type}`);
       if (type === 'SagaEnded') this.openSagas.delete(stream);
       return;
     }
@@ -194,7 +201,7 @@ export class Referee {
     const operationId = data['operationId'] as string;
     const begin = (what: string): void => {
       if (this.operations.has(operationId)) return;
-      this.operations.set(operationId, { operationId, vmId, what, since: this.world.elapsed, outcome: undefined, endedAt: 0 });
+      this.operations.set(operationId, { operationId, vmId, what, since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
       this.open.add(operationId);
       if (['create', 'start', 'reboot', 'reset'].includes(what)) this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
     };
@@ -216,6 +223,7 @@ export class Referee {
         return end('done');
       case 'VmOperationFailed':
         if ((data['owed'] as readonly string[]).length > 0) this.owing.add(vmId);
+        else if (this.operations.get(operationId)?.what === 'create') this.checkNothingHeld(vmId);
         return end('failed');
       case 'VmDeleted':
         this.owing.delete(vmId);
@@ -231,6 +239,27 @@ export class Referee {
     if (isRunning(node.machine, vmId) && this.capacityOf(node.nodeId).held.get(vmId) === undefined) this.fail(`${vmId} runs on ${node.nodeId} without capacity there`);
     for (const other of this.present()) {
       if (other !== node && other.machine.domains.has(vmId)) this.fail(`${vmId} has a domain on ${node.nodeId} and on ${other.nodeId}`);
+    }
+  }
+
+  /** A creation that failed, and says that it owes nothing. */
+  private checkNothingHeld(vmId: string): void {
+    const volumeId = `volume_${vmId.slice('vm_'.length)}`;
+    if (this.leases.has(vmId)) this.fail(`${vmId} failed, and still has an address`);
+    for (const [nodeId, { held }] of this.capacity) if (held.has(vmId) && !this.removed.has(nodeId)) this.fail(`${vmId} failed, and still has capacity on ${nodeId}`);
+    for (const [poolId, { nodeId, held }] of this.space) if (held.has(volumeId) && !this.removed.has(nodeId)) this.fail(`${vmId} failed, and still has space in ${poolId}`);
+    for (const { owner } of this.names.values()) if (owner === vmId) this.fail(`${vmId} failed, and still has its name`);
+    if (this.volumes.has(volumeId)) this.fail(`${vmId} failed, and still has a volume`);
+    for (const { nodeId, machine } of this.present()) if ((machine.domains as ReadonlyMap<string, unknown>).has(vmId)) this.fail(`${vmId} failed, and still has a domain on ${nodeId}`);
+    this.checkNoDisk(volumeId, 'nothing');
+  }
+
+  /** Once everything was up at `upAt`: each operation within its deadlines (and those of what it had to wait for), and a minute. */
+  checkInTime(upAt: number, graceMs: number): void {
+    for (const { operationId, vmId, what, since, deadlineMs, endedAt } of this.operations.values()) {
+      const before = what === 'delete' ? Math.max(0, ...[...this.operations.values()].filter((other) => other.vmId === vmId && other.since < since).map((other) => other.deadlineMs)) : 0;
+      const late = endedAt - Math.max(upAt, since) - deadlineMs - before - graceMs;
+      if (late > 0) this.fail(`${operationId} (${what} of ${vmId}) ended ${String(late)} ms later than it may`);
     }
   }
 

@@ -52,6 +52,10 @@ abstract class Service extends Program {
     this.around = around;
   }
 
+  protected override ended(): void {
+    this.around.bus.forget(this.name);
+  }
+
   /** Commands of one target come one after another, in each replica. */
   protected listen(life: Life, obey: (envelope: CommandEnvelope) => Promise<Answer>, answered: Consumer['answered'] = () => undefined): Consumer {
     const mailbox = new Mailbox();
@@ -125,8 +129,8 @@ export class SchedulerService extends Service {
     bus.consume('heartbeats', {
       ...party,
       handle: (body) => {
-        const { nodeId, memoryUsedPercent, loadPercent } = body as Heartbeat;
-        view.measure(nodeId, { memoryUsedPercent, loadPercent });
+        const { nodeId, memoryUsedPercent, loadPercent, session } = body as Heartbeat;
+        view.measure(nodeId, { memoryUsedPercent, loadPercent }, session);
         return Promise.resolve(undefined);
       },
     });
