@@ -68,6 +68,9 @@ export async function startTestingServer({ storeBytesMax = 8 * 2 ** 30 }: { read
   await writeFile(config, natsServerConfig(keys, { host: '127.0.0.1', port, storeDir, resolverDir: join(dir, 'accounts'), storeBytesMax }), { mode: 0o600 });
 
   let child: ChildProcess | undefined;
+  // A test that fails half-way leaves no server behind.
+  const last = (): void => { child?.kill('SIGKILL'); };
+  process.once('exit', last);
   const start = async (): Promise<void> => {
     const started = spawn(binary, ['-c', config, '-l', join(dir, 'log')], { stdio: 'ignore' });
     child = started;
@@ -98,6 +101,7 @@ export async function startTestingServer({ storeBytesMax = 8 * 2 ** 30 }: { read
     kill: () => end('SIGKILL'),
     wipe,
     stop: async () => {
+      process.off('exit', last);
       await end('SIGKILL');
       await rm(dir, { recursive: true, force: true, maxRetries: 5 });
     },
