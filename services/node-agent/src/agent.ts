@@ -90,6 +90,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   let helloPending: string | undefined;
   let halted = false;
   const running = new Map<string, AbortController>();
+  /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
+  const taken = new Map<string, Promise<Answer>>();
   const queues = new Map<VmId, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
@@ -181,7 +183,11 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (earlier !== undefined) return earlier;
       // At once, not in the queue: what waits there must learn of it, and what waits for a guest must stop.
       if (broken.cancelsIgnored !== true) envelope.cancels.forEach(cancel);
-      return enqueue(command.data.vmId, async () => {
+      // While a verb hangs, its sender sends again and again: the copies must not fill the queue.
+      const copy = `${envelope.id} ${String(envelope.session)}`;
+      const first = taken.get(copy);
+      if (first !== undefined) return first;
+      const answer = enqueue(command.data.vmId, async () => {
         if (halted) throw new Halted();
         const meanwhile = recall(envelope.id);
         if (meanwhile !== undefined) return meanwhile;
@@ -190,7 +196,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         const outdated = generationRefusal(command);
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
-      });
+      }).finally(() => { taken.delete(copy); });
+      taken.set(copy, answer);
+      return answer;
     },
 
     hello: async (helloId) => {
