@@ -24,6 +24,60 @@ describe('gathering', () => {
     expect(settled.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'fulfilled']);
   });
 
+  it('halves many while calls are quick, and lets the halves take turns', async () => {
+    const sizes: number[] = [];
+    const open: (() => void)[] = [];
+    const gather = new Gather<number, number>((items) => {
+      sizes.push(items.length);
+      return new Promise((resolve) => open.push(() => resolve(items.map((item) => ({ result: item })))));
+    }, { groupMax: 100, callsMax: 2, waitingMax: 100, beside: { itemsMin: 4, callMsMax: 50 } });
+    const turn = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+    const all = Array.from({ length: 10 }, (_, item) => gather.add(item));
+    await turn();
+    expect(sizes).toEqual([5, 5]);
+    // Three are too few to go beside another; they go when there is none, with whoever came meanwhile.
+    all.push(...[10, 11, 12].map((item) => gather.add(item)));
+    await turn();
+    expect(sizes).toEqual([5, 5]);
+    open.shift()?.();
+    await turn();
+    all.push(gather.add(13));
+    await turn();
+    expect(sizes).toEqual([5, 5, 4]);
+    open.forEach((one) => one());
+    expect(await Promise.all(all)).toEqual(Array.from({ length: 14 }, (_, item) => item));
+  });
+
+  it('keeps those of one key in order, although two calls are under way', async () => {
+    const begun: string[] = [];
+    const gather = new Gather<string, string>(async (items) => {
+      begun.push(...items);
+      await new Promise((resolve) => setTimeout(resolve, items.length % 3));
+      return items.map((item) => ({ result: item }));
+    }, { groupMax: 7, callsMax: 2, waitingMax: 1_000, beside: { itemsMin: 3, callMsMax: 1_000 } }, (item) => item[0]);
+    const asked = Array.from({ length: 200 }, (_, number) => `${'abcde'[(number * 7) % 5] ?? ''}${String(number)}`);
+    const done: string[] = [];
+    await Promise.all(asked.map((item) => gather.add(item).then((result) => done.push(result))));
+    for (const key of 'abcde') {
+      const ofKey = asked.filter((item) => item.startsWith(key));
+      expect(begun.filter((item) => item.startsWith(key))).toEqual(ofKey);
+      expect(done.filter((item) => item.startsWith(key))).toEqual(ofKey);
+    }
+    expect(gather.size).toBe(0);
+  });
+
+  it('keeps many together where calls are slow', async () => {
+    const sizes: number[] = [];
+    const gather = new Gather<number, number>(async (items) => {
+      sizes.push(items.length);
+      await new Promise((resolve) => setTimeout(resolve, 25));
+      return items.map((item) => ({ result: item }));
+    }, { groupMax: 100, callsMax: 2, waitingMax: 100, beside: { itemsMin: 4, callMsMax: 2 } });
+    await Promise.all(Array.from({ length: 10 }, (_, item) => gather.add(item)));
+    await Promise.all(Array.from({ length: 10 }, (_, item) => gather.add(item)));
+    expect(sizes).toEqual([5, 5, 10]);
+  });
+
   it('turns away what is too much', async () => {
     const gather = new Gather<number, number>(async (items) => items.map((item) => ({ result: item })), limits);
     const settled = await Promise.allSettled([1, 2, 3, 4, 5, 6].map((item) => gather.add(item)));

@@ -1,6 +1,10 @@
 /*
  * Gathers what is asked for while an earlier call is under way into one next call. Under load a round trip
  * and a commit are then shared by many; one alone waits for nobody.
+ *
+ * With `beside`, many that wait are halved, and the halves take turns: while Postgres works on one, this
+ * process prepares the other, and neither core waits. That pays only while a call is quick. Where each
+ * commit waits long for its disk, sharing it among all is worth more, and one call goes at a time.
  */
 interface Waiting<T, R> {
   readonly item: T;
@@ -16,15 +20,33 @@ export class Overloaded extends Error {
   override readonly name = 'Overloaded';
 }
 
+export interface GatherLimits {
+  readonly groupMax: number;
+  readonly callsMax: number;
+  readonly waitingMax: number;
+  /** A further call begins only for so many, and only while calls take less than this, in milliseconds. */
+  readonly beside?: { readonly itemsMin: number; readonly callMsMax: number };
+}
+
+/** What must stay in order: an item waits while another of its key is in a call. Undefined: it depends on nothing. */
+type KeyOf<T> = (item: T) => string | undefined;
+
 export class Gather<T, R> {
   private readonly waiting: Waiting<T, R>[] = [];
   private calls = 0;
+  /** A call is about to take what waits. */
+  private scheduled = false;
   private readonly call: (items: readonly T[]) => Promise<readonly Gathered<R>[]>;
-  private readonly limits: { readonly groupMax: number; readonly callsMax: number; readonly waitingMax: number };
+  private readonly limits: GatherLimits;
+  private readonly keyOf: KeyOf<T>;
+  private readonly busy = new Set<string>();
+  /** How long calls took of late: a mean that forgets. */
+  private callMs = 0;
 
   /** `call` answers for each item, in order; when it throws, all of them fail. */
-  constructor(call: (items: readonly T[]) => Promise<readonly Gathered<R>[]>, limits: { readonly groupMax: number; readonly callsMax: number; readonly waitingMax: number }) {
+  constructor(call: (items: readonly T[]) => Promise<readonly Gathered<R>[]>, limits: GatherLimits, keyOf: KeyOf<T> = () => undefined) {
     this.call = call;
+    this.keyOf = keyOf;
     this.limits = limits;
   }
 
@@ -42,16 +64,42 @@ export class Gather<T, R> {
   }
 
   private next(): void {
-    if (this.calls >= this.limits.callsMax || this.waiting.length === 0) return;
-    this.calls += 1;
+    const { callsMax, beside } = this.limits;
+    if (this.scheduled || this.calls >= callsMax || this.waiting.length === 0) return;
+    if (beside !== undefined && this.calls > 0 && !(this.waiting.length >= beside.itemsMin && this.callMs < beside.callMsMax)) return;
+    this.scheduled = true;
     // After the callbacks that are due now: what they ask for still comes along.
     setImmediate(() => void this.run());
   }
 
+  private take(): readonly Waiting<T, R>[] {
+    const { groupMax, beside } = this.limits;
+    const halved = beside !== undefined && this.calls === 0 && this.waiting.length >= 2 * beside.itemsMin && this.callMs < beside.callMsMax;
+    const most = Math.min(groupMax, halved ? Math.ceil(this.waiting.length / 2) : this.waiting.length);
+    if (this.busy.size === 0) return this.waiting.splice(0, most);
+    const taken: Waiting<T, R>[] = [];
+    const left: Waiting<T, R>[] = [];
+    for (const one of this.waiting) {
+      const key = this.keyOf(one.item);
+      if (taken.length < most && (key === undefined || !this.busy.has(key))) taken.push(one);
+      else left.push(one);
+    }
+    this.waiting.splice(0, this.waiting.length, ...left);
+    return taken;
+  }
+
   private async run(): Promise<void> {
-    const group = this.waiting.splice(0, this.limits.groupMax);
+    const group = this.take();
+    this.scheduled = false;
+    // All that wait are waiting for a call that is under way: its end looks again.
+    if (group.length === 0) return;
+    this.calls += 1;
+    const keys = new Set(group.map(({ item }) => this.keyOf(item)).filter((key) => key !== undefined));
+    if (this.limits.callsMax > 1) for (const key of keys) this.busy.add(key);
+    this.next();
+    const startedAt = performance.now();
     try {
-      const results = group.length === 0 ? [] : await this.call(group.map(({ item }) => item));
+      const results = await this.call(group.map(({ item }) => item));
       group.forEach(({ resolve, reject }, index) => {
         const one = results[index];
         if (one === undefined) reject(new Error('a gathered call did not answer for every item'));
@@ -61,7 +109,9 @@ export class Gather<T, R> {
     } catch (error) {
       for (const { reject } of group) reject(error);
     } finally {
+      this.callMs = this.callMs * 0.9 + (performance.now() - startedAt) * 0.1;
       this.calls -= 1;
+      for (const key of keys) this.busy.delete(key);
       this.next();
     }
   }

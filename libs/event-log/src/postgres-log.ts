@@ -1,9 +1,9 @@
 /*
  * The log in Postgres.
  *
- * Appends that wait at the same moment go into one call of event_log.append and one commit: at most 256,
- * one call at a time. Behind one lock this is what makes gap-free positions cost nothing (the SQL says how).
- * Other processes do the same beside us; the lock orders all of them.
+ * Appends that wait at the same moment go into one call of event_log.append and one commit, at most 256.
+ * Behind one lock this is what makes gap-free positions cost nothing (the SQL says how). When many wait and
+ * commits are quick, two groups take turns. Other processes do the same beside us; the lock orders all.
  *
  * Folded states of the streams used last are kept. One that was confirmed within the last second is used
  * without asking: a stale one costs a conflict, because every append checks the version, with 0 events too,
@@ -17,6 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { EventTable } from '@chronovirt/contracts/event';
 import type { Answer, Decider } from '@chronovirt/decider/decider';
 import type pg from 'pg';
+import { byteaArray, int2Array, int4Array, jsonbArray, textArray, uuidArray } from './binary-arrays.ts';
 import { canonical, hashOfEvent } from './canonical.ts';
 import { eventIdOf } from './command-id.ts';
 import { decoderOf, EVENT_COLUMNS, type EventRow } from './event-row.ts';
@@ -73,6 +74,8 @@ type Settled =
 type Stored = { readonly answer: Answer; readonly requestHash: string | undefined } | undefined;
 
 const GROUP_MAX = 256;
+/** Two groups of appends take turns while commits are quick. */
+const APPEND_BESIDE = { itemsMin: 8, callMsMax: 3 };
 const WAITING_MAX = 20_000;
 const STREAM_PAGE = 500;
 const CONTENDED_MS = 10_000;
@@ -106,7 +109,7 @@ export class PostgresLog implements EventLog {
     this.now = now;
     // An idle connection that breaks is no event: the next query says whether there is trouble.
     if (pool.listenerCount('error') === 0) pool.on('error', () => undefined);
-    this.appends = new Gather((group) => this.appendGroup(group), { groupMax: GROUP_MAX, callsMax: 1, waitingMax: WAITING_MAX });
+    this.appends = new Gather((group) => this.appendGroup(group), { groupMax: GROUP_MAX, callsMax: 2, waitingMax: WAITING_MAX, beside: APPEND_BESIDE }, ({ stream }) => stream ?? undefined);
     this.loads = new Gather((group) => this.loadGroup(group), { groupMax: 64, callsMax: 2, waitingMax: WAITING_MAX });
     this.questions = new Gather((group) => this.askGroup(group), { groupMax: GROUP_MAX, callsMax: 1, waitingMax: WAITING_MAX });
   }
@@ -352,16 +355,40 @@ const LOAD = `
   order by u.o, e.version`;
 
 /** One row for each event, or for a command without any, as event_log.append takes them. */
-const columnsOf = (group: readonly Prepared[]): readonly (readonly unknown[])[] => {
-  const columns: unknown[][] = Array.from({ length: 13 }, () => []);
-  const row = (...values: readonly unknown[]): void => values.forEach((value, at) => columns[at]?.push(value));
-  group.forEach((command, number) => {
-    const { commandId, stream, expected, answer, requestHash, meta, events } = command;
-    if (events.length === 0) row(number, 0, commandId, stream, stream === null ? null : expected, answer, requestHash, null, null, null, null, meta, null);
-    events.forEach(({ id, type, shape, data, hash }, index) => {
-      const first = index === 0;
-      row(number, index, commandId, stream, expected + index, first ? answer : null, first ? requestHash : null, id, type, shape, data, meta, hash);
-    });
+const columnsOf = (group: readonly Prepared[]): readonly Buffer[] => {
+  const numbers: number[] = [];
+  const indexes: number[] = [];
+  const commandIds: string[] = [];
+  const streams: (string | null)[] = [];
+  const versions: (number | null)[] = [];
+  const answers: (string | null)[] = [];
+  const requestHashes: (string | null)[] = [];
+  const ids: (string | null)[] = [];
+  const types: (string | null)[] = [];
+  const shapes: (number | null)[] = [];
+  const datas: (string | null)[] = [];
+  const metas: string[] = [];
+  const hashes: (Buffer | null)[] = [];
+  group.forEach(({ commandId, stream, expected, answer, requestHash, meta, events }, number) => {
+    for (let index = 0; index < Math.max(events.length, 1); index++) {
+      const event = events[index];
+      numbers.push(number);
+      indexes.push(index);
+      commandIds.push(commandId);
+      streams.push(stream);
+      versions.push(stream === null ? null : expected + index);
+      answers.push(index === 0 ? answer : null);
+      requestHashes.push(index === 0 ? requestHash : null);
+      ids.push(event?.id ?? null);
+      types.push(event?.type ?? null);
+      shapes.push(event?.shape ?? null);
+      datas.push(event?.data ?? null);
+      metas.push(meta);
+      hashes.push(event?.hash ?? null);
+    }
   });
-  return columns;
+  return [
+    int4Array(numbers), int4Array(indexes), uuidArray(commandIds), textArray(streams), int4Array(versions), jsonbArray(answers), textArray(requestHashes),
+    uuidArray(ids), textArray(types), int2Array(shapes), jsonbArray(datas), jsonbArray(metas), byteaArray(hashes),
+  ];
 };
