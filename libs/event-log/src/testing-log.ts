@@ -120,6 +120,21 @@ export const promisesOfALog = (name: string, make: () => EventLog): void => {
         expect((await handler.earlier({ id: early }))).toEqual({ version: 1, facts: { total: 3 } });
       });
 
+      it('tells without storing where it was asked to, and then on what stands in the log now', async () => {
+        const [handler, other] = [new CommandHandler(log), new CommandHandler(make())];
+        const question = { ...add(5), store: 'events' as const };
+        await handler.handle(counter, add(1));
+        // The other process makes it impossible; what the first one kept would still allow it.
+        await other.handle(counter, add(9));
+        expect((await handler.handle(counter, question)).answer).toEqual(refuse('counter.full', { total: 10 }));
+        expect(await log.answered(question.id)).toBeUndefined();
+        expect((await handler.handle(counter, { ...question, command: { type: 'Add', data: { by: 0 } } })).appended).toEqual([]);
+        expect(await log.answered(question.id)).toBeUndefined();
+        const obeyed = await handler.handle(counter, { ...question, stream: `${stream}more` });
+        expect(obeyed.appended).toHaveLength(1);
+        expect(await log.answered(question.id)).toMatchObject({ answer: { version: 1 } });
+      });
+
       it('refuses a key that is used for another request', async () => {
         const handler = new CommandHandler(log);
         const id = commandIdOf(`user_1:${stream}`);
