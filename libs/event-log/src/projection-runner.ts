@@ -87,6 +87,8 @@ export class ProjectionRunner {
     const names = options.projections.map(({ name }) => name);
     if (new Set(names).size !== names.length) throw new Error('two projections have one name');
     for (const name of names) if (tableNameOf(name).schema !== options.schema) throw new Error(`projection ${name} is not in the schema ${options.schema}`);
+    // A rebuild holds one connection while it reads the log on another.
+    if (options.pool.options.max < 2) throw new Error('a projection runner needs a pool of at least two connections');
     this.options = options;
     const { session, own } = sessionFrom(options, `${options.schema} projections`);
     this.session = session;

@@ -23,8 +23,8 @@ export type AnySaga = Saga<Facts, Outgoing>;
 
 export interface SagaPorts {
   readonly handler: CommandHandler;
-  /** Sends a command; its answer comes back through `take`, soon, late, twice or never. */
-  readonly send: (envelope: CommandEnvelope) => void;
+  /** Sends a command; its answer comes back through `take`, soon, late, twice or never. `again`: it was sent before and not answered. */
+  readonly send: (envelope: CommandEnvelope, again: boolean) => void;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly commandIdOf: (key: string) => string;
@@ -170,7 +170,7 @@ export class SagaRunner {
         id: commandId, to: command.to, target: command.target, type: command.type, data: command.data as CommandEnvelope['data'],
         cancels: [...cancels.map((cancelled) => `${active.stream}:${cancelled}:run`), ...(command.cancels ?? [])].map((cancelled) => this.ports.commandIdOf(cancelled)),
         meta: active.meta,
-      });
+      }, attempts > 1);
     }
   }
 
