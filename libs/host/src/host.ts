@@ -48,8 +48,11 @@ export interface Host extends Shared {
   readonly pool: pg.Pool;
   readonly publisher: Publisher;
   readonly replies: Replies;
-  /** Sends a command and forgets it: its answer comes to `replies.onOther`, or the command is sent again. */
-  send(envelope: CommandEnvelope): void;
+  /**
+   * Sends a command and forgets it: its answer comes to `replies.onOther`, or the command is sent again. The
+   * first time nobody asks whether it arrived; when it is sent again, a stream that is gone is made anew.
+   */
+  send(envelope: CommandEnvelope, again: boolean): void;
   /** Runs while this process leads under that name; `begin` answers what ends it. */
   lead(name: string, begin: () => Promise<() => Promise<void> | void> | (() => Promise<void> | void)): void;
   /** Calls `work` every `ms` until the end, never twice at once; what it throws is logged. */
@@ -112,8 +115,10 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
 
   const host: Host = {
     ...common, service, logger, session, pool, publisher, replies,
-    send(envelope) {
-      publisher.publishCommand(envelope, { reply: replies.subjectFor(envelope.to, envelope.target) })
+    send(envelope, again) {
+      const reply = replies.subjectFor(envelope.to, envelope.target);
+      if (!again && publisher.sendCommand(envelope, { reply })) return;
+      publisher.publishCommand(envelope, { reply })
         .catch((err: unknown) => { logger.debug({ err, commandId: envelope.id, to: envelope.to }, 'command not published, it is sent again'); });
     },
     lead(name, begin) {

@@ -19,7 +19,7 @@ export class IpamRpc {
   constructor(@Inject(IPAM) private readonly obeyed: ReturnType<typeof ipam>) {}
 
   // Leases of one subnet gather in the handler's mailbox, so they may come all at once.
-  @Consumes(commandsOf('ipam'), { concurrency: 256, window: 1_024 })
+  @Consumes(commandsOf('ipam'), { concurrency: 256, window: 1_024, confirmed: false })
   obey(@Payload() delivery: Delivery): Promise<Answer> {
     return this.obeyed(readDelivery(commands, delivery));
   }

@@ -39,7 +39,7 @@ export interface SchedulerPorts {
   readonly handler: CommandHandler;
   readonly view: SchedulerView;
   /** Sends a command on the bus; its answer comes back through `Scheduler.take`. */
-  readonly send: (envelope: CommandEnvelope) => void;
+  readonly send: (envelope: CommandEnvelope, again: boolean) => void;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly commandIdOf: (key: string) => string;
@@ -76,7 +76,7 @@ export class Scheduler {
       handler: ports.handler,
       now: ports.now,
       commandIdOf: ports.commandIdOf,
-      send: (envelope) => { this.sendToTarget(envelope); },
+      send: (envelope, again) => { this.sendToTarget(envelope, again); },
       ended: ({ name, state, startedAt }) => {
         if (state.status === 'ended') ports.sagaEnded?.({ name, outcome: state.outcome ?? 'unknown', seconds: (ports.now() - startedAt) / 1_000 });
       },
@@ -337,13 +337,13 @@ export class Scheduler {
     this.sendToTarget({
       id: this.ports.commandIdOf(`call:${nodeId}:${String(now)}`), to: 'node', target: nodeId, type: 'ObserveDomain', cancels: [],
       data: { nodeId, vmId: entry.vmId, generation: Math.max(1, entry.generation) }, meta: { actor: 'system:scheduler', nodeId },
-    });
+    }, true);
   }
 
   /** A node's session goes with the command; a removed node answers at once, for it never will. */
-  private sendToTarget(envelope: CommandEnvelope): void {
+  private sendToTarget(envelope: CommandEnvelope, again: boolean): void {
     if (envelope.to !== 'node') {
-      this.ports.send(envelope);
+      this.ports.send(envelope, again);
       return;
     }
     const target = this.ports.view.node(envelope.target);
@@ -351,7 +351,7 @@ export class Scheduler {
       this.sagas.take(envelope.id, refuse('node.removed', { nodeId: envelope.target })).catch((error: unknown) => { this.ports.failed('answer for a removed node', error); });
       return;
     }
-    this.ports.send({ ...envelope, session: target?.session ?? 0 });
+    this.ports.send({ ...envelope, session: target?.session ?? 0 }, again);
   }
 }
 

@@ -20,12 +20,12 @@ const commands = { ...vmCommands, ...nodeCommands, ...vmNameCommands };
 export class SchedulerRpc {
   constructor(@Inject(SCHEDULER) private readonly scheduler: Scheduler) {}
 
-  @Consumes(commandsOf('scheduler'), { concurrency: 256, window: 1_024 })
+  @Consumes(commandsOf('scheduler'), { concurrency: 256, window: 1_024, confirmed: false })
   obey(@Payload() delivery: Delivery): Promise<Answer> {
     return this.scheduler.obey(readDelivery(commands, delivery));
   }
 
-  @Consumes(reportsFor('scheduler', 'vm'), { concurrency: 64 })
+  @Consumes(reportsFor('scheduler', 'vm'), { concurrency: 64, confirmed: false })
   async report(@Payload() delivery: Delivery): Promise<void> {
     const report = DomainReport.safeParse(delivery.json());
     // The server lets a node publish under its own name only; what it writes inside is its word alone.

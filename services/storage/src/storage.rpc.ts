@@ -20,12 +20,12 @@ const commands = { ...poolCommands, ...volumeCommands, ...imageCommands };
 export class StorageRpc {
   constructor(@Inject(STORAGE) private readonly parts: ReturnType<typeof storage>) {}
 
-  @Consumes(commandsOf('storage'), { concurrency: 256, window: 1_024 })
+  @Consumes(commandsOf('storage'), { concurrency: 256, window: 1_024, confirmed: false })
   obey(@Payload() delivery: Delivery): Promise<Answer> {
     return this.parts.obey(readDelivery(commands, delivery));
   }
 
-  @Consumes(reportsFor('storage', 'pool'), { concurrency: 16 })
+  @Consumes(reportsFor('storage', 'pool'), { concurrency: 16, confirmed: false })
   async report(@Payload() delivery: Delivery): Promise<void> {
     const report = PoolReport.safeParse(delivery.json());
     if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
