@@ -1,0 +1,29 @@
+/*
+ * A simulation that cannot fail proves nothing. Here each protection is taken out in turn, and the storms must
+ * find it: in no more runs than the platform itself has to withstand.
+ */
+import { describe, expect, it } from 'vitest';
+import type { Broken } from './platform.ts';
+import { runSeeds } from './run-seeds.ts';
+
+const RUNS = 2_000;
+const seeds = Array.from({ length: RUNS }, (_, i) => i + 1);
+
+const taken: Readonly<Record<string, Broken>> = {
+  "the journal's recall": { agent: { journalForgotten: true } },
+  'the cancellation': { agent: { cancelsIgnored: true }, cancelsIgnored: true },
+  'the generation': { agent: { generationIgnored: true } },
+  'the session': { agent: { sessionIgnored: true } },
+  'the version check': { versionUnchecked: true },
+  'the stored answers': { answersForgotten: true },
+  'the reverse undo': { undoForward: true },
+};
+
+describe('The simulation finds it when the platform is without', () => {
+  it.for(Object.entries(taken))('%s', async ([what, broken]) => {
+    const outcomes = await runSeeds(seeds, { settings: { broken }, stopAtFirst: true });
+    const found = outcomes.filter(({ violations }) => violations.length > 0).sort((a, b) => a.seed - b.seed)[0];
+    process.stdout.write(`without ${what}: ${found === undefined ? 'not found' : `found by run ${String(found.seed)}: ${found.violations[0] ?? ''}`}\n`);
+    expect(found).toBeDefined();
+  });
+});
