@@ -1,0 +1,137 @@
+/*
+ * A real node: libvirtd, QEMU, bridges and DHCP, in namespaces of the test's own, and the real agent beside
+ * it. Nothing of it touches the machine's libvirtd or its network, and nothing outlives the test.
+ */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { idFrom } from '@chronovirt/contracts/ids';
+import { startSystemLibvirtd } from '../libs/libvirt/src/testing-libvirtd.os.ts';
+import { argumentsOf, processes, programOf } from '../tools/child.ts';
+import { guestImage, type GuestImage } from '../tools/guest-image.ts';
+import type { NodeView } from './invariants.ts';
+import type { Platform } from './platform.ts';
+import type { Vm } from './rest.ts';
+
+const run = promisify(execFile);
+
+/** Between runs, because it is downloaded. */
+const IMAGES = '/var/tmp/cv-agent-spec-images';
+const CACHE = '/var/tmp/cv-agent-spec-cache';
+export const GUEST_NETWORK = 'journey';
+
+export interface QemuNode extends NodeView {
+  /** The agent's name among the platform's parts. */
+  readonly part: string;
+  readonly image: GuestImage;
+  readonly imageDir: string;
+  readonly poolDir: string;
+  /** What `virsh` prints. */
+  virsh(...words: readonly string[]): Promise<string>;
+  /** Runs a program in the node's network. */
+  inNetwork(program: string, ...words: readonly string[]): Promise<string>;
+  /** Whether an address answers an ICMP echo, asked in the node's network. */
+  pings(address: string): Promise<boolean>;
+  domainOf(vm: Pick<Vm, 'id'>): Promise<string>;
+  /** Process id of a VM's QEMU, in the node's own numbering. */
+  qemuPid(vm: Pick<Vm, 'id'>): Promise<number>;
+  /** Everything that the guest wrote on its serial console. */
+  console(vm: Pick<Vm, 'id'>): string;
+  /** How often the guest has booted from its disk, as it says itself. */
+  boots(vm: Pick<Vm, 'id'>): number;
+  /** What a program in the guest prints, by the guest agent. */
+  inGuest(vm: Pick<Vm, 'id'>, path: string, ...words: readonly string[]): Promise<string>;
+  /** Ports that something listens on in the node's network. */
+  tcpPorts(): readonly number[];
+  /** A network beyond the node, 198.51.100.0/24, with `outside` (.2) in it and the node as its gateway (.1). */
+  connectOutside(): Promise<{ pings(address: string): Promise<boolean> }>;
+  stop(): Promise<void>;
+}
+
+export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
+  const image = await guestImage({ images: IMAGES, cache: CACHE });
+  const daemon = await startSystemLibvirtd();
+  const helpers: ChildProcess[] = [];
+  const stop = async (): Promise<void> => {
+    for (const helper of helpers) helper.kill('SIGKILL');
+    await daemon.stop();
+  };
+  try {
+    const configuration = join(daemon.directory, 'libvirtd.conf');
+    const pid = processes().find((one) => programOf(one)?.endsWith('/libvirtd') === true && argumentsOf(one).includes(configuration));
+    if (pid === undefined) throw new Error('the libvirtd that was started is not found');
+    const poolDir = join(platform.dir, `${name}-pool`);
+    mkdirSync(poolDir, { mode: 0o755 });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run') });
+    await platform.rest.ok('POST', '/v1/images', { ...image });
+    await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
+
+    const virsh = async (...words: readonly string[]): Promise<string> => (await run('virsh', ['-q', '-c', `qemu+unix:///system?socket=${daemon.socket}`, ...words], { timeout: 30_000 })).stdout.trim();
+    // The guest's own busybox: a machine need not have ping.
+    const busybox = [...readdirSync(CACHE)].flatMap((folder) => ['bin/busybox', 'usr/bin/busybox'].map((path) => join(CACHE, folder, path))).find((path) => existsSync(path));
+    if (busybox === undefined) throw new Error('the guest image was built without a busybox');
+    const inNetworkOf = async (process: number, program: string, ...words: readonly string[]): Promise<string> => (await run('nsenter', [`--net=/proc/${String(process)}/ns/net`, program, ...words], { timeout: 30_000 })).stdout;
+    const pingsFrom = (process: number, address: string): Promise<boolean> => inNetworkOf(process, busybox, 'ping', '-c', '1', '-W', '3', address).then(() => true, () => false);
+    const domainOf = async ({ id }: Pick<Vm, 'id'>): Promise<string> => {
+      const digits = id.slice(3);
+      return virsh('domname', [digits.slice(0, 8), digits.slice(8, 12), digits.slice(12, 16), digits.slice(16, 20), digits.slice(20)].join('-'));
+    };
+    const consoleOf = ({ id }: Pick<Vm, 'id'>): string => {
+      const file = join(platform.dir, name, 'console', `${id}.log`);
+      return existsSync(file) ? readFileSync(file, 'utf8') : '';
+    };
+
+    return {
+      nodeId, part: name, image, imageDir: IMAGES, poolDir, virsh, domainOf, stop, console: consoleOf,
+      inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
+      pings: (address) => pingsFrom(pid, address),
+      qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
+      boots: (vm) => Math.max(0, ...[...consoleOf(vm).matchAll(/boots (\d+)/g)].map((match) => Number(match[1]))),
+      inGuest: async (vm, path, ...words) => {
+        const domain = await domainOf(vm);
+        const ask = async (execute: string, args: object): Promise<Record<string, unknown>> =>
+          (JSON.parse(await virsh('qemu-agent-command', '--timeout', '10', domain, JSON.stringify({ execute, arguments: args }))) as { return: Record<string, unknown> }).return;
+        const { pid: started } = await ask('guest-exec', { path, arg: words, 'capture-output': true });
+        for (let tries = 0; tries < 100; tries++) {
+          const status = await ask('guest-exec-status', { pid: started });
+          if (status['exited'] === true) {
+            const printed = Buffer.from(String(status['out-data'] ?? ''), 'base64').toString('utf8');
+            if (status['exitcode'] !== 0) throw new Error(`${path} ${words.join(' ')} in the guest ended with ${String(status['exitcode'])}: ${printed}`);
+            return printed;
+          }
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+        throw new Error(`${path} in the guest does not end`);
+      },
+      tcpPorts: () => ['tcp', 'tcp6'].flatMap((table) => readFileSync(`/proc/${String(pid)}/net/${table}`, 'utf8').split('\n').slice(1).flatMap((line) => {
+        const [, local, , state] = line.trim().split(/\s+/);
+        return state === '0A' ? [parseInt(local?.split(':')[1] ?? '0', 16)] : []; // 0A: listening (proc(5))
+      })),
+      connectOutside: async () => {
+        const outside = spawn('unshare', ['--net', 'sleep', '600'], { stdio: 'ignore' });
+        helpers.push(outside);
+        if (outside.pid === undefined) throw new Error('unshare could not be run');
+        const own = String(outside.pid);
+        // It has a network of its own once its namespace is not ours any more.
+        await platform.rest.until('the outside is a network of its own', async () => (await run('readlink', [`/proc/${own}/ns/net`])).stdout !== (await run('readlink', ['/proc/self/ns/net'])).stdout, 5_000);
+        await inNetworkOf(pid, 'ip', 'link', 'add', 'cv-out', 'type', 'veth', 'peer', 'name', 'cv-in', 'netns', own);
+        await inNetworkOf(pid, 'ip', 'addr', 'add', '198.51.100.1/24', 'dev', 'cv-out');
+        await inNetworkOf(pid, 'ip', 'link', 'set', 'cv-out', 'up');
+        await inNetworkOf(outside.pid, 'ip', 'addr', 'add', '198.51.100.2/24', 'dev', 'cv-in');
+        await inNetworkOf(outside.pid, 'ip', 'link', 'set', 'cv-in', 'up');
+        await inNetworkOf(outside.pid, 'ip', 'route', 'add', 'default', 'via', '198.51.100.1');
+        const from = outside.pid;
+        return { pings: (address) => pingsFrom(from, address) };
+      },
+      domains: async () => {
+        const listed = (await virsh('list', '--all', '--uuid', '--name')).split('\n').map((line) => line.trim().split(/\s+/)).filter(([, domain]) => domain?.startsWith('cv-') === true);
+        return Promise.all(listed.map(async ([uuid = '']) => ({ vmId: idFrom('vm', uuid), running: (await virsh('domstate', uuid)) === 'running' })));
+      },
+      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.qcow2$/.exec(file)?.[1] ?? [])),
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
