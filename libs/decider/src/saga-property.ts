@@ -178,3 +178,14 @@ export const violationsOf = <I extends object, C>(saga: Saga<I, C>, { input, ran
   }
   return violations;
 };
+
+/** Numbers from 0 to below 1, the same for the same seed (mulberry32), so that a world that fails can be run again. */
+export const sequence = (seed: number): (() => number) => {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let word = Math.imul(state ^ (state >>> 15), 1 | state);
+    word = (word + Math.imul(word ^ (word >>> 7), 61 | word)) ^ word;
+    return ((word ^ (word >>> 14)) >>> 0) / 4_294_967_296;
+  };
+};

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import fc from 'fast-check';
 import { type Answer, isRefusal, refuse, replay } from './decider.ts';
 import { deadlineMsOf, nothingToUndo, orderOf, outstanding, type Saga, type SagaCommand, sagaDecider, type SagaEvent, type SagaState, type Step, underWay } from './saga.ts';
-import { violationsOf } from './saga-property.ts';
+import { sequence, violationsOf } from './saga-property.ts';
 import { scenarioOf } from './scenario.ts';
 
 interface Trip { readonly guests: number; readonly breakfast: boolean }
@@ -215,14 +215,3 @@ describe('Everything or nothing, and nothing twice', () => {
     expect(found?.[0]).toContain('is taken back while');
   });
 });
-
-/** A small generator (mulberry32), so that a failing number can be run again. */
-function sequence(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let word = Math.imul(state ^ (state >>> 15), 1 | state);
-    word = (word + Math.imul(word ^ (word >>> 7), 61 | word)) ^ word;
-    return ((word ^ (word >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest';
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { PowerAction } from '@chronovirt/contracts/vm/vm.events';
+import type { Facts } from '@chronovirt/decider/decider';
+import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
+import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
+import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
+import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
+import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
+
+const digits = '0'.repeat(32);
+const network = { networkId: `network_${digits}`, subnetId: `subnet_${digits}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
+const ids = { operationId: `op_${digits}`, vmId: `vm_${digits}`, volumeId: `volume_${digits}`, nameKey: 'ab' } as const;
+const provision: ProvisionVm = {
+  ...ids, network, imageFile: 'guest.qcow2', imageFormat: 'qcow2',
+  spec: {
+    name: 'web-1', description: '', imageId: `image_${digits}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
+    accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
+  },
+};
+const removals: readonly RemoveVm[] = [
+  { ...ids, network, nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, mac: '52:54:0a:15:00:02' },
+  // Chosen, not assigned yet; and never placed at all.
+  { ...ids, network, nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, mac: null },
+  { ...ids, network, nodeId: null, reservedOn: null, poolId: null, generation: 0, mac: null },
+];
+const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume'];
+const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
+const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
+
+const factsOf = (step: string): Facts => ({
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' },
+}[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
+
+const WORLDS = 2_000;
+
+const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[]): readonly string[] => {
+  const bad: string[] = [];
+  for (let seed = 1; seed <= WORLDS; seed++) {
+    const input = inputs[seed % inputs.length];
+    if (input === undefined) throw new Error('no input');
+    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node'].includes(step) });
+    bad.push(...violations.map((violation) => `${saga.name}, world ${String(seed)}: ${violation}`));
+  }
+  return bad;
+};
+
+describe('Whatever fails, is refused, repeated, reordered or never answered, it is everything or nothing, and nothing twice:', () => {
+  it('making a VM', () => { expect(property(provisionVm, [provision])).toEqual([]); });
+  it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
+  it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
+  it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
+  it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
+  it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision])).not.toEqual([]); });
+});
+
+describe('Making a VM', () => {
+  it('leases the address while the node is chosen, and asks a node only for what the log has decided', () => {
+    expect(provisionVm.steps['address']?.after).toBeUndefined();
+    for (const step of ['disk', 'domain'] as const) expect(provisionVm.steps[step]?.after).toContain('assignment');
+  });
+  it('may take six and a half minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 30_000 + 60_000 + 60_000 + 7 * 30_000 - 30_000); });
+});
+
+describe('Taking a VM away', () => {
+  it('gives back what others could be given only when the node has confirmed', () => {
+    for (const step of ['address', 'volume', 'space', 'capacity', 'name']) expect(deleteVm.steps[step]?.after).toEqual(['disk']);
+    expect(deleteVm.steps['disk']?.after).toEqual(['domain']);
+  });
+  it('asks no node when none was assigned, and gives capacity back where it was set aside', () => {
+    const [, chosen] = removals;
+    if (chosen === undefined) throw new Error('no input');
+    expect(deleteVm.steps['domain']?.run(chosen, {})).toBeUndefined();
+    expect(deleteVm.steps['disk']?.run(chosen, {})).toBeUndefined();
+    expect(deleteVm.steps['capacity']?.run(chosen, {})).toMatchObject({ type: 'UnplaceVm', data: { nodeId: `node_${digits}` } });
+    expect(deleteVm.steps['space']?.run(chosen, {})).toMatchObject({ type: 'ReleaseSpace' });
+  });
+});
+
+describe('What an action owes', () => {
+  it('is paid with the very undo that never arrived, which takes the action itself back', () => {
+    const [start, stop] = settlings;
+    if (start === undefined || stop === undefined) throw new Error('no input');
+    const failed = `saga-power-vm-op_${'1'.repeat(32)}`;
+    expect(settlePower.steps['node']?.run(start, {})).toMatchObject({ type: 'DestroyDomain', as: `${failed}:node:undo`, cancels: [`${failed}:node:run`] });
+    expect(settlePower.steps['node']?.run(stop, {})).toMatchObject({ type: 'ObserveDomain', as: `${failed}:node:undo`, cancels: [`${failed}:node:run`] });
+    expect(settlePower.steps['capacity']?.run(stop, {})).toBeUndefined();
+  });
+});
