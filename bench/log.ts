@@ -215,7 +215,7 @@ const relays = async ({ log, postgres, dir, effort }: Ground): Promise<readonly 
     while (relay.position < head) await new Promise((resolve) => setTimeout(resolve, 5));
     figures.push({ work: 'relay to JetStream, 128 in flight', value: wanted / ((performance.now() - startedAt) / 1_000), unit: '/s', goal: { kind: 'at least', value: 15_000, scales: false }, note: `${String(wanted)} events` });
 
-    const spec: ConsumerSpec = { stream: 'EVENTS', durable: 'bench', filter: 'cv.evt.late.>', ackWaitMs: 10_000, ackPendingMax: 1_000 };
+    const spec: ConsumerSpec = { stream: 'EVENTS', durable: 'bench', filter: subjects.events('late'), ackWaitMs: 10_000, ackPendingMax: 1_000 };
     await ensureConsumer(bus.nc, spec);
     const sentAt = new Map<string, number>();
     const times: number[] = [];

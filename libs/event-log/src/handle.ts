@@ -5,7 +5,7 @@
  */
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import { type Answer, type Decider, isRefusal, refuse } from '@chronovirt/decider/decider';
-import type { EventLog, RecordedEvent } from './log.ts';
+import type { EventLog, Loading, RecordedEvent } from './log.ts';
 import { Mailbox } from './mailbox.ts';
 
 /** How often a command is decided anew before it is given back to the bus. */
@@ -23,6 +23,8 @@ export interface Handling<C> {
    * several streams under one id (which node takes this VM?), and for reports, which wait for no answer.
    */
   readonly store?: 'always' | 'events';
+  /** The stream most likely does not exist yet: the first attempt does not ask for it. */
+  readonly likelyNew?: boolean;
 }
 
 export interface Handled {
@@ -71,15 +73,15 @@ const told = (stored: { readonly answer: Answer; readonly requestHash: string | 
   requestHash !== undefined && stored.requestHash !== undefined && stored.requestHash !== requestHash ? keyReused : stored.answer;
 
 const handle = async <C, E extends { readonly type: string; readonly data: object }, S>(
-  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash, store }: Handling<C>,
+  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash, store, likelyNew }: Handling<C>,
 ): Promise<Handled> => {
   const recorded = { ...meta, commandId: id };
   // Before the stream is read: from here on the cancelled command can add nothing, and what it did add is seen.
   for (const cancelled of cancels) await log.answer(cancelled, refuse('command.cancelled'), { ...recorded, commandId: cancelled, causedBy: id });
 
-  let fresh = false;
+  let how: Loading = likelyNew === true ? 'new' : 'kept';
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
-    const { state, version } = await log.load(stream, decider, fresh);
+    const { state, version } = await log.load(stream, decider, how);
     const decision = decider.decide(command, state);
     const refused = isRefusal(decision);
     const events = refused ? [] : decision;
@@ -87,8 +89,8 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
     const answer: Answer = refused ? decision : { version: version + events.length, ...(facts === undefined ? {} : { facts }) };
     if (store === 'events' && events.length === 0) {
       // No append will notice a stale state, so what is not stored is decided on a fresh one.
-      if (fresh) return { answer, appended: [] };
-      fresh = true;
+      if (how === 'fresh') return { answer, appended: [] };
+      how = 'fresh';
       continue;
     }
     const outcome = await log.append({ commandId: id, requestHash, answer, stream, expected: version, events, meta: recorded });
@@ -99,6 +101,7 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
         return { answer: told(outcome, requestHash), appended: [] };
       case 'conflict':
         // What the faster one did is history now, so decide again.
+        how = 'kept';
         continue;
     }
   }

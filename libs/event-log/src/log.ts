@@ -49,9 +49,15 @@ export type Outcome =
   /** Somebody else was faster on this stream: nothing was written. */
   | { readonly kind: 'conflict' };
 
+export type Loading = 'kept' | 'fresh' | 'new';
+
 export interface EventLog {
-  /** `fresh`: as it is now. Without it a store may answer from what it kept; an append notices. */
-  load<C, E, S>(stream: string, decider: Decider<C, E, S>, fresh?: boolean): Promise<{ readonly state: S; readonly version: number }>;
+  /**
+   * 'kept' (the default): a store may answer from what it kept, and an append notices. 'fresh': as it is
+   * now. 'new': what is not kept is taken for empty without asking, for streams that most likely do not
+   * exist yet; an append notices that too.
+   */
+  load<C, E, S>(stream: string, decider: Decider<C, E, S>, how?: Loading): Promise<{ readonly state: S; readonly version: number }>;
   append(append: Append): Promise<Outcome>;
   /** Answers a command beforehand; `answered` brings what it was answered already. */
   answer(commandId: string, answer: Answer, meta: EventMeta, requestHash?: string): Promise<Outcome>;

@@ -22,7 +22,7 @@ import { canonical, hashOfEvent } from './canonical.ts';
 import { eventIdOf } from './command-id.ts';
 import { decoderOf, EVENT_COLUMNS, type EventRow } from './event-row.ts';
 import { Gather, type Gathered } from './gather.ts';
-import type { Append, EventLog, EventMeta, Outcome, RecordedEvent } from './log.ts';
+import type { Append, EventLog, EventMeta, Loading, Outcome, RecordedEvent } from './log.ts';
 import { backOffMs, isConnectionLost, isDataError, rowsOf } from './sql.ts';
 
 export interface PostgresLogOptions {
@@ -119,13 +119,17 @@ export class PostgresLog implements EventLog {
     return this.appends.size;
   }
 
-  async load<C, E, S>(stream: string, decider: Decider<C, E, S>, fresh = false): Promise<{ readonly state: S; readonly version: number }> {
+  async load<C, E, S>(stream: string, decider: Decider<C, E, S>, how: Loading = 'kept'): Promise<{ readonly state: S; readonly version: number }> {
     const folding = decider as unknown as Decider<never, unknown, unknown>;
     let kept = this.states.get(stream);
     if (kept?.decider !== folding) kept = undefined;
-    if (kept !== undefined && !fresh && this.now() < kept.trustedUntil) {
+    if (kept !== undefined && how !== 'fresh' && this.now() < kept.trustedUntil) {
       this.touch(stream, kept);
       return { state: kept.state as S, version: kept.version };
+    }
+    if (kept === undefined && how === 'new') {
+      this.keep(stream, folding, folding.initial, 0, 0);
+      return { state: decider.initial, version: 0 };
     }
     const from = kept ?? (await this.snapshotOf(stream)) ?? { state: folding.initial, version: 0, savedVersion: 0 };
     let { state, version } = from;
@@ -156,6 +160,8 @@ export class PostgresLog implements EventLog {
         this.distrust(stream);
         return settled;
       case 'answered':
+        // A stream that was taken for new has most likely a history, and the command was obeyed in it.
+        if (expected === 0) this.states.delete(stream);
         return settled;
     }
   }

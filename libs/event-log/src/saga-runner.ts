@@ -129,7 +129,7 @@ export class SagaRunner {
     const active = this.activate(name, id, meta);
     // The id says what was decided, not when: the same answer taken by two processes is recorded once.
     const commandId = this.ports.commandIdOf(`${active.stream}:${what}`);
-    await this.ports.handler.handle(this.of(name).decider, { id: commandId, stream: active.stream, command, cancels: [], meta: active.meta });
+    await this.ports.handler.handle(this.of(name).decider, { id: commandId, stream: active.stream, command, cancels: [], meta: active.meta, likelyNew: command.type === 'StartSaga' });
     await this.advance(active);
   }
 

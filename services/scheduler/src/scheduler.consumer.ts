@@ -109,7 +109,7 @@ export class Scheduler {
       case 'RegisterNode':
         return this.registerNode(envelope, command);
       case 'ClaimVmName':
-        return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Claim', owner: command.data.owner, label: command.data.label }));
+        return handler.handle(vmName, { ...handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Claim' as const, owner: command.data.owner, label: command.data.label }), likelyNew: true });
       case 'UnclaimVmName':
         return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Unclaim', owner: command.data.owner }));
       case 'ChangeNode':
@@ -126,8 +126,7 @@ export class Scheduler {
   /** Resolves names, sees whether it is possible at all, and only then records the wish. */
   private async createVm(envelope: CommandEnvelope, wish: Extract<VmCommand, { type: 'CreateVm' }>['data']): Promise<Handled> {
     const { handler, view } = this.ports;
-    const earlier = await handler.earlier(envelope);
-    if (earlier !== undefined) return { answer: earlier, appended: [] };
+    // A command that was answered before is answered so again, whatever is found out here: the store of answers sees to it.
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
 
     const image = view.entryCalled('image', wish.image);
@@ -149,14 +148,12 @@ export class Scheduler {
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image.file, imageFormat: image.format, network: network.plan } };
-    return handler.handle(vm, handling(envelope, streamOf(vm.category, wish.vmId), request));
+    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
   }
 
   /** Placement proposes a node; its decider sets the capacity aside, or another one is asked. */
   private async placeVm(envelope: CommandEnvelope, wish: Extract<NodeCommand, { type: 'PlaceVm' }>['data']): Promise<Handled> {
     const { handler, view } = this.ports;
-    const earlier = await handler.earlier(envelope);
-    if (earlier !== undefined) return { answer: earlier, appended: [] };
     const full = new Set<string>();
     for (;;) {
       const placed = place(view.candidates(), wish, full);

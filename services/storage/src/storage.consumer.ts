@@ -56,7 +56,7 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
           return deleteImage(envelope, command);
         case 'CreateVolume':
         case 'DeleteVolume':
-          return (await handler.handle(volume, handling(envelope, streamOf(volume.category, command.data.volumeId), command))).answer;
+          return (await handler.handle(volume, { ...handling(envelope, streamOf(volume.category, command.data.volumeId), command), likelyNew: command.type === 'CreateVolume' })).answer;
         default:
           return (await handler.handle(pool, handling(envelope, streamOf(pool.category, command.data.poolId), command))).answer;
       }
