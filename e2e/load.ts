@@ -65,7 +65,7 @@ export function startLoad({ rest }: Platform, { width, name, withinMs }: LoadOpt
   }));
 
   const orThrow = (): void => {
-    if (failure !== undefined) throw failure instanceof Error ? failure : new Error(String(failure));
+    if (failure !== undefined) throw new Error('a user gave up', { cause: failure });
   };
   return {
     done,

@@ -55,7 +55,7 @@ describe('servers that come and go under load', () => {
       import('@chronovirt/api-gateway/service'), import('@chronovirt/scheduler/view.projection'), import('@chronovirt/monitor/presence/node-presence.projection'),
     ]);
     const services: readonly (readonly [PostgresRole, string, readonly Projection<unknown>[]])[] = [
-      ['cv_gateway', 'gateway', gatewayProjections], ['cv_scheduler', 'scheduler', schedulerProjections as readonly Projection<unknown>[]], ['cv_monitor', 'monitor', [nodePresence as Projection<unknown>]],
+      ['cv_gateway', 'gateway', gatewayProjections], ['cv_scheduler', 'scheduler', schedulerProjections], ['cv_monitor', 'monitor', [nodePresence]],
     ];
     const { default: postgres } = await import('pg');
     const load = startLoad(platform, { width: 4, name: 'rebuild', withinMs: 60_000 });

@@ -49,6 +49,15 @@ export interface QemuNode extends NodeView {
   stop(): Promise<void>;
 }
 
+/** Of guest-exec and guest-exec-status (QEMU guest agent protocol). */
+interface GuestAnswer {
+  readonly pid?: number;
+  readonly exited?: boolean;
+  readonly exitcode?: number;
+  /** Base64. */
+  readonly 'out-data'?: string;
+}
+
 export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
   const image = await guestImage({ images: IMAGES, cache: CACHE });
   const daemon = await startSystemLibvirtd();
@@ -90,14 +99,14 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
       boots: (vm) => Math.max(0, ...[...consoleOf(vm).matchAll(/boots (\d+)/g)].map((match) => Number(match[1]))),
       inGuest: async (vm, path, ...words) => {
         const domain = await domainOf(vm);
-        const ask = async (execute: string, args: object): Promise<Record<string, unknown>> =>
-          (JSON.parse(await virsh('qemu-agent-command', '--timeout', '10', domain, JSON.stringify({ execute, arguments: args }))) as { return: Record<string, unknown> }).return;
+        const ask = async (execute: string, args: object): Promise<GuestAnswer> =>
+          (JSON.parse(await virsh('qemu-agent-command', '--timeout', '10', domain, JSON.stringify({ execute, arguments: args }))) as { return: GuestAnswer }).return;
         const { pid: started } = await ask('guest-exec', { path, arg: words, 'capture-output': true });
         for (let tries = 0; tries < 100; tries++) {
           const status = await ask('guest-exec-status', { pid: started });
-          if (status['exited'] === true) {
-            const printed = Buffer.from(String(status['out-data'] ?? ''), 'base64').toString('utf8');
-            if (status['exitcode'] !== 0) throw new Error(`${path} ${words.join(' ')} in the guest ended with ${String(status['exitcode'])}: ${printed}`);
+          if (status.exited === true) {
+            const printed = Buffer.from(status['out-data'] ?? '', 'base64').toString('utf8');
+            if (status.exitcode !== 0) throw new Error(`${path} ${words.join(' ')} in the guest ended with ${String(status.exitcode)}: ${printed}`);
             return printed;
           }
           await new Promise((resolve) => setTimeout(resolve, 100));
