@@ -24,7 +24,7 @@ import { connectBus } from '@chronovirt/messaging/connect';
 import { consume } from '@chronovirt/messaging/consume';
 import { ensureConsumer, ensureStreams } from '@chronovirt/messaging/ensure-topology';
 import { createPublisher } from '@chronovirt/messaging/publish';
-import { type ConsumerSpec, headerNames } from '@chronovirt/messaging/topology';
+import { type ConsumerSpec, headerNames, subjects } from '@chronovirt/messaging/topology';
 import { getPostgreSQLEventStore } from '@event-driven-io/emmett-postgresql';
 import pg from 'pg';
 import { startNats } from '../tools/nats.ts';
