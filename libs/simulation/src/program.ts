@@ -3,7 +3,8 @@
  * and a step is where it may stand still or die: then the promise is never settled, and whatever waited for
  * it never goes on, as if the power had been cut there. What was appended or sent before that stays so.
  */
-import type { EventLog } from '@chronovirt/event-log/log';
+import type { Decider } from '@chronovirt/decider/decider';
+import type { EventLog, Loading } from '@chronovirt/event-log/log';
 import type { Weather } from './weather.ts';
 import type { World } from './world.ts';
 
@@ -64,18 +65,53 @@ export abstract class Program {
     return new Promise((resolve) => { this.world.after(ms, () => { if (life.on) resolve(); }); });
   }
 
-  /** The log as this process reaches it: what it reads may be old when it arrives, and an append may be the last thing it did. */
+  /**
+   * The log as this process reaches it: what it reads may be old when it arrives, an append may be the last
+   * thing it did, and a state that it has seen within the last second it may take for today's (postgres-log.ts
+   * does so; an append notices).
+   */
   logOf(life: Life, log: EventLog): EventLog {
+    const kept = new Map<string, Kept>();
     const before = <T>(where: string, work: () => Promise<T>): Promise<T> => this.step(life, where).then(work);
     const around = <T>(where: string, work: () => Promise<T>): Promise<T> =>
       before(`before ${where}`, work).then((outcome) => this.step(life, `after ${where}`).then(() => outcome));
+    const keep = (stream: string, now: Omit<Kept, 'trustedUntil'>): void => {
+      if ((kept.get(stream)?.version ?? -1) <= now.version) kept.set(stream, { ...now, trustedUntil: this.world.elapsed + TRUSTED_MS });
+    };
     return {
-      load: (stream, decider) => before('load', () => log.load(stream, decider)),
-      append: (append) => around(`append to ${append.stream}`, () => log.append(append)),
+      load: async <C, E, S>(stream: string, decider: Decider<C, E, S>, how: Loading = 'kept') => {
+        const known = kept.get(stream);
+        const same = known?.decider === (decider as unknown as Kept['decider']);
+        if (known !== undefined && same && how !== 'fresh' && this.world.elapsed < known.trustedUntil) return { state: known.state as S, version: known.version };
+        if (known === undefined && how === 'new') return { state: decider.initial, version: 0 };
+        const loaded = await before('load', () => log.load(stream, decider));
+        keep(stream, { decider: decider as unknown as Kept['decider'], ...loaded });
+        return loaded;
+      },
+      append: async (append) => {
+        const outcome = await around(`append to ${append.stream}`, () => log.append(append));
+        const known = kept.get(append.stream);
+        if (known === undefined) return outcome;
+        if (outcome.kind === 'conflict') kept.set(append.stream, { ...known, trustedUntil: 0 });
+        if (outcome.kind === 'appended' && known.version === append.expected) {
+          keep(append.stream, { ...known, state: outcome.events.reduce<unknown>((state, event) => known.decider.evolve(state, event), known.state), version: append.expected + outcome.events.length });
+        }
+        return outcome;
+      },
       answer: (commandId, answer, meta, requestHash) => around('answer', () => log.answer(commandId, answer, meta, requestHash)),
       answered: (commandId) => before('answered', () => log.answered(commandId)),
       read: (after, limit) => before('read', () => log.read(after, limit)),
       head: () => before('head', () => log.head()),
     };
   }
+}
+
+/** As in postgres-log.ts. */
+const TRUSTED_MS = 1_000;
+
+interface Kept {
+  readonly decider: Decider<never, unknown, unknown>;
+  readonly state: unknown;
+  readonly version: number;
+  readonly trustedUntil: number;
 }
