@@ -10,7 +10,7 @@ export interface Presence {
 /** Beyond this a node's clock is said to differ: certificates, logs and people are misled. Milliseconds. */
 export const SKEW_MS_MAX = 500;
 /** A clock agrees again below this: half, so that one at the border does not flap. */
-const SKEW_MS_AGREED = SKEW_MS_MAX / 2;
+export const SKEW_MS_AGREED = SKEW_MS_MAX / 2;
 
 /** Whether a node is heard. Transitions only: heartbeats never enter the log. */
 export const presence: Decider<PresenceCommand, PresenceEvent, Presence> = {

@@ -5,7 +5,7 @@
  */
 import type { PresenceCommand } from '@chronovirt/contracts/presence/presence.commands';
 import type { NodeId } from '@chronovirt/contracts/ids';
-import { SKEW_MS_MAX } from './presence.ts';
+import { SKEW_MS_AGREED, SKEW_MS_MAX } from './presence.ts';
 
 /** Heartbeats come every 4 s; five missed ones are a silence. Milliseconds. */
 export const SILENT_AFTER_MS = 20_000;
@@ -13,7 +13,8 @@ export const SILENT_AFTER_MS = 20_000;
 export class Watch {
   private readonly heardAt = new Map<NodeId, number>();
   private readonly silent = new Set<NodeId>();
-  private readonly skewed = new Set<NodeId>();
+  /** Whether its clock was said to differ; nothing of a node that was not heard yet: the log may say either. */
+  private readonly skewed = new Map<NodeId, boolean>();
 
   /** A node that should be heard, from the log: silence is counted from now. */
   expect(nodeId: NodeId, recordedSilent: boolean, now: number): void {
@@ -33,9 +34,11 @@ export class Watch {
     const skewMs = Math.round(nodeAt - now);
     const commands: PresenceCommand[] = [];
     if (this.silent.delete(nodeId)) commands.push({ type: 'RecordReturn', data: { nodeId } });
-    if (Math.abs(skewMs) > SKEW_MS_MAX !== this.skewed.has(nodeId)) {
-      if (this.skewed.has(nodeId)) this.skewed.delete(nodeId);
-      else this.skewed.add(nodeId);
+    const said = this.skewed.get(nodeId);
+    // Between the two bounds nothing changes, here as in the decider: else what is said once might be lost on it.
+    const differs = Math.abs(skewMs) > SKEW_MS_MAX ? true : Math.abs(skewMs) < SKEW_MS_AGREED ? false : said;
+    if (differs !== undefined && differs !== said) {
+      this.skewed.set(nodeId, differs);
       commands.push({ type: 'RecordSkew', data: { nodeId, skewMs } });
     }
     return commands;
