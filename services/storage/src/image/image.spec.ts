@@ -1,0 +1,25 @@
+import { describe, expect, it } from 'vitest';
+import type { ImageDescription, ImageEvent } from '@chronovirt/contracts/image/image.events';
+import { scenarioOf } from '@chronovirt/decider/scenario';
+import { image } from './image.ts';
+
+const digits = '0'.repeat(32);
+const description: ImageDescription = { imageId: `image_${digits}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: 'a'.repeat(64), sizeBytes: 1_000, minDiskGib: 1, minMemoryMib: 64 };
+const given = scenarioOf(image, (actual, expected) => { expect(actual).toEqual(expected); });
+const registered: ImageEvent = { type: 'ImageRegistered', data: description };
+const deleted: ImageEvent = { type: 'ImageDeleted', data: { imageId: description.imageId } };
+const remove = { type: 'DeleteImage', data: { imageId: description.imageId } } as const;
+
+describe('An image', () => {
+  it('is registered once', () => {
+    given().when({ type: 'RegisterImage', data: description }).then(registered);
+    given(registered).when({ type: 'RegisterImage', data: description }).then();
+  });
+  it('never changes its content', () => given(registered).when({ type: 'RegisterImage', data: { ...description, sha256: 'b'.repeat(64) } }).thenRefused('image.exists', { imageId: description.imageId }));
+  it('is deleted once', () => {
+    given(registered).when(remove).then(deleted);
+    given(registered, deleted).when(remove).then();
+    given().when(remove).thenRefused('image.not_found', { imageId: description.imageId });
+  });
+  it('does not come back', () => given(registered, deleted).when({ type: 'RegisterImage', data: description }).thenRefused('image.exists', { imageId: description.imageId }));
+});
