@@ -75,7 +75,7 @@ describe('three servers on Kubernetes', () => {
     for (const server of servers) expect(await until(() => isHealthy(server.host, monitor), { withinMs: 20_000, everyMs: 100 }), logOf(server)).toBe(true);
 
     const { nc } = await bus(hosts.map((host) => `nats://${host}:${client}`));
-    expect(await until(async () => { await ensureStreams(nc, { replicas: 3 }); return true; }, { withinMs: 15_000, everyMs: 200 })).toBe(true);
+    expect(await until(async () => { await ensureStreams(nc); return true; }, { withinMs: 15_000, everyMs: 200 })).toBe(true);
     const jsm = await jetstreamManager(nc);
     const info = await jsm.streams.info('EVENTS');
     expect(info.config.num_replicas).toBe(3);

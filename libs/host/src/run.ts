@@ -8,7 +8,7 @@ export interface Running {
  * wrong state that lives on costs more than a restart.
  */
 export const runService = async (start: () => Promise<Running>): Promise<void> => {
-  const running = await start().catch((error: unknown) => {
+  const running = await Promise.resolve().then(start).catch((error: unknown) => {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(1);
   });

@@ -30,8 +30,11 @@ const SHARE_MIN = 1 / 256;
 /** A request that was sent before JetStream was up is never answered, so patience does not help. */
 const REQUEST_MS = 1_000;
 
+/** What survives the loss of one server and still has a majority. */
+const COPIES_IN_A_CLUSTER = 3;
+
 export interface EnsureOptions {
-  /** Copies of each stream in a cluster of servers. Default 1. */
+  /** Copies of each stream. Default: 3 where the server is one of a cluster, else 1. */
   readonly replicas?: number;
   readonly log?: BusLog;
 }
@@ -98,7 +101,7 @@ async function changeStream(jsm: JetStreamManager, spec: StreamSpec, { replicas 
  * one nothing.
  */
 export async function ensureStreams(nc: NatsConnection, options: EnsureOptions = {}): Promise<void> {
-  const { replicas = 1, log = noLog } = options;
+  const { replicas = nc.info?.cluster === undefined ? 1 : COPIES_IN_A_CLUSTER, log = noLog } = options;
   const jsm = await managerOf(nc);
   const made: StreamSpec[] = [];
   let share = 1;
