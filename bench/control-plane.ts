@@ -23,7 +23,7 @@ interface Created {
 const ENDED = ['VmOperationDone', 'VmOperationFailed', 'VmDeleted'];
 
 /** Notes when each operation ended, from one subscription. */
-class Ends {
+export class Ends {
   private readonly at = new Map<string, number>();
   private readonly failed = new Map<string, string>();
   private readonly waiting = new Map<string, () => void>();
@@ -38,6 +38,10 @@ class Ends {
       this.waiting.get(id)?.();
       this.waiting.delete(id);
     });
+  }
+
+  static async open(api: Api): Promise<Ends> {
+    return new Ends(api, await headOf(api));
   }
 
   /** When the operation was seen to end, by performance.now(). Rejects after a minute, or when it failed. */
@@ -75,6 +79,16 @@ export const prepare = async (api: Api): Promise<void> => {
 const accepted = <T>(told: { readonly status: number; readonly body: T }): T => {
   if (told.status !== 202) throw new Error(`not accepted: ${String(told.status)} ${JSON.stringify(told.body).slice(0, 300)}`);
   return told.body;
+};
+
+/** One VM, from the request to the event that says it runs. Milliseconds. */
+export const createdMs = async (api: Api, body: object): Promise<{ vm: string; ms: number }> => {
+  const ends = await Ends.open(api);
+  const startedAt = performance.now();
+  const { operation, vm } = accepted(await call<Created>(api, 'POST', '/v1/vms', body));
+  const ms = (await ends.of(operation.id)) - startedAt;
+  ends.stop();
+  return { vm: vm.id, ms };
 };
 
 /** One create after another. */

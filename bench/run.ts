@@ -4,14 +4,18 @@
  *     floor     what this machine can do at all: one durable insert behind a bare POST, a bare GET
  *     control   the control plane on 10 simulated nodes, as `npm start` runs it
  *     scale     the same questions at 100, 1,000, 10,000 VMs, and placement over 1,000 nodes in memory
+ *     fleet     1,000 simulated nodes
  *     log       the log beside pgbench and emmett-postgresql
  *     guests    real QEMU beside bare define and start in the same minute
  */
 import { startPlatform } from '../e2e/platform.ts';
 import { controlPlane } from './control-plane.ts';
+import { fleet } from './fleet.ts';
 import { measureFloor, type Floor } from './floor.ts';
+import { guests } from './guests.ts';
 import { gets } from './http.ts';
 import { placement } from './placement.ts';
+import { measureLog } from './log.ts';
 import { type Figure, judge, FLOOR_MS_THERE, summary, table } from './report.ts';
 import { scale } from './scale.ts';
 
@@ -43,4 +47,10 @@ if (wants('control') || wants('scale') || wants('floor')) {
   }
 }
 if (wants('scale')) figures.push(...placement());
+if (wants('fleet')) figures.push(...(await fleet(say)));
+if (wants('guests')) figures.push(...(await guests(say)));
+if (wants('log')) {
+  const log = await measureLog('quick');
+  figures.push(...log);
+}
 process.stdout.write(`\n${table(judged())}\n\n${summary(judged())}\n`);

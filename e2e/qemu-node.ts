@@ -27,6 +27,8 @@ export interface QemuNode extends NodeView {
   readonly image: GuestImage;
   readonly imageDir: string;
   readonly poolDir: string;
+  /** Of the node's libvirtd. */
+  readonly libvirtSocket: string;
   /** What `virsh` prints. */
   virsh(...words: readonly string[]): Promise<string>;
   /** Runs a program in the node's network. */
@@ -92,7 +94,7 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     };
 
     return {
-      nodeId, part: name, image, imageDir: IMAGES, poolDir, virsh, domainOf, stop, console: consoleOf,
+      nodeId, part: name, image, imageDir: IMAGES, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
