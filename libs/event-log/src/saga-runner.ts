@@ -75,7 +75,9 @@ export class SagaRunner {
   /** Continues a saga that was started somewhere, sometime. */
   async resume(name: string, id: string, meta: CommandMeta): Promise<void> {
     const stream = `saga-${name}-${id}`;
-    if (!this.active.has(stream)) await this.advance(this.activate(name, id, meta));
+    if (this.active.has(stream)) return;
+    const active = this.activate(name, id, meta);
+    await this.orLeave(active, () => this.advance(active));
   }
 
   /** Has no effect on a saga that is being undone, or all of whose steps are answered. */
@@ -100,15 +102,32 @@ export class SagaRunner {
   /** Sends again what was not answered, and notices what is overdue. To be called a few times a second while `size` is not 0. */
   async tick(): Promise<void> {
     const now = this.ports.now();
+    const failures: unknown[] = [];
     for (const active of [...this.active.values()]) {
-      const sends = [...active.sent.values()];
-      if (sends.some(({ dueAt }) => dueAt !== null && dueAt <= now)) {
-        // The deadlines are part of the id: asked too early, the answer "nothing is late" must not stand for ever.
-        const late = [...active.sent.entries()].filter(([, { dueAt }]) => dueAt !== null && dueAt <= now).map(([key, { dueAt }]) => `${key}@${String(dueAt)}`).join(',');
-        await this.obey(active.name, active.id, `late:${late}`, active.meta, { type: 'CheckDeadlines', data: { at: now } });
-      } else if (sends.some(({ againAt }) => againAt <= now)) {
-        await this.advance(active);
-      }
+      // One that fails must not keep the others from moving: it would fail again at the next tick.
+      await this.move(active, now).catch((error: unknown) => { failures.push(error); });
+    }
+    if (failures.length > 0) throw new AggregateError(failures, `${String(failures.length)} sagas could not be moved`);
+  }
+
+  private async move(active: Active, now: number): Promise<void> {
+    const late = [...active.sent.entries()].filter(([, { dueAt }]) => dueAt !== null && dueAt <= now);
+    if (late.length > 0) {
+      // The deadlines are part of the id: asked too early, the answer "nothing is late" must not stand for ever.
+      const which = late.map(([key, { dueAt }]) => `${key}@${String(dueAt)}`).join(',');
+      await this.obey(active.name, active.id, `late:${which}`, active.meta, { type: 'CheckDeadlines', data: { at: now } });
+    } else if ([...active.sent.values()].some(({ againAt }) => againAt <= now)) {
+      await this.advance(active);
+    }
+  }
+
+  /** A saga of which nothing was sent is not driven here: whoever leads must find it abandoned. */
+  private async orLeave(active: Active, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (active.sent.size === 0) this.forget(active);
+      throw error;
     }
   }
 
@@ -129,8 +148,10 @@ export class SagaRunner {
     const active = this.activate(name, id, meta);
     // The id says what was decided, not when: the same answer taken by two processes is recorded once.
     const commandId = this.ports.commandIdOf(`${active.stream}:${what}`);
-    await this.ports.handler.handle(this.of(name).decider, { id: commandId, stream: active.stream, command, cancels: [], meta: active.meta, likelyNew: command.type === 'StartSaga' });
-    await this.advance(active);
+    await this.orLeave(active, async () => {
+      await this.ports.handler.handle(this.of(name).decider, { id: commandId, stream: active.stream, command, cancels: [], meta: active.meta, likelyNew: command.type === 'StartSaga' });
+      await this.advance(active);
+    });
   }
 
   /** Reads the saga as it is now and sends what is outstanding and due. */
@@ -150,6 +171,8 @@ export class SagaRunner {
       }
       active.turnedBack = true;
     }
+    // Somebody else's failure may have left it meanwhile.
+    if (!this.active.has(active.stream)) this.active.set(active.stream, active);
     const now = this.ports.now();
     const wanted = outstanding(saga, state);
     const keys = new Set(wanted.map(({ step, phase }) => `${step}:${phase}`));
