@@ -297,16 +297,17 @@ export class Scheduler {
   async reconcile(): Promise<void> {
     const { view, handler } = this.ports;
     const now = this.ports.now();
+    // What fails for one must not keep the others from being looked at: it would fail again the next time.
+    const attempt = (what: string, work: Promise<unknown>): Promise<unknown> => work.catch((error: unknown) => { this.ports.failed(what, error); });
     for (const { calls, calledAt } of [...view.calling()]) {
       if (now - calledAt < SAGA_ABANDONED_MS) continue;
       for (const { position, eventId } of calls) {
-        if (this.reacted.has(eventId)) continue;
-        for (const event of await handler.log.read(position - 1, 1)) await this.react(event);
+        if (!this.reacted.has(eventId)) await attempt('begin what nobody began', handler.log.read(position - 1, 1).then(async ([event]) => (event === undefined ? undefined : this.react(event))));
       }
     }
     for (const open of [...view.openSagas()]) {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
-      await this.sagas.resume(open.saga, open.id, open.meta);
+      await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
@@ -316,10 +317,10 @@ export class Scheduler {
       this.cleanedUpAt.set(entry.vmId, now);
       const id = this.ports.commandIdOf(`clean-up:${entry.vmId}:${entry.failedOperationId ?? ''}`);
       const operationId = idFrom('op', id);
-      await this.obey({
+      await attempt('settle what is owed', this.obey({
         id, to: 'scheduler', target: entry.vmId, type: 'CleanUpVm', cancels: [], data: { vmId: entry.vmId, operationId },
         meta: { actor: 'system:scheduler', operationId, vmId: entry.vmId as VmId },
-      });
+      }));
     }
   }
 
