@@ -7,7 +7,7 @@ import { openProjections } from '@chronovirt/host/projections';
 import type { Running } from '@chronovirt/host/run';
 import { listenToHeartbeats } from '@chronovirt/messaging/listen';
 import type { MonitorConfig } from './config.ts';
-import { type NodePresence, nodePresence } from './presence/node-presence.projection.ts';
+import { nodePresence } from './presence/node-presence.projection.ts';
 import { presence } from './presence/presence.ts';
 import { Watch } from './presence/watch.ts';
 
@@ -22,37 +22,40 @@ export const start = async (config: MonitorConfig, shared?: Shared): Promise<Run
   const { documents } = await openProjections(host, [nodePresence], []);
   const nodes = documents(nodePresence);
 
-  const record = (commands: readonly PresenceCommand[]): void => {
+  const record = (commands: readonly PresenceCommand[], failed: (command: PresenceCommand) => void): void => {
     for (const command of commands) {
       const { nodeId } = command.data;
       host.handler
         .handle(presence, { id: newCommandId(), stream: streamOf(presence.category, nodeId), command, cancels: [], meta: { actor: 'system:monitor', nodeId }, store: 'events' })
         .then(({ appended }) => { if (appended.length > 0) host.logger.info({ nodeId, what: command.type }, 'presence of a node changed'); })
-        .catch((err: unknown) => { host.logger.warn({ err, nodeId, what: command.type }, 'presence could not be recorded, it is tried again'); });
+        .catch((err: unknown) => {
+          failed(command);
+          host.logger.warn({ err, nodeId, what: command.type }, 'presence could not be recorded, it is tried again');
+        });
     }
   };
 
   host.lead('presence', () => {
     const watch = new Watch();
-    const known = new Map<string, NodePresence>();
+    const failed = (command: PresenceCommand): void => { watch.failed(command); };
+    const known = new Set<string>();
     const heartbeats = listenToHeartbeats(host.bus.nc, (nodeId, body) => {
       const heartbeat = Heartbeat.safeParse(body);
       if (!heartbeat.success || heartbeat.data.nodeId !== nodeId) return;
-      record(watch.heard(heartbeat.data.nodeId, Date.parse(heartbeat.data.nodeAt), Date.now()));
+      record(watch.heard(heartbeat.data.nodeId, Date.parse(heartbeat.data.nodeAt), Date.now()), failed);
     }, host.logger);
     const stop = host.every(LOOK_EVERY_MS, 'looking for silent nodes', () => {
       const now = Date.now();
       for (const node of nodes.values()) {
-        // What is recorded may differ from what was heard (a record that failed): say it again.
-        if (node.seen && known.get(node.nodeId) !== node) watch.expect(node.nodeId, node.silent, now);
-        known.set(node.nodeId, node);
+        if (node.seen) watch.expect(node.nodeId, node.silent, now);
+        known.add(node.nodeId);
       }
-      for (const nodeId of known.keys()) {
+      for (const nodeId of known) {
         if (nodes.has(nodeId)) continue;
         known.delete(nodeId);
         watch.forget(nodeId as NodeId);
       }
-      record(watch.overdue(now));
+      record(watch.overdue(now), failed);
     });
     return () => {
       stop();

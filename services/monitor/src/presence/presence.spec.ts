@@ -55,6 +55,20 @@ describe('A watch over heartbeats', () => {
     expect(watch.overdue(500_000)).toEqual([]);
     expect(watch.heard(nodeId, 500_000, 500_000)).toContainEqual({ type: 'RecordReturn', data: { nodeId } });
   });
+  it('says again what could not be recorded', () => {
+    const watch = new Watch();
+    watch.heard(nodeId, 0, 0);
+    expect(watch.overdue(SILENT_AFTER_MS)).toHaveLength(1);
+    // A second later the log still believes it to be heard.
+    watch.expect(nodeId, false, SILENT_AFTER_MS + 1_000);
+    expect(watch.overdue(SILENT_AFTER_MS + 1_000)).toMatchObject([{ type: 'RecordSilence' }]);
+    watch.expect(nodeId, true, SILENT_AFTER_MS + 2_000);
+    expect(watch.heard(nodeId, 50_000, 50_000)).toEqual([{ type: 'RecordReturn', data: { nodeId } }]);
+    watch.expect(nodeId, true, 51_000);
+    expect(watch.heard(nodeId, 54_000, 54_000)).toEqual([{ type: 'RecordReturn', data: { nodeId } }]);
+    watch.failed({ type: 'RecordSkew', data: { nodeId, skewMs: 0 } });
+    expect(watch.heard(nodeId, 58_000, 58_000)).toContainEqual({ type: 'RecordSkew', data: { nodeId, skewMs: 0 } });
+  });
   it('does not miss a node that was removed', () => {
     const watch = new Watch();
     watch.heard(nodeId, 0, 0);

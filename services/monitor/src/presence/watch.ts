@@ -16,9 +16,13 @@ export class Watch {
   /** Whether its clock was said to differ; nothing of a node that was not heard yet: the log may say either. */
   private readonly skewed = new Map<NodeId, boolean>();
 
-  /** A node that should be heard, from the log: silence is counted from now. */
+  /**
+   * A node that should be heard, and what the log believes of it. To be said every second: what could not be
+   * recorded is then found to differ, and told again. Of a node that is new here, silence is counted from now.
+   */
   expect(nodeId: NodeId, recordedSilent: boolean, now: number): void {
     if (recordedSilent) this.silent.add(nodeId);
+    else this.silent.delete(nodeId);
     if (!this.heardAt.has(nodeId)) this.heardAt.set(nodeId, now);
   }
 
@@ -26,6 +30,11 @@ export class Watch {
     this.heardAt.delete(nodeId);
     this.silent.delete(nodeId);
     this.skewed.delete(nodeId);
+  }
+
+  /** What could not be recorded. */
+  failed({ type, data: { nodeId } }: PresenceCommand): void {
+    if (type === 'RecordSkew') this.skewed.delete(nodeId);
   }
 
   /** `nodeAt` is the node's clock and `now` ours, both milliseconds since the epoch. */
