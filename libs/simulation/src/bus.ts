@@ -220,8 +220,8 @@ export class Bus {
     }
     const consumer = this.world.random.pick(there);
     message.deliveries += 1;
-    this.wire('bus', consumer.name, () => { if (consumer.life.on) this.deliver(message, consumer); });
     const { deliveries } = message;
+    this.wire('bus', consumer.name, () => { if (consumer.life.on) this.deliver(message, consumer, deliveries); });
     this.world.after(ACK_WAIT_MS, () => { this.offerAgain(message, consumer, deliveries); });
   }
 
@@ -232,7 +232,7 @@ export class Bus {
     else this.offer(message);
   }
 
-  private deliver(message: Stored, consumer: Consumer): void {
+  private deliver(message: Stored, consumer: Consumer, deliveries: number): void {
     this.held.set(message, consumer);
     consumer.handle(message.body).then(
       (answer) => {
@@ -251,14 +251,15 @@ export class Bus {
       (error: unknown) => {
         this.world.tell(() => `${consumer.name} gives back ${String((message.body as Partial<CommandEnvelope>).type)}: ${String(error)}`);
         this.release(message, consumer);
-        if (!consumer.life.on || this.isGone(message)) return;
-        if (message.deliveries >= DELIVERIES_MAX) {
+        // Given back once, though it may have come twice.
+        if (!consumer.life.on || this.isGone(message) || message.deliveries !== deliveries) return;
+        if (deliveries >= DELIVERIES_MAX) {
           message.settled = true;
           this.stored.delete(message);
           this.dead.push(message.body);
           return;
         }
-        this.world.after(BACK_OFFS_MS[Math.min(message.deliveries, BACK_OFFS_MS.length) - 1] ?? 1_000, () => { this.offer(message); });
+        this.world.after(BACK_OFFS_MS[Math.min(deliveries, BACK_OFFS_MS.length) - 1] ?? 1_000, () => { if (message.deliveries === deliveries) this.offer(message); });
       },
     );
   }

@@ -65,10 +65,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const drawn = weatherOf(random);
   const storm: Weather = { ...(settings.weather === undefined ? drawn : calm), ...settings.weather };
   let weather = calm;
+  let logAway = false;
   const broken = settings.broken ?? {};
   const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true, cancelsForgotten: broken.cancelsIgnored === true });
   const bus = new Bus(world, () => weather);
-  const around = { world, weather: () => weather, log, bus, cancelsIgnored: broken.cancelsIgnored === true, undoForward: broken.undoForward === true };
+  const around = { world, weather: () => weather, log, isLogAway: () => logAway, bus, cancelsIgnored: broken.cancelsIgnored === true, undoForward: broken.undoForward === true };
 
   const schedulers = [new SchedulerService(1, around), new SchedulerService(2, around)];
   const services = [...schedulers, new IpamService(1, around), new IpamService(2, around), new StorageService(1, around), new StorageService(2, around), new MonitorService(1, around)];
@@ -205,6 +206,16 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       world.after(random.between(500, 45_000), () => { bus.comeBack(); });
     });
   }
+  for (let i = 0; i < storm.logOutages; i++) {
+    sometime(() => {
+      world.tell(() => 'the log is away');
+      logAway = true;
+      world.after(random.between(500, 60_000), () => {
+        world.tell(() => 'the log is back');
+        logAway = false;
+      });
+    });
+  }
   for (let i = 0; i < storm.longAbsences; i++) {
     sometime(() => {
       const kind = random.pick(['ipam', 'storage', 'scheduler', 'monitor']);
@@ -236,6 +247,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     if (returns.includes(node)) node.down = false;
     else removals.push(order('scheduler', node.nodeId, 'RemoveNode', { nodeId: node.nodeId, reason: 'its machine is lost' }));
   }
+  logAway = false;
   bus.comeBack();
   for (const program of [...services, ...nodes]) {
     bus.mend(program.name);

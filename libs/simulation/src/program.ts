@@ -70,11 +70,24 @@ export abstract class Program {
    * thing it did, and a state that it has seen within the last second it may take for today's (postgres-log.ts
    * does so; an append notices).
    */
-  logOf(life: Life, log: EventLog): EventLog {
+  logOf(life: Life, log: EventLog, isAway: () => boolean): EventLog {
     const kept = new Map<string, Kept>();
-    const before = <T>(where: string, work: () => Promise<T>): Promise<T> => this.step(life, where).then(work);
-    const around = <T>(where: string, work: () => Promise<T>): Promise<T> =>
-      before(`before ${where}`, work).then((outcome) => this.step(life, `after ${where}`).then(() => outcome));
+    const { random } = this.world;
+    const mayFail = (where: string): void => {
+      if (isAway() || random.chance(this.weather().logFailing)) throw new Error(`the log did not answer: ${where}`);
+    };
+    const before = async <T>(where: string, work: () => Promise<T>): Promise<T> => {
+      await this.step(life, where);
+      mayFail(where);
+      return work();
+    };
+    const around = async <T>(where: string, work: () => Promise<T>): Promise<T> => {
+      const outcome = await before(`before ${where}`, work);
+      await this.step(life, `after ${where}`);
+      // What was committed is committed, whether or not one hears of it.
+      mayFail(`after ${where}`);
+      return outcome;
+    };
     const keep = (stream: string, now: Omit<Kept, 'trustedUntil'>): void => {
       if ((kept.get(stream)?.version ?? -1) <= now.version) kept.set(stream, { ...now, trustedUntil: this.world.elapsed + TRUSTED_MS });
     };

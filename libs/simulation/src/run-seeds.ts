@@ -34,7 +34,7 @@ export const runSeeds = async (seeds: readonly number[], { settings = {}, stopAt
 /** What a person needs to see of a run that failed: the seed, what did not hold, the weather, every fault in its order. */
 export const report = async (seed: number, settings: Settings = {}): Promise<string> => {
   const { violations, weather, story } = await simulate(seed, { ...settings, told: true });
-  const faults = story.filter((line) => /\bis killed|cut off|reached again|the bus|stands still|has lost|starts$|everything is up|!! /.test(line));
+  const faults = story.filter((line) => /\bis killed|cut off|reached again|the bus|the log|stands still|has lost|starts$|everything is up|!! /.test(line));
   return [
     `seed ${String(seed)} (again, with all that happened: CV_SEED=${String(seed)} npx vitest run --project sim)`,
     ...violations.map((violation) => `  ${violation}`),

@@ -28,6 +28,7 @@ export interface Surroundings {
   readonly world: World;
   readonly weather: () => Weather;
   readonly log: MemoryLog;
+  readonly isLogAway: () => boolean;
   readonly bus: Bus;
   /** Without it, commands cancel nothing: what the simulation takes out to see that it is missed. */
   readonly cancelsIgnored: boolean;
@@ -85,11 +86,17 @@ abstract class Service extends Program {
       this.followed = position;
     };
     read();
+    const wake = (ms: number): void => {
+      waking = true;
+      world.after(ms, () => {
+        if (this.around.isLogAway()) wake(1_000);
+        else read();
+      });
+    };
     log.subscribe(() => {
       if (waking || !life.on) return;
-      waking = true;
       const { frozen, frozenMs } = this.weather();
-      world.after(world.random.chance(frozen) ? world.random.between(1, frozenMs) : world.random.between(1, 8), read);
+      wake(world.random.chance(frozen) ? world.random.between(1, frozenMs) : world.random.between(1, 8));
     });
   }
 
@@ -118,7 +125,7 @@ export class SchedulerService extends Service {
     this.view = view;
     const failed = (what: string, error: unknown): void => { world.tell(() => `${this.name} could not ${what}: ${String(error)}`); };
     const scheduler = new Scheduler({
-      handler: new CommandHandler(this.logOf(life, log)), view, sagas: undoForward ? schedulerSagas.map((saga) => ({ ...saga, undoForward })) : schedulerSagas, commandIdOf, keyOf, failed, now: world.now,
+      handler: new CommandHandler(this.logOf(life, log, this.around.isLogAway)), view, sagas: undoForward ? schedulerSagas.map((saga) => ({ ...saga, undoForward })) : schedulerSagas, commandIdOf, keyOf, failed, now: world.now,
       send: (envelope) => { if (life.on) bus.send(party, envelope); },
     });
     this.follow(life, (event) => { view.take(event); });
@@ -145,7 +152,7 @@ export class IpamService extends Service {
   }
 
   protected begin(life: Life): void {
-    this.listen(life, ipam({ handler: new CommandHandler(this.logOf(life, this.around.log)), commandIdOf, keyOf }));
+    this.listen(life, ipam({ handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf }));
   }
 }
 
@@ -155,7 +162,7 @@ export class StorageService extends Service {
   }
 
   protected begin(life: Life): void {
-    const { obey, report } = storage({ handler: new CommandHandler(this.logOf(life, this.around.log)), commandIdOf, keyOf });
+    const { obey, report } = storage({ handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf });
     const party = this.listen(life, obey);
     this.around.bus.consume('reports.pool', { ...party, handle: (body) => report(body as PoolReport).then(() => undefined) });
   }
@@ -169,15 +176,18 @@ export class MonitorService extends Service {
 
   protected begin(life: Life): void {
     const { world, bus, log } = this.around;
-    const handler = new CommandHandler(this.logOf(life, log));
+    const handler = new CommandHandler(this.logOf(life, log, this.around.isLogAway));
     const nodes = new ProjectionInMemory(nodePresence);
     const watch = new Watch();
-    const known = new Map<string, unknown>();
+    const known = new Set<string>();
     const record = (commands: readonly PresenceCommand[]): void => {
       for (const command of commands) {
         const { nodeId } = command.data;
         handler.handle(presence, { id: idFrom('op', world.random.digits()), stream: streamOf(presence.category, nodeId), command, cancels: [], meta: { actor: 'system:monitor', nodeId }, store: 'events' })
-          .catch((error: unknown) => { world.tell(() => `monitor: ${String(error)}`); });
+          .catch((error: unknown) => {
+            watch.failed(command);
+            world.tell(() => `monitor: ${String(error)}`);
+          });
       }
     };
     this.follow(life, (event) => { nodes.take(event); });
@@ -191,10 +201,10 @@ export class MonitorService extends Service {
     });
     this.repeat(LOOK_EVERY_MS, life, () => {
       for (const node of nodes.documents.values()) {
-        if (node.seen && known.get(node.nodeId) !== node) watch.expect(node.nodeId, node.silent, world.now());
-        known.set(node.nodeId, node);
+        if (node.seen) watch.expect(node.nodeId, node.silent, world.now());
+        known.add(node.nodeId);
       }
-      for (const nodeId of known.keys()) {
+      for (const nodeId of known) {
         if (nodes.documents.has(nodeId)) continue;
         known.delete(nodeId);
         watch.forget(nodeId as NodeId);
