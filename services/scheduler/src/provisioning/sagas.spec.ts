@@ -34,9 +34,9 @@ const factsOf = (step: string): Facts => ({
 
 const WORLDS = 2_000;
 
-const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[]): readonly string[] => {
+const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[], stopAtFirst = false): readonly string[] => {
   const bad: string[] = [];
-  for (let seed = 1; seed <= WORLDS; seed++) {
+  for (let seed = 1; seed <= WORLDS && !(stopAtFirst && bad.length > 0); seed++) {
     const input = inputs[seed % inputs.length];
     if (input === undefined) throw new Error('no input');
     const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node'].includes(step) });
@@ -51,7 +51,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
-  it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision])).not.toEqual([]); });
+  it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision], true)).not.toEqual([]); });
 });
 
 describe('Making a VM', () => {
