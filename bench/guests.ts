@@ -42,16 +42,16 @@ export const guests = async (say: (line: string) => void): Promise<Figure[]> => 
 
     let made = 0;
     const bare = async (): Promise<{ uuid: string; diskMs: number; ms: number; disk: string }> => {
-      made += 1;
+      const number = (made += 1);
       const uuid = randomUUID();
       const disk = join(node.poolDir, `bare-${uuid}.qcow2`);
-      const mac = `52:54:00:be:${(made >> 8).toString(16).padStart(2, '0')}:${(made & 255).toString(16).padStart(2, '0')}`;
+      const mac = `52:54:00:be:${(number >> 8).toString(16).padStart(2, '0')}:${(number & 255).toString(16).padStart(2, '0')}`;
       const diskMs = await elapsed(async () => {
         await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', image, disk, '1G']);
         chmodSync(disk, 0o660);
       });
       const xml = pattern
-        .replace(/<name>[^<]*<\/name>/, `<name>bare-${String(made)}</name>`).replace(/<uuid>[^<]*<\/uuid>/, `<uuid>${uuid}</uuid>`)
+        .replace(/<name>[^<]*<\/name>/, `<name>bare-${String(number)}</name>`).replace(/<uuid>[^<]*<\/uuid>/, `<uuid>${uuid}</uuid>`)
         .replace(/<metadata>[\s\S]*?<\/metadata>/, '').replace(/<mac address='[^']*'\/>/, `<mac address='${mac}'/>`)
         .replace(/volume_[0-9a-f]{32}\.qcow2/g, `bare-${uuid}.qcow2`).replace(/[0-9a-f]{32}\.sock/g, `${uuid.replaceAll('-', '')}.sock`).replace(/vm_[0-9a-f]{32}\.log/g, `bare-${uuid}.log`);
       const ms = await elapsed(async () => {
