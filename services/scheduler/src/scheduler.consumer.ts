@@ -139,7 +139,7 @@ export class Scheduler {
     if (wish.memoryMib < image.minMemoryMib) return stop('image.needs_more_memory', { memoryMib: wish.memoryMib, minMemoryMib: image.minMemoryMib, field: 'memoryMib' });
     const holder = view.holderOfName(wish.name);
     if (holder !== undefined && holder !== wish.vmId) return stop('vm.name_taken', { name: wish.name, heldBy: holder, field: 'name' });
-    const possible = place(view.candidates(), { ...wish, nodeId: chosen === null ? null : chosen.nodeId });
+    const possible = place(view.candidates(true), { ...wish, nodeId: chosen === null ? null : chosen.nodeId });
     if (isRefusal(possible)) return handler.refuse(envelope, possible);
 
     const spec: VmSpec = {
@@ -157,7 +157,12 @@ export class Scheduler {
     const full = new Set<string>();
     for (;;) {
       const placed = place(view.candidates(), wish, full);
-      if (isRefusal(placed)) return handler.refuse(envelope, placed);
+      if (isRefusal(placed)) {
+        // What this process has proposed elsewhere may yet be turned down there. Only without it is a no a no.
+        if (isRefusal(place(view.candidates(true), wish, full))) return handler.refuse(envelope, placed);
+        await view.decided();
+        continue;
+      }
       const giveBack = view.promise(placed.nodeId, wish.vcpus, wish.memoryMib);
       try {
         const reserve: Extract<NodeCommand, { type: 'ReserveCapacity' }> = {
@@ -237,6 +242,8 @@ export class Scheduler {
 
   /** What a node saw of a domain. Older than what is known, or no news: nothing is written. */
   async report(report: DomainReport): Promise<void> {
+    // A later hello told everything as it was then: what was reported before it is history.
+    if (report.session < (this.ports.view.node(report.nodeId)?.session ?? 0)) return;
     await this.record(report, this.ports.commandIdOf(`report:${report.nodeId}:${String(report.session)}:${String(report.sequence)}:${report.vmId}`));
   }
 

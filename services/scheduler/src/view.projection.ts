@@ -129,6 +129,7 @@ export class SchedulerView {
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly promised = new Map<string, { vcpus: number; memoryMib: number }>();
+  private readonly awaiting: (() => void)[] = [];
   private readonly measured = new Map<string, Candidate['measured']>();
   private readonly beats = new Map<string, number>();
   private readonly byName = new Map<string, string>();
@@ -174,10 +175,11 @@ export class SchedulerView {
     if (after !== undefined && before === undefined && !this.byName.has(after.name)) this.byName.set(after.name, after.vmId);
   }
 
-  *candidates(): Generator<Candidate> {
+  /** With `besidesPromised` as if nothing were proposed and undecided. */
+  *candidates(besidesPromised = false): Generator<Candidate> {
     for (const document of this.capacity.documents.values()) {
       if (document.removed) continue;
-      const promised = this.promised.get(document.nodeId);
+      const promised = besidesPromised ? undefined : this.promised.get(document.nodeId);
       const measured = this.measured.get(document.nodeId) ?? null;
       yield promised === undefined && measured === null
         ? document
@@ -194,7 +196,15 @@ export class SchedulerView {
       else this.promised.set(nodeId, next);
     };
     add(1);
-    return () => { add(-1); };
+    return () => {
+      add(-1);
+      for (const wake of this.awaiting.splice(0)) wake();
+    };
+  }
+
+  /** Resolves when something that was promised is decided; at once when nothing is promised. */
+  decided(): Promise<void> {
+    return this.promised.size === 0 ? Promise.resolve() : new Promise((resolve) => { this.awaiting.push(resolve); });
   }
 
   /** What a heartbeat says; `session` is the one the agent believes in, 0 while it has none. */
