@@ -42,7 +42,7 @@ export function startLoad({ rest }: Platform, { width, name, withinMs }: LoadOpt
       const { status, error } = await rest.ended(accepted.operation.id, withinMs);
       const ended: Done = { id: accepted.operation.id, kind, outcome: status, because: error?.code, askedAt, endedAt: Date.now() };
       done.push(ended);
-      return { ended, vmId: accepted.vm.id };
+      return { ended, vmId: accepted.operation.vmId ?? undefined };
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       const ended: Done = { id: '', kind, outcome: 'refused', because: error.code, askedAt, endedAt: Date.now() };

@@ -242,8 +242,8 @@ describe('virtual machines on simulated nodes', () => {
   });
 
   it('A7-06 a node above its threshold of measured memory gets nothing, and says so', async () => {
-    await rest.ok('PATCH', `/v1/nodes/${node(0).id}`, { memoryUsedPercentMax: 20 });
     await rest.running(wish('heavy', { node: node(0).name, memoryMib: 2_048 }));
+    await rest.ok('PATCH', `/v1/nodes/${node(0).id}`, { memoryUsedPercentMax: 20 });
     // The next heartbeat carries what is used now.
     const refused = await rest.until('it is refused', async () => {
       const outcome = await rest.create(wish(`probe-${randomBytes(3).toString('hex')}`, { node: node(0).name })).then(() => undefined, (error: unknown) => error as Refused);
