@@ -148,7 +148,7 @@ export const violationsOf = <I extends object, C>(saga: Saga<I, C>, { input, ran
   for (let action = 0; action < 400 && bag.length > 0; action++) deliver(false);
 
   const ended = history.filter((event) => event.type === 'SagaEnded');
-  const final = state as SagaState<I>;
+  const final = state;
   if (final.status !== 'ended' || ended.length !== 1) return [...violations, `has not ended once, but ${String(ended.length)} times: ${final.status}`];
   if (ends !== 1) violations.push(`its owner was told ${String(ends)} times`);
   for (const [step, count] of times) if (count > 1) violations.push(`${step} was done ${String(count)} times`);

@@ -155,7 +155,7 @@ export class NodeProgram extends Program {
       this.world.after(random.between(500, 20_000), () => { if (!this.down) this.boot(); });
     };
     const wrapped = VERBS.map((verb) => {
-      const original = hypervisor[verb] as (...args: unknown[]) => Promise<unknown>;
+      const original = hypervisor[verb].bind(hypervisor) as (...args: unknown[]) => Promise<unknown>;
       return [verb, async (...args: unknown[]) => {
         danger(`before ${verb}`);
         if (!life.on) return never;

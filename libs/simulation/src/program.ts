@@ -98,7 +98,7 @@ export abstract class Program {
         if (known !== undefined && same && how !== 'fresh' && this.world.elapsed < known.trustedUntil) return { state: known.state as S, version: known.version };
         if (known === undefined && how === 'new') return { state: decider.initial, version: 0 };
         const loaded = await before('load', () => log.load(stream, decider));
-        keep(stream, { decider: decider as unknown as Kept['decider'], ...loaded });
+        keep(stream, { decider: decider, ...loaded });
         return loaded;
       },
       append: async (append) => {

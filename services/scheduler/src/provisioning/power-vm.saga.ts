@@ -103,5 +103,5 @@ export const settlePower: Saga<SettlePower, Outgoing> = {
     },
   },
   done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed: powerVm.failed,
+  failed: (vm, why, owed, facts) => powerVm.failed(vm, why, owed, facts),
 };

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import type { ImageDescription, ImageEvent } from '@chronovirt/contracts/image/image.events';
+import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import { image } from './image.ts';
 
 const digits = '0'.repeat(32);
-const description: ImageDescription = { imageId: `image_${digits}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: 'a'.repeat(64), sizeBytes: 1_000, minDiskGib: 1, minMemoryMib: 64 };
+const description: Extract<ImageEvent, { type: 'ImageRegistered' }>['data'] = { imageId: `image_${digits}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: 'a'.repeat(64), sizeBytes: 1_000, minDiskGib: 1, minMemoryMib: 64 };
 const given = scenarioOf(image, (actual, expected) => { expect(actual).toEqual(expected); });
 const registered: ImageEvent = { type: 'ImageRegistered', data: description };
 const deleted: ImageEvent = { type: 'ImageDeleted', data: { imageId: description.imageId } };

@@ -17,7 +17,7 @@ const registered: PoolEvent = { type: 'PoolRegistered', data: { poolId, nodeId, 
 const reserved = (n: number, sizeGib: number): PoolEvent => ({ type: 'SpaceReserved', data: { nodeId, volumeId: volume(n), vmId, sizeGib } });
 const reserve = (n: number, sizeGib: number): PoolCommand => ({ type: 'ReserveSpace', data: { poolId, volumeId: volume(n), vmId, sizeGib } });
 const release = (n: number): PoolCommand => ({ type: 'ReleaseSpace', data: { poolId, volumeId: volume(n), vmId } });
-const report = (capacityGib: number, of: typeof nodeId | `node_${string}` = nodeId): PoolCommand => ({ type: 'RegisterPool', data: { poolId, nodeId: of, name: 'disks', capacityGib } });
+const report = (capacityGib: number, of: `node_${string}` = nodeId): PoolCommand => ({ type: 'RegisterPool', data: { poolId, nodeId: of, name: 'disks', capacityGib } });
 
 describe('A pool', () => {
   it('is known from its first report', () => given().when(report(10)).then(registered));
