@@ -138,6 +138,7 @@ async function play({ platform, node }: CrashField, scenario: Scenario, name: st
       begins();
       const [{ operation, vm }] = await Promise.all([ask('POST', '/v1/vms', wish(name), 'create'), meanwhile()]);
       const played = await theEnd(operation);
+      await atRest(platform, [node], AT_REST_WITHIN_MS);
       await giveBack(vm.id);
       return played;
     }
@@ -158,6 +159,8 @@ async function play({ platform, node }: CrashField, scenario: Scenario, name: st
       release(platform, spoil);
       const [{ operation, vm }] = await Promise.all([asked, meanwhile()]);
       const played = await theEnd(operation);
+      // Before the VM is deleted: that would also take away what the undo forgot.
+      await atRest(platform, [node], AT_REST_WITHIN_MS);
       await giveBack(vm.id);
       return played;
     }
