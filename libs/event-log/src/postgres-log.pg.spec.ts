@@ -212,6 +212,9 @@ describe('states kept', () => {
     expect(await saved()).toBe(1);
     expect(await db.log({ build: 'one' }).load('counter-long', counter)).toEqual(state);
     expect(await db.log({ build: 'two' }).load('counter-long', counter)).toEqual(state);
+    // The other build saves its own in the background; what is written next must stand after it.
+    const savedBy = async (build: string): Promise<boolean> => (await db.pool.query(`select from event_log.snapshot where stream = 'counter-long' and build = $1`, [build])).rowCount === 1;
+    for (let round = 0; round < 500 && !(await savedBy('two')); round++) await sleep(10);
     // A wrong one would be believed by its own build alone.
     await db.pool.query(`select event_log.save_snapshot('counter-long', 601, 'one', '{"total":-1,"notes":[]}')`);
     expect((await db.log({ build: 'one' }).load('counter-long', counter)).state.total).toBe(-1);

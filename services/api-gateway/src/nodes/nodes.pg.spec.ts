@@ -66,7 +66,7 @@ describe('a node', () => {
 
     await gateway.append(`node-${nodeId}`, { type: 'NodeDescribed', data: { hypervisor: 'simulated', accel: 'tcg', accelBecause: 'simulated', cpus: 2, memoryMib: 4_096, versions: {} } }, { type: 'NodeSessionStarted', data: { session: 1 } },
       { type: 'CapacityReserved', data: { vmId: `vm_${'1'.repeat(32)}`, vcpus: 2, memoryMib: 1_024, decision: {} } });
-    const ready = await until(async () => { const read = await gateway.call('GET', `/v1/nodes/${nodeId}`); return read.json.vms === 1 ? read : undefined; });
+    const ready = await until(async () => { const read = await gateway.call('GET', `/v1/nodes/${nodeId}`); return read.json.vms === 1 && read.json.status === 'ready' ? read : undefined; });
     expect(ready.json).toMatchObject({ status: 'ready', session: 1, capacity: { vcpus: { total: 16, reserved: 2, free: 14 }, memoryMib: { total: 3_584, reserved: 1_024, free: 2_560 } } });
 
     const changed = await gateway.call('PATCH', `/v1/nodes/${nodeId}`, { body: { maintenance: true } });
