@@ -36,4 +36,10 @@ describe('The configuration of an agent', () => {
     const read = readConfig({ ...enough, CV_NODE_AGENT_HYPERVISOR: 'simulated', CV_NODE_AGENT_FLEET: '10', CV_NODE_AGENT_FLEET_TOKEN_FILE: '/t' });
     expect(read).toMatchObject({ kind: 'fleet', fleet: { count: 10, tokenFile: '/t' } });
   });
+
+  it('lets no agent be held at a waypoint but in a test', () => {
+    expect(() => readConfig({ ...enough, CV_WAYPOINTS: '/waypoints' })).toThrow(/CV_WAYPOINTS: is for tests/);
+    const read = readConfig({ ...enough, CV_WAYPOINTS: '/waypoints', CV_TEST: '1' });
+    expect(read.kind === 'agent' && read.agent.waypoints).toBe('/waypoints');
+  });
 });
