@@ -85,7 +85,7 @@ describe('On the test driver', () => {
     ];
     for (const [type, state] of life) expect([type, await vm.do(type)]).toMatchObject([type, state === undefined ? { version: 0 } : { facts: { state } }]);
     await expect.poll(() => reports.filter((report) => report.vmId === vm.vmId).at(-1)?.state).toBe('absent');
-    expect(await vm.do('StartDomain')).toMatchObject({ refused: 'domain.gone' });
+    expect(await vm.do('StartDomain')).toMatchObject({ refused: 'vm.not_here' });
   });
 
   it('what somebody else does is reported', async () => {
