@@ -163,7 +163,7 @@ export class Scheduler {
         await view.decided();
         continue;
       }
-      const giveBack = view.promise(placed.nodeId, wish.vcpus, wish.memoryMib);
+      const giveBack = view.promise(placed.nodeId, wish.vmId, { vcpus: wish.vcpus, memoryMib: wish.memoryMib });
       try {
         const reserve: Extract<NodeCommand, { type: 'ReserveCapacity' }> = {
           type: 'ReserveCapacity',

@@ -18,6 +18,15 @@ import { nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { vm as vmDecider } from './vm/vm.ts';
 
+/** What a VM takes of a node. */
+interface Share {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+}
+
+const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefined =>
+  shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
+
 export type CatalogEntry =
   | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw'; readonly minDiskGib: number; readonly minMemoryMib: number }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
@@ -128,7 +137,8 @@ export class SchedulerView {
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
-  private readonly promised = new Map<string, { vcpus: number; memoryMib: number }>();
+  /** By node, then by VM: proposed by this process and not decided yet. */
+  private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
   private readonly measured = new Map<string, Candidate['measured']>();
   private readonly beats = new Map<string, number>();
@@ -147,6 +157,8 @@ export class SchedulerView {
     const category = categoryOf(event.stream);
     if (category === 'node' && event.version <= this.versionOf(event.stream)) return;
     this.capacity.take(event);
+    // From here on it counts as use. The log may bring it before the answer comes, and it must not count twice.
+    if (event.type === 'CapacityReserved') this.forgetPromise(idOfStream(event.stream), String(event.data['vmId']));
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === vmDecider.category) {
@@ -179,7 +191,7 @@ export class SchedulerView {
   *candidates(besidesPromised = false): Generator<Candidate> {
     for (const document of this.capacity.documents.values()) {
       if (document.removed) continue;
-      const promised = besidesPromised ? undefined : this.promised.get(document.nodeId);
+      const promised = besidesPromised ? undefined : sumOf(this.promised.get(document.nodeId));
       const measured = this.measured.get(document.nodeId) ?? null;
       yield promised === undefined && measured === null
         ? document
@@ -188,18 +200,18 @@ export class SchedulerView {
   }
 
   /** Sets capacity aside in this process until the answer is known; the function gives it back. */
-  promise(nodeId: string, vcpus: number, memoryMib: number): () => void {
-    const add = (sign: 1 | -1): void => {
-      const now = this.promised.get(nodeId) ?? { vcpus: 0, memoryMib: 0 };
-      const next = { vcpus: now.vcpus + sign * vcpus, memoryMib: now.memoryMib + sign * memoryMib };
-      if (next.vcpus === 0 && next.memoryMib === 0) this.promised.delete(nodeId);
-      else this.promised.set(nodeId, next);
-    };
-    add(1);
+  promise(nodeId: string, vmId: string, share: Share): () => void {
+    const onNode = this.promised.get(nodeId) ?? new Map<string, Share>();
+    this.promised.set(nodeId, onNode.set(vmId, share));
     return () => {
-      add(-1);
+      if (onNode.get(vmId) === share) this.forgetPromise(nodeId, vmId);
       for (const wake of this.awaiting.splice(0)) wake();
     };
+  }
+
+  private forgetPromise(nodeId: string, vmId: string): void {
+    const onNode = this.promised.get(nodeId);
+    if (onNode?.delete(vmId) === true && onNode.size === 0) this.promised.delete(nodeId);
   }
 
   /** Resolves when something that was promised is decided; at once when nothing is promised. */
