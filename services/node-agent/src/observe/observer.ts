@@ -47,6 +47,8 @@ const same = (a: SeenDomain | undefined, b: SeenDomain): boolean =>
 
 export function createObserver({ nodeId, hypervisor, report, now, generationOf, expected, failed }: ObserverPorts): Observer {
   const told = new Map<VmId, SeenDomain>();
+  /** Reports that went out and were not confirmed: they may arrive yet, so whatever is seen next is news. */
+  const unconfirmed = new Set<VmId>();
   /** Domains that are being looked at; true when something happened since the look began. */
   const looking = new Map<VmId, { again: boolean; readonly done: Promise<void> }>();
   let session = 0;
@@ -66,9 +68,12 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
     // A hello was said meanwhile: a look of its own follows its welcome.
     if (began !== epoch || !reporting) return;
     const before = told.get(vmId);
-    if (same(before, seen) || (before === undefined && seen.state === 'absent' && seen.generation === 0)) return;
+    if (!unconfirmed.has(vmId) && (same(before, seen) || (before === undefined && seen.state === 'absent' && seen.generation === 0))) return;
+    unconfirmed.add(vmId);
     await report({ nodeId, vmId, ...stamp, generation: seen.generation, state: seen.state, reason: seen.reason, nodeAt: now().toISOString() });
-    if (began === epoch) told.set(vmId, seen);
+    if (began !== epoch) return;
+    told.set(vmId, seen);
+    unconfirmed.delete(vmId);
   };
 
   const look = (vmId: VmId): Promise<void> => {
@@ -98,7 +103,7 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
   const everything = async (): Promise<readonly SeenDomain[]> => {
     const there = await hypervisor.domains();
     const found = new Set(there.map((domain) => domain.vmId));
-    const missing = [...new Set([...expected(), ...told.keys()])].filter((vmId) => !found.has(vmId));
+    const missing = [...new Set([...expected(), ...told.keys(), ...unconfirmed])].filter((vmId) => !found.has(vmId));
     return [...there, ...missing.map((vmId) => withGeneration({ vmId, generation: 0, state: 'absent', reason: 'absent' }))];
   };
 
@@ -107,6 +112,7 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
       epoch++;
       const all = await everything();
       told.clear();
+      unconfirmed.clear();
       for (const domain of all) told.set(domain.vmId, domain);
       return all;
     },
@@ -120,8 +126,9 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
     sweep: async () => {
       try {
         for (const domain of await everything()) {
-          if (domain.state === 'absent' && told.get(domain.vmId)?.state === 'absent') continue;
-          if (!same(told.get(domain.vmId), domain)) await look(domain.vmId);
+          const known = told.get(domain.vmId);
+          const isTold = same(known, domain) || (domain.state === 'absent' && known?.state === 'absent');
+          if (unconfirmed.has(domain.vmId) || !isTold) await look(domain.vmId);
         }
         return true;
       } catch (fault) {
