@@ -107,9 +107,14 @@ const isNewer = (vm: LiveVm, seen: Omit<Observed, 'state' | 'reason'>): boolean 
 
 const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
   if (!isNewer(vm, seen)) return [];
-  // The same state in another session is no news: a node that comes back with 200 VMs adds nothing to the log.
-  if (vm.observed !== null && vm.observed.state === seen.state && vm.observed.nodeId === seen.nodeId && vm.observed.generation === seen.generation) return [];
-  return [{ type: 'VmObserved', data: seen }];
+  const known = vm.observed;
+  const same = known !== null && known.state === seen.state && known.nodeId === seen.nodeId && known.generation === seen.generation;
+  // What an inventory (number 0) finds unchanged is no news: a node that comes back with 200 VMs adds nothing
+  // to the log. Nor is what was said with the very next number. But where numbers were given out in between,
+  // something may have changed there and back, and its report still be on its way: it must find a higher
+  // number here, or it would be believed.
+  const noNews = same && (seen.sequence === 0 || (known.session === seen.session && seen.sequence === known.sequence + 1));
+  return noNews ? [] : [{ type: 'VmObserved', data: seen }];
 };
 
 /** When the running operation is over and a delete waits, the delete begins in the same commit. */
