@@ -228,9 +228,15 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   }
   for (let i = 0; i < storm.crashes; i++) {
     sometime(() => {
-      const { machine } = random.pick(nodes);
+      const { machine, nodeId } = random.pick(nodes);
       const running = [...machine.domains].filter(([, { state }]) => state === 'running');
-      if (running.length > 0) machine.crash(random.pick(running)[0]);
+      if (running.length === 0) return;
+      const [vmId] = random.pick(running);
+      machine.crash(vmId);
+      if (random.chance(0.5)) return;
+      world.after(random.between(1, 3_000), () => {
+        if (machine.domains.get(vmId)?.state === 'crashed' && referee.startsBehind(nodeId, vmId)) machine.startBehind(vmId);
+      });
     });
   }
   const lives = names.map((name) => live(random.chance(0.05) ? 'vm-0' : name));

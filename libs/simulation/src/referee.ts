@@ -91,6 +91,14 @@ export class Referee {
     this.world.tell(() => `!! ${sentence}`);
   }
 
+  /** Somebody starts it by hand, on the machine itself; nobody is that reckless while the platform has it in hand. */
+  startsBehind(nodeId: string, vmId: VmId): boolean {
+    const idle = [...this.open].every((operationId) => this.operations.get(operationId)?.vmId !== vmId);
+    if (!idle || this.owing.has(vmId) || !this.capacityOf(nodeId).held.has(vmId)) return false;
+    this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
+    return true;
+  }
+
   private take(event: RecordedEvent): void {
     const { stream, type, data } = event;
     this.world.tell(() => `   ${stream} ${String(event.version)} ${type} ${brief(data)}`);

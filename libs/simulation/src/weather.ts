@@ -61,7 +61,7 @@ export const weatherOf = (random: Random): Weather => {
     serviceKilled: of(0.001, 0.01), frozen: of(0.001, 0.01), frozenMs: random.pick([500, 10_000, 60_000]),
     logFailing: of(0.002, 0.02), logOutages: of(1, 2),
     agentKilled: of(0.02, 0.1), journalLost: random.pick([0, 0.3, 1]),
-    refused: of(0.02, 0.1), failing: of(0.03, 0.2), hanging: of(0.01, 0.05), hangingMs: random.pick([1_000, 30_000, 120_000]), deaf: of(0.1, 0.5), crashes: of(1, 4),
+    refused: of(0.02, 0.1), failing: of(0.03, 0.2), hanging: of(0.01, 0.05), hangingMs: random.pick([1_000, 30_000, 120_000]), deaf: of(0.1, 0.5), crashes: of(3, 12),
     darkNodes: of(1, 3), lostNodes: random.chance(0.25) ? 1 : 0, brokenLinks: of(1, 4), wipes: of(1, 3), outages: of(1, 2), longAbsences: of(1, 2),
     leaders: random.chance(0.3) ? 2 : 1,
     narrow: { capacity: random.chance(0.3), space: random.chance(0.2), addresses: random.chance(0.2) },
