@@ -1,0 +1,171 @@
+import { describe, expect, it } from 'vitest';
+import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { DomainState, VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import { replay } from '@chronovirt/decider/decider';
+import { scenarioOf } from '@chronovirt/decider/scenario';
+import { sagaOf, vm } from './vm.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const vmId: VmId = `vm_${hex(1)}`;
+const nodeId: NodeId = `node_${hex(2)}`;
+const poolId = `pool_${hex(3)}` as const;
+const op = (n: number): OperationId => `op_${hex(100 + n)}`;
+const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
+const spec = {
+  name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
+  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
+} as const;
+const wish = { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network } as const;
+const provisioned = { poolId, volumeId: `volume_${hex(1)}`, address: '10.21.0.2', prefix: 24, mac: '52:54:0a:15:00:02' } as const;
+
+const given = scenarioOf(vm, (actual, expected) => { expect(actual).toEqual(expected); });
+const requested: VmEvent = { type: 'VmRequested', data: wish };
+const placed: VmEvent = { type: 'VmPlaced', data: { operationId: op(1), nodeId, poolId, generation: 1, decision: {} } };
+const built: VmEvent = { type: 'VmProvisioned', data: { operationId: op(1), provisioned } };
+const observed = (state: DomainState, session = 1, sequence = 1): VmEvent => ({ type: 'VmObserved', data: { nodeId, session, sequence, generation: 1, state, reason: 'seen' } });
+const done = (n: number, how = 'created'): VmEvent => ({ type: 'VmOperationDone', data: { operationId: op(n), how } });
+const failed = (n: number, owed: string[] = []): VmEvent => ({ type: 'VmOperationFailed', data: { operationId: op(n), refused: 'saga.step_overdue', because: {}, owed } });
+const powerRequested = (n: number, action: 'start' | 'stop' | 'pause' | 'resume' | 'reboot' | 'reset', timeoutSeconds = 0, force = false): VmEvent => ({ type: 'VmPowerRequested', data: { operationId: op(n), action, timeoutSeconds, force } });
+const running = [requested, placed, built, observed('running'), done(1)];
+const stopped = [...running, powerRequested(2, 'stop'), observed('stopped', 1, 2), done(2, 'stop')];
+const remove = (n: number, force = false): VmCommand => ({ type: 'DeleteVm', data: { vmId, operationId: op(n), force } });
+const report = (state: DomainState, session: number, sequence: number, generation = 1, from: NodeId = nodeId): VmCommand => ({ type: 'RecordDomainState', data: { vmId, nodeId: from, session, sequence, generation, state, reason: 'seen' } });
+
+describe('A VM', () => {
+  it('is requested once', () => {
+    given().when({ type: 'RequestVm', data: wish }).then(requested);
+    given(requested).when({ type: 'RequestVm', data: wish }).thenRefused('vm.exists', { vmId });
+  });
+  it('gets a generation with each placement, from nothing else', () => {
+    given(requested).when({ type: 'AssignVm', data: { vmId, operationId: op(1), nodeId, poolId, decision: {} } }).then(placed);
+    given(requested).when({ type: 'AssignVm', data: { vmId, operationId: op(1), nodeId, poolId, decision: {} } }).thenFacts({ generation: 1 });
+    given(requested, placed).when({ type: 'AssignVm', data: { vmId, operationId: op(1), nodeId, poolId, decision: {} } }).thenFacts({ generation: 2 });
+    expect(replay(vm, stopped)).toMatchObject({ generation: 1 });
+  });
+  it('is placed by the operation that has it in hand', () =>
+    given(requested, placed, failed(1)).when({ type: 'AssignVm', data: { vmId, operationId: op(1), nodeId, poolId, decision: {} } }).thenRefused('vm.other_operation', { operationId: null }));
+  it('is built, seen and done in one commit', () =>
+    given(requested, placed).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, observed: { nodeId, session: 1, sequence: 1, generation: 1, state: 'running', reason: 'seen' } } })
+      .then(built, observed('running'), done(1)));
+  it('hears the end of an operation once', () => {
+    given(...running).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, observed: null } }).then();
+    given(...running).when({ type: 'FailVm', data: { vmId, operationId: op(1), refused: 'x.y', because: {}, owed: [] } }).then();
+    given(...running).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(1) } }).then();
+  });
+  it('that could not be made is there to be looked at, with the reason', () => {
+    expect(replay(vm, [requested, placed, failed(1)])).toMatchObject({ status: 'live', operation: null, desired: 'stopped', failure: { refused: 'saga.step_overdue' }, provisioned: null });
+    given(requested, failed(1)).when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.not_provisioned', { vmId, failure: 'saga.step_overdue' });
+  });
+  it('is unknown before and after its life', () => {
+    given().when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.not_found', { vmId });
+    given(...stopped, { type: 'VmDeleteRequested', data: { operationId: op(3), force: false, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } }, { type: 'VmDeleted', data: { operationId: op(3) } })
+      .when(remove(4)).thenRefused('vm.not_found', { vmId });
+  });
+});
+
+describe('An action on a VM', () => {
+  it('says what is wanted, and leaves what was seen', () => {
+    given(...running).when({ type: 'StopVm', data: { vmId, operationId: op(2), timeoutSeconds: 30, force: true } }).then(powerRequested(2, 'stop', 30, true));
+    expect(replay(vm, [...running, powerRequested(2, 'stop')])).toMatchObject({ desired: 'stopped', observed: { state: 'running' } });
+  });
+  it.for([
+    ['StartVm', 'running', 'paused', 'vm.not_stopped'], ['RebootVm', 'stopped', 'paused', 'vm.not_running'], ['PauseVm', 'paused', 'stopped', 'vm.not_running'], ['ResumeVm', 'running', 'stopped', 'vm.not_paused'],
+  ] as const)('%s is refused where it makes no sense', ([type, , from, code]) => {
+    given(...running, observed(from, 1, 2)).when({ type, data: { vmId, operationId: op(2) } }).thenRefused(code);
+  });
+  it('that is so already is done at once', () =>
+    given(...running).when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).then(powerRequested(2, 'start'), done(2, 'already running')));
+  it('that was anticipated behind our back still takes or gives its capacity', () =>
+    given(...running, observed('stopped', 1, 2)).when({ type: 'StopVm', data: { vmId, operationId: op(2), timeoutSeconds: 0, force: false } }).then(powerRequested(2, 'stop')));
+  it('starts what has crashed', () => given(...running, observed('crashed', 1, 2)).when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).then(powerRequested(2, 'start')));
+  it('is refused while another has it in hand, naming that one', () => {
+    given(requested).when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.busy', { operationId: op(1), kind: 'create' });
+    given(...running, powerRequested(2, 'stop')).when({ type: 'PauseVm', data: { vmId, operationId: op(3) } }).thenRefused('vm.busy', { operationId: op(2), kind: 'power' });
+  });
+  it('that failed leaves what was wanted before', () => { expect(replay(vm, [...stopped, powerRequested(3, 'start'), failed(3)])).toMatchObject({ desired: 'stopped', operation: null, failure: null }); });
+  it('that left something owed is remembered, and no other is begun before that is settled', () => {
+    const owing = [...stopped, powerRequested(3, 'start'), failed(3, ['node', 'capacity'])];
+    expect(replay(vm, owing)).toMatchObject({ owed: ['node', 'capacity'], debt: { operationId: op(3), action: 'start' } });
+    given(...owing).when({ type: 'StartVm', data: { vmId, operationId: op(4) } }).thenRefused('vm.clean_up_owed', { vmId, owed: ['node', 'capacity'], nodeId });
+    given(...owing).when({ type: 'CleanUpVm', data: { vmId, operationId: op(4) } }).then({ type: 'VmCleanUpStarted', data: { operationId: op(4) } });
+    // A clean-up that failed keeps the first debt.
+    const again = replay(vm, [...owing, { type: 'VmCleanUpStarted', data: { operationId: op(4) } }, failed(4, ['node', 'capacity'])]);
+    expect(again).toMatchObject({ debt: { operationId: op(3), action: 'start' } });
+    const settled = replay(vm, [...owing, { type: 'VmCleanUpStarted', data: { operationId: op(4) } }, done(4, 'cleaned up')]);
+    expect(settled).toMatchObject({ owed: [], debt: null, desired: 'stopped' });
+  });
+  it('is settled on its own; only what a creation left is taken away', () => {
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start' } })).toBe('settle-power');
+    expect(sagaOf('clean-up', { debt: null })).toBe('clean-up-vm');
+  });
+});
+
+describe('Deleting a VM', () => {
+  const asked = (n: number, cancels: OperationId | null = null, force = false): VmEvent => ({ type: 'VmDeleteRequested', data: { operationId: op(n), force, cancels } });
+  const begun = (n: number): VmEvent => ({ type: 'VmDeleteStarted', data: { operationId: op(n) } });
+  it('begins at once when nothing has it in hand', () => given(...stopped).when(remove(3)).then(asked(3), begun(3)));
+  it('that runs needs force', () => {
+    given(...running).when(remove(2)).thenRefused('vm.not_stopped', { vmId, state: 'running', hint: 'stop it first, or delete with force=true' });
+    given(...running).when(remove(2, true)).then(asked(2, null, true), begun(2));
+  });
+  it('cancels what runs and waits for its end', () => {
+    given(requested, placed).when(remove(2)).then(asked(2, op(1)));
+    given(requested, placed, asked(2, op(1))).when({ type: 'FailVm', data: { vmId, operationId: op(1), refused: 'saga.step_overdue', because: {}, owed: [] } }).then(failed(1), begun(2));
+    given(requested, placed, asked(2, op(1))).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned: null, observed: null } }).then(done(1), begun(2));
+    given(...running, powerRequested(3, 'stop'), asked(2, op(3), true)).when({ type: 'FailVm', data: { vmId, operationId: op(3), refused: 'saga.step_overdue', because: {}, owed: [] } }).then(failed(3), begun(2));
+  });
+  it('is asked for once', () => {
+    given(requested, asked(2, op(1))).when(remove(3)).thenRefused('vm.busy', { operationId: op(2), kind: 'delete' });
+    given(...stopped, asked(3), begun(3)).when(remove(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'delete' });
+    given(requested, asked(2, op(1))).when({ type: 'StartVm', data: { vmId, operationId: op(3) } }).thenRefused('vm.busy', { operationId: op(1), kind: 'create' });
+  });
+  it('is refused for one that is protected', () =>
+    given({ type: 'VmRequested', data: { ...wish, spec: { ...spec, protected: true } } }, placed, built, observed('stopped'), done(1)).when(remove(2)).thenRefused('vm.protected', { vmId }));
+  it('ends its life', () => {
+    given(...stopped, asked(3), begun(3)).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(3) } }).then({ type: 'VmDeleted', data: { operationId: op(3) } });
+    expect(replay(vm, [...stopped, asked(3), begun(3), { type: 'VmDeleted', data: { operationId: op(3) } }])).toEqual({ status: 'deleted', nodeId, generation: 1 });
+  });
+  it('that a silent node kept from ending stays wanted, and goes on as a deletion', () => {
+    const owing = [...stopped, asked(3), begun(3), failed(3, ['domain', 'disk'])];
+    expect(replay(vm, owing)).toMatchObject({ desired: 'deleted', owed: ['domain', 'disk'], debt: null });
+    given(...owing).when({ type: 'CleanUpVm', data: { vmId, operationId: op(4) } }).then(asked(4, null, true), begun(4));
+  });
+  it('is possible of one that owes', () => given(requested, failed(1, ['domain'])).when(remove(2)).then(asked(2), begun(2)));
+});
+
+describe('Settling what a VM owes', () => {
+  it('is nothing when it owes nothing', () => given(...running).when({ type: 'CleanUpVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.nothing_owed', { vmId }));
+  it('waits for what has it in hand', () => given(requested).when({ type: 'CleanUpVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.busy', { operationId: op(1), kind: 'create' }));
+  it('pays the debt and leaves the failure', () => {
+    const paid = replay(vm, [requested, placed, failed(1, ['domain']), { type: 'VmCleanUpStarted', data: { operationId: op(2) } }, done(2, 'cleaned up')]);
+    expect(paid).toMatchObject({ owed: [], failure: { refused: 'saga.step_overdue' }, operation: null });
+  });
+});
+
+describe('What a node says of a VM', () => {
+  it('is recorded when it is another state', () => given(...running).when(report('crashed', 1, 5)).then(observed('crashed', 1, 5)));
+  it('is history when its number is lower, or its session', () => {
+    given(...running, observed('stopped', 2, 5)).when(report('running', 2, 4)).then();
+    given(...running, observed('stopped', 2, 5)).when(report('running', 1, 900)).then();
+    given(...running, observed('stopped', 2, 5)).when(report('running', 3, 0)).then(observed('running', 3, 0));
+  });
+  it('is history when it is of another placement, or of another node', () => {
+    given(...running).when(report('absent', 1, 9, 0)).then();
+    given(...running).when(report('absent', 1, 9, 2)).then();
+    given(...running).when(report('absent', 1, 9, 1, `node_${hex(9)}`)).then();
+  });
+  it('is no news when an inventory finds it unchanged, or the very next number does', () => {
+    given(...running).when(report('running', 2, 0)).then();
+    given(...running).when(report('running', 1, 2)).then();
+  });
+  it('moves the number on when another change may still be on its way', () => {
+    given(...running).when(report('running', 1, 3)).then(observed('running', 1, 3));
+    given(...running).when(report('running', 2, 4)).then(observed('running', 2, 4));
+    given(...running, observed('running', 1, 3)).when(report('crashed', 1, 2)).then();
+  });
+  it('says nothing of one that is deleted or was never there', () => {
+    given().when(report('running', 1, 1)).then();
+    given(...stopped, { type: 'VmDeleteRequested', data: { operationId: op(3), force: false, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } }, { type: 'VmDeleted', data: { operationId: op(3) } }).when(report('running', 9, 9)).then();
+  });
+});
