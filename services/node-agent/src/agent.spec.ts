@@ -40,9 +40,22 @@ const data: { readonly [T in AgentCommand['type']]?: object } = {
 
 const machineOf = (more: Partial<SimulatedSettings> = {}): SimulatedMachine => createSimulatedMachine({ poolId, cpus: 4, memoryMib: 256, poolGib: 10, ...more });
 
-function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {} }: { machine?: SimulatedMachine; journal?: Journal; broken?: Broken } = {}): World {
+interface Surroundings {
+  readonly machine?: SimulatedMachine;
+  readonly journal?: Journal;
+  readonly broken?: Broken;
+  /** The bus says that it has a report. */
+  readonly confirm?: () => Promise<void>;
+  readonly outdated?: () => void;
+}
+
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report: async (report) => void reports.push(report), now: () => new Date(0) }, broken);
+  const report = (one: DomainReport): Promise<void> => {
+    reports.push(one);
+    return confirm();
+  };
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
     machine, journal, reports, agent, nextId,
@@ -238,6 +251,62 @@ describe('A node agent', () => {
     expect(await world.send('toString' as never)).toMatchObject({ refused: 'node.unknown_command' });
   });
 
+  it('answers a command that failed while it was taken back, and never obeys it again', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    let failing = true;
+    const machine = machineOf({
+      latency: (verb) => (verb === 'define' ? gate.promise : Promise.resolve()),
+      trouble: (verb) => { if (verb === 'define' && failing) throw new Error('libvirtd went away'); return undefined; },
+    });
+    const world = await welcomed(worldOf({ machine }));
+    const define = nextId();
+    const underWay = world.send('DefineDomain', { id: define });
+    await expect.poll(() => machine.leases.size).toBe(1);
+    const undo = world.send('RemoveDomain', { cancels: [define] });
+    gate.resolve(undefined);
+    expect(await underWay).toEqual({ refused: 'command.cancelled' });
+    await undo;
+    failing = false;
+    expect(await world.send('DefineDomain', { id: define })).toEqual({ refused: 'command.cancelled' });
+    expect(machine.domains.size).toBe(0);
+  });
+
+  it('obeys nothing of a placement that was taken away, whatever came too late and was never cancelled', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await world.send('RemoveDomain');
+    await world.send('RemoveDisk');
+    for (const type of ['EnsureDisk', 'DefineDomain', 'StartDomain'] as const) expect(await world.send(type)).toMatchObject({ refused: 'vm.not_here' });
+    expect([world.machine.domains.size, world.machine.disks.size]).toEqual([0, 0]);
+  });
+
+  it('gives copies of a command that hangs one place in the queue', async () => {
+    const gate = Promise.withResolvers<undefined>();
+    const world = await created(await welcomed(worldOf({ machine: machineOf({ latency: (verb) => (verb === 'reboot' ? gate.promise : Promise.resolve()) }) })));
+    const id = nextId();
+    const copies = Array.from({ length: 200 }, () => world.send('RebootDomain', { id }));
+    const other = world.send('DestroyDomain');
+    gate.resolve(undefined);
+    expect(new Set((await Promise.all(copies)).map((answer) => JSON.stringify(answer))).size).toBe(1);
+    expect(await other).toMatchObject({ facts: { state: 'stopped' } });
+  });
+
+  it('is told to say hello again by a command of a newer session than its own', async () => {
+    let outdated = 0;
+    const world = await welcomed(worldOf({ outdated: () => { outdated++; } }), 2);
+    await world.send('ObserveDomain', { session: 1 });
+    expect(outdated).toBe(0);
+    expect(await world.send('ObserveDomain', { session: 3 })).toMatchObject({ refused: 'node.old_session' });
+    expect(outdated).toBe(1);
+  });
+
+  it('takes a command back with one that changes nothing', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const stop = nextId();
+    expect(await world.send('ObserveDomain', { cancels: [stop] })).toMatchObject({ facts: { state: 'running' } });
+    expect(await world.send('ShutdownDomain', { id: stop })).toEqual({ refused: 'command.cancelled' });
+    expect(world.machine.domains.get(vmId)?.state).toBe('running');
+  });
+
   it('gives the lease back when the domain cannot be defined', async () => {
     const machine = machineOf({ trouble: (verb) => (verb === 'define' ? { refused: 'domain.not_possible' } : undefined) });
     const world = await welcomed(worldOf({ machine }));
@@ -268,6 +337,20 @@ describe('What a node agent tells', () => {
     await expect.poll(() => world.reports.at(-1)?.reason).toBe('unpaused');
     const numbers = world.reports.map((report) => report.sequence);
     expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+  });
+
+  it('again what it saw, when nobody said that the report before had come', async () => {
+    let lost = false;
+    const world = await created(await welcomed(worldOf({ confirm: () => (lost ? Promise.reject(new Error('timeout')) : Promise.resolve()) })));
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('running');
+    lost = true;
+    world.machine.crash(vmId);
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('crashed');
+    await Promise.resolve();
+    lost = false;
+    world.machine.startBehind(vmId);
+    // The same as what was told last and confirmed; but in between something was said that may arrive yet.
+    await expect.poll(() => world.reports.map(({ state }) => state).slice(-2)).toEqual(['crashed', 'running']);
   });
 
   it('after a power failure, everything that changed, though no event came', async () => {
