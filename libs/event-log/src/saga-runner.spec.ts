@@ -157,3 +157,47 @@ describe('a saga runner', () => {
     expect(ended.at(-1)).toMatchObject({ outcome: 'succeeded' });
   });
 });
+
+describe('a saga runner that is let down', () => {
+  it('answers in the log what is under way to services before it sends an undo', async () => {
+    const runner = runnerOf();
+    await runner.start('trip', 'op_1', {}, meta);
+    await answerLast(runner);
+    await runner.cancel('trip', 'op_1', 'rain', meta);
+    expect(sent.at(-1)?.type).toBe('FreeSeat');
+    // However late BookSeat comes, and whether or not the undo ever arrives.
+    expect(await log.answered(commandIdOf('saga-trip-op_1:seat:run'))).toMatchObject({ answer: refuse('command.cancelled') });
+    expect(await log.answered(commandIdOf('saga-trip-op_1:room:run'))).toBeUndefined();
+  });
+
+  it('does not count as driven a saga of which it could send nothing', async () => {
+    const runner = runnerOf();
+    log.load = () => Promise.reject(new Error('the log does not answer'));
+    await expect(runner.start('trip', 'op_1', {}, meta)).rejects.toThrow('does not answer');
+    await expect(runner.resume('trip', 'op_2', meta)).rejects.toThrow('does not answer');
+    expect([runner.size, runner.isDriving('trip', 'op_1'), runner.isDriving('trip', 'op_2')]).toEqual([0, false, false]);
+  });
+
+  it('moves the others when one cannot be moved', async () => {
+    const runner = runnerOf();
+    await runner.start('trip', 'op_1', {}, meta);
+    await runner.start('trip', 'op_2', {}, meta);
+    const load = log.load.bind(log);
+    log.load = (stream, decider) => (stream === 'saga-trip-op_1' ? Promise.reject(new Error('cannot be read')) : load(stream, decider));
+    now += 1_000;
+    sent = [];
+    await expect(runner.tick()).rejects.toThrow('1 sagas could not be moved');
+    expect(sent.map(({ id }) => id)).toEqual([commandIdOf('saga-trip-op_2:room:run')]);
+  });
+
+  it('sends under its own name what another saga owed, and takes back what that one names', async () => {
+    const settle: AnySaga = { name: 'settle', cleanUp: true, done: () => to('Done'), failed: () => to('Failed'), steps: {
+      room: { deadlineMs: 5_000, run: () => ({ ...to('FreeRoom'), as: 'saga-trip-op_1:room:undo', cancels: ['saga-trip-op_1:room:run'] }), undo: nothingToUndo('it is an undo') },
+    } };
+    const runner = new SagaRunner([settle], { handler: new CommandHandler(log), send: (envelope) => void sent.push(envelope), now: () => now, commandIdOf });
+    await runner.start('settle', 'op_9', {}, meta);
+    expect(sent).toMatchObject([{ id: commandIdOf('saga-trip-op_1:room:undo'), cancels: [commandIdOf('saga-trip-op_1:room:run')] }]);
+    await answerLast(runner);
+    expect(types()).toEqual(['FreeRoom', 'Done']);
+  });
+});
