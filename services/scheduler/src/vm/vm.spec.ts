@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { DomainState, VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { DomainState, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import { sagaOf, vm } from './vm.ts';
@@ -12,11 +12,11 @@ const nodeId: NodeId = `node_${hex(2)}`;
 const poolId = `pool_${hex(3)}` as const;
 const op = (n: number): OperationId => `op_${hex(100 + n)}`;
 const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
-const spec = {
+const spec: VmSpec = {
   name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
   accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
-} as const;
-const wish = { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network } as const;
+};
+const wish: Extract<VmEvent, { type: 'VmRequested' }>['data'] = { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network };
 const provisioned = { poolId, volumeId: `volume_${hex(1)}`, address: '10.21.0.2', prefix: 24, mac: '52:54:0a:15:00:02' } as const;
 
 const given = scenarioOf(vm, (actual, expected) => { expect(actual).toEqual(expected); });
