@@ -15,6 +15,7 @@ import { schedulerProjections, SchedulerView } from './view.projection.ts';
 /** How often unanswered commands and deadlines of the sagas driven here are looked at. */
 const TICK_MS = 250;
 const RECONCILE_MS = 1_000;
+const FORGET_EVERY_MS = 3_600_000;
 
 /** The only place where the scheduler's parts are joined. It holds nothing that the log does not: any number of replicas may run. */
 export const start = async (config: SchedulerConfig, shared?: Shared): Promise<Running> => {
@@ -66,6 +67,8 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
       await keeper.stop();
     };
   });
+  // An answer is kept for the life of a key: 30 days.
+  host.lead('answers', () => host.every(FORGET_EVERY_MS, 'forgetting old answers', async () => { await host.log.forgetAnswers(); }));
   host.lead('scheduler-reconcile', () => host.every(RECONCILE_MS, 'reconciling', () => scheduler.reconcile()));
 
   await host.listen([SchedulerRpc], [{ provide: SCHEDULER, useValue: scheduler }]);
