@@ -9,10 +9,14 @@ import { runSeeds } from './run-seeds.ts';
 const RUNS = 2_000;
 const seeds = Array.from({ length: RUNS }, (_, i) => i + 1);
 
+/*
+ * The generation is not among them yet. Only a placement raises it, and so far a VM is placed once in its
+ * life: no storm can meet an old one, and 2,000 runs without it find nothing. It gets its turn with migration;
+ * until then services/node-agent/src/agent.spec.ts shows what it refuses.
+ */
 const taken: Readonly<Record<string, Broken>> = {
   "the journal's recall": { agent: { journalForgotten: true } },
   'the cancellation': { agent: { cancelsIgnored: true }, cancelsIgnored: true },
-  'the generation': { agent: { generationIgnored: true } },
   'the session': { agent: { sessionIgnored: true } },
   'the version check': { versionUnchecked: true },
   'the stored answers': { answersForgotten: true },
