@@ -37,12 +37,14 @@ interface Active {
   readonly id: string;
   readonly stream: string;
   readonly meta: CommandMeta;
-  readonly sent: Map<string, { readonly commandId: string; readonly dueAt: number | null; attempts: number; againAt: number }>;
+  readonly sent: Map<string, { readonly commandId: string; readonly dueAt: number | null; attempts: number; putOff: number; againAt: number }>;
   /** What was under way when the saga turned back is cancelled. */
   turnedBack: boolean;
 }
 
 const AGAIN_AFTER_MS_MAX = 8_000;
+/** A node that says "not now" is asked again after 250, 500, 1,000, 2,000 … milliseconds. */
+const PUT_OFF_MS_MAX = 2_000;
 
 /** Answers that only say "not now": the node has another session, or none yet. The command is sent again. */
 const notAnAnswer = new Set(['node.old_session', 'node.no_session']);
@@ -92,7 +94,7 @@ export class SagaRunner {
     const { active, step, phase } = waiting;
     if (isRefusal(answer) && notAnAnswer.has(answer.refused)) {
       const sent = active.sent.get(`${step}:${phase}`);
-      if (sent !== undefined) sent.againAt = Math.min(sent.againAt, this.ports.now() + 250);
+      if (sent !== undefined) sent.againAt = Math.min(sent.againAt, this.ports.now() + Math.min(250 * 2 ** sent.putOff++, PUT_OFF_MS_MAX));
       return;
     }
     this.waiting.delete(commandId);
@@ -187,7 +189,7 @@ export class SagaRunner {
       if (earlier !== undefined && earlier.againAt > now) continue;
       const attempts = (earlier?.attempts ?? 0) + 1;
       const commandId = this.ports.commandIdOf(command.as ?? `${active.stream}:${key}`);
-      active.sent.set(key, { commandId, dueAt, attempts, againAt: now + Math.min(1_000 * 2 ** (attempts - 1), AGAIN_AFTER_MS_MAX) });
+      active.sent.set(key, { commandId, dueAt, attempts, putOff: earlier?.putOff ?? 0, againAt: now + Math.min(1_000 * 2 ** (attempts - 1), AGAIN_AFTER_MS_MAX) });
       this.waiting.set(commandId, { active, step, phase });
       this.ports.send({
         id: commandId, to: command.to, target: command.target, type: command.type, data: command.data as CommandEnvelope['data'],
