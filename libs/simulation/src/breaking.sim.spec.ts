@@ -10,13 +10,14 @@ const RUNS = 2_000;
 const seeds = Array.from({ length: RUNS }, (_, i) => i + 1);
 
 /*
- * The generation is not among them yet. Only a placement raises it, and so far a VM is placed once in its
- * life: no storm can meet an old one, and 2,000 runs without it find nothing. It gets its turn with migration;
- * until then services/node-agent/src/agent.spec.ts shows what it refuses.
+ * The generation: so far a VM is placed once in its life, so it fences one thing only, the placement that was
+ * taken away (agent.ts). What meets it is a scheduler that was cut off, kept what it said, and says it after
+ * another one has cleaned up behind its back, in the same session.
  */
 const taken: Readonly<Record<string, Broken>> = {
   "the journal's recall": { agent: { journalForgotten: true } },
   'the cancellation': { agent: { cancelsIgnored: true }, cancelsIgnored: true },
+  'the generation': { agent: { generationIgnored: true } },
   'the session': { agent: { sessionIgnored: true } },
   'the version check': { versionUnchecked: true },
   'the stored answers': { answersForgotten: true },
@@ -29,5 +30,5 @@ describe('The simulation finds it when the platform is without', () => {
     const found = outcomes.filter(({ violations }) => violations.length > 0).sort((a, b) => a.seed - b.seed)[0];
     process.stdout.write(`without ${what}: ${found === undefined ? 'not found' : `found by run ${String(found.seed)}: ${found.violations[0] ?? ''}`}\n`);
     expect(found).toBeDefined();
-  });
+  }, 600_000);
 });

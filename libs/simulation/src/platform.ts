@@ -74,7 +74,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const schedulers = [new SchedulerService(1, around), new SchedulerService(2, around)];
   const services = [...schedulers, new IpamService(1, around), new IpamService(2, around), new StorageService(1, around), new StorageService(2, around), new MonitorService(1, around)];
   const size = storm.narrow.capacity ? { cpus: 1, memoryMib: 512 + 6 * 256, poolGib: 200 } : { cpus: 8, memoryMib: 16_384, poolGib: storm.narrow.space ? 16 : 200 };
-  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 5) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {} }));
+  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 4) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {} }));
   const referee = new Referee(world, log, nodes);
   const failed = (): boolean => referee.violations.length > 0;
 
@@ -90,27 +90,30 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   // -- users ---------------------------------------------------------------------------------------------
 
   const asked = new Set<string>();
-  const user: Party = { name: 'gateway', life: { on: true }, answered: () => undefined };
+  const told = new Map<string, (answer: Answer) => void>();
+  const user: Party = { name: 'gateway', life: { on: true }, answered: (commandId, answer) => told.get(commandId)?.(answer) };
   /** Sends again until there is an answer, in the way of the gateway: straight back, or read from the log. */
   const order = (to: CommandEnvelope['to'], target: string, type: string, data: CommandEnvelope['data'], meta: Partial<CommandEnvelope['meta']> = {}): Promise<Answer> => {
     const id = commandIdOf(`${String(seed)}:${random.digits()}`);
     asked.add(id);
     const envelope: CommandEnvelope = { id, to, target, type, data, meta: { actor: USER, ...meta }, cancels: [] };
     return new Promise((resolve) => {
+      const take = (answer: Answer): void => {
+        if (!told.delete(id)) return;
+        asked.delete(id);
+        world.tell(() => `user: ${type} ${target} is answered ${JSON.stringify(answer)}`);
+        resolve(answer);
+      };
+      told.set(id, take);
       const attempt = (waitMs: number): void => {
         bus.send(user, envelope);
-        const look = (leftMs: number): void => {
+        world.after(waitMs, () => {
+          if (!told.has(id)) return;
           void log.answered(id).then((stored) => {
-            if (stored !== undefined) {
-              asked.delete(id);
-              world.tell(() => `user: ${type} ${target} is answered ${JSON.stringify(stored.answer)}`);
-              return resolve(stored.answer);
-            }
-            if (leftMs <= 0) attempt(Math.min(8_000, waitMs * 2));
-            else world.after(250, () => { look(leftMs - 250); });
+            if (stored === undefined) attempt(Math.min(8_000, waitMs * 2));
+            else take(stored.answer);
           });
-        };
-        world.after(10, () => { look(waitMs); });
+        });
       };
       attempt(1_000);
     });
@@ -120,7 +123,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     const operationId = idFrom('op', random.digits());
     return order('scheduler', vmId, type, { vmId, operationId, ...more }, { operationId, vmId });
   };
-  const names = Array.from({ length: settings.vms ?? random.between(20, 26) }, (_, number) => `vm-${String(number)}`);
+  const names = Array.from({ length: settings.vms ?? random.between(20, 22) }, (_, number) => `vm-${String(number)}`);
   const create = (name: string, vmId: VmId): Promise<Answer> => onVm(vmId, 'CreateVm', {
     name, description: '', image: 'guest', network: 'cv-default', vcpus: random.between(1, 2), memoryMib: 256, diskGib: random.between(1, 4), accel: 'any', devices: 'virtio', tags: [], protected: false,
     ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}),
@@ -132,7 +135,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     const vmId = idFrom('vm', random.digits());
     await world.sleep(random.between(0, stormMs * 0.6));
     await create(name, vmId);
-    for (let acts = random.between(0, 3); acts > 0; acts--) {
+    for (let acts = random.between(0, 2); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
       const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm']);
@@ -193,9 +196,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   for (let i = 0; i < storm.darkNodes; i++) sometime(() => { darken(random.pick(nodes)); });
   for (let i = 0; i < storm.brokenLinks; i++) {
     sometime(() => {
-      const { name } = random.pick(services);
-      bus.cutOff(name, random.chance(0.5));
-      world.after(random.between(500, 150_000), () => { bus.mend(name); });
+      const { name } = random.chance(0.5) ? random.pick(schedulers) : random.pick(services);
+      bus.cutOff(name, random.chance(0.6));
+      // Half of them are longer than a step and its undo together may take.
+      world.after(random.chance(0.5) ? random.between(500, 60_000) : random.between(90_000, 180_000), () => { bus.mend(name); });
     });
   }
   const reconnectAll = (): void => { for (const node of nodes) if (node.on) world.after(random.between(0, 1_000), () => { if (node.on) node.connectAgain(); }); };
@@ -286,7 +290,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
 
   // -- sometimes: everything is deleted ----------------------------------------------------------------------
 
-  if (!failed() && random.chance(0.25)) {
+  if (!failed() && random.chance(0.15)) {
     for (const { vmId, state } of referee.vms()) if (state.status === 'live') void deletion(vmId);
     await rest();
     if (!failed()) referee.checkEmpty();

@@ -14,7 +14,7 @@ export const runSeeds = async (seeds: readonly number[], { settings = {}, stopAt
   const outcomes: Outcome[] = [];
   let next = 0;
   const thread = async (): Promise<void> => {
-    const worker = new Worker(new URL('./seed-worker.ts', import.meta.url), { execArgv: ['--conditions=chronovirt-source', '--no-warnings'] });
+    const worker = new Worker(new URL('./seed-worker.ts', import.meta.url), { execArgv: ['--conditions=chronovirt-source', '--no-warnings'], resourceLimits: { maxYoungGenerationSizeMb: 64 } });
     const ended = new Promise<never>((_, reject) => { worker.once('error', reject); });
     try {
       while (next < seeds.length && !(stopAtFirst && outcomes.some(({ violations }) => violations.length > 0))) {
