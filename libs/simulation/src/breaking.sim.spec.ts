@@ -25,10 +25,10 @@ const taken: Readonly<Record<string, Broken>> = {
 };
 
 describe('The simulation finds it when the platform is without', () => {
-  it.for(Object.entries(taken))('%s', async ([what, broken]) => {
+  it.for(Object.entries(taken))('%s', { timeout: 600_000 }, async ([what, broken]) => {
     const outcomes = await runSeeds(seeds, { settings: { broken }, stopAtFirst: true });
     const found = outcomes.filter(({ violations }) => violations.length > 0).sort((a, b) => a.seed - b.seed)[0];
     process.stdout.write(`without ${what}: ${found === undefined ? 'not found' : `found by run ${String(found.seed)}: ${found.violations[0] ?? ''}`}\n`);
     expect(found).toBeDefined();
-  }, 600_000);
+  });
 });
