@@ -34,7 +34,7 @@ if (wants('control') || wants('scale') || wants('floor')) {
     say('the floor');
     floor = await measureFloor(platform.postgresUrl('cv_owner'));
     figures.push(
-      { work: 'floor: one durable insert behind a bare POST, p50', value: floor.postMs, unit: 'ms', note: `${FLOOR_MS_THERE.toFixed(2)} ms on the idle machine that the goals are for` },
+      { work: 'floor: one durable insert behind a bare POST, p50', value: floor.postMs, unit: 'ms', note: `${FLOOR_MS_THERE.toFixed(2)} ms where the goals are taken as they stand` },
       { work: 'floor: bare node:http GET, 50 connections', value: floor.getRate, unit: '/s' },
     );
     if (wants('control')) {
