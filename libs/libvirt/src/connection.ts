@@ -78,7 +78,7 @@ export interface CallOptions {
 
 type Result<P> = P extends Procedure<infer _Args, infer R, infer S extends StreamDirection | undefined>
   ? S extends StreamDirection
-    ? LibvirtStream
+    ? LibvirtStream & { readonly answer: Decoded<R> }
     : Decoded<R>
   : never;
 type Args<P> = P extends Procedure<infer A> ? Encodable<A> : never;
@@ -237,6 +237,12 @@ class Connection {
   call(name: string, procedure: Procedure, args: unknown, options: CallOptions): Promise<unknown> {
     const session = this.#session;
     if (session === undefined) return Promise.reject(this.#disconnected(name));
+    if (procedure.countFirst && (args as { readonly count?: number }).count === undefined) {
+      return this.#callOn(session.rpc, name, procedure, args, options).then((asked) => {
+        const { count } = asked as { readonly count: number };
+        return this.#callOn(session.rpc, name, procedure, { ...(args as object), count }, options);
+      });
+    }
     return this.#callOn(session.rpc, name, procedure, args, options);
   }
 
@@ -332,7 +338,8 @@ class Connection {
     );
     if (sink === undefined) return answer;
     return answer.then(
-      () => stream,
+      // What the reply said besides, such as the media type of a screenshot.
+      (said) => Object.assign(stream as LibvirtStream, { answer: said }),
       (error: unknown) => {
         stream?.destroy();
         throw error;
@@ -552,8 +559,8 @@ const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
 
 /** What a call is about, for people. */
 function objectOf(args: unknown): string | undefined {
-  const { domain, network, pool, volume, name, uuid } = args as Readonly<Record<string, unknown>>;
-  const handle = (domain ?? network ?? pool ?? volume) as { readonly name?: unknown; readonly uuid?: unknown } | undefined;
+  const { domain, network, pool, volume, snapshot, checkpoint, port, secret, filter, interface: device, name, uuid } = args as Readonly<Record<string, unknown>>;
+  const handle = (snapshot ?? checkpoint ?? domain ?? network ?? volume ?? pool ?? port ?? secret ?? filter ?? device) as { readonly name?: unknown; readonly uuid?: unknown } | undefined;
   const object = handle === undefined ? (name ?? uuid) : (handle.name ?? handle.uuid);
   return typeof object === 'string' ? object : undefined;
 }

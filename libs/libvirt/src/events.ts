@@ -11,6 +11,7 @@
  */
 import * as layout from './layouts.ts';
 import { domain, network, text, textOptional } from './layouts.ts';
+import { typedParameters } from './typed-parameters.ts';
 import { hidden, i32, i64Number, mapped, named, struct, u64, u64Number } from './xdr.ts';
 import type { AnyCodec, Decoded } from './xdr.ts';
 
@@ -82,7 +83,7 @@ export const domainEvents = {
   deviceRemoved: event(15, 333, struct({ callbackId, domain, device: text })),
   /** Block jobs by target name (BLOCK_JOB_2). */
   blockJob: event(16, 339, struct({ callbackId, domain, target: text, job: blockJob, status: blockJobStatus })),
-  tunable: event(17, 346, struct({ callbackId, domain, parameters: layout.typedParameters(2_048) })),
+  tunable: event(17, 346, struct({ callbackId, domain, parameters: typedParameters(2_048) })),
   agentLifecycle: event(
     18,
     348,
@@ -90,7 +91,7 @@ export const domainEvents = {
   ),
   deviceAdded: event(19, 354, struct({ callbackId, domain, device: text })),
   migrationIteration: event(20, 359, struct({ callbackId, domain, iteration: i32 })),
-  jobCompleted: event(21, 363, struct({ callbackId, domain, parameters: layout.typedParameters(2_048) })),
+  jobCompleted: event(21, 363, struct({ callbackId, domain, parameters: typedParameters(2_048) })),
   deviceRemovalFailed: event(22, 367, struct({ callbackId, domain, device: text })),
   metadataChange: event(23, 379, struct({ callbackId, domain, metadata: named(layout.metadataKinds), uri: textOptional })),
   blockThreshold: event(24, 385, struct({ callbackId, domain, device: text, path: textOptional, thresholdBytes: u64, excessBytes: u64 })),

@@ -3,8 +3,8 @@
  * the protocol (support statement "RPC protocol": a stable ABI that only grows); limits are those that
  * the daemon keeps to.
  */
-import { array, bool, charArrayText, choice, defaulted, f64, flags, hidden, i32, i64, i64Number, mapped, named, optional, string, struct, u32, u64, u64Number, XdrError } from './xdr.ts';
-import type { Codec, Decoded, Reader, Writer } from './xdr.ts';
+import { array, bytes, charArrayText, choice, defaulted, flags, hidden, i32, i64Number, mapped, named, optional, string, struct, u32, u64, u64Number, XdrError } from './xdr.ts';
+import type { Codec, Decoded } from './xdr.ts';
 
 const hex = /^[0-9a-f]{32}$/;
 
@@ -75,100 +75,115 @@ const namedObject: Codec<Named, NamedRef> = mapped(namedFields, {
 export const network: Codec<Network, NetworkRef> = namedObject;
 export const storagePool: Codec<StoragePool, StoragePoolRef> = namedObject;
 
+export type Filter = Named;
+export type FilterRef = NamedRef;
+export const filter: Codec<Filter, FilterRef> = namedObject;
+
 /** A storage volume; the daemon goes by the key, or by pool and name. */
 export const storageVolume = struct({ pool: text, name: text, key: text });
 export type StorageVolume = Decoded<typeof storageVolume>;
 
-/** i64 and u64 are always bigint, f64 and the 32-bit kinds are numbers. */
-export type TypedParameterValue = number | bigint | boolean | string;
-export type TypedParameters = Readonly<Record<string, TypedParameterValue>>;
-export type TypedParameterIn =
-  | { readonly i32: number }
-  | { readonly u32: number }
-  | { readonly i64: bigint }
-  | { readonly u64: bigint }
-  | { readonly f64: number }
-  | { readonly bool: boolean }
-  | { readonly string: string };
+/** A point of a domain's life that was kept; the daemon goes by the domain and the name. */
+export interface DomainPoint {
+  readonly name: string;
+  readonly domain: Domain;
+}
+export interface DomainPointRef {
+  readonly name: string;
+  readonly domain: DomainRef;
+}
+const domainPoint: Codec<DomainPoint, DomainPointRef> = struct({ name: text, domain });
 
-function writeParameterValue(writer: Writer, value: TypedParameterIn): void {
-  if ('i32' in value) {
-    writer.i32(1);
-    writer.i32(value.i32);
-  } else if ('u32' in value) {
-    writer.i32(2);
-    writer.u32(value.u32);
-  } else if ('i64' in value) {
-    writer.i32(3);
-    writer.i64(value.i64);
-  } else if ('u64' in value) {
-    writer.i32(4);
-    writer.u64(value.u64);
-  } else if ('f64' in value) {
-    writer.i32(5);
-    writer.f64(value.f64);
-  } else if ('bool' in value) {
-    writer.i32(6);
-    bool.write(writer, value.bool);
-  } else {
-    writer.i32(7);
-    text.write(writer, value.string);
+export type Snapshot = DomainPoint;
+export type SnapshotRef = DomainPointRef;
+export const snapshot = domainPoint;
+export type Checkpoint = DomainPoint;
+export type CheckpointRef = DomainPointRef;
+export const checkpoint = domainPoint;
+
+/** An interface of the node; the daemon goes by the name. */
+export interface NodeInterface {
+  readonly name: string;
+  readonly mac: string;
+}
+export const nodeInterface: Codec<NodeInterface, { readonly name: string; readonly mac?: string }> = mapped(struct({ name: text, mac: text }), {
+  decode: (value) => value,
+  encode: (value: { readonly name: string; readonly mac?: string }) => ({ name: value.name, mac: value.mac ?? '' }),
+});
+
+export const nodeDevice = struct({ name: text });
+export type NodeDevice = Decoded<typeof nodeDevice>;
+
+/** virSecretUsageType. */
+export const secretUsages = { none: 0, volume: 1, ceph: 2, iscsi: 3, tls: 4, vtpm: 5 } as const;
+const secretFields = struct({ uuid, usage: named(secretUsages), usageId: text });
+export type Secret = Decoded<typeof secretFields>;
+/** Which secret is meant: the daemon goes by the UUID. */
+export interface SecretRef {
+  readonly uuid: string;
+  readonly usage?: keyof typeof secretUsages | 'unknown';
+  readonly usageId?: string;
+}
+export const secret: Codec<Secret, SecretRef> = mapped(secretFields, {
+  decode: (value) => value,
+  encode: (value: SecretRef) => ({ uuid: value.uuid, usage: value.usage === undefined || value.usage === 'unknown' ? ('none' as const) : value.usage, usageId: value.usageId ?? '' }),
+});
+
+/** A guest's plug in a network. */
+export interface NetworkPort {
+  readonly network: Network;
+  readonly uuid: string;
+}
+export const networkPort: Codec<NetworkPort, { readonly network: NetworkRef; readonly uuid: string }> = struct({ network, uuid });
+
+/** Which filter stands before a device of the node. The daemon goes by the device. */
+export interface FilterBinding {
+  readonly portDevice: string;
+  readonly filter: string;
+}
+export const filterBinding: Codec<FilterBinding, { readonly portDevice: string; readonly filter?: string }> = mapped(
+  struct({ portDevice: text, filter: text }),
+  {
+    decode: (value) => value,
+    encode: (value: { readonly portDevice: string; readonly filter?: string }) => ({ portDevice: value.portDevice, filter: value.filter ?? '' }),
+  },
+);
+
+/** Numbers of CPUs, as a map of bits on the wire: 1,024 CPUs at most. */
+export const cpuMapBytes = 128;
+function cpusOf(map: Uint8Array): number[] {
+  const cpus: number[] = [];
+  for (let cpu = 0; cpu < map.length * 8; cpu += 1) if (((map[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
+  return cpus;
+}
+function mapOf(cpus: readonly number[]): Buffer {
+  const map = Buffer.alloc(Math.floor(cpus.reduce((most, cpu) => Math.max(most, cpu), 0) / 8) + 1);
+  for (const cpu of cpus) {
+    if (!Number.isInteger(cpu) || cpu < 0 || cpu >= cpuMapBytes * 8) throw new XdrError(`${cpu} is not the number of a CPU`);
+    map[cpu >> 3] = (map[cpu >> 3] as number) | (1 << (cpu & 7));
   }
+  return map;
 }
+export const cpuSet: Codec<number[], readonly number[]> = mapped(bytes(2_048), { decode: cpusOf, encode: mapOf });
 
-function readParameterValue(reader: Reader): TypedParameterValue {
-  const kind = reader.i32();
-  switch (kind) {
-    case 1:
-      return i32.read(reader);
-    case 2:
-      return u32.read(reader);
-    case 3:
-      return i64.read(reader);
-    case 4:
-      return u64.read(reader);
-    case 5:
-      return f64.read(reader);
-    case 6:
-      return bool.read(reader);
-    case 7:
-      return text.read(reader);
-    default:
-      throw new XdrError(`a typed parameter is of kind ${kind}`);
-  }
-}
+/** Maps of `cpuMapBytes` each, one behind the other. */
+export const cpuSets: Codec<number[][], readonly (readonly number[])[]> = mapped(bytes(8_388_608), {
+  decode: (maps) => Array.from({ length: Math.floor(maps.length / cpuMapBytes) }, (_, index) => cpusOf(maps.subarray(index * cpuMapBytes, (index + 1) * cpuMapBytes))),
+  encode: (sets: readonly (readonly number[])[]) => {
+    const maps = Buffer.alloc(sets.length * cpuMapBytes);
+    sets.forEach((cpus, index) => maps.set(mapOf(cpus), index * cpuMapBytes));
+    return maps;
+  },
+});
 
-// field, kind and the shortest value
-const parameterBytesMin = 12;
-
-/** A list of typed parameters, as an object. `countMax` is the procedure's own limit. */
-export function typedParameters(countMax: number): Codec<TypedParameters, Readonly<Record<string, TypedParameterIn>>> {
-  return {
-    bytesMin: 4,
-    write: (writer, parameters) => {
-      const entries = Object.entries(parameters);
-      if (entries.length > countMax) throw new XdrError(`${entries.length} parameters exceed the limit of ${countMax}`);
-      writer.u32(entries.length);
-      for (const [field, value] of entries) {
-        text.write(writer, field);
-        writeParameterValue(writer, value);
-      }
-    },
-    read: (reader) => {
-      const count = reader.length(countMax);
-      if (count * parameterBytesMin > reader.bytesLeft) throw new XdrError(`${count} parameters cannot fit ${reader.bytesLeft} bytes`);
-      // Without a prototype, so that a field of any name is just a field.
-      const parameters: Record<string, TypedParameterValue> = Object.create(null) as Record<string, TypedParameterValue>;
-      for (let index = 0; index < count; index += 1) {
-        const field = reader.string(parameterNameBytesMax);
-        parameters[field] = readParameterValue(reader);
-      }
-      return parameters;
-    },
-  };
-}
-
-const parameterNameBytesMax = 4_096;
+/** Text whose every byte takes four on the wire (`char<>`), up to its first zero. */
+export const charsText: Codec<string> = mapped(array(i32, 4_096), {
+  decode: (characters) => {
+    const end = characters.indexOf(0);
+    return Buffer.from((end === -1 ? characters : characters.slice(0, end)).map((character) => character & 0xff)).toString('utf8');
+  },
+  encode: (value: string) => [...Buffer.from(value), 0],
+});
 
 /** What a reply (or stream packet) of status ERROR carries. `message` is for people; `text1` may be a pattern. */
 export const remoteError = struct({

@@ -1,16 +1,23 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { procedures } from './procedures.ts';
 import type { Procedure } from './procedures.ts';
 
 const here = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8');
 
-/** Where the test of a procedure is: what the blocks of connection.libvirt.spec.ts run against. */
+/**
+ * Which procedures the specs call, and where: against QEMU in blocks whose title says so, else against
+ * the test driver. procedures.libvirt.spec.ts does not count: it calls all, and looks at no result.
+ */
 function testedAgainst(): ReadonlyMap<string, ReadonlySet<string>> {
   const tested = new Map<string, Set<string>>();
-  for (const block of here('./connection.libvirt.spec.ts').split(/^describe\(/m).slice(1)) {
-    const against = /^'(a guest under QEMU|a system libvirtd)/.test(block) ? 'QEMU' : 'test driver';
-    for (const [, name = ''] of block.matchAll(/\.(\w+)\(/g)) tested.set(name, (tested.get(name) ?? new Set()).add(against));
+  const specs = readdirSync(new URL('.', import.meta.url)).filter((file) => file.endsWith('.libvirt.spec.ts') && file !== 'procedures.libvirt.spec.ts');
+  for (const spec of specs) {
+    for (const block of here(`./${spec}`).split(/^describe\(/m).slice(1)) {
+      const [title = ''] = block.split('\n');
+      const against = /QEMU|system libvirtd/.test(title) ? 'QEMU' : 'test driver';
+      for (const [, name = ''] of block.matchAll(/\.(\w+)\(/g)) tested.set(name, (tested.get(name) ?? new Set()).add(against));
+    }
   }
   return tested;
 }
@@ -20,10 +27,14 @@ describe('the README', () => {
     const tested = testedAgainst();
     const rows = Object.entries(procedures as Readonly<Record<string, Procedure>>).map(([name, procedure]) => {
       const number = procedure.program === 'qemu' ? `QEMU ${procedure.number}` : String(procedure.number);
-      return `| ${number} | ${name} | ${procedure.priority} | ${procedure.since ?? ''} | ${[...(tested.get(name) ?? [])].sort().toReversed().join(', ')} |`;
+      return `| ${number} | ${name} | ${procedure.priority} | ${procedure.since} | ${[...(tested.get(name) ?? [])].sort().toReversed().join(', ')} |`;
     });
     const written = here('../README.md').split('\n').filter((line) => /^\| (QEMU )?\d+ \|/.test(line));
     // On a difference the right table is printed; paste it.
     expect(written).toEqual(rows);
+  });
+
+  it('counts them', () => {
+    expect(here('../README.md')).toContain(`${Object.keys(procedures).length} procedures`);
   });
 });

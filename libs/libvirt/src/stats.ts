@@ -4,8 +4,9 @@
  * a driver without it) is undefined. Counters of bytes and nanoseconds are bigint: they may exceed
  * 2^53; sizes in KiB and counts are numbers.
  */
-import type { Domain, DomainState, TypedParameters, TypedParameterValue } from './layouts.ts';
+import type { Domain, DomainState } from './layouts.ts';
 import { domainStates, stateReason } from './layouts.ts';
+import type { TypedParameters, TypedParameterValue } from './typed-parameters.ts';
 
 export interface VcpuStats {
   /** `offline`, `running`, `blocked` as numbers 0, 1, 2. */

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { domain, domainStateAndReason, typedParameters, uuid } from './layouts.ts';
+import { domain, domainStateAndReason, uuid } from './layouts.ts';
+import { typedParameters } from './typed-parameters.ts';
 import { array, bytes, charArrayText, flags, hidden, i32, i64, named, only, optional, Reader, string, struct, u32, u64, u64Number, Writer, XdrError } from './xdr.ts';
 import type { Codec } from './xdr.ts';
 

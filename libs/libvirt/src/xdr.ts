@@ -439,8 +439,8 @@ export function choice<const N extends Readonly<Record<string, number>>>(
   return mapped(inner, { decode: (name) => name, encode: (name: keyof N | undefined) => name ?? otherwise });
 }
 
-/** A set of bits by name; may be left out. Bits without a name are dropped when read. */
-export function flags<const N extends Readonly<Record<string, number>>>(bits: N): Codec<(keyof N)[], readonly (keyof N)[] | undefined> {
+/** A set of bits by name; may be left out. Bits without a name are dropped when read. `always` is set in any case. */
+export function flags<const N extends Readonly<Record<string, number>>>(bits: N, always = 0): Codec<(keyof N)[], readonly (keyof N)[] | undefined> {
   const entries = Object.entries(bits) as [keyof N, number][];
   return mapped(u32, {
     decode: (word) => entries.filter(([, bit]) => (word & bit) !== 0).map(([name]) => name),
@@ -449,7 +449,7 @@ export function flags<const N extends Readonly<Record<string, number>>>(bits: N)
         const bit = bits[name];
         if (bit === undefined) throw new XdrError(`${String(name)} is none of ${Object.keys(bits).join(', ')}`);
         return (word | bit) >>> 0;
-      }, 0),
+      }, always),
   });
 }
 
