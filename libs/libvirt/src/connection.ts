@@ -12,10 +12,10 @@ import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Disconnected, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
-import { eventKind, eventKindOf, EventQueue } from './events.ts';
-import type { DomainEventKind, DomainEventOf, EventKind, EventStream, NetworkEvent } from './events.ts';
+import { eventKind, eventKindOf, eventKinds, EventQueue } from './events.ts';
+import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEvent, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
 import { networkUpdateCommands, networkUpdateSections } from './layouts.ts';
-import type { Domain, DomainRef, Network, NetworkRef } from './layouts.ts';
+import type { DomainRef, NetworkRef, NodeDevice, SecretRef, StoragePoolRef } from './layouts.ts';
 import { procedures, programs, sessionProcedures } from './procedures.ts';
 import type { Procedure, ProcedureName, Procedures, StreamDirection } from './procedures.ts';
 import { Rpc } from './rpc.ts';
@@ -131,6 +131,14 @@ export interface Libvirt extends Calls {
   ): Promise<EventStream<DomainEventOf<K>>>;
   /** As domainEvents. */
   networkEvents(options?: EventOptions & { readonly network?: NetworkRef }): Promise<EventStream<NetworkEvent>>;
+  /** As domainEvents: started, stopped, refreshed, … */
+  storagePoolEvents(options?: EventOptions & { readonly pool?: StoragePoolRef }): Promise<EventStream<StoragePoolEvent>>;
+  /** As domainEvents: devices of the node come and go. */
+  nodeDeviceEvents(options?: EventOptions & { readonly device?: NodeDevice }): Promise<EventStream<NodeDeviceEvent>>;
+  /** As domainEvents. */
+  secretEvents(options?: EventOptions & { readonly secret?: SecretRef }): Promise<EventStream<SecretEvent>>;
+  /** What guests' QEMUs say on their monitors, as domainEvents; not part of libvirt's stable API. */
+  monitorEvents(options?: EventOptions & { readonly domain?: DomainRef }): Promise<EventStream<MonitorEvent>>;
   /** Changes part of a network, live or in its configuration. Also right with daemons that swap two of the arguments. */
   networkUpdate(update: NetworkUpdate, options?: CallOptions): Promise<void>;
   /** Says goodbye and closes; calls in flight fail with `Disconnected`. Never rejects. */
@@ -202,8 +210,8 @@ interface Registration {
 
 interface Listener {
   readonly queue: EventQueue<{ readonly kind: string }>;
-  /** Only of the object with this UUID. */
-  readonly uuid: string | undefined;
+  /** Only of the object with this UUID (a device of the node: name). */
+  readonly object: string | undefined;
 }
 
 class Connection {
@@ -270,7 +278,23 @@ class Connection {
   }
 
   networkEvents(options: EventOptions & { readonly network?: NetworkRef } = {}) {
-    return this.#listen([eventKind('network', 'lifecycle')], options.network?.uuid, options);
+    return this.#listen(eventKinds('network'), options.network?.uuid, options);
+  }
+
+  storagePoolEvents(options: EventOptions & { readonly pool?: StoragePoolRef } = {}) {
+    return this.#listen(eventKinds('storagePool'), options.pool?.uuid, options);
+  }
+
+  nodeDeviceEvents(options: EventOptions & { readonly device?: NodeDevice } = {}) {
+    return this.#listen(eventKinds('nodeDevice'), options.device?.name, options);
+  }
+
+  secretEvents(options: EventOptions & { readonly secret?: SecretRef } = {}) {
+    return this.#listen(eventKinds('secret'), options.secret?.uuid, options);
+  }
+
+  monitorEvents(options: EventOptions & { readonly domain?: DomainRef } = {}) {
+    return this.#listen(eventKinds('monitor'), options.domain?.uuid, options);
   }
 
   async networkUpdate(update: NetworkUpdate, options: CallOptions = {}): Promise<void> {
@@ -475,19 +499,19 @@ class Connection {
       rpc.close({ kind: 'hypervisorGone', message: 'libvirtd lost its connection to the hypervisor' });
       return;
     }
-    const kind = program === programs.remote ? eventKindOf(procedure) : undefined;
+    const kind = program === programs.remote ? eventKindOf('remote', procedure) : program === programs.qemu ? eventKindOf('qemu', procedure) : undefined;
     // Of an event that nobody waits for any more nothing is read.
     const registration = kind === undefined ? undefined : this.#registrations.get(keyOf(kind));
     if (kind === undefined || registration === undefined || registration.listeners.size === 0) return;
-    const event = { kind: kind.kind, ...(kind.message.read(reader) as { readonly domain?: Domain; readonly network?: Network }) };
+    const event = { kind: kind.kind, ...(kind.message.read(reader) as Readonly<Record<string, unknown>>) };
     reader.end();
-    const uuid = (event.domain ?? event.network)?.uuid;
+    const object = subjectOf(event);
     for (const listener of registration.listeners) {
-      if (listener.uuid === undefined || listener.uuid === uuid) listener.queue.push(event);
+      if (listener.object === undefined || listener.object === object) listener.queue.push(event);
     }
   }
 
-  async #listen(kinds: readonly EventKind[], uuid: string | undefined, options: EventOptions): Promise<EventStream<never>> {
+  async #listen(kinds: readonly EventKind[], object: string | undefined, options: EventOptions): Promise<EventStream<never>> {
     options.signal?.throwIfAborted();
     const session = this.#session;
     if (session === undefined) throw this.#disconnected('events');
@@ -499,7 +523,7 @@ class Connection {
       for (const registration of registrations) registration.listeners.delete(listener);
       await Promise.all(registrations.map((registration) => this.#inTurn(registration, () => this.#settle(registration, this.#session)).catch(() => undefined)));
     });
-    const listener: Listener = { queue, uuid: uuid?.toLowerCase() };
+    const listener: Listener = { queue, object: uuidText.test(object ?? '') ? object?.toLowerCase() : object };
     this.#queues.add(queue);
     for (const registration of registrations) registration.listeners.add(listener);
     options.signal?.addEventListener('abort', onAbort, { once: true });
@@ -536,12 +560,12 @@ class Connection {
     if (session.rpc.closeReason !== undefined) throw new Disconnected(`${kind.family}Events`, false, session.rpc.closeReason);
     const held = registration.held?.session === session ? registration.held : undefined;
     if (listeners.size > 0 && held === undefined) {
-      const procedure = kind.family === 'domain' ? sessionProcedures.connectDomainEventCallbackRegisterAny : sessionProcedures.connectNetworkEventRegisterAny;
+      const procedure = registering[kind.family].register;
       const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {})) as number;
       registration.held = { session, callbackId };
     } else if (listeners.size === 0 && held !== undefined) {
       registration.held = undefined;
-      const procedure = kind.family === 'domain' ? sessionProcedures.connectDomainEventCallbackDeregisterAny : sessionProcedures.connectNetworkEventDeregisterAny;
+      const procedure = registering[kind.family].deregister;
       await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { callbackId: held.callbackId }, {});
     }
   }
@@ -556,6 +580,25 @@ for (const [name, procedure] of Object.entries(procedures) as [string, Procedure
 }
 
 const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
+
+/** How the daemon is asked for the events of each family, and no longer. */
+const registering: Readonly<Record<EventFamily, { readonly register: Procedure; readonly deregister: Procedure }>> = {
+  domain: { register: sessionProcedures.connectDomainEventCallbackRegisterAny, deregister: sessionProcedures.connectDomainEventCallbackDeregisterAny },
+  network: { register: sessionProcedures.connectNetworkEventRegisterAny, deregister: sessionProcedures.connectNetworkEventDeregisterAny },
+  storagePool: { register: sessionProcedures.connectStoragePoolEventRegisterAny, deregister: sessionProcedures.connectStoragePoolEventDeregisterAny },
+  nodeDevice: { register: sessionProcedures.connectNodeDeviceEventRegisterAny, deregister: sessionProcedures.connectNodeDeviceEventDeregisterAny },
+  secret: { register: sessionProcedures.connectSecretEventRegisterAny, deregister: sessionProcedures.connectSecretEventDeregisterAny },
+  // Of all kinds and all domains: what a listener does not want is dropped here.
+  monitor: { register: sessionProcedures.connectDomainMonitorEventRegister, deregister: sessionProcedures.connectDomainMonitorEventDeregister },
+};
+
+const uuidText = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** What an event is about: a UUID, or the name of a device of the node. */
+function subjectOf(event: Readonly<Record<string, unknown>>): string | undefined {
+  const { uuid, name } = (event['domain'] ?? event['network'] ?? event['pool'] ?? event['secret'] ?? event['device'] ?? {}) as { readonly uuid?: string; readonly name?: string };
+  return uuid ?? name;
+}
 
 /** What a call is about, for people. */
 function objectOf(args: unknown): string | undefined {

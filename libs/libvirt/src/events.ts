@@ -10,9 +10,10 @@
  * reconnection leaves a gap as well. After a gap the reader lists everything and compares.
  */
 import * as layout from './layouts.ts';
-import { domain, network, text, textOptional } from './layouts.ts';
+import { domain, network, nodeDevice, secret, storagePool, text, textOptional } from './layouts.ts';
+import { jobStats } from './parameter-fields.ts';
 import { typedParameters } from './typed-parameters.ts';
-import { hidden, i32, i64Number, mapped, named, struct, u64, u64Number } from './xdr.ts';
+import { array, flags, hidden, i32, i64Number, mapped, named, struct, u32, u64, u64Number } from './xdr.ts';
 import type { AnyCodec, Decoded } from './xdr.ts';
 
 /** Callers get the id of their listener never to see: handing out goes by procedure. */
@@ -62,6 +63,8 @@ const ioErrorAction = named({ none: 0, pause: 1, report: 2 });
 const blockJob = named({ unknown: 0, pull: 1, copy: 2, commit: 3, activeCommit: 4, backup: 5 });
 const blockJobStatus = named({ completed: 0, failed: 1, canceled: 2, ready: 3 });
 
+const graphicsAddress = struct({ family: named({ ipv4: 0, ipv6: 1, unix: 2 }), node: text, service: text });
+
 /** virDomainEventID and the message of each. */
 export const domainEvents = {
   lifecycle: event(0, 318, domainLifecycle),
@@ -72,9 +75,29 @@ export const domainEvents = {
     321,
     struct({ callbackId, domain, action: named({ none: 0, pause: 1, reset: 2, poweroff: 3, shutdown: 4, debug: 5, injectNmi: 6 }) }),
   ),
+  ioError: event(4, 322, struct({ callbackId, domain, source: text, device: text, action: ioErrorAction })),
+  graphics: event(
+    5,
+    323,
+    struct({
+      callbackId,
+      domain,
+      phase: named({ connect: 0, initialize: 1, disconnect: 2 }),
+      local: graphicsAddress,
+      remote: graphicsAddress,
+      authentication: text,
+      subject: array(struct({ type: text, name: text }), 20),
+    }),
+  ),
   ioErrorReason: event(6, 324, struct({ callbackId, domain, source: text, device: text, action: ioErrorAction, reason: text })),
   controlError: event(7, 325, struct({ callbackId, domain })),
-  diskChange: event(9, 327, struct({ callbackId, domain, sourceOld: textOptional, sourceNew: textOptional, device: text, reason: i32 })),
+  /** Block jobs by the path of the image; `blockJob` is better. */
+  blockJobOfPath: event(8, 326, struct({ callbackId, domain, path: text, job: blockJob, status: blockJobStatus })),
+  diskChange: event(
+    9,
+    327,
+    struct({ callbackId, domain, sourceOld: textOptional, sourceNew: textOptional, device: text, reason: named({ missingOnStart: 0, dropMissingOnStart: 1 }) }),
+  ),
   trayChange: event(10, 328, struct({ callbackId, domain, device: text, reason: named({ open: 0, close: 1 }) })),
   pmWakeup: event(11, 329, struct({ callbackId, reserved, domain })),
   pmSuspend: event(12, 330, struct({ callbackId, reserved, domain })),
@@ -91,11 +114,21 @@ export const domainEvents = {
   ),
   deviceAdded: event(19, 354, struct({ callbackId, domain, device: text })),
   migrationIteration: event(20, 359, struct({ callbackId, domain, iteration: i32 })),
-  jobCompleted: event(21, 363, struct({ callbackId, domain, parameters: typedParameters(2_048) })),
+  jobCompleted: event(21, 363, struct({ callbackId, domain, stats: jobStats })),
   deviceRemovalFailed: event(22, 367, struct({ callbackId, domain, device: text })),
   metadataChange: event(23, 379, struct({ callbackId, domain, metadata: named(layout.metadataKinds), uri: textOptional })),
   blockThreshold: event(24, 385, struct({ callbackId, domain, device: text, path: textOptional, thresholdBytes: u64, excessBytes: u64 })),
-  memoryFailure: event(25, 423, struct({ callbackId, domain, recipient: i32, action: i32, flags: i32 })),
+  memoryFailure: event(
+    25,
+    423,
+    struct({
+      callbackId,
+      domain,
+      recipient: named({ hypervisor: 0, guest: 1 }),
+      action: named({ ignore: 0, inject: 1, fatal: 2, reset: 3 }),
+      flags: flags({ actionRequired: 1, recursive: 2 }),
+    }),
+  ),
   memoryDeviceSizeChange: event(26, 438, struct({ callbackId, domain, device: text, sizeKib: u64Number })),
 } as const;
 
@@ -103,8 +136,43 @@ export const networkEvents = {
   lifecycle: event(
     0,
     315,
-    struct({ callbackId, network, event: named({ defined: 0, undefined: 1, started: 2, stopped: 3 }), detail: hidden(i32, 0) }),
+    struct({ callbackId, network, event: named({ defined: 0, undefined: 1, started: 2, stopped: 3 }), detail: reserved }),
   ),
+} as const;
+
+export const storagePoolEvents = {
+  lifecycle: event(
+    0,
+    370,
+    struct({
+      callbackId,
+      pool: storagePool,
+      event: named({ defined: 0, undefined: 1, started: 2, stopped: 3, created: 4, deleted: 5 }),
+      detail: reserved,
+    }),
+  ),
+  /** What the daemon knows of the volumes has changed. */
+  refresh: event(1, 373, struct({ callbackId, pool: storagePool })),
+} as const;
+
+export const nodeDeviceEvents = {
+  lifecycle: event(
+    0,
+    376,
+    struct({ callbackId, device: nodeDevice, event: named({ created: 0, deleted: 1, defined: 2, undefined: 3 }), detail: reserved }),
+  ),
+  update: event(1, 377, struct({ callbackId, device: nodeDevice })),
+} as const;
+
+export const secretEvents = {
+  lifecycle: event(0, 382, struct({ callbackId, secret, event: named({ defined: 0, undefined: 1 }), detail: reserved })),
+  valueChanged: event(1, 383, struct({ callbackId, secret })),
+} as const;
+
+/** Of the program QEMU: what a guest's QEMU says on its monitor, of all kinds. */
+export const monitorEvents = {
+  /** `details` is JSON. The time is QEMU's: seconds since 1970, and microseconds. */
+  monitor: event(0, 6, struct({ callbackId, domain, event: text, seconds: i64Number, microseconds: u32, details: textOptional })),
 } as const;
 
 type EventsOf<T extends Readonly<Record<string, EventEntry<AnyCodec>>>> = {
@@ -115,6 +183,10 @@ export type DomainEventKind = keyof typeof domainEvents;
 export type DomainEventOf<K extends DomainEventKind> = EventsOf<typeof domainEvents>[K];
 export type DomainEvent = DomainEventOf<DomainEventKind>;
 export type NetworkEvent = EventsOf<typeof networkEvents>[keyof typeof networkEvents];
+export type StoragePoolEvent = EventsOf<typeof storagePoolEvents>[keyof typeof storagePoolEvents];
+export type NodeDeviceEvent = EventsOf<typeof nodeDeviceEvents>[keyof typeof nodeDeviceEvents];
+export type SecretEvent = EventsOf<typeof secretEvents>[keyof typeof secretEvents];
+export type MonitorEvent = EventsOf<typeof monitorEvents>[keyof typeof monitorEvents];
 
 /** Events are missing here. */
 export interface Gap {
@@ -225,8 +297,16 @@ function isGap(value: unknown): value is Gap {
   return (value as { kind?: unknown }).kind === 'gap';
 }
 
-const familyTables = { domain: domainEvents, network: networkEvents } as const;
+const familyTables = {
+  domain: domainEvents,
+  network: networkEvents,
+  storagePool: storagePoolEvents,
+  nodeDevice: nodeDeviceEvents,
+  secret: secretEvents,
+  monitor: monitorEvents,
+} as const;
 export type EventFamily = keyof typeof familyTables;
+const families = Object.keys(familyTables) as EventFamily[];
 
 export interface EventKind {
   readonly family: EventFamily;
@@ -235,14 +315,15 @@ export interface EventKind {
   readonly message: AnyCodec;
 }
 
-const kindByProcedure = new Map<number, EventKind>();
-for (const family of ['domain', 'network'] as const) {
+const kindByProcedure = { remote: new Map<number, EventKind>(), qemu: new Map<number, EventKind>() };
+for (const family of families) {
   const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
-  for (const [kind, { id, procedure, message }] of Object.entries(table)) kindByProcedure.set(procedure, { family, kind, id, message });
+  const byProcedure = kindByProcedure[family === 'monitor' ? 'qemu' : 'remote'];
+  for (const [kind, { id, procedure, message }] of Object.entries(table)) byProcedure.set(procedure, { family, kind, id, message });
 }
 
-/** What a message of the remote program tells, if it is one of these events. */
-export const eventKindOf = (procedure: number): EventKind | undefined => kindByProcedure.get(procedure);
+/** What a message of the program tells, if it is one of these events. */
+export const eventKindOf = (program: 'remote' | 'qemu', procedure: number): EventKind | undefined => kindByProcedure[program].get(procedure);
 
 export function eventKind(family: EventFamily, kind: string): EventKind {
   const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
@@ -250,3 +331,6 @@ export function eventKind(family: EventFamily, kind: string): EventKind {
   if (entry === undefined) throw new TypeError(`${kind} is no event of a ${family}: ${Object.keys(table).join(', ')}`);
   return { family, kind, id: entry.id, message: entry.message };
 }
+
+/** All kinds of a family. */
+export const eventKinds = (family: EventFamily): readonly EventKind[] => Object.keys(familyTables[family]).map((kind) => eventKind(family, kind));
