@@ -248,7 +248,8 @@ class Connection {
     if (procedure.countFirst && (args as { readonly count?: number }).count === undefined) {
       return this.#callOn(session.rpc, name, procedure, args, options).then((asked) => {
         const { count } = asked as { readonly count: number };
-        return this.#callOn(session.rpc, name, procedure, { ...(args as object), count }, options);
+        // The second answer says nothing of the count.
+        return this.#callOn(session.rpc, name, procedure, { ...(args as object), count }, options).then((answer) => ({ ...(answer as object), count }));
       });
     }
     return this.#callOn(session.rpc, name, procedure, args, options);

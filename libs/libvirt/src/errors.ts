@@ -6,7 +6,16 @@
 
 /** Why a connection ended. */
 export interface CloseReason {
-  readonly kind: 'closedByCaller' | 'closedByPeer' | 'socketError' | 'keepaliveTimeout' | 'protocolViolation' | 'hypervisorGone';
+  readonly kind:
+    | 'closedByCaller'
+    | 'closedByPeer'
+    | 'socketError'
+    | 'keepaliveTimeout'
+    | 'protocolViolation'
+    /** The daemon lives and has lost its hypervisor: `message` says how. */
+    | 'hypervisorGone'
+    /** One side does not take the other's certificate, or its proof of knowing the password. */
+    | 'authenticationFailed';
   readonly message: string;
   readonly cause?: unknown;
 }
@@ -109,6 +118,8 @@ export const errorCodes = {
   invalidArgument: 8,
   operationFailed: 9,
   xml: 27,
+  domainExists: 28,
+  operationDenied: 29,
   xmlSyntax: 35,
   systemError: 38,
   rpc: 39,
@@ -119,18 +130,32 @@ export const errorCodes = {
   invalidStorageVolume: 47,
   noStoragePool: 49,
   noStorageVolume: 50,
+  noNodeDevice: 53,
   operationInvalid: 55,
+  invalidSecret: 65,
+  noInterface: 57,
+  noFilter: 62,
   noSecret: 66,
   configUnsupported: 67,
   operationTimeout: 68,
   noDomainSnapshot: 72,
   operationAborted: 78,
   noMetadata: 80,
+  migrateUnsafe: 81,
+  blockCopyActive: 83,
   operationUnsupported: 84,
   agentUnresponsive: 86,
   resourceBusy: 87,
   accessDenied: 88,
+  storageVolumeExists: 90,
+  cpuIncompatible: 91,
   agentUnsynced: 97,
+  deviceMissing: 99,
+  noFilterBinding: 101,
+  noDomainCheckpoint: 103,
+  noNetworkPort: 107,
+  noHostname: 108,
+  checkpointInconsistent: 109,
   agentCommandTimeout: 111,
 } as const;
 
@@ -140,6 +165,12 @@ export const isNoDomain = (error: unknown): error is LibvirtError => has(error, 
 export const isNoNetwork = (error: unknown): error is LibvirtError => has(error, errorCodes.noNetwork);
 export const isNoStoragePool = (error: unknown): error is LibvirtError => has(error, errorCodes.noStoragePool);
 export const isNoStorageVolume = (error: unknown): error is LibvirtError => has(error, errorCodes.noStorageVolume);
+export const isNoSnapshot = (error: unknown): error is LibvirtError => has(error, errorCodes.noDomainSnapshot);
+export const isNoCheckpoint = (error: unknown): error is LibvirtError => has(error, errorCodes.noDomainCheckpoint);
+export const isNoSecret = (error: unknown): error is LibvirtError => has(error, errorCodes.noSecret);
+export const isNoNodeDevice = (error: unknown): error is LibvirtError => has(error, errorCodes.noNodeDevice);
+/** The disk or interface that was named is not one of the domain's. */
+export const isNoDevice = (error: unknown): error is LibvirtError => has(error, errorCodes.deviceMissing);
 export const isNoMetadata = (error: unknown): error is LibvirtError => has(error, errorCodes.noMetadata);
 /** The object is not in a state for this: already running, not running. */
 export const isOperationInvalid = (error: unknown): error is LibvirtError => has(error, errorCodes.operationInvalid);

@@ -114,7 +114,6 @@ const particular: Readonly<Record<string, Readonly<Record<string, unknown>>>> = 
   domainPinEmulator: { cpus: [0] },
   domainPinIothread: { cpus: [0] },
   domainGetCpuStats: { cpus: 1 },
-  domainMemoryPeek: { flags: 'virtual' },
 };
 
 const names = Object.keys(procedures) as (keyof typeof procedures)[];

@@ -63,7 +63,7 @@ export const blockProcedures = {
   domainBlockResize: remote(251, '0.9.8', { domain, disk: text, size: u64Number, flags: flags({ bytes: 1 }) }, nothing),
   /** At most 4 MiB at a time, as the guest sees it. */
   domainBlockPeek: remote(103, '0.4.2', { domain, disk: text, offset: u64Number, size: u32, flags: noFlags }, bytes(4_194_304)),
-  domainMemoryPeek: remote(104, '0.4.2', { domain, offset: u64Number, size: u32, flags: choice({ virtual: 1, physical: 2 }, 'virtual', u32) }, bytes(4_194_304)),
+  domainMemoryPeek: remote(104, '0.4.2', { domain, offset: u64Number, size: u32, address: choice({ virtual: 1, physical: 2 }, 'virtual', u32) }, bytes(4_194_304)),
   /** The event blockThreshold comes once when the guest writes beyond it. `device`: `vda`, or `vda[1]` of the chain. */
   domainSetBlockThreshold: remote(386, '3.1.0', { domain, device: text, thresholdBytes: u64Number, flags: noFlags }, nothing),
 } as const;
