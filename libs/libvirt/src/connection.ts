@@ -7,22 +7,25 @@
  * With `reconnect` a new session follows, in this order: open, register the events again, tell every
  * reader of events of the gap, say "connected". So whoever lists everything after a gap misses nothing.
  */
-import { createConnection } from 'node:net';
-import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Disconnected, LibvirtError, UnsupportedError } from './errors.ts';
+import { CallAborted, Disconnected, errorCodes, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
 import { eventKind, eventKindOf, eventKinds, EventQueue } from './events.ts';
 import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEvent, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
 import { networkUpdateCommands, networkUpdateSections } from './layouts.ts';
 import type { DomainRef, NetworkRef, NodeDevice, SecretRef, StoragePoolRef } from './layouts.ts';
 import { procedures, programs, sessionProcedures } from './procedures.ts';
+import type { SaslAnswer } from './procedures/authentication.ts';
 import type { Procedure, ProcedureName, Procedures, StreamDirection } from './procedures.ts';
 import { Rpc } from './rpc.ts';
 import type { StreamPort } from './rpc.ts';
 import { LibvirtStream } from './stream.ts';
+import { chooseMechanism, SaslError, saslMechanisms, startSasl } from './sasl.ts';
+import type { Credentials, SaslMechanism } from './sasl.ts';
 import { targetOf } from './target.ts';
-import type { Target } from './target.ts';
+import type { RemoteTarget, Target } from './target.ts';
+import { openChannel } from './transport.ts';
+import type { Channel } from './transport.ts';
 import type { Decoded, Encodable, Reader } from './xdr.ts';
 
 export interface ReconnectOptions {
@@ -64,16 +67,35 @@ export interface ConnectOptions {
   readonly keepalive?: KeepaliveOptions | false;
   /** Connect again when the connection is lost, and register events again. Default: not. */
   readonly reconnect?: ReconnectOptions | boolean;
+  /** Who we are, where the daemon wants SASL. A function is asked for each connection that is made. */
+  readonly credentials?: Credentials | ((asked: CredentialsAsked) => Credentials | Promise<Credentials>);
+  /** The mechanisms to speak; of several the strongest is taken. Default: all that there are. */
+  readonly saslMechanisms?: readonly SaslMechanism[];
+  /** Sends a password as it is (PLAIN) also where others can read it: over TCP, or to a server that was not verified. Default false. */
+  readonly plainAllowed?: boolean;
   /** Told of each change. Must not throw. */
   readonly onState?: (state: ConnectionState) => void;
   /** Gives up on connecting (not on a connection that has been made). */
   readonly signal?: AbortSignal;
 }
 
+export interface CredentialsAsked {
+  readonly mechanism: SaslMechanism;
+  /** Where the daemon is, for people. */
+  readonly where: string;
+  readonly driver: string;
+}
+
 export interface CallOptions {
-  /** 0 is none. */
+  /** 0 is none. Of a call with a stream: until the stream is open. */
   readonly timeoutMs?: number;
+  /** Gives up; an open stream too. */
   readonly signal?: AbortSignal;
+}
+
+export interface CloseOptions {
+  /** Calls under way may be answered for so long; new ones are refused at once. Default 0. */
+  readonly drainMs?: number;
 }
 
 type Result<P> = P extends Procedure<infer _Args, infer R, infer S extends StreamDirection | undefined>
@@ -141,19 +163,26 @@ export interface Libvirt extends Calls {
   monitorEvents(options?: EventOptions & { readonly domain?: DomainRef }): Promise<EventStream<MonitorEvent>>;
   /** Changes part of a network, live or in its configuration. Also right with daemons that swap two of the arguments. */
   networkUpdate(update: NetworkUpdate, options?: CallOptions): Promise<void>;
-  /** Says goodbye and closes; calls in flight fail with `Disconnected`. Never rejects. */
-  close(): Promise<void>;
+  /** Says goodbye and closes; calls that are still in flight fail with `Disconnected`. Never rejects. */
+  close(options?: CloseOptions): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** virDrvFeature, as far as they matter here. */
 const features = { keepalive: 10, remoteCloseCallback: 15, networkUpdateOrder: 16 } as const;
-const authentication = { none: 0, polkit: 2 } as const;
+const authentication = { none: 0, sasl: 1, polkit: 2 } as const;
 const closeMessageProcedure = 362;
+/** virConnectCloseReason: what became of the daemon's connection to its hypervisor. */
+const hypervisorCloseReasons = ['it failed', 'it was closed', 'it did not answer', 'it was given up'];
+/** Questions in one exchange of SASL; those that we speak need two. */
+const saslStepsMax = 8;
 const goodbyeMsMax = 1_000;
 
 interface Settings {
-  readonly target: Target;
+  readonly target: Target | RemoteTarget;
+  readonly credentials: ConnectOptions['credentials'];
+  readonly saslMechanisms: readonly SaslMechanism[];
+  readonly plainAllowed: boolean;
   readonly readOnly: boolean;
   readonly connectTimeoutMs: number;
   readonly callTimeoutMs: number;
@@ -167,17 +196,21 @@ interface Settings {
 /**
  * Connects and opens the driver.
  *
- * `target`: a socket and a driver, or libvirt's URI of a local daemon (`qemu:///system`,
- * `test+unix:///default?socket=/path`). Throws `Disconnected` when the daemon cannot be reached in
- * time, `LibvirtError` when it refuses, TypeError for a URI that is not one.
+ * `target`: a socket and a driver, a transport and a driver, or libvirt's URI (`qemu:///system`,
+ * `test+unix:///default?socket=/path`, `qemu+ssh://root@node/system`). Throws `Disconnected` when the
+ * daemon cannot be reached in time or one side does not trust the other, `LibvirtError` when it
+ * refuses, TypeError for a URI that is not one.
  */
-export async function connect(target: string | Target, options: ConnectOptions = {}): Promise<Libvirt> {
+export async function connect(target: string | Target | RemoteTarget, options: ConnectOptions = {}): Promise<Libvirt> {
   const readOnly = options.readOnly ?? false;
   const inFlightMax = options.inFlightMax ?? 4;
   if (!Number.isInteger(inFlightMax) || inFlightMax < 1) throw new RangeError('inFlightMax is a count from 1');
   const reconnect = options.reconnect === true ? {} : options.reconnect === false ? undefined : options.reconnect;
   const connection = new Connection({
-    target: typeof target === 'string' ? targetOf(target, readOnly) : target,
+    target: typeof target === 'string' ? targetOf(target, { readOnly }) : target,
+    credentials: options.credentials,
+    saslMechanisms: options.saslMechanisms ?? saslMechanisms,
+    plainAllowed: options.plainAllowed ?? false,
     readOnly,
     connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
     callTimeoutMs: options.callTimeoutMs ?? 30_000,
@@ -222,6 +255,7 @@ class Connection {
   readonly #whenConnected = new Set<{ readonly resolve: () => void; readonly reject: (error: Error) => void }>();
   #session: Session | undefined;
   #state: ConnectionState = { status: 'disconnected', reason: { kind: 'closedByCaller', message: 'not connected yet' } };
+  #closing: Promise<void> | undefined;
   #settleClosed: (reason: CloseReason) => void = () => {};
   readonly closed = new Promise<CloseReason>((resolve) => (this.#settleClosed = resolve));
 
@@ -320,11 +354,22 @@ class Connection {
     );
   }
 
-  async close(): Promise<void> {
+  close(options: CloseOptions = {}): Promise<void> {
+    return (this.#closing ??= this.#close(options));
+  }
+
+  async #close({ drainMs = 0 }: CloseOptions): Promise<void> {
     const reason: CloseReason = { kind: 'closedByCaller', message: 'the connection was closed' };
     const session = this.#session;
     if (this.#state.status === 'closed') return;
     this.#stop.abort(reason);
+    // From here on a call finds no session.
+    this.#session = undefined;
+    if (session !== undefined && drainMs > 0) {
+      const limit = new AbortController();
+      await Promise.race([session.rpc.idle(), delay(drainMs, undefined, { signal: limit.signal }).catch(() => undefined)]);
+      limit.abort();
+    }
     if (session !== undefined) {
       await this.#callOn(session.rpc, 'connectClose', sessionProcedures.connectClose, {}, { timeoutMs: goodbyeMsMax }).catch(() => undefined);
       session.rpc.close(reason);
@@ -343,10 +388,8 @@ class Connection {
 
   #callOn<P extends Procedure>(rpc: Rpc, name: string, procedure: P, args: unknown, options: CallOptions): Promise<unknown> {
     let stream: LibvirtStream | undefined;
-    const sink =
-      procedure.stream === undefined
-        ? undefined
-        : (port: StreamPort) => (stream = new LibvirtStream(port));
+    const { stream: direction } = procedure;
+    const sink = direction === undefined ? undefined : (port: StreamPort) => (stream = new LibvirtStream(port, direction));
     const answer = rpc.call(
       {
         program: programs[procedure.program],
@@ -363,8 +406,19 @@ class Connection {
     );
     if (sink === undefined) return answer;
     return answer.then(
-      // What the reply said besides, such as the media type of a screenshot.
-      (said) => Object.assign(stream as LibvirtStream, { answer: said }),
+      (said) => {
+        // It was made before the call was sent.
+        const opened = stream as LibvirtStream;
+        const { signal } = options;
+        if (signal !== undefined) {
+          const onAbort = () => void opened.destroy(new CallAborted(name, true, 'aborted', { cause: signal.reason }));
+          signal.addEventListener('abort', onAbort, { once: true });
+          opened.once('close', () => signal.removeEventListener('abort', onAbort));
+          if (signal.aborted) onAbort();
+        }
+        // What the reply said besides, such as the media type of a screenshot.
+        return Object.assign(opened, { answer: said });
+      },
       (error: unknown) => {
         stream?.destroy();
         throw error;
@@ -375,10 +429,14 @@ class Connection {
   async #openSession(signal: AbortSignal | undefined): Promise<Session> {
     const { target, connectTimeoutMs } = this.#settings;
     const limits = AbortSignal.any([AbortSignal.timeout(connectTimeoutMs), this.#stop.signal, ...(signal === undefined ? [] : [signal])]);
-    const socket = await reach(target.socket, limits, connectTimeoutMs);
+    const channel = await openChannel(target, { signal: limits, readOnly: this.#settings.readOnly, timeoutMs: connectTimeoutMs }).catch((cause: unknown) => {
+      signal?.throwIfAborted();
+      throw cause;
+    });
     // Known to the callbacks below only after the opening words.
     let session: Session | undefined;
-    const rpc = new Rpc(socket, {
+    const rpc = new Rpc(channel.socket, {
+      packetsApart: channel.packetsApart,
       inFlightMax: this.#settings.inFlightMax,
       queuedMax: this.#settings.queuedMax,
       onMessage: (program, procedure, reader) => this.#onMessage(rpc, program, procedure, reader),
@@ -387,7 +445,7 @@ class Connection {
       },
     });
     try {
-      const networkUpdateOrder = await this.#greet(rpc, limits);
+      const networkUpdateOrder = await this.#greet(rpc, channel, limits);
       session = { rpc, networkUpdateOrder };
       return session;
     } catch (cause) {
@@ -400,16 +458,15 @@ class Connection {
   }
 
   /** The opening words. Returns whether the daemon has the arguments of networkUpdate in the right order. */
-  async #greet(rpc: Rpc, signal: AbortSignal): Promise<boolean> {
+  async #greet(rpc: Rpc, channel: Channel, signal: AbortSignal): Promise<boolean> {
     const { target, readOnly, keepalive } = this.#settings;
     const options = { signal, timeoutMs: 0 };
     const say = (name: string, procedure: Procedure, args: unknown) => this.#callOn(rpc, name, procedure, args, options);
     const kinds = (await say('authList', sessionProcedures.authList, {})) as number[];
     if (!kinds.includes(authentication.none)) {
-      if (!kinds.includes(authentication.polkit)) {
-        throw new UnsupportedError({ code: 45, domain: 7, level: 'error', reason: `libvirtd wants authentication of kinds ${kinds.join(', ')}, which this client does not speak`, call: 'connect', object: undefined });
-      }
-      await say('authPolkit', sessionProcedures.authPolkit, {});
+      if (kinds.includes(authentication.polkit)) await say('authPolkit', sessionProcedures.authPolkit, {});
+      else if (kinds.includes(authentication.sasl)) await this.#authenticate(say, channel, signal);
+      else throw this.#refusal(`libvirtd wants authentication of kinds ${kinds.join(', ')}, which this client does not speak`);
     }
     await say('connectOpen', sessionProcedures.connectOpen, { name: target.driver, flags: readOnly ? ['readOnly'] : [] });
     const has = (feature: number) => say('connectSupportsFeature', procedures.connectSupportsFeature, { feature }).then((answer) => answer === true);
@@ -427,6 +484,32 @@ class Connection {
       });
     }
     return networkUpdateOrder;
+  }
+
+  #refusal(reason: string): UnsupportedError {
+    return new UnsupportedError({ code: errorCodes.authFailed, domain: 7, level: 'error', reason, call: 'connect', object: undefined });
+  }
+
+  async #authenticate(say: (name: string, procedure: Procedure, args: unknown) => Promise<unknown>, channel: Channel, signal: AbortSignal): Promise<void> {
+    const { credentials, plainAllowed, target } = this.#settings;
+    const failed = (cause: SaslError) => new Disconnected('connect', true, { kind: 'authenticationFailed', message: cause.message });
+    if (credentials === undefined) throw this.#refusal('libvirtd wants SASL, and there are no credentials');
+    try {
+      const offered = ((await say('authSaslInit', sessionProcedures.authSaslInit, {})) as string).split(/[\s,]+/).filter((word) => word !== '');
+      const mechanism = chooseMechanism({ offered, wanted: this.#settings.saslMechanisms, plainAllowed: plainAllowed || channel.confidential });
+      const given = typeof credentials === 'function' ? await aborting(signal, Promise.resolve(credentials({ mechanism, where: channel.where, driver: target.driver }))) : credentials;
+      const exchange = startSasl(mechanism, given);
+      let answer = (await say('authSaslStart', sessionProcedures.authSaslStart, { mechanism, data: exchange.first })) as SaslAnswer;
+      for (let step = 0; !answer.complete; step += 1) {
+        if (step >= saslStepsMax) throw new SaslError('libvirtd asks on and on');
+        const said = await exchange.answer(answer.data ?? Buffer.alloc(0));
+        answer = (await say('authSaslStep', sessionProcedures.authSaslStep, { data: said ?? null })) as SaslAnswer;
+      }
+      // The last word of the server may come with its success.
+      if (!exchange.satisfied) await exchange.answer(answer.data ?? Buffer.alloc(0));
+    } catch (cause) {
+      throw cause instanceof SaslError ? failed(cause) : cause;
+    }
   }
 
   #enter(session: Session): void {
@@ -497,7 +580,9 @@ class Connection {
 
   #onMessage(rpc: Rpc, program: number, procedure: number, reader: Reader): void {
     if (program === programs.remote && procedure === closeMessageProcedure) {
-      rpc.close({ kind: 'hypervisorGone', message: 'libvirtd lost its connection to the hypervisor' });
+      const how = hypervisorCloseReasons[reader.i32()] ?? 'nobody knows why';
+      reader.end();
+      rpc.close({ kind: 'hypervisorGone', message: `libvirtd lost its connection to the hypervisor: ${how}` });
       return;
     }
     const kind = program === programs.remote ? eventKindOf('remote', procedure) : program === programs.qemu ? eventKindOf('qemu', procedure) : undefined;
@@ -580,6 +665,16 @@ for (const [name, procedure] of Object.entries(procedures) as [string, Procedure
   });
 }
 
+/** The promise, or the signal's reason if that comes first. */
+function aborting<Value>(signal: AbortSignal, promise: Promise<Value>): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
 const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
 
 /** How the daemon is asked for the events of each family, and no longer. */
@@ -607,25 +702,4 @@ function objectOf(args: unknown): string | undefined {
   const handle = (snapshot ?? checkpoint ?? domain ?? network ?? volume ?? pool ?? port ?? secret ?? filter ?? device) as { readonly name?: unknown; readonly uuid?: unknown } | undefined;
   const object = handle === undefined ? (name ?? uuid) : (handle.name ?? handle.uuid);
   return typeof object === 'string' ? object : undefined;
-}
-
-function reach(path: string, signal: AbortSignal, timeoutMs: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const fail = (message: string, cause: unknown) => {
-      signal.removeEventListener('abort', onAbort);
-      socket.destroy();
-      reject(new Disconnected('connect', false, { kind: 'socketError', message, cause }));
-    };
-    const onAbort = () => fail(`libvirtd at ${path} was not reached within ${timeoutMs} ms`, signal.reason);
-    const onError = (cause: Error) => fail(`libvirtd at ${path} cannot be reached`, cause);
-    const socket = createConnection({ path });
-    socket.once('error', onError);
-    socket.once('connect', () => {
-      socket.removeListener('error', onError);
-      signal.removeEventListener('abort', onAbort);
-      resolve(socket);
-    });
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-  });
 }

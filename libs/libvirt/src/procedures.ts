@@ -11,6 +11,7 @@
  * before 1.1.0 and tunnels whose data the client would carry; events without a callback id.
  */
 import { affect, domain, network, nodeDevice, secret, storagePool, text, textOptional } from './layouts.ts';
+import { saslProcedures } from './procedures/authentication.ts';
 import { blockProcedures } from './procedures/block.ts';
 import { connectionProcedures } from './procedures/connection.ts';
 import { domainDeviceProcedures } from './procedures/domain-devices.ts';
@@ -35,6 +36,7 @@ export const sessionProcedures = {
   connectOpen: remote(1, '0.0.3', { name: textOptional, flags: flags({ readOnly: 1 }) }, nothing, high),
   connectClose: remote(2, '0.0.3', {}, nothing, high),
   authList: remote(66, '0.4.1', {}, array(i32, 20), high),
+  ...saslProcedures,
   authPolkit: remote(70, '0.4.1', {}, only('complete', { complete: bool }), high),
   connectDomainEventCallbackRegisterAny: remote(316, '1.2.1', { eventId: i32, domain: optional(domain) }, i32, high),
   connectDomainEventCallbackDeregisterAny: remote(317, '1.2.1', { callbackId: i32 }, nothing, high),

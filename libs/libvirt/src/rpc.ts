@@ -25,7 +25,7 @@ import { remoteError } from './layouts.ts';
 import type { RemoteError } from './layouts.ts';
 import { programs } from './procedures.ts';
 import type { Priority } from './procedures.ts';
-import { Reader, Writer, XdrError } from './xdr.ts';
+import { i64Number, Reader, struct, u32, Writer, XdrError } from './xdr.ts';
 
 export const messageType = { call: 0, reply: 1, message: 2, stream: 3, callWithFds: 4, replyWithFds: 5, streamHole: 6 } as const;
 export const messageStatus = { ok: 0, error: 1, continue: 2 } as const;
@@ -40,8 +40,11 @@ const keepaliveProcedure = { ping: 1, pong: 2 } as const;
 const serialMax = 0x7fff_ffff;
 /** Streams that have ended may still be spoken of for a moment (an error, and then the answer to our end). */
 const endedStreamsKept = 256;
+/** Answers to pings that may wait for the daemon to read: it could otherwise ask without end and read nothing. */
+const pongsWaitingMax = 8;
 
 const writer = new Writer(packetBytesMax);
+const streamHole = struct({ length: i64Number, flags: u32 });
 
 export interface PacketHeader {
   readonly program: number;
@@ -124,6 +127,8 @@ function packetLength(buffer: Buffer, offset: number): number {
 /** What a stream needs to hear of its packets. */
 export interface StreamSink {
   onData(data: Buffer): void;
+  /** The daemon skips so many bytes, which are zero. */
+  onHole(bytes: number): void;
   /** The daemon has no more data. */
   onEnd(): void;
   /** The daemon has answered our end. */
@@ -135,6 +140,8 @@ export interface StreamSink {
 export interface StreamPort {
   readonly call: string;
   send(data: Buffer, sent: (error?: Error | null) => void): void;
+  /** Skips so many bytes, which shall be zero. */
+  sendHole(bytes: number, sent: (error?: Error | null) => void): void;
   /** Says that all data is sent, or that all has been received. */
   finish(): void;
   /** Gives up; whatever still comes is dropped. */
@@ -168,9 +175,16 @@ interface Pending {
   onAbort: (() => void) | undefined;
 }
 
+interface Outgoing {
+  readonly bytes: Buffer;
+  readonly sent: ((error?: Error | null) => void) | undefined;
+}
+
 export interface RpcOptions {
   readonly inFlightMax: number;
   readonly queuedMax: number;
+  /** Each packet is written when the one before it has left (transport.ts says why). */
+  readonly packetsApart?: boolean;
   /** An event: program and procedure say which. Throws XdrError when it cannot be read. */
   readonly onMessage: (program: number, procedure: number, reader: Reader) => void;
   readonly onClosed: (reason: CloseReason) => void;
@@ -189,6 +203,11 @@ export class Rpc {
   readonly #streams = new Map<number, { readonly sink: StreamSink; readonly call: OutgoingCall<unknown> }>();
   readonly #streamsEnded = new Set<number>();
   readonly #pausing = new Set<number>();
+  /** Packets that wait for the one before them, where they go apart. */
+  readonly #waiting: Outgoing[] = [];
+  #writing = false;
+  #pongsWaiting = 0;
+  #whenIdle: (() => void)[] = [];
   #serial = 0;
   #corked = false;
   #closeReason: CloseReason | undefined;
@@ -203,6 +222,8 @@ export class Rpc {
     socket.on('error', (cause: Error) => this.close({ kind: 'socketError', message: `the connection failed: ${cause.message}`, cause }));
     socket.on('close', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
     socket.on('end', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
+    // Whoever made the socket may have paused it.
+    socket.resume();
   }
 
   get closeReason(): CloseReason | undefined {
@@ -272,6 +293,21 @@ export class Rpc {
     this.#keepalive.unref();
   }
 
+  /** Resolves when no call waits for an answer that somebody wants, or the connection has ended. */
+  idle(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#whenIdle.push(resolve);
+      this.#tellIdle();
+    });
+  }
+
+  #tellIdle(): void {
+    if (this.#whenIdle.length === 0) return;
+    const { inFlight, abandoned, queued } = this.load;
+    if (this.#closeReason === undefined && inFlight - abandoned + queued > 0) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+  }
+
   /** Ends everything: calls and streams fail with `reason`. A second call does nothing. */
   close(reason: CloseReason): void {
     if (this.#closeReason !== undefined) return;
@@ -287,6 +323,8 @@ export class Rpc {
     const streams = [...this.#streams.values()];
     this.#streams.clear();
     for (const { sink, call } of streams) sink.onError(new Disconnected(call.label, true, reason));
+    for (const { sent } of this.#waiting.splice(0)) sent?.(new Disconnected('stream', false, reason));
+    this.#tellIdle();
     this.#options.onClosed(reason);
   }
 
@@ -316,6 +354,11 @@ export class Rpc {
 
   /** Packets of one turn of the event loop leave in one system call. */
   #send(packet: Buffer, sent?: (error?: Error | null) => void): void {
+    if (this.#options.packetsApart === true) {
+      this.#waiting.push({ bytes: packet, sent });
+      if (!this.#writing) this.#writeNext();
+      return;
+    }
     if (!this.#corked) {
       this.#corked = true;
       this.#socket.cork();
@@ -327,8 +370,25 @@ export class Rpc {
     this.#socket.write(packet, sent);
   }
 
-  #sendKeepalive(procedure: number): void {
-    this.#send(encodePacket({ program: programs.keepalive, procedure, type: messageType.message, serial: 0, status: messageStatus.ok }, () => {}));
+  #writeNext(): void {
+    const next = this.#waiting.shift();
+    this.#writing = next !== undefined;
+    if (next === undefined) return;
+    this.#socket.write(next.bytes, (error) => {
+      next.sent?.(error);
+      if (this.#closeReason === undefined) this.#writeNext();
+    });
+  }
+
+  #sendKeepalive(procedure: number, sent?: () => void): void {
+    this.#send(encodePacket({ program: programs.keepalive, procedure, type: messageType.message, serial: 0, status: messageStatus.ok }, () => {}), sent);
+  }
+
+  #answerPing(): void {
+    // One that has not left yet answers this ping too.
+    if (this.#pongsWaiting >= pongsWaitingMax) return;
+    this.#pongsWaiting += 1;
+    this.#sendKeepalive(keepaliveProcedure.pong, () => (this.#pongsWaiting -= 1));
   }
 
   /** The caller gets an error now; a call that was sent stays until its reply. */
@@ -346,6 +406,7 @@ export class Rpc {
     const { settle } = pending;
     this.#release(pending);
     settle?.reject(error);
+    this.#tellIdle();
   }
 
   #release(pending: Pending): void {
@@ -381,10 +442,11 @@ export class Rpc {
       case messageType.reply:
         return this.#onReply({ program, procedure, type, serial, status }, reader);
       case messageType.stream:
+      case messageType.streamHole:
         return this.#onStream({ program, procedure, type, serial, status }, reader, packet);
       case messageType.message:
         if (program === programs.keepalive) {
-          if (procedure === keepaliveProcedure.ping) this.#sendKeepalive(keepaliveProcedure.pong);
+          if (procedure === keepaliveProcedure.ping) this.#answerPing();
           return;
         }
         if (program !== programs.remote && program !== programs.qemu) throw new XdrError(`a message of program ${program}`);
@@ -426,6 +488,7 @@ export class Rpc {
     }
     if (error !== undefined && pending.sink !== undefined) this.#endStream(header.serial);
     this.#sendQueued();
+    this.#tellIdle();
   }
 
   #onStream(header: PacketHeader, reader: Reader, packet: Buffer): void {
@@ -433,6 +496,13 @@ export class Rpc {
     if (stream === undefined) {
       if (this.#streamsEnded.has(header.serial)) return;
       throw new XdrError(`data of stream ${header.serial}, which is not open`);
+    }
+    if (header.type === messageType.streamHole) {
+      const { length } = streamHole.read(reader);
+      reader.end();
+      if (header.status !== messageStatus.continue || length < 0 || !Number.isSafeInteger(length)) throw new XdrError(`a hole of ${length} bytes`);
+      if (length > 0) stream.sink.onHole(length);
+      return;
     }
     switch (header.status) {
       case messageStatus.continue:
@@ -491,6 +561,11 @@ export class Rpc {
     return {
       call: call.label,
       send: (data, sent) => this.#sendStream(serial, call, messageStatus.continue, data, sent),
+      sendHole: (bytes, sent) => {
+        if (this.#closeReason !== undefined) return sent(new Disconnected(call.label, false, this.#closeReason));
+        const header = { program: call.program, procedure: call.procedure, type: messageType.streamHole, serial, status: messageStatus.continue };
+        this.#send(encodePacket(header, (writer) => streamHole.write(writer, { length: bytes, flags: 0 })), sent);
+      },
       finish: () => this.#sendStream(serial, call, messageStatus.ok, undefined),
       abort: () => {
         // Before the reply there is nothing to abort in the daemon yet; #onReply does it then.
