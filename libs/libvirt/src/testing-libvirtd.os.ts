@@ -49,8 +49,18 @@ async function find(program: string): Promise<string> {
   throw new Error(`${program} is not installed, and these tests need a real libvirtd: install libvirt-daemon-system, qemu-system-x86 and tini`);
 }
 
-/** `settings`: lines of libvirtd.conf. */
-export async function startLibvirtd(settings: Readonly<Record<string, string | number>> = {}): Promise<OwnLibvirtd> {
+/** Lines of libvirtd.conf. */
+export type LibvirtdSettings = Readonly<Record<string, string | number | readonly string[]>>;
+
+const lineOf = ([name, value]: readonly [string, string | number | readonly string[]]): string => `${name} = ${JSON.stringify(value)}\n`;
+
+export interface LibvirtdOptions {
+  /** Listens where `settings` says so: listen_tcp, listen_tls, listen_addr, … */
+  readonly listening?: boolean;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export async function startLibvirtd(settings: LibvirtdSettings = {}, options: LibvirtdOptions = {}): Promise<OwnLibvirtd> {
   const [tini, libvirtd] = await Promise.all([find('tini'), find('libvirtd')]);
   const root = process.getuid?.() === 0;
   // Short, because the path of a unix socket has at most 107 bytes.
@@ -60,7 +70,7 @@ export async function startLibvirtd(settings: Readonly<Record<string, string | n
   await mkdir(folders.XDG_RUNTIME_DIR);
   await mkdir(folders.XDG_CACHE_HOME);
   await mkdir(configuration, { recursive: true });
-  const lines = Object.entries({ host_uuid: randomUUID(), ...settings }).map(([name, value]) => `${name} = ${typeof value === 'string' ? `"${value}"` : value}\n`);
+  const lines = Object.entries({ host_uuid: randomUUID(), ...settings }).map(lineOf);
   await writeFile(join(configuration, 'libvirtd.conf'), lines.join(''));
   if (root) for (const path of [directory, folders.XDG_RUNTIME_DIR, folders.XDG_CACHE_HOME, join(directory, 'conf'), configuration]) await chown(path, nobody, nobody);
 
@@ -68,9 +78,9 @@ export async function startLibvirtd(settings: Readonly<Record<string, string | n
   let running: { readonly process: ChildProcess; readonly ended: Promise<unknown>; readonly log: () => string } | undefined;
 
   const start = async () => {
-    const child = spawn(tini, ['-s', '--', libvirtd], {
+    const child = spawn(tini, ['-s', '--', libvirtd, ...(options.listening === true ? ['--listen'] : [])], {
       cwd: '/',
-      env: { ...folders, PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
+      env: { ...folders, PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8', ...options.environment },
       stdio: ['ignore', 'ignore', 'pipe'],
       ...(root ? { uid: nobody, gid: nobody } : {}),
     });
@@ -148,14 +158,14 @@ virtlogd -d
 exec libvirtd -f "$1"
 `;
 
-export async function startSystemLibvirtd(settings: Readonly<Record<string, string | number>> = {}): Promise<OwnSystemLibvirtd> {
+export async function startSystemLibvirtd(settings: LibvirtdSettings = {}): Promise<OwnSystemLibvirtd> {
   if (process.getuid?.() !== 0) throw new Error('a system libvirtd of its own needs root, for namespaces');
   const [tini, unshare] = await Promise.all([find('tini'), find('unshare'), find('libvirtd'), find('virtlogd'), find('dnsmasq')]);
   const directory = await mkdtemp(join(tmpdir(), 'cvlv-'));
   await chmod(directory, 0o711);
   const configuration = join(directory, 'libvirtd.conf');
   const lines = { unix_sock_dir: directory, unix_sock_rw_perms: '0700', auth_unix_rw: 'none', host_uuid: randomUUID(), ...settings };
-  await writeFile(configuration, Object.entries(lines).map(([name, value]) => `${name} = ${typeof value === 'string' ? `"${value}"` : value}\n`).join(''));
+  await writeFile(configuration, Object.entries(lines).map(lineOf).join(''));
   const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration], {
     cwd: '/',
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
