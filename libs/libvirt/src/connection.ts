@@ -389,7 +389,8 @@ class Connection {
   #callOn<P extends Procedure>(rpc: Rpc, name: string, procedure: P, args: unknown, options: CallOptions): Promise<unknown> {
     let stream: LibvirtStream | undefined;
     const { stream: direction } = procedure;
-    const sink = direction === undefined ? undefined : (port: StreamPort) => (stream = new LibvirtStream(port, direction));
+    const sparse = (args as { readonly flags?: readonly string[] }).flags?.includes('sparse') === true;
+    const sink = direction === undefined ? undefined : (port: StreamPort) => (stream = new LibvirtStream(port, direction, sparse));
     const answer = rpc.call(
       {
         program: programs[procedure.program],

@@ -33,6 +33,8 @@ export const packetBytesMin = 28;
 /** VIR_NET_MESSAGE_MAX and the length word itself. */
 export const packetBytesMax = 33_554_432 + 4;
 const headerBytes = 24;
+/** What any packet may take before it has come: more than a packet of stream data. */
+const roomBytesAtOnce = 524_288;
 /** Every version takes this much stream data in one packet. */
 export const streamPayloadBytesMax = 262_120;
 const protocolVersion = 1;
@@ -102,14 +104,16 @@ export class PacketSplitter {
       if (!onPacket(rest.subarray(offset, offset + length))) return;
       offset += length;
     }
-    if (offset < rest.length) this.#append(rest.subarray(offset), rest.length - offset);
+    const left = rest.length - offset;
+    if (left > 0) this.#append(rest.subarray(offset), left < 4 ? 4 : packetLength(rest, offset));
   }
 
-  /** Grows by doubling what has really come, so that a large length alone costs nothing. */
+  /** A packet of data has its room at once. Beyond that what has really come is doubled, so that a large length alone costs nothing. */
   #append(bytes: Buffer, lengthExpected: number): void {
     const end = this.#partialBytes + bytes.length;
     if (end > this.#partial.length) {
-      const grown = Buffer.allocUnsafeSlow(Math.max(end, Math.min(lengthExpected, end * 2)));
+      const room = lengthExpected <= roomBytesAtOnce ? lengthExpected : Math.min(lengthExpected, end * 2);
+      const grown = Buffer.allocUnsafeSlow(Math.max(end, room));
       this.#partial.copy(grown, 0, 0, this.#partialBytes);
       this.#partial = grown;
     }

@@ -36,6 +36,7 @@ type Waiting = Buffer | number;
 export class LibvirtStream extends Duplex implements StreamSink {
   readonly #port: StreamPort;
   readonly #direction: StreamDirection;
+  readonly #sparse: boolean;
   #finishing: ((error?: Error | null) => void) | undefined;
   /** Both sides have said that they are done, or the daemon has failed the stream. */
   #settled = false;
@@ -50,10 +51,11 @@ export class LibvirtStream extends Duplex implements StreamSink {
   /** Empty writes that stand for holes, in their place among the data. */
   readonly #holes = new WeakMap<Uint8Array, number>();
 
-  constructor(port: StreamPort, direction: StreamDirection = 'both') {
+  constructor(port: StreamPort, direction: StreamDirection = 'both', sparse = false) {
     super({ readableHighWaterMark: waitingBytesMax, writableHighWaterMark: waitingBytesMax });
     this.#port = port;
     this.#direction = direction;
+    this.#sparse = sparse;
     // It may fail before its opener has it. Reading, pipeline() and `errored` still tell.
     this.on('error', () => {});
     if (direction === 'up') {
@@ -64,8 +66,10 @@ export class LibvirtStream extends Duplex implements StreamSink {
     }
   }
 
-  /** Skips so many bytes of the volume, which shall be zero; for streams opened with `sparse`. Answers as write() does. */
+  /** Skips so many bytes of the volume, which shall be zero; for streams opened with `sparse`, else a TypeError. Answers as write() does. */
   writeHole(bytes: number, callback?: (error: Error | null | undefined) => void): boolean {
+    // libvirtd would end the whole connection.
+    if (!this.#sparse) throw new TypeError(`${this.#port.call}: a hole can be written only to a stream that was opened with the flag sparse`);
     if (!Number.isSafeInteger(bytes) || bytes < 1) throw new RangeError('a hole has a whole number of bytes, from 1');
     const place = Buffer.alloc(0);
     this.#holes.set(place, bytes);

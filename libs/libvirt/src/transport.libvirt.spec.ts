@@ -4,6 +4,7 @@
  */
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
@@ -179,7 +180,8 @@ async function carriesEverything(target: string | Target | RemoteTarget, options
 describe('every transport carries calls, events and streams, and is made again', () => {
   it('unix', () => carriesEverything(`test+unix:///default?socket=${daemon.socket}`));
   it('TCP', () => carriesEverything(`test+tcp://127.0.0.1:${ports.tcp}/default`));
-  it('TLS', () => carriesEverything(`test://127.0.0.1:${ports.tls}/default?${certificatesOf('good')}`));
+  // Without keepalive, whose packets would wake a daemon that waits for its socket with a packet in hand.
+  it('TLS', () => carriesEverything(`test://127.0.0.1:${ports.tls}/default?${certificatesOf('good')}`, { keepalive: false }));
   it('a program', async () => carriesEverything(`test+ext:///default?command=${await standIn('tunnel', `exec nc -q 0 -U ${daemon.socket}`)}`));
   it('SSH with netcat', async () => carriesEverything(`test+ssh://somewhere/default?command=${await standIn('ssh', sshWords())}&socket=${daemon.socket}`));
 });
@@ -382,10 +384,45 @@ describe('SASL', () => {
   it('over TCP is refused by libvirtd itself, which there wants a mechanism that encrypts', async () => {
     const error = await failureOf(`test+tcp://127.0.0.1:${ports.guardedTcp}/default`, { credentials, plainAllowed: true });
     expect(error).toMatchObject({ message: expect.not.stringMatching(/s3cret/) as string });
-    expect(isAccessDenied(error) || error instanceof Disconnected).toBe(true);
+    expect(isAccessDenied(error)).toBe(true);
   });
 
   it('gives up on credentials that do not come', async () => {
     expect(await failureOf(unix(), { connectTimeoutMs: 300, credentials: () => new Promise<never>(() => {}) })).toMatchObject({ name: 'Disconnected' });
+  });
+});
+
+describe('a volume goes up and down', () => {
+  it.each([
+    ['TLS', () => Promise.resolve(`qemu+tls://127.0.0.1:${ports.tls}/session?${certificatesOf('good')}`)],
+    ['TCP', () => Promise.resolve(`qemu+tcp://127.0.0.1:${ports.tcp}/session`)],
+    ['a program', async () => `qemu+ext:///session?command=${await standIn('tunnel', `exec nc -q 0 -U ${daemon.socket}`)}`],
+  ])('over %s, also for a slow reader', async (name, uri) => {
+    const path = join(daemon.directory, `pool-${name.replace(' ', '-')}`);
+    await mkdir(path);
+    await toDaemon(path);
+    const control = await reach(await uri());
+    const pool = await control.storagePoolDefineXml({ xml: `<pool type='dir'><name>${name}</name><target><path>${path}</path></target></pool>` });
+    await control.storagePoolCreate({ pool });
+    const data = randomBytes(24 * 1_048_576);
+    const volume = await control.storageVolCreateXml({ pool, xml: `<volume><name>v</name><capacity unit='bytes'>${data.length}</capacity><target><format type='raw'/></target></volume>` });
+    const libvirt = await reach(await uri(), { keepalive: false });
+    // Calls and data at once.
+    const calls = Array.from({ length: 50 }, () => libvirt.connectGetHostname());
+    const upload = await libvirt.storageVolUpload({ volume });
+    const uploaded = new Promise((resolve, reject) => upload.once('finish', resolve).once('error', reject));
+    upload.end(data);
+    await Promise.all([uploaded, ...calls]);
+    const pieces: Buffer[] = [];
+    const download = await libvirt.storageVolDownload({ volume });
+    for await (const piece of download) {
+      pieces.push(piece as Buffer);
+      if (pieces.length % 32 === 0) {
+        await delay(1);
+        expect(download.readableLength).toBeLessThan(1_048_576);
+      }
+    }
+    expect(Buffer.concat(pieces).equals(data)).toBe(true);
+    expect(await libvirt.connectGetType()).toBe('QEMU');
   });
 });
