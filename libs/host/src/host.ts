@@ -174,12 +174,10 @@ const joinShared = async (service: string, config: HostConfig, { pool, session, 
   const publisher = createPublisher({ bus });
   const relay = new Relay({
     session, tail, onTrouble: (err) => { logger.warn({ err }, 'the relay has trouble, trying again'); },
-    publish: async ({ id, stream, type, position, version, data, meta, recordedAt }, previous) => {
-      await publisher.publishEvent({
-        id, category: categoryOf(stream), streamId: idOfStream(stream), type, position, previous, traceparent: meta.traceparent,
-        body: { position, stream, version, id, type, data, meta, recordedAt },
-      });
-    },
+    publish: (group) => publisher.publishEvents(group.map(({ event, previous }) => ({
+      id: event.id, category: categoryOf(event.stream), streamId: idOfStream(event.stream), type: event.type, position: event.position, previous, traceparent: event.meta.traceparent,
+      body: event,
+    }))),
   });
   relay.start();
   ends.push(() => relay.stop());
