@@ -11,7 +11,7 @@ import { findLibvirt, startLibvirt, type Libvirt } from './libvirt.ts';
 import { NATS_READY_WITHIN_MS, prepareNats, type NatsAddress, type NatsHome } from './nats.ts';
 import { freeSubnet, takenSubnets } from './network.ts';
 import { networkNameFor } from './network-name.ts';
-import { freePort, isFree } from './ports.ts';
+import { isFree, lastOrFreePort } from './ports.ts';
 import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type PostgresHome } from './postgres.ts';
 import type { Prepared } from './preparing.ts';
 import { whyNoHypervisor } from './preparing.ts';
@@ -129,7 +129,7 @@ async function healthPorts(home: Home, gatewayPort: number, names: readonly stri
   for (const name of names) {
     const last = known[name];
     if (name === GATEWAY) ports[name] = gatewayPort;
-    else ports[name] = last !== undefined && (running.has(name) || (await isFree(last))) ? last : await freePort();
+    else ports[name] = last !== undefined && running.has(name) ? last : await lastOrFreePort(last);
   }
   writeWhole(file, JSON.stringify(ports));
   return ports;

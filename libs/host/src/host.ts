@@ -165,8 +165,8 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
 };
 
 const joinShared = async (service: string, config: HostConfig, { pool, session, logger, ends }: { pool: pg.Pool; session: Session; logger: Log; ends: Ends }): Promise<Shared> => {
-  const log = new PostgresLog({ pool, events: allEvents });
-  const tail = new Tail({ session, log, onTrouble: (err, subscriber) => { logger.warn({ err, subscriber }, 'following the log has trouble, trying again'); } });
+  const log = new PostgresLog({ pool, events: allEvents, appended: (events) => { tail.offer(events); } });
+  const tail: Tail = new Tail({ session, log, onTrouble: (err, subscriber) => { logger.warn({ err, subscriber }, 'following the log has trouble, trying again'); } });
   await tail.start();
   ends.push(() => tail.stop());
   const bus = await connectBus({ servers: config.natsUrl, credentials: { file: config.natsCreds }, name: service, log: logger });

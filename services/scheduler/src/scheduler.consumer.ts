@@ -15,7 +15,7 @@ import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
-import type { CommandHandler, Handled, Handling } from '@chronovirt/event-log/handle';
+import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
@@ -88,7 +88,7 @@ export class Scheduler {
     const handled = await this.dispatch(envelope);
     for (const event of handled.appended) this.ports.view.takeEarly(event);
     this.reactSoon(handled.appended);
-    return handled.answer;
+    return answerOf(handled);
   }
 
   /** An answer to a command of ours came back. */

@@ -42,7 +42,7 @@ export class TokensHttp {
       command: { type: 'IssueApiToken', data: { tokenId, name: body.name, sha256: sha256(token) } },
     });
     if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${tokenId}`, answer.version, [tokenId]);
+    await this.gateway.reading.wrote(reply, `token-${tokenId}`, answer, [tokenId]);
     // Whoever holds the token uses it at once.
     await this.gateway.reading.own(tokenId);
     sendJson(reply.code(201).header('cache-control', 'no-store'), JSON.stringify({ id: tokenId, name: body.name, token }));
@@ -71,7 +71,7 @@ export class TokensHttp {
       command: { type: 'RevokeApiToken', data: { tokenId: id } },
     });
     if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${id}`, answer.version, [id]);
+    await this.gateway.reading.wrote(reply, `token-${id}`, answer, [id]);
     await this.gateway.reading.own(id);
     this.gateway.authentication.forget();
     void reply.code(204).send();

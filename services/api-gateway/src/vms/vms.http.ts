@@ -177,7 +177,7 @@ export class VmsHttp {
   /** Refusals become problems; an answer's position goes into the header and is waited for by later reads. */
   private async positioned(reply: FastifyReply, outcome: Submitted, stream: string, ids: readonly string[]): Promise<void> {
     if (outcome.kind === 'refused') throw refused(outcome.refusal);
-    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, stream, outcome.answer.version, ids);
+    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, stream, outcome.answer, ids);
   }
 }
 
