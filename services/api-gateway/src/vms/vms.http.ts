@@ -1,9 +1,10 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, type OperationId } from '@chronovirt/contracts/ids';
-import { CreateVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { ChangeVmBody, CreateVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { type Asked, requestOf, sendJson } from '../request.http.ts';
@@ -95,6 +96,15 @@ export class VmsHttp {
   async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: string): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
     sendJson(reply, await this.text(id));
+  }
+
+  @Patch(':id')
+  @ApiOperation({ summary: 'Change description, tags and protection, at any time', operationId: 'changeVm' })
+  @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
+  async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ChangeVmBody }) body: ChangeVmBody): Promise<void> {
+    const asked = requestOf(request, body);
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeVm', data: { vmId: id, operationId: asked.operationId, ...body }, kind: 'change', stream: `vm-${id}` });
+    if (answer !== undefined) sendJson(reply, await this.text(id));
   }
 
   @Delete(':id')
