@@ -107,7 +107,7 @@ export class SagaRunner {
 
   private async takeAll(active: Active): Promise<void> {
     // What came in the same packet comes along.
-    await undefined;
+    await Promise.resolve();
     while (active.came.length > 0) {
       const answers = active.came.splice(0);
       const which = answers.map(({ step, phase }) => `${step}:${phase}`).join(',');

@@ -7,7 +7,6 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startPostgres, type Postgres } from '../../../tools/postgres.ts';
 import { Leader } from './leader.ts';
-import type { RecordedEvent } from './log.ts';
 import { eventLogMigrations, migrate } from './migrate.ts';
 import { PostgresLog } from './postgres-log.ts';
 import { type Outgoing, Relay } from './relay.ts';

@@ -11,7 +11,7 @@ import { sha256 } from '../auth.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError, refused } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
+import { actorOf, requestOf, sendJson } from '../request.http.ts';
 import { apiToken } from './token.ts';
 import type { ApiTokenDocument } from './token.projection.ts';
 
@@ -58,7 +58,7 @@ export class TokensHttp {
   @Get('self')
   @ApiOperation({ summary: 'Whose token this is, and of which installation', operationId: 'getOwnToken' })
   self(@Req() request: FastifyRequest, @Res() reply: FastifyReply): void {
-    sendJson(reply, JSON.stringify({ id: requestOf(request, {}).actor, installation: this.gateway.installation }));
+    sendJson(reply, JSON.stringify({ id: actorOf(request), installation: this.gateway.installation }));
   }
 
   @Delete(':id')

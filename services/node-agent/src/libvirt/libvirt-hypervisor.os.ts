@@ -37,6 +37,8 @@ export interface LibvirtSettings {
   readonly nodeId: NodeId;
   readonly driver: 'qemu' | 'test';
   readonly socket: string;
+  /** Calls at once that may wait for guests: below the daemon's max_client_requests. Default 4, below its default of 5. */
+  readonly inFlightMax?: number;
   readonly imageDir: string;
   readonly poolDir: string;
   /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
@@ -97,12 +99,12 @@ export function stateOf(state: LibvirtState, reason: string): Seen {
 }
 
 export async function connectLibvirt(settings: LibvirtSettings): Promise<LibvirtHypervisor> {
-  const { nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, agentVersion, log } = settings;
+  const { nodeId, driver, socket, inFlightMax = 4, imageDir, poolDir, runDir, consoleDir, accel, agentVersion, log } = settings;
   const target = { socket, driver: driver === 'test' ? 'test:///default' : 'qemu:///system' };
   const fast = await connect(target, { reconnect: true });
   let slow: Libvirt;
   try {
-    slow = await connect(target, { reconnect: true, callTimeoutMs: START_MS });
+    slow = await connect(target, { reconnect: true, callTimeoutMs: START_MS, inFlightMax });
   } catch (fault) {
     await fast.close();
     throw fault;
