@@ -8,7 +8,7 @@
  */
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { connect } from '@chronovirt/libvirt/connection';
@@ -28,6 +28,11 @@ const BURSTS = 3;
 const REST_MS = 500;
 const rest = (): Promise<void> => new Promise((resolve) => { setTimeout(resolve, REST_MS); });
 
+/** After its start an agent has looked at everything and given back what that took. */
+const SETTLED_MS = 20_000;
+/** Proportional set size: what a process would give back if it ended (proc(5), smaps_rollup). */
+const pssMib = (pid: number): number => Number(/^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${String(pid)}/smaps_rollup`, 'utf8'))?.[1]) / 1_024;
+
 const elapsed = async (work: () => Promise<unknown>): Promise<number> => {
   const startedAt = performance.now();
   await work();
@@ -39,6 +44,9 @@ export const guests = async (say: (line: string) => void): Promise<Figure[]> => 
   const platform = await startPlatform({ split: false });
   const node = await addQemuNode(platform, 'bench-metal');
   try {
+    say('the agent alone, at rest');
+    await new Promise((resolve) => { setTimeout(resolve, SETTLED_MS); });
+    const agentMib = pssMib(platform.pidOf(node.part));
     const wish = { image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 };
     // One for warming up: libvirt asks QEMU what it can do, the network is made. Its XML is the pattern.
     const first = await createdMs(platform, { ...wish, name: 'pattern' });
@@ -113,6 +121,7 @@ export const guests = async (say: (line: string) => void): Promise<Figure[]> => 
     const diskP50 = percentile(disks, 0.5);
     const destroyP50 = percentile(destroyed, 0.5);
     return [
+      { work: 'node agent alone, at rest (PSS)', value: agentMib, unit: 'MiB', goal: { kind: 'at most', value: 95, scales: false } },
       { work: 'real QEMU: create → running, of bare define + start + qemu-img', value: percentile(ours, 0.5) / (bareP50 + diskP50), unit: 'x', goal: { kind: 'at most', value: 1.15, scales: false }, note: `${percentile(ours, 0.5).toFixed(0)} ms; bare ${bareP50.toFixed(0)} + ${diskP50.toFixed(0)} ms` },
       { work: 'real QEMU: 10 at once, of the bare rate', value: percentile(bareMs, 0.5) / percentile(oursMs, 0.5), unit: 'x', goal: { kind: 'at least', value: 0.9, scales: false }, note: `${((AT_ONCE * 1_000) / percentile(oursMs, 0.5)).toFixed(1)} /s; bare ${((AT_ONCE * 1_000) / percentile(bareMs, 0.5)).toFixed(1)} /s; median of ${String(BURSTS)} bursts each` },
       { work: 'real QEMU: destroy', value: destroyP50, unit: 'ms', goal: { kind: 'at most', value: 228, scales: false }, note: 'libvirtd under a subreaper' },
