@@ -29,7 +29,7 @@ const judged = () => figures.map((figure) => judge(figure, floor.postMs));
 
 if (wants('control') || wants('scale') || wants('floor')) {
   say('starting a platform of its own: Postgres, NATS, the control plane in one process, 10 simulated nodes');
-  const platform = await startPlatform({ split: false, fleet: { nodes: 10, cpus: 512, memoryMib: 262_144, poolGib: 100_000 }, cidr: '10.64.0.0/12' });
+  const platform = await startPlatform({ split: false, fleet: { nodes: 10, cpus: 512, memoryMib: 1_048_576, poolGib: 100_000 }, cidr: '10.64.0.0/12' });
   try {
     say('the floor');
     floor = await measureFloor(platform.postgresUrl('cv_owner'));

@@ -22,7 +22,6 @@ describe('virtual machines on simulated nodes', () => {
   let rest: Rest;
   let views: readonly NodeView[] = [];
   let nodes: readonly NodeShown[] = [];
-  let guarded = false;
   beforeAll(async () => {
     platform = await startPlatform({ split: false, here: { nodes: 3, cpus: 4, memoryMib: 4_608, latencyMs: 15 } });
     ({ rest } = platform);
@@ -31,7 +30,6 @@ describe('virtual machines on simulated nodes', () => {
   });
   /** Every test begins with empty nodes, and none may leave anything behind. */
   afterEach(async () => {
-    if (guarded) return; // the last one cannot be deleted
     await Promise.all((await rest.all<Vm>('/v1/vms?limit=1000')).map(({ id }) => rest.gone(id)));
     await Promise.all(nodes.map(({ id }) => rest.ok('PATCH', `/v1/nodes/${id}`, POLICY)));
     const { ledger } = await atRest(platform, views, 30_000);
@@ -335,12 +333,17 @@ describe('virtual machines on simulated nodes', () => {
     expect(page.items).toEqual(events);
   });
 
-  it('A1-15 a protected VM is not deleted, stopped or not', async () => {
-    guarded = true;
+  it('A1-15 a protected VM is not deleted, stopped or not, until its protection is taken off', async () => {
     const vm = await rest.running(wish('guarded', { protected: true }));
     expect(await refusal(rest.ok('DELETE', `/v1/vms/${vm.id}?force=true`))).toMatchObject({ status: 409, code: 'vm.protected' });
     await acted(vm.id, 'stop');
     expect(await refusal(rest.ok('DELETE', `/v1/vms/${vm.id}`))).toMatchObject({ code: 'vm.protected' });
     expect((await rest.vm(vm.id)).desired).toBe('stopped');
+    expect(await refusal(rest.ok('PATCH', `/v1/vms/${vm.id}`, { protected: 'no', vcpus: 2 }))).toMatchObject({ status: 400, code: 'request.malformed' });
+    expect(await rest.ok('PATCH', `/v1/vms/${vm.id}`, { protected: false, tags: ['old'] })).toMatchObject({ id: vm.id, status: 'stopped', spec: { protected: false, tags: ['old'] } });
+    const { items } = await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${vm.id}/history`);
+    expect(items.at(-1)).toMatchObject({ type: 'VmChanged', data: { protected: false, tags: ['old'] } });
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}`)).operation.id);
+    expect(await refusal(rest.ok('GET', `/v1/vms/${vm.id}`))).toMatchObject({ status: 404 });
   });
 });

@@ -61,6 +61,7 @@ export interface AgentOptions {
   readonly name: string;
   readonly hypervisor: 'qemu' | 'test' | 'simulated';
   readonly libvirtSocket?: string;
+  readonly libvirtInFlight?: number;
   readonly imageDir?: string;
   readonly poolDir?: string;
   readonly runDir?: string;
@@ -291,13 +292,13 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
       ready: async (withinMs = READY_WITHIN_MS) => {
         await Promise.all([...processes].filter(([, { child }]) => !hasEnded(child)).map(([part]) => waitFor(part, withinMs)));
       },
-      addAgent: async ({ name, hypervisor, libvirtSocket, imageDir, poolDir, runDir, machineId }) => {
+      addAgent: async ({ name, hypervisor, libvirtSocket, libvirtInFlight, imageDir, poolDir, runDir, machineId }) => {
         const stateDir = join(dir, name);
         mkdirSync(stateDir, { recursive: true, mode: 0o700 });
         const joinTokenFile = join(home.secrets, `${name}.join`);
         if (!existsSync(join(stateDir, 'node.json'))) writeWhole(joinTokenFile, (await rest.ok<{ token: string }>('POST', '/v1/nodes/join-tokens', {})).token);
         const healthPort = await freePort();
-        const { program, stopSignals } = agentPart({ ...around, home: { ...home, agent: stateDir, joinTokenFile }, health: { ...health, 'node-agent': healthPort } }, { hypervisor, ...(libvirtSocket === undefined ? {} : { libvirtSocket }) });
+        const { program, stopSignals } = agentPart({ ...around, home: { ...home, agent: stateDir, joinTokenFile }, health: { ...health, 'node-agent': healthPort } }, { hypervisor, ...(libvirtSocket === undefined ? {} : { libvirtSocket }), ...(libvirtInFlight === undefined ? {} : { libvirtInFlight }) });
         await launch(name, {
           ...program, logFile: join(home.logs, `${name}.log`),
           env: {

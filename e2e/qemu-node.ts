@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { startSystemLibvirtd } from '../libs/libvirt/src/testing-libvirtd.os.ts';
 import { argumentsOf, processes, programOf } from '../tools/child.ts';
+import { LIBVIRT_IN_FLIGHT, LIBVIRT_LIMITS } from '../tools/libvirt.ts';
 import { guestImage, type GuestImage } from '../tools/guest-image.ts';
 import type { NodeView } from './invariants.ts';
 import type { Platform } from './platform.ts';
@@ -62,7 +63,7 @@ interface GuestAnswer {
 
 export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
   const image = await guestImage({ images: IMAGES, cache: CACHE });
-  const daemon = await startSystemLibvirtd();
+  const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
   const stop = async (): Promise<void> => {
     for (const helper of helpers) helper.kill('SIGKILL');
@@ -74,7 +75,7 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     if (pid === undefined) throw new Error('the libvirtd that was started is not found');
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run') });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run') });
     await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 

@@ -7,11 +7,11 @@ import { until } from './child.ts';
 import { guestImage, type GuestImage } from './guest-image.ts';
 import { adminTokenOf, installationOf, REPOSITORY, type Home, type Settings } from './home.ts';
 import { clearUp, ensureKeeper, run, tell } from './keeper-client.ts';
-import { findLibvirt, startLibvirt, type Libvirt } from './libvirt.ts';
+import { findLibvirt, LIBVIRT_IN_FLIGHT, startLibvirt, type Libvirt } from './libvirt.ts';
 import { NATS_READY_WITHIN_MS, prepareNats, type NatsAddress, type NatsHome } from './nats.ts';
 import { freeSubnet, takenSubnets } from './network.ts';
 import { networkNameFor } from './network-name.ts';
-import { freePort, isFree } from './ports.ts';
+import { isFree, lastOrFreePort } from './ports.ts';
 import { POSTGRES_READY_WITHIN_MS, preparePostgres, type PostgresAddress, type PostgresHome } from './postgres.ts';
 import type { Prepared } from './preparing.ts';
 import { whyNoHypervisor } from './preparing.ts';
@@ -56,7 +56,7 @@ export async function bringUp(settings: Settings, options: BringUp, signal: Abor
   const api = apiOf(`http://127.0.0.1:${port}`, adminTokenOf(home));
   await ensureJoinToken(home, api);
   await register(home, api, image, hypervisor); // before the agent, whose own connection to libvirtd would look like somebody else's
-  const agent: AgentSettings = { hypervisor, ...(libvirt ? { libvirtSocket: libvirt.socket } : {}), ...ownMachineId(home) };
+  const agent: AgentSettings = { hypervisor, ...(libvirt ? { libvirtSocket: libvirt.socket, ...(libvirt.owner === 'chronovirt' ? { libvirtInFlight: LIBVIRT_IN_FLIGHT } : {}) } : {}), ...ownMachineId(home) };
   await timed(hypervisor === 'simulated' ? 'a simulated node runs' : 'the node agent runs', async () => {
     await run(home, agentPart(around, agent), () => isReady(health[AGENT] ?? 0), NODE_READY_WITHIN_MS);
     await untilNodeIsReady(home, api);
@@ -129,7 +129,7 @@ async function healthPorts(home: Home, gatewayPort: number, names: readonly stri
   for (const name of names) {
     const last = known[name];
     if (name === GATEWAY) ports[name] = gatewayPort;
-    else ports[name] = last !== undefined && (running.has(name) || (await isFree(last))) ? last : await freePort();
+    else ports[name] = last !== undefined && running.has(name) ? last : await lastOrFreePort(last);
   }
   writeWhole(file, JSON.stringify(ports));
   return ports;

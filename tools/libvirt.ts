@@ -19,6 +19,8 @@ import { programPath } from './programs.ts';
 import { writeWhole } from './secrets.ts';
 
 export const LIBVIRT_SOCKET = '/run/libvirt/libvirt-sock';
+/** Calls of an agent at once: as many guests start side by side. Well below max_client_requests of our configuration. */
+export const LIBVIRT_IN_FLIGHT = 32;
 const VIRTLOGD_SOCKET = '/run/libvirt/virtlogd-sock';
 
 /** Of this machine and this boot, not of one installation: several may share the libvirtd that one of them started. */
@@ -138,6 +140,8 @@ export function connections(): number {
  * unanswered (5 by default) and runs as many calls at once as it has workers (5 to 20 by default).
  * Which security driver QEMU gets is libvirtd's own finding: AppArmor or SELinux where active.
  */
+export const LIBVIRT_LIMITS = { max_clients: 200, max_client_requests: 200, min_workers: 40, max_workers: 80 } as const;
+
 const DAEMON_CONFIGURATION = `# Written by Chronovirt.
 listen_tls = 0
 listen_tcp = 0
@@ -145,10 +149,6 @@ auth_unix_ro = "none"
 auth_unix_rw = "none"
 unix_sock_ro_perms = "0700"
 unix_sock_rw_perms = "0700"
-max_clients = 200
-max_client_requests = 200
-min_workers = 40
-max_workers = 80
-log_level = 3
+${Object.entries(LIBVIRT_LIMITS).map(([name, value]) => `${name} = ${value}\n`).join('')}log_level = 3
 log_outputs = "3:stderr"
 `;

@@ -19,7 +19,7 @@ import { createInstallationKeys, natsServerConfig, serviceCreds, systemCreds } f
 import type { InstallationKeys } from '../libs/messaging/src/credentials.ts';
 import { argumentsOf, processes, programOf, startProgram, stopPid, stopProgram, untilReady, type Program, type StopSignals } from './child.ts';
 import { folderOf, unprivileged, type Identity } from './identity.ts';
-import { answers, freePort, isFree } from './ports.ts';
+import { answers, lastOrFreePort } from './ports.ts';
 import { natsProgram } from './programs.ts';
 import { onceWritten, writeWhole } from './secrets.ts';
 
@@ -126,7 +126,7 @@ async function once(path: string, make: () => Promise<string>): Promise<string> 
 async function portFor(dir: string): Promise<number> {
   const file = join(dir, 'nats.conf');
   const last = existsSync(file) ? Number(/^port: (\d+)$/m.exec(readFileSync(file, 'utf8'))?.[1] ?? 0) : 0;
-  return last > 0 && (await isFree(last)) ? last : freePort();
+  return lastOrFreePort(last);
 }
 
 /** The server writes no pid file that we would trust: whoever runs it on our configuration is it. */

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { connect, createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /*
  * Ports of our own lie below the range from which Linux takes the ports of outgoing
@@ -15,6 +16,19 @@ export const isFree = (port: number, host = '127.0.0.1'): Promise<boolean> =>
     server.once('error', () => resolve(false));
     server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
   });
+
+/** A program that was killed a moment ago may hold its port until the kernel has taken it apart. Milliseconds. */
+const LET_GO_MS = 1_000;
+
+/** The port that was used the last time, or another one where a stranger has taken it since. */
+export async function lastOrFreePort(last: number | undefined): Promise<number> {
+  if (last === undefined || last <= 0) return freePort();
+  for (const until = Date.now() + LET_GO_MS; ;) {
+    if (await isFree(last)) return last;
+    if (Date.now() >= until) return freePort();
+    await sleep(20);
+  }
+}
 
 export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {

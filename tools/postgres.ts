@@ -21,7 +21,7 @@ import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { hasEnded, programOf, startProgram, stopPid, stopProgram, untilReady, type Program, type StopSignals } from './child.ts';
 import { folderOf, isRoot, runAs, unprivileged, type Identity } from './identity.ts';
-import { freePort, isFree } from './ports.ts';
+import { lastOrFreePort } from './ports.ts';
 import { postgresBin } from './programs.ts';
 import { onceWritten, randomSecret } from './secrets.ts';
 
@@ -239,7 +239,7 @@ function cwdOf(pid: number): string | undefined {
 async function portFor(data: string): Promise<number> {
   const file = join(data, 'chronovirt.port');
   const last = existsSync(file) ? Number(readFileSync(file, 'utf8')) : 0;
-  return last > 0 && (await isFree(last)) ? last : freePort();
+  return lastOrFreePort(last);
 }
 
 async function canConnect(url: string): Promise<boolean> {

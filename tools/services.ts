@@ -62,6 +62,8 @@ export function controlPlaneParts(around: Surroundings, split: boolean): readonl
 export interface AgentSettings {
   readonly hypervisor: 'qemu' | 'test' | 'simulated';
   readonly libvirtSocket?: string;
+  /** Where the daemon is ours, and so is its max_client_requests. */
+  readonly libvirtInFlight?: number;
   /** Where the machine has none of its own. */
   readonly machineId?: string;
 }
@@ -82,6 +84,7 @@ export function agentPart(around: Surroundings, settings: AgentSettings): Part {
         ...(settings.machineId ? { CV_NODE_AGENT_MACHINE_ID: settings.machineId } : {}),
         CV_NODE_AGENT_HYPERVISOR: settings.hypervisor,
         ...(settings.libvirtSocket ? { CV_NODE_AGENT_LIBVIRT_SOCKET: settings.libvirtSocket } : {}),
+        ...(settings.libvirtInFlight ? { CV_NODE_AGENT_LIBVIRT_IN_FLIGHT: String(settings.libvirtInFlight) } : {}),
         CV_NODE_AGENT_IMAGE_DIR: home.images,
         CV_NODE_AGENT_POOL_DIR: home.disks,
         CV_NODE_AGENT_RUN_DIR: home.sockets,

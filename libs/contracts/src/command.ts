@@ -41,7 +41,12 @@ export const CommandEnvelope = z.object({
 export type CommandEnvelope = z.infer<typeof CommandEnvelope>;
 
 export const Refusal = z.object({ refused: text(100), because: Json.optional() });
-export const Accepted = z.object({ version: z.int().nonnegative(), facts: Json.optional() });
+export const Accepted = z.object({
+  version: z.int().nonnegative(),
+  facts: Json.optional(),
+  /** Of its last event in the log; in a reply that comes straight from the commit. */
+  position: z.int().positive().optional(),
+});
 export const Answer = z.union([Refusal, Accepted]);
 
 /** What comes back on the inbox that the header Cv-Reply named. */

@@ -38,6 +38,8 @@ export interface Accepted {
   /** Version of the stream after the command's last event. */
   readonly version: number;
   readonly facts?: Facts;
+  /** Where in the log its last event stands. Only in the answer that comes straight back: the stored one was written in the same commit. */
+  readonly position?: number;
 }
 
 export const refuse = (refused: string, because?: Facts): Refusal => (because === undefined ? { refused } : { refused, because });

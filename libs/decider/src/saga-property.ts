@@ -116,7 +116,10 @@ export const violationsOf = <I extends object, C>(saga: Saga<I, C>, { input, ran
     if (message === undefined) return;
     if (!keep) bag = bag.filter((_, at) => at !== index);
     if (message.answer !== undefined) {
-      obey({ type: 'TakeAnswer', data: { step: message.step, phase: message.phase, answer: message.answer, at: now } });
+      // Answers that came at the same moment are taken together, in any order.
+      const beside = chance(0.3) ? bag.filter((other) => other !== message && chance(0.5)) : [];
+      const answers = [message, ...beside].flatMap(({ step, phase, answer }) => (answer === undefined ? [] : [{ step, phase, answer }]));
+      obey({ type: 'TakeAnswers', data: { answers, at: now } });
       return;
     }
     const answer = receive(message);

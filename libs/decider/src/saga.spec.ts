@@ -39,7 +39,7 @@ const historyOf = (...commands: SagaCommand<Trip>[]): readonly SagaEvent[] => {
   return history;
 };
 const start = (at = 0): SagaCommand<Trip> => ({ type: 'StartSaga', data: { input, at } });
-const answer = (step: string, at: number, given: Answer = { version: 1 }, phase: 'run' | 'undo' | 'end' = 'run'): SagaCommand<Trip> => ({ type: 'TakeAnswer', data: { step, phase, answer: given, at } });
+const answer = (step: string, at: number, given: Answer = { version: 1 }, phase: 'run' | 'undo' | 'end' = 'run'): SagaCommand<Trip> => ({ type: 'TakeAnswers', data: { answers: [{ step, phase, answer: given }], at } });
 const look = (at: number): SagaCommand<Trip> => ({ type: 'CheckDeadlines', data: { at } });
 const cancel = (at: number): SagaCommand<Trip> => ({ type: 'CancelSaga', data: { because: 'rain', at } });
 const sends = (state: SagaState<Trip>): readonly string[] => outstanding(trip, state).map(({ command }) => command.what);

@@ -90,9 +90,16 @@ export interface PlannedStep {
 
 export type SagaCommand<I> =
   | { type: 'StartSaga'; data: { input: I; at: number } }
-  | { type: 'TakeAnswer'; data: { step: string; phase: Phase; answer: Answer; at: number } }
+  | { type: 'TakeAnswers'; data: { answers: readonly StepAnswer[]; at: number } }
   | { type: 'CheckDeadlines'; data: { at: number } }
   | { type: 'CancelSaga'; data: { because: string; at: number } };
+
+/** An answer that came back to one of the saga's commands. */
+export interface StepAnswer {
+  readonly step: string;
+  readonly phase: Phase;
+  readonly answer: Answer;
+}
 
 /** 'end' is the phase of the last command, the one that tells the owner. */
 export type Phase = 'run' | 'undo' | 'end';
@@ -286,6 +293,27 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
     return { ...state, status: 'undoing', why: state.why ?? why, undoingSince: at, owed };
   };
 
+  /** What one answer comes to. One that nobody waits for any more comes to nothing. */
+  const take = ({ step, phase, answer }: StepAnswer, state: SagaState<I>, at: number): readonly SagaEvent[] => {
+    if (state.status === 'absent' || state.status === 'ended') return [];
+    if (!outstanding(saga, state).some((one) => one.step === step && one.phase === phase)) return [];
+    switch (phase) {
+      case 'run': {
+        const settled = isRefusal(answer) && stepOf(saga, step).settledBy?.includes(answer.refused) === true;
+        if (isRefusal(answer) && !settled) return [{ type: 'StepRefused', data: { step, refused: answer.refused, because: answer.because ?? {}, at } }];
+        const answered: SagaEvent = { type: 'StepAnswered', data: { step, facts: isRefusal(answer) ? {} : (answer.facts ?? {}), at } };
+        return [answered, ...answerEmptySteps(saga, evolve(state, answered), evolve, at)];
+      }
+      // An undo that is refused found nothing to take back: receivers answer so, and a fault is no answer.
+      case 'undo':
+        return [{ type: 'UndoAnswered', data: { step, at } }];
+      case 'end': {
+        const outcome: SagaOutcome = state.status === 'running' ? 'succeeded' : state.owed.length > 0 ? 'failed' : 'compensated';
+        return [{ type: 'SagaEnded', data: { outcome, owed: state.owed, why: state.why, at } }];
+      }
+    }
+  };
+
   const decide = (command: SagaCommand<I>, state: SagaState<I>): Decision => {
     if (command.type === 'StartSaga') {
       if (state.status !== 'absent') return [];
@@ -294,35 +322,25 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
       return [started, ...answerEmptySteps(saga, evolve(state, started), evolve, at)];
     }
     if (state.status === 'absent' || state.status === 'ended') return [];
-    const waiting = outstanding(saga, state);
     const { at } = command.data;
     switch (command.type) {
-      case 'TakeAnswer': {
-        const { step, phase, answer } = command.data;
-        if (!waiting.some((one) => one.step === step && one.phase === phase)) return [];
-        switch (phase) {
-          case 'run': {
-            const settled = isRefusal(answer) && stepOf(saga, step).settledBy?.includes(answer.refused) === true;
-            if (isRefusal(answer) && !settled) return [{ type: 'StepRefused', data: { step, refused: answer.refused, because: answer.because ?? {}, at } }];
-            const answered: SagaEvent = { type: 'StepAnswered', data: { step, facts: isRefusal(answer) ? {} : (answer.facts ?? {}), at } };
-            return [answered, ...answerEmptySteps(saga, evolve(state, answered), evolve, at)];
-          }
-          // An undo that is refused found nothing to take back: receivers answer so, and a fault is no answer.
-          case 'undo':
-            return [{ type: 'UndoAnswered', data: { step, at } }];
-          case 'end': {
-            const outcome: SagaOutcome = state.status === 'running' ? 'succeeded' : state.owed.length > 0 ? 'failed' : 'compensated';
-            return [{ type: 'SagaEnded', data: { outcome, owed: state.owed, why: state.why, at } }];
-          }
+      case 'TakeAnswers': {
+        const events: SagaEvent[] = [];
+        let now: SagaState<I> = state;
+        for (const one of command.data.answers) {
+          const more = take(one, now, at);
+          events.push(...more);
+          now = more.reduce(evolve, now);
         }
+        return events;
       }
       case 'CheckDeadlines': {
-        const late = waiting.find((one) => one.dueAt !== null && one.dueAt <= at);
+        const late = outstanding(saga, state).find((one) => one.dueAt !== null && one.dueAt <= at);
         if (late === undefined) return [];
         return [late.phase === 'undo' ? { type: 'UndoOverdue', data: { step: late.step, at } } : { type: 'StepOverdue', data: { step: late.step, at } }];
       }
       case 'CancelSaga': {
-        const ending = waiting.some((one) => one.phase === 'end');
+        const ending = outstanding(saga, state).some((one) => one.phase === 'end');
         return state.status !== 'running' || ending ? [] : [{ type: 'SagaCancelled', data: { because: command.data.because, at } }];
       }
     }

@@ -168,8 +168,8 @@ begin
     moved as (
       update event_log.head h set position = (select max(n.position) from numbered n)
       where h.one and exists (select from numbered n where n.passed and n.type is not null)
-      -- Once for the whole group, and with nothing in it that could be missed: listeners read from where they are.
-      returning pg_notify('event_log', '')
+      -- Once for the whole group, with the position it came to: who has seen that much already need not look.
+      returning pg_notify('event_log', h.position::text)
     )
     select case when n.passed then 'appended' when n.earlier is not null then 'answered' when n.twin then 'again' else 'conflict' end,
       case when n.passed and n.type is not null then n.position end,

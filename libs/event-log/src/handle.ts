@@ -33,6 +33,12 @@ export interface Handled {
   readonly appended: readonly RecordedEvent[];
 }
 
+/** The answer for whoever asked, with the position of what was just appended. */
+export const answerOf = ({ answer, appended }: Handled): Answer => {
+  const last = appended.at(-1);
+  return last === undefined || isRefusal(answer) ? answer : { ...answer, position: last.position };
+};
+
 /** Too many others were faster, every time. The bus delivers the command again. */
 export class Contention extends Error {
   override readonly name = 'Contention';

@@ -40,6 +40,8 @@ export interface PostgresLogOptions {
    */
   readonly build?: string;
   readonly now?: () => number;
+  /** Told of what this process has appended, right after its commit; of one append at a time. */
+  readonly appended?: (events: readonly RecordedEvent[]) => void;
 }
 
 interface Kept {
@@ -94,12 +96,14 @@ export class PostgresLog implements EventLog {
   private readonly trustMs: number;
   private readonly build: string | undefined;
   private readonly now: () => number;
+  private readonly appended: PostgresLogOptions['appended'];
   private readonly states = new Map<string, Kept>();
   private readonly appends: Gather<Prepared, Settled>;
   private readonly loads: Gather<{ readonly stream: string; readonly after: number }, readonly RecordedEvent[]>;
   private readonly questions: Gather<string, Stored>;
 
-  constructor({ pool, events, statesMax = 5_000, trustMs = 1_000, build, now = () => performance.now() }: PostgresLogOptions) {
+  constructor({ pool, events, statesMax = 5_000, trustMs = 1_000, build, now = () => performance.now(), appended }: PostgresLogOptions) {
+    this.appended = appended;
     this.pool = pool;
     this.events = events;
     this.decode = decoderOf(events);
@@ -154,6 +158,7 @@ export class PostgresLog implements EventLog {
           data: JSON.parse(event.data) as Readonly<Record<string, unknown>>, meta: prepared.meta, recordedAt: settled.recordedAt,
         }));
         this.foldAppended(stream, expected, events);
+        this.appended?.(events);
         return { kind: 'appended', events };
       }
       case 'conflict':

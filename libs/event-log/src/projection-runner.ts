@@ -20,6 +20,7 @@
  * has what is missing.
  */
 import pg from 'pg';
+import { Bell } from './bell.ts';
 import {
   asCheckpointLost, type Checkpoint, CheckpointLost, lockCheckpoints, movingSql, movingValues, readCheckpoints, takeOverCheckpoints,
 } from './checkpoint.ts';
@@ -59,8 +60,11 @@ export interface Rebuilt {
 
 /** How long a checkpoint may stand still while events go by that concern nobody here. */
 const IDLE_MOVE_MS = 200;
+/** While nobody waits for them, what comes within this time is committed together. Milliseconds. */
+const GATHER_MS = 5;
 /** How long an older version keeps out of the way of a newer one. */
 const STAND_BACK_MS = 30_000;
+const BATCH_MAX = 500;
 const PREPARED_MAX = 64;
 /** A rebuild commits nothing that anyone waits for, so its pages are larger. */
 const REBUILD_BATCHES = 4;
@@ -82,6 +86,8 @@ export class ProjectionRunner {
   private supersededBefore = false;
   private readonly prepared = new Set<string>();
   private readonly waiters = new Set<{ readonly position: number; readonly resolve: (reached: boolean) => void }>();
+  /** Rung when somebody waits, or when the lead is lost. */
+  private readonly hurry = new Bell();
 
   constructor(options: ProjectionRunnerOptions) {
     const names = options.projections.map(({ name }) => name);
@@ -178,11 +184,12 @@ export class ProjectionRunner {
       };
       const timer = setTimeout(() => waiter.resolve(false), timeoutMs);
       this.waiters.add(waiter);
+      this.hurry.ring();
     });
   }
 
   private async lead(): Promise<void> {
-    const { pool, schema, projections, tail, log, batchMax = 500 } = this.options;
+    const { pool, schema, projections, tail, log, batchMax = BATCH_MAX } = this.options;
     if (projections.length === 0) return;
     const before = await readCheckpoints(pool, schema, this.names());
     const versionOf = new Map(projections.map(({ name, version }) => [name, version]));
@@ -221,6 +228,7 @@ export class ProjectionRunner {
   private async lose(): Promise<void> {
     const subscription = this.subscription;
     this.subscription = undefined;
+    this.hurry.ring();
     await subscription?.stop();
     clearTimeout(this.moving);
     this.moving = undefined;
@@ -247,6 +255,10 @@ export class ProjectionRunner {
       if (error instanceof CheckpointLost) this.leader.resign(100);
       throw error;
     }
+    const { batchMax = BATCH_MAX } = this.options;
+    if (this.waiters.size > 0 || events.length >= batchMax) return;
+    this.hurry.hush();
+    if (this.running) await this.hurry.wait(GATHER_MS);
   }
 
   /** Writes down how far we have come when nothing else did. */

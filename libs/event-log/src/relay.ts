@@ -1,10 +1,10 @@
 /*
  * Publishes the log, position by position.
  *
- * The log is its own outbox: whoever leads reads behind the relay's checkpoint and publishes, up to 128 at a
- * time on their way. The checkpoint follows the last position before which everything was confirmed. After
- * a failure, a restart or another's lead it goes on from there; what is then published twice carries the
- * same id, and nothing is ever skipped.
+ * The log is its own outbox: whoever leads reads behind the relay's checkpoint and publishes, group by group;
+ * what comes while two groups are on their way makes the next one. The checkpoint follows the last position
+ * before which everything was confirmed. After a failure, a restart or another's lead it goes on from there;
+ * what is then published twice carries the same id, and nothing is ever skipped.
  *
  * Each event goes with the position of the one before it in its category, so that a reader of one category
  * sees a hole. Those positions are kept with the checkpoint: they belong to it.
@@ -24,25 +24,32 @@ export interface RelayOptions {
   readonly session?: Session | undefined;
   readonly url?: string | undefined;
   readonly tail: Tail;
-  /** Resolves when the event is confirmed, rejects within a bounded time when it is not. `previous`: position of the event before it in its category, 0 when it is the first. */
-  publish(event: RecordedEvent, previous: number): Promise<void>;
+  /** Resolves when all of a group are confirmed, rejects within a bounded time when one is not. */
+  publish(group: readonly Outgoing[]): Promise<void>;
   /** Of the checkpoint in event_log.checkpoint. Default 'relay'. */
   readonly name?: string;
-  /** Events on their way at once. Default 128. */
-  readonly inFlightMax?: number;
+  /** Events of one group. Default 64. */
+  readonly groupMax?: number;
   /** Milliseconds the checkpoint may stay behind. Default 250. */
   readonly checkpointMs?: number;
   readonly onTrouble?: ((error: unknown) => void) | undefined;
 }
 
+export interface Outgoing {
+  readonly event: RecordedEvent;
+  /** Position of the event before it in its category, 0 when it is the first. */
+  readonly previous: number;
+}
+
 type Previous = Readonly<Record<string, number>>;
 
 interface Sent {
-  readonly position: number;
-  readonly category: string;
+  readonly group: readonly Outgoing[];
   confirmed: boolean;
 }
 
+/** Groups on their way at once: one is being stored while the other is written. */
+const GROUPS_MAX = 2;
 const AGAIN_MS_MAX = 5_000;
 
 export class Relay {
@@ -127,7 +134,7 @@ export class Relay {
 
   /** Publishes everything behind `low`, and goes on with what comes. Returns why it stopped; undefined: the lead is lost. */
   private async publishFrom(): Promise<unknown> {
-    const { tail, inFlightMax = 128, name = 'relay' } = this.options;
+    const { tail, groupMax = 64, name = 'relay' } = this.options;
     const sent: Sent[] = [];
     const before: Record<string, number> = { ...this.previous };
     const room = new Bell();
@@ -137,33 +144,36 @@ export class Relay {
 
     const confirm = (one: Sent): void => {
       one.confirmed = true;
-      let done = 0;
-      for (let first = sent[done]; first?.confirmed === true; first = sent[++done]) {
-        this.low = first.position;
-        this.previous[first.category] = first.position;
+      while (sent[0]?.confirmed === true) {
+        for (const { event } of sent.shift()?.group ?? []) {
+          this.low = event.position;
+          this.previous[categoryOf(event.stream)] = event.position;
+        }
       }
-      if (done > 0) sent.splice(0, done);
     };
 
-    const subscription = tail.subscribe({ after: this.low, name }, async (events) => {
-      for (const event of events) {
-        while (inFlight >= inFlightMax && !stopped()) await room.wait(1_000);
-        // Whatever is left of this batch is read again in the next round.
-        if (stopped()) return;
-        const category = categoryOf(event.stream);
-        const one: Sent = { position: event.position, category, confirmed: false };
-        const previous = before[category] ?? 0;
-        before[category] = event.position;
-        sent.push(one);
-        inFlight += 1;
-        this.options.publish(event, previous).then(() => confirm(one), (error: unknown) => {
-          failure ??= { error };
-        }).finally(() => {
-          inFlight -= 1;
-          room.ring();
-          if (failure !== undefined) this.over.ring();
-        });
-      }
+    const subscription = tail.subscribe({ after: this.low, name, batchMax: groupMax }, async (events) => {
+      while (inFlight >= GROUPS_MAX && !stopped()) await room.wait(1_000);
+      // This batch is read again in the next round.
+      if (stopped()) return;
+      const one: Sent = {
+        group: events.map((event) => {
+          const category = categoryOf(event.stream);
+          const previous = before[category] ?? 0;
+          before[category] = event.position;
+          return { event, previous };
+        }),
+        confirmed: false,
+      };
+      sent.push(one);
+      inFlight += 1;
+      this.options.publish(one.group).then(() => { confirm(one); }, (error: unknown) => {
+        failure ??= { error };
+      }).finally(() => {
+        inFlight -= 1;
+        room.ring();
+        if (failure !== undefined) this.over.ring();
+      });
     });
     while (!stopped()) await this.over.wait(1_000);
     await subscription.stop();

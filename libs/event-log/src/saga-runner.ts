@@ -16,7 +16,7 @@
  */
 import type { CommandEnvelope, CommandMeta, Outgoing } from '@chronovirt/contracts/command';
 import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
-import { outstanding, type Phase, type Saga, type SagaCommand, sagaDecider, type SagaState, underWay } from '@chronovirt/decider/saga';
+import { outstanding, type Phase, type Saga, type SagaCommand, sagaDecider, type SagaState, type StepAnswer, underWay } from '@chronovirt/decider/saga';
 import type { CommandHandler } from './handle.ts';
 
 export type AnySaga = Saga<Facts, Outgoing>;
@@ -40,6 +40,9 @@ interface Active {
   readonly sent: Map<string, { readonly commandId: string; readonly dueAt: number | null; attempts: number; putOff: number; againAt: number }>;
   /** What was under way when the saga turned back is cancelled. */
   turnedBack: boolean;
+  /** Answers that came while earlier ones are being recorded: they go together. */
+  came: StepAnswer[];
+  taking: Promise<void> | undefined;
 }
 
 const AGAIN_AFTER_MS_MAX = 8_000;
@@ -98,7 +101,18 @@ export class SagaRunner {
       return;
     }
     this.waiting.delete(commandId);
-    await this.obey(active.name, active.id, `take:${step}:${phase}`, active.meta, { type: 'TakeAnswer', data: { step, phase, answer, at: this.ports.now() } });
+    active.came.push({ step, phase, answer });
+    await (active.taking ??= this.takeAll(active).finally(() => { active.taking = undefined; }));
+  }
+
+  private async takeAll(active: Active): Promise<void> {
+    // What came in the same packet comes along.
+    await Promise.resolve();
+    while (active.came.length > 0) {
+      const answers = active.came.splice(0);
+      const which = answers.map(({ step, phase }) => `${step}:${phase}`).join(',');
+      await this.obey(active.name, active.id, `take:${which}`, active.meta, { type: 'TakeAnswers', data: { answers, at: this.ports.now() } });
+    }
   }
 
   /** Sends again what was not answered, and notices what is overdue. To be called a few times a second while `size` is not 0. */
@@ -135,7 +149,7 @@ export class SagaRunner {
 
   private activate(name: string, id: string, meta: CommandMeta): Active {
     const stream = `saga-${name}-${id}`;
-    const active = this.active.get(stream) ?? { name, id, stream, meta, sent: new Map(), turnedBack: false };
+    const active = this.active.get(stream) ?? { name, id, stream, meta, sent: new Map(), turnedBack: false, came: [], taking: undefined };
     this.active.set(stream, active);
     return active;
   }

@@ -39,7 +39,7 @@ export class Session {
   private readonly held = new Set<string>();
   private readonly ups = new Set<() => void>();
   private readonly downs = new Set<() => void>();
-  private readonly channels = new Map<string, Set<() => void>>();
+  private readonly channels = new Map<string, Set<(payload?: string) => void>>();
   private interrupt: (() => void) | undefined;
 
   constructor(options: SessionOptions) {
@@ -74,8 +74,8 @@ export class Session {
     return () => void this.downs.delete(listener);
   }
 
-  /** Calls `listener` at every notification on the channel, and at every new connection, because one may have been missed. */
-  async listen(channel: string, listener: () => void): Promise<() => void> {
+  /** Calls `listener` at every notification on the channel, and, without a payload, at every new connection, because one may have been missed. */
+  async listen(channel: string, listener: (payload?: string) => void): Promise<() => void> {
     const listeners = this.channels.get(channel) ?? new Set();
     this.channels.set(channel, listeners);
     listeners.add(listener);
@@ -157,7 +157,7 @@ export class Session {
     };
     client.on('error', end);
     client.on('end', () => end(new NotConnected('Postgres closed the connection')));
-    client.on('notification', ({ channel }) => this.channels.get(channel)?.forEach((listener) => listener()));
+    client.on('notification', ({ channel, payload }) => this.channels.get(channel)?.forEach((listener) => { listener(payload); }));
     this.client = client;
     for (const listener of [...this.ups, ...[...this.channels.values()].flatMap((listeners) => [...listeners])]) listener();
 

@@ -7,10 +7,9 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startPostgres, type Postgres } from '../../../tools/postgres.ts';
 import { Leader } from './leader.ts';
-import type { RecordedEvent } from './log.ts';
 import { eventLogMigrations, migrate } from './migrate.ts';
 import { PostgresLog } from './postgres-log.ts';
-import { Relay } from './relay.ts';
+import { type Outgoing, Relay } from './relay.ts';
 import { Session } from './session.ts';
 import { Tail } from './tail.ts';
 import { adding, counterEvents } from './testing-counter.ts';
@@ -208,19 +207,21 @@ describe('a relay', () => {
     const tail = new Tail({ url, log });
     await tail.start();
     const published: { readonly position: number; readonly previous: number; readonly stream: string }[] = [];
+    const sizes: number[] = [];
     let flying = 0;
     let most = 0;
     let calls = 0;
-    const publish = async ({ position, stream }: RecordedEvent, previous: number): Promise<void> => {
+    const publish = async (group: readonly Outgoing[]): Promise<void> => {
       flying += 1;
       most = Math.max(most, flying);
+      sizes.push(group.length);
       await sleep(Math.random() * 3);
       flying -= 1;
-      if (++calls % 37 === 0) throw new Error('the bus is away');
-      published.push({ position, previous, stream });
+      if (++calls % 7 === 0) throw new Error('the bus is away');
+      for (const { event: { position, stream }, previous } of group) published.push({ position, previous, stream });
     };
     const relayOf = (): Relay => {
-      const relay = new Relay({ url, tail, publish, name: 'test relay', inFlightMax: 16, checkpointMs: 20 });
+      const relay = new Relay({ url, tail, publish, name: 'test relay', groupMax: 16, checkpointMs: 20 });
       relay.start();
       return relay;
     };
@@ -233,8 +234,9 @@ describe('a relay', () => {
     const second = relayOf();
     await eventually('all are out', () => second.position === head, 20_000);
     await second.stop();
-    expect(most).toBeGreaterThan(4);
-    expect(most).toBeLessThanOrEqual(16);
+    expect(most).toBe(2);
+    expect(Math.max(...sizes)).toBeGreaterThan(4);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(16);
     expect([...new Set(published.map(({ position }) => position))].sort((a, b) => a - b)).toEqual(upTo(0, head));
     const events = await log.read(0, 10_000);
     const categoryOf = (stream: string): string => stream.split('-')[0] ?? '';
@@ -251,7 +253,7 @@ describe('a relay', () => {
     const tail = new Tail({ url, log });
     await tail.start();
     const by: string[] = [];
-    const both = ['a', 'b'].map((name) => new Relay({ url, tail, name: 'shared relay', publish: async () => void by.push(name) }));
+    const both = ['a', 'b'].map((name) => new Relay({ url, tail, name: 'shared relay', publish: async (group) => void by.push(...group.map(() => name)) }));
     both.forEach((relay) => relay.start());
     const head = await log.head();
     await eventually('all are out', () => by.length >= head);

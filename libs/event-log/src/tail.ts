@@ -1,9 +1,10 @@
 /*
  * Follows the log for everyone in this process.
  *
- * A notification says no more than "look": it may be lost with its connection, so the log is looked at every
- * second anyway, and what is read is whatever stands behind the last position. Because positions have no
- * gaps and rise in commit order, that is everything, in order.
+ * A notification says how far the log has come: it may be lost with its connection, so the log is looked at
+ * every second anyway, and what is read is whatever stands behind the last position. Because positions have
+ * no gaps and rise in commit order, that is everything, in order. What this process appended itself it need
+ * not read: when it stands right behind the last position, it is taken as it is.
  *
  * The events read last are kept for all subscribers; who is further behind reads his own pages until he has
  * caught up. Each goes at his own pace and is never given a batch before he is done with the one before.
@@ -69,7 +70,9 @@ export class Tail {
   async start(): Promise<void> {
     if (this.running !== undefined) return;
     this.session.start();
-    this.unlisten = await this.session.listen('event_log', () => this.bell.ring());
+    this.unlisten = await this.session.listen('event_log', (payload) => {
+      if (!(Number(payload) <= this.position)) this.bell.ring();
+    });
     this.running = this.run();
   }
 
@@ -118,6 +121,12 @@ export class Tail {
     });
   }
 
+  /** Events that this process has just committed, of one append. They are read like all others when some that stand before them were not seen yet. */
+  offer(events: readonly RecordedEvent[]): void {
+    const first = events[0];
+    if (first !== undefined && this.position >= 0 && first.position <= this.position + 1) this.seen(events);
+  }
+
   /** Looks now, without waiting for a notification. */
   look(): void {
     this.bell.ring();
@@ -127,11 +136,10 @@ export class Tail {
     const { log, pollMs = 1_000 } = this.options;
     for (let failures = 0; !this.stopped;) {
       try {
-        if (this.position < 0) this.seen(await log.head(), []);
+        if (this.position < 0) this.reached(await log.head());
         const events = await log.read(this.position, PAGE);
         failures = 0;
-        const last = events.at(-1);
-        if (last !== undefined) this.seen(last.position, events);
+        this.seen(events);
         if (events.length === PAGE) continue;
       } catch (error) {
         failures += 1;
@@ -141,12 +149,20 @@ export class Tail {
     }
   }
 
-  private seen(position: number, events: readonly RecordedEvent[]): void {
-    this.position = position;
-    this.kept.push(...events);
+  private seen(events: readonly RecordedEvent[]): void {
+    // While some were read, others may have been offered.
+    const fresh = events.filter(({ position }) => position > this.position);
+    const last = fresh.at(-1);
+    if (last === undefined) return;
+    this.kept.push(...fresh);
     const keptMax = this.options.keptMax ?? 4_000;
     // Half at a time: taking one off the front for each that comes would move all of them each time.
     if (this.kept.length > keptMax * 1.5) this.kept = this.kept.slice(-keptMax);
+    this.reached(last.position);
+  }
+
+  private reached(position: number): void {
+    this.position = position;
     for (const subscription of this.subscriptions) subscription.wake();
     for (const waiter of [...this.waiters]) if (position >= waiter.position) waiter.resolve(true);
   }

@@ -165,8 +165,8 @@ export const openHost = async (service: string, config: HostConfig, shared?: Sha
 };
 
 const joinShared = async (service: string, config: HostConfig, { pool, session, logger, ends }: { pool: pg.Pool; session: Session; logger: Log; ends: Ends }): Promise<Shared> => {
-  const log = new PostgresLog({ pool, events: allEvents });
-  const tail = new Tail({ session, log, onTrouble: (err, subscriber) => { logger.warn({ err, subscriber }, 'following the log has trouble, trying again'); } });
+  const log = new PostgresLog({ pool, events: allEvents, appended: (events) => { tail.offer(events); } });
+  const tail: Tail = new Tail({ session, log, onTrouble: (err, subscriber) => { logger.warn({ err, subscriber }, 'following the log has trouble, trying again'); } });
   await tail.start();
   ends.push(() => tail.stop());
   const bus = await connectBus({ servers: config.natsUrl, credentials: { file: config.natsCreds }, name: service, log: logger });
@@ -174,12 +174,10 @@ const joinShared = async (service: string, config: HostConfig, { pool, session, 
   const publisher = createPublisher({ bus });
   const relay = new Relay({
     session, tail, onTrouble: (err) => { logger.warn({ err }, 'the relay has trouble, trying again'); },
-    publish: async ({ id, stream, type, position, version, data, meta, recordedAt }, previous) => {
-      await publisher.publishEvent({
-        id, category: categoryOf(stream), streamId: idOfStream(stream), type, position, previous, traceparent: meta.traceparent,
-        body: { position, stream, version, id, type, data, meta, recordedAt },
-      });
-    },
+    publish: (group) => publisher.publishEvents(group.map(({ event, previous }) => ({
+      id: event.id, category: categoryOf(event.stream), streamId: idOfStream(event.stream), type: event.type, position: event.position, previous, traceparent: event.meta.traceparent,
+      body: event,
+    }))),
   });
   relay.start();
   ends.push(() => relay.stop());

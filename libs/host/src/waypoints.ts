@@ -6,10 +6,10 @@ import type { EventLog } from '@chronovirt/event-log/log';
 import type { Publisher } from '@chronovirt/messaging/publish';
 import type { Waypoints } from '@chronovirt/observability/waypoints';
 
-/** `subnet.LeaseAddress`, or for what sagas decide `saga-provision-vm.TakeAnswer.address.run`. */
-const nameOf = (category: string, command: unknown): string => {
-  const { type, data } = command as { readonly type: string; readonly data?: { readonly step?: unknown; readonly phase?: unknown } };
-  return [category, type, data?.step, data?.phase].filter((part) => typeof part === 'string').join('.');
+/** `subnet.LeaseAddress`, or for what sagas decide `saga-provision-vm.TakeAnswer.address.run`: one for each answer, however they came together. */
+const namesOf = (category: string, command: unknown): readonly string[] => {
+  const { type, data } = command as { readonly type: string; readonly data?: { readonly answers?: readonly { readonly step: string; readonly phase: string }[] } };
+  return data?.answers?.map(({ step, phase }) => `${category}.TakeAnswer.${step}.${phase}`) ?? [`${category}.${type}`];
 };
 
 /** `<name>.before` it is decided, and `<name>.after` the commit and before anybody is told. */
@@ -22,10 +22,10 @@ export class HeldHandler extends CommandHandler {
   }
 
   override async handle<C, E extends { readonly type: string; readonly data: object }, S>(decider: Decider<C, E, S>, handling: Handling<C>): Promise<Handled> {
-    const name = nameOf(decider.category, handling.command);
-    await this.waypoints.reach(`${name}.before`);
+    const names = namesOf(decider.category, handling.command);
+    for (const name of names) await this.waypoints.reach(`${name}.before`);
     const handled = await super.handle(decider, handling);
-    await this.waypoints.reach(`${name}.after`);
+    for (const name of names) await this.waypoints.reach(`${name}.after`);
     return handled;
   }
 }

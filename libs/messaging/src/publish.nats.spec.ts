@@ -48,6 +48,47 @@ describe('publishing', () => {
     expect(await messages('EVENTS')).toBe(before + 1);
   });
 
+  it('stores a group of events in its order, with the positions of each', async () => {
+    const publisher = createPublisher({ bus });
+    const jsm = await jetstreamManager(bus.nc);
+    const before = await messages('EVENTS');
+    await publisher.publishEvents(['g1', 'g2', 'g3'].map((id, index) => event(id, 20 + index)));
+    const { state } = await jsm.streams.info('EVENTS');
+    expect(state.messages).toBe(before + 3);
+    const stored = await Promise.all([2, 1, 0].map((back) => jsm.streams.getMessage('EVENTS', { seq: state.last_seq - back })));
+    expect(stored.map((message) => [message?.header.get('Nats-Msg-Id'), message?.header.get('Cv-Position')])).toEqual([['g1', '20'], ['g2', '21'], ['g3', '22']]);
+  });
+
+  it('stores what was missing of a group of which some, or the last alone, was there, and nothing twice', async () => {
+    const publisher = createPublisher({ bus });
+    const before = await messages('EVENTS');
+    await publisher.publishEvent(event('h2', 31));
+    await publisher.publishEvent(event('h4', 33));
+    await publisher.publishEvents(['h1', 'h2', 'h3', 'h4'].map((id, index) => event(id, 30 + index)));
+    expect(await messages('EVENTS')).toBe(before + 4);
+    await publisher.publishEvents(['h1', 'h2', 'h3', 'h4', 'h5'].map((id, index) => event(id, 30 + index)));
+    expect(await messages('EVENTS')).toBe(before + 5);
+  });
+
+  it('does not take a group for stored in whose middle one was lost', async () => {
+    // The bus swallows the second message of the group, as a connection that breaks between two may.
+    let swallowed = 0;
+    const nc = new Proxy(bus.nc, {
+      get: (target, name) => {
+        if (name === 'publish') return (subject: string, body: string, options: { readonly headers: { get(key: string): string } }) => {
+          if (options.headers.get('Nats-Msg-Id') === 'i2' && swallowed++ === 0) return;
+          target.publish(subject, body, options as never);
+        };
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === 'function' ? (value as (...args: unknown[]) => unknown).bind(target) : value;
+      },
+    });
+    const before = await messages('EVENTS');
+    await createPublisher({ bus: { ...bus, nc } }).publishEvents(['i1', 'i2', 'i3'].map((id, index) => event(id, 40 + index)));
+    expect(swallowed).toBe(1);
+    expect(await messages('EVENTS')).toBe(before + 3);
+  });
+
   it('sends a command twice when it is told twice', async () => {
     const publisher = createPublisher({ bus });
     const before = await messages('COMMANDS');

@@ -77,6 +77,12 @@ export interface Publisher {
    */
   sendCommand(envelope: CommandEnvelope, options?: { readonly reply?: string }): boolean;
   publishEvent(event: EventToPublish): Promise<Published>;
+  /**
+   * Publishes events in their order with one acknowledgement for all: each but the first is only taken right
+   * behind the one before it (Nats-Expected-Last-Msg-Id), so that the last one's answer speaks for the chain.
+   * Where the chain breaks (some were there already, one was lost) each is published for itself.
+   */
+  publishEvents(events: readonly EventToPublish[]): Promise<void>;
   publishReport(report: ReportToPublish): Promise<Published>;
 }
 
@@ -90,6 +96,8 @@ export interface PublisherOptions {
 }
 
 const ATTEMPT_MS = 1_500;
+/** NATS ADR-4 and JetStream's publish expectations: the message is refused unless the stream's last one has this id. */
+const EXPECTED_LAST = 'Nats-Expected-Last-Msg-Id';
 
 export function createPublisher({ bus, mayRepair = true, timeoutMs = 5_000, log = noLog }: PublisherOptions): Publisher {
   const { nc } = bus;
@@ -147,6 +155,46 @@ export function createPublisher({ bus, mayRepair = true, timeoutMs = 5_000, log 
     return headers;
   };
 
+  const headersOfEvent = ({ id, type, position, previous }: EventToPublish): MsgHdrs => {
+    const headers = newHeaders();
+    headers.set(headerNames.deduplicate, printable(id));
+    headers.set(headerNames.id, printable(id));
+    headers.set(headerNames.type, printable(type));
+    headers.set(headerNames.position, String(position));
+    headers.set(headerNames.previous, String(previous));
+    return headers;
+  };
+
+  const publishEvent = (event: EventToPublish): Promise<Published> =>
+    traced('EVENTS', subjects.event(event.category, event.streamId, event.type), 'event', event.traceparent, headersOfEvent(event), textOf(event.body));
+
+  /** True when all of them are stored. False: it is not known of which. */
+  const publishChain = async (events: readonly EventToPublish[]): Promise<boolean> => {
+    if (!bus.status().ok) return false;
+    let before: string | undefined;
+    let last: Promise<boolean> | undefined;
+    events.forEach((event, index) => {
+      const subject = subjects.event(event.category, event.streamId, event.type);
+      const span = tracer.startSpan('publish event', { kind: SpanKind.PRODUCER, attributes: { 'messaging.system': 'nats', 'messaging.destination.name': subject } }, event.traceparent === undefined ? context.active() : parentOf(event.traceparent));
+      const headers = headersOfEvent(event);
+      if (before !== undefined) headers.set(EXPECTED_LAST, before);
+      before = printable(event.id);
+      const here = traceparentOf(span) ?? event.traceparent;
+      if (here !== undefined) headers.set(headerNames.trace, here);
+      const body = textOf(event.body);
+      if (index < events.length - 1) nc.publish(subject, body, { headers });
+      else {
+        last = nc.request(subject, body, { headers, timeout: ATTEMPT_MS }).then((reply) => {
+          const said = reply.json<{ seq?: number; duplicate?: boolean; error?: StoreFault }>();
+          // The last one was there already: that says nothing of the others.
+          return said.error === undefined && said.seq !== undefined && said.seq > 0 && said.duplicate !== true;
+        }, () => false);
+      }
+      span.end();
+    });
+    return last ?? true;
+  };
+
   return {
     publishCommand: (envelope, { reply } = {}) =>
       traced('COMMANDS', subjects.command(envelope.to, envelope.target), 'command', envelope.meta.traceparent, headersOf(envelope, reply), JSON.stringify(envelope)),
@@ -162,14 +210,10 @@ export function createPublisher({ bus, mayRepair = true, timeoutMs = 5_000, log 
       span.end();
       return true;
     },
-    publishEvent: ({ id, category, streamId, type, position, previous, body, traceparent }) => {
-      const headers = newHeaders();
-      headers.set(headerNames.deduplicate, printable(id));
-      headers.set(headerNames.id, printable(id));
-      headers.set(headerNames.type, printable(type));
-      headers.set(headerNames.position, String(position));
-      headers.set(headerNames.previous, String(previous));
-      return traced('EVENTS', subjects.event(category, streamId, type), 'event', traceparent, headers, textOf(body));
+    publishEvent,
+    publishEvents: async (events) => {
+      if (events.length > 1 && (await publishChain(events))) return;
+      await Promise.all(events.map(publishEvent));
     },
     publishReport: ({ nodeId, category, id, type, body, traceparent }) => {
       const headers = newHeaders();

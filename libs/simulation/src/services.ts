@@ -141,7 +141,7 @@ export class SchedulerService extends Service {
         return Promise.resolve(undefined);
       },
     });
-    this.repeat(TICK_MS, life, () => (scheduler.sagas.size > 0 ? scheduler.sagas.tick() : Promise.resolve()));
+    this.repeat(TICK_MS, life, () => scheduler.tick());
     this.repeat(RECONCILE_MS, life, () => (this.leads ? scheduler.reconcile() : Promise.resolve()));
   }
 }

@@ -54,7 +54,7 @@ const table: readonly Bad[] = [
   { what: 'a token that nobody issued', body: wish('a'), token: `cv_${installation}_${'A'.repeat(43)}`, status: 401, code: 'auth.token_unknown' },
   { what: 'a path that does not exist', method: 'GET', path: '/v1/machines', status: 404, code: 'route.not_found' },
   { what: 'a method that a path does not take', method: 'PUT', path: '/v1/vms', body: {}, status: 405, code: 'route.method_not_allowed' },
-  { what: 'a method that one VM does not take', method: 'PATCH', path: `/v1/vms/${vm}`, body: {}, status: 405, code: 'route.method_not_allowed' },
+  { what: 'a method that one VM does not take', method: 'PUT', path: `/v1/vms/${vm}`, body: {}, status: 405, code: 'route.method_not_allowed' },
   { what: 'an id of no form', method: 'GET', path: '/v1/vms/42', status: 400, code: 'request.malformed', fields: ['param.id'] },
   { what: 'an id of another kind', method: 'GET', path: `/v1/vms/${ids.nodeOf('a')}`, status: 400, code: 'request.malformed', fields: ['param.id'] },
   { what: 'a path that cannot be read', method: 'GET', path: '/v1/vms/%zz', status: 400, code: 'request.bad_uri' },

@@ -22,7 +22,7 @@ export const obeyed = async (
     case 'refused':
       throw refused(outcome.refusal);
     case 'answered':
-      await gateway.reading.wrote(reply, stream, outcome.answer.version, [command.target]);
+      await gateway.reading.wrote(reply, stream, outcome.answer, [command.target]);
       await gateway.reading.own(command.target);
       return outcome.answer;
     case 'pending':

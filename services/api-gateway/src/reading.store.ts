@@ -6,6 +6,7 @@
  * the last write that went through this process, without being asked. Both wait a second at most: what is
  * shown then is older than wanted, and `Cv-Position` says how old.
  */
+import type { Accepted } from '@chronovirt/decider/decider';
 import type { ProjectionRunner } from '@chronovirt/event-log/projection-runner';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { malformed } from './problem.http.ts';
@@ -42,9 +43,9 @@ export class Reading {
   }
 
   /** After a write: tells the caller its position, and remembers it for reads of these ids. */
-  async wrote(reply: FastifyReply | undefined, stream: string, version: number, ids: readonly string[]): Promise<void> {
-    if (version === 0) return;
-    const position = await this.views.positionOf(stream, version);
+  async wrote(reply: FastifyReply | undefined, stream: string, answer: Accepted, ids: readonly string[]): Promise<void> {
+    if (answer.version === 0) return;
+    const position = answer.position ?? (await this.views.positionOf(stream, answer.version));
     if (position === undefined) return;
     void reply?.header('cv-position', String(position));
     for (const id of ids) {

@@ -34,9 +34,15 @@ export interface Asked extends Request {
   idsOf(commandId: string): ReturnType<typeof idsOf>;
 }
 
-export const requestOf = (request: FastifyRequest, body: unknown): Asked => {
+/** Id of the token that asks. */
+export const actorOf = (request: FastifyRequest): string => {
   const actor = request.cv?.actor;
   if (actor === undefined) throw new ProblemError('auth.token_missing');
+  return actor;
+};
+
+export const requestOf = (request: FastifyRequest, body: unknown): Asked => {
+  const actor = actorOf(request);
   const key = request.headers['idempotency-key'];
   if (key !== undefined && (typeof key !== 'string' || !KEY.test(key))) {
     throw malformed([{ path: 'header.Idempotency-Key', code: 'invalid', message: 'must be 1 to 255 printable characters, once' }]);

@@ -32,6 +32,8 @@ export interface Use {
   readonly sizeGib: number;
 }
 
+export type OperationFilters = Readonly<Partial<Record<'kind' | 'vm_id' | 'parent', string>>>;
+
 type VmRow = readonly [id: string, document: string, nodeName: string | null, silentSince: string | null];
 
 const GROUP_MAX = 64;
@@ -99,13 +101,17 @@ export class Views {
   }
 
   /** Newest first; `before` is [requestedAt, id] of the last one seen. */
-  async operations<D>({ before, limit, filters }: { readonly before: readonly [string, string] | undefined; readonly limit: number; readonly filters: Readonly<Partial<Record<'status' | 'kind' | 'vm_id' | 'parent', string>>> }): Promise<readonly D[]> {
+  async operations<D>({ before, limit, filters, statuses }: { readonly before: readonly [string, string] | undefined; readonly limit: number; readonly filters: OperationFilters; readonly statuses?: readonly string[] | undefined }): Promise<readonly D[]> {
     const values: unknown[] = [limit + 1];
     const where = Object.entries(filters).flatMap(([column, value]) => {
       if (value === undefined) return [];
       values.push(value);
       return [`${column} = $${String(values.length)}`];
     });
+    if (statuses !== undefined) {
+      values.push(statuses);
+      where.push(`status = any($${String(values.length)}::text[])`);
+    }
     if (before !== undefined) {
       values.push(before[0], before[1]);
       where.push(`(requested_at, id) < ($${String(values.length - 1)}, $${String(values.length)})`);

@@ -164,7 +164,7 @@ const simulate = ({ cpus, memoryMib, poolGib, latencyMs }: SimulatedConfig, node
 
 /** libvirtd may start after the agent; it is waited for. */
 async function openLibvirt(
-  { kind, socket, imageDir, poolDir, runDir }: Extract<HypervisorConfig, { readonly kind: 'qemu' | 'test' }>,
+  { kind, socket, inFlightMax, imageDir, poolDir, runDir }: Extract<HypervisorConfig, { readonly kind: 'qemu' | 'test' }>,
   { config, nodeId, log, signal, onWait }: { readonly config: AgentConfig; readonly nodeId: NodeId; readonly log: Log; readonly signal: AbortSignal; readonly onWait: (why: string) => void },
 ): Promise<Opened> {
   const [{ connectLibvirt }, { findAccel }] = await Promise.all([import('./libvirt/libvirt-hypervisor.os.ts'), import('./accel.os.ts')]);
@@ -172,7 +172,7 @@ async function openLibvirt(
   log.info(accel, 'how guests run here');
   for (let attempt = 0; ; attempt++) {
     try {
-      return await connectLibvirt({ nodeId, driver: kind, socket, imageDir, poolDir, runDir, consoleDir: join(config.stateDir, 'console'), accel, agentVersion: AGENT_VERSION, log });
+      return await connectLibvirt({ nodeId, driver: kind, socket, inFlightMax, imageDir, poolDir, runDir, consoleDir: join(config.stateDir, 'console'), accel, agentVersion: AGENT_VERSION, log });
     } catch (fault) {
       onWait(fault instanceof Error ? fault.message : String(fault));
       log[attempt === 2 ? 'warn' : 'debug']({ err: fault, socket }, 'libvirt cannot be reached, trying again');

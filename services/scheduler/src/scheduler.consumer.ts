@@ -15,7 +15,7 @@ import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
-import type { CommandHandler, Handled, Handling } from '@chronovirt/event-log/handle';
+import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
@@ -60,12 +60,17 @@ const SAGA_ABANDONED_MS = 5_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
+/** VMs whose building begins at the same moment. */
+const BEGUN_AT_ONCE = 16;
 /** Events whose reactions this process remembers to have begun. */
 const REACTED_MAX = 10_000;
 
 export class Scheduler {
   readonly sagas: SagaRunner;
   private readonly ports: SchedulerPorts;
+  /** CreateVm commands that are being answered now, and what was recorded for those before them. */
+  private accepting = 0;
+  private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
@@ -85,10 +90,21 @@ export class Scheduler {
 
   /** Obeys a command, or tells what it was answered before. */
   async obey(envelope: CommandEnvelope): Promise<Answer> {
-    const handled = await this.dispatch(envelope);
+    const accepts = envelope.type === 'CreateVm';
+    if (accepts) this.accepting += 1;
+    const handled = await this.dispatch(envelope).finally(() => { if (accepts) this.accepting -= 1; });
     for (const event of handled.appended) this.ports.view.takeEarly(event);
-    this.reactSoon(handled.appended);
-    return handled.answer;
+    if (accepts) this.postponed.push(...handled.appended);
+    else this.reactSoon(handled.appended);
+    if (this.accepting === 0) void this.beginPostponed();
+    return answerOf(handled);
+  }
+
+  /** To be called a few times a second: moves the sagas driven here, and begins those that had to wait. */
+  async tick(): Promise<void> {
+    // Where there is always someone to be answered, nobody shall wait longer than this.
+    void this.beginPostponed(true);
+    if (this.sagas.size > 0) await this.sagas.tick();
   }
 
   /** An answer to a command of ours came back. */
@@ -254,10 +270,24 @@ export class Scheduler {
     });
   }
 
+  /**
+   * Of many that ask for a VM at the same moment, all are answered before the first is built. A few at a time,
+   * so that what comes meanwhile is heard.
+   */
+  private async beginPostponed(anyway = false): Promise<void> {
+    while (this.postponed.length > 0 && (anyway || this.accepting === 0)) {
+      await Promise.all(this.postponed.splice(0, BEGUN_AT_ONCE).map((event) => this.reactOrPutOff(event)));
+    }
+  }
+
+  private reactOrPutOff(event: RecordedEvent): Promise<void> {
+    return this.react(event).catch((error: unknown) => { this.ports.failed('react to an event', error); });
+  }
+
   private reactSoon(events: readonly RecordedEvent[]): void {
     for (const event of events) {
       if (categoryOf(event.stream) !== vm.category) continue;
-      this.react(event).catch((error: unknown) => { this.ports.failed('react to an event', error); });
+      void this.reactOrPutOff(event);
     }
   }
 

@@ -38,7 +38,7 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
   host.replies.onOther((id, answer) => {
     scheduler.take(id, answer as Answer).catch((err: unknown) => { host.logger.warn({ err, commandId: id }, 'an answer was not taken, it comes again'); });
   });
-  host.every(TICK_MS, 'moving sagas', () => (scheduler.sagas.size > 0 ? scheduler.sagas.tick() : undefined));
+  host.every(TICK_MS, 'moving sagas', () => scheduler.tick());
   host.metrics.gauge('cv_sagas_open_count', 'Sagas that have not ended', [], (gauge) => { gauge.set([...view.openSagas()].length); });
 
   const heartbeats = listenToHeartbeats(host.bus.nc, (nodeId, body) => {

@@ -25,6 +25,14 @@ export const CreateVmBody = z.strictObject({
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
 
+/** The body of PATCH /v1/vms/:id: what is said about the machine, not what it is. What is left out stays. */
+export const ChangeVmBody = z.strictObject({
+  description: text(1_000).optional(),
+  tags: z.array(text(64).min(1)).max(50).optional(),
+  protected: z.boolean().optional().describe('A protected VM cannot be deleted'),
+}).meta({ id: 'ChangeVm' });
+export type ChangeVmBody = z.infer<typeof ChangeVmBody>;
+
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
   force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
@@ -35,6 +43,7 @@ const Target = { vmId: VmId, operationId: OperationId };
 export const vmCommands = {
   /** From the gateway; references are still names. */
   CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true }).shape })),
+  ChangeVm: command('scheduler', 'vmId', z.object({ ...Target, ...ChangeVmBody.shape })),
   StartVm: command('scheduler', 'vmId', z.object(Target)),
   StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   RebootVm: command('scheduler', 'vmId', z.object(Target)),

@@ -50,6 +50,8 @@ const Operation = { operationId: OperationId };
 
 export const vmEvents = {
   VmRequested: event(z.object({ ...Operation, vmId: VmId, ...RequestedVm.shape })),
+  /** Only what became different; at any time, also while an operation runs. */
+  VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
   VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),

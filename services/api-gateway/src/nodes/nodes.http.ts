@@ -57,7 +57,7 @@ export class NodesHttp {
       command: { type: 'IssueJoinToken', data: { tokenId, sha256: sha256(token), expiresAt } },
     });
     if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `join-token-${tokenId}`, answer.version, [tokenId]);
+    await this.gateway.reading.wrote(reply, `join-token-${tokenId}`, answer, [tokenId]);
     await this.gateway.reading.own(tokenId);
     sendJson(reply.code(201).header('cache-control', 'no-store'), JSON.stringify({ id: tokenId, token, expiresAt }));
   }
@@ -101,7 +101,7 @@ export class NodesHttp {
     if (outcome.kind === 'refused') throw refused(outcome.refusal);
     // Nothing is recorded as owed: the agent itself asks again until it has joined.
     if (outcome.kind === 'pending') throw new ProblemError('gateway.no_answer', { detail: 'The scheduler has not answered yet; ask again.', headers: { 'retry-after': '2' } });
-    await reading.wrote(reply, `node-${nodeId}`, outcome.answer.version, [nodeId]);
+    await reading.wrote(reply, `node-${nodeId}`, outcome.answer, [nodeId]);
     await reading.own(nodeId);
     const node = await views.document<NodeSummary>('node_summary', nodeId);
     if (node !== undefined && node.removed !== null) throw new ProblemError('node.removed', { because: { nodeId }, detail: 'This node was removed; join with a new token.' });

@@ -179,6 +179,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       const told = outcome === 'succeeded' ? before : failing(before, why?.refused ?? 'saga.failed', why?.because ?? {});
       return settle(ended(withOwed(told, owed), outcome, event), event);
     }
+    case 'VmChanged':
     case 'VmPlaced':
     case 'VmProvisioned':
     case 'VmObserved':

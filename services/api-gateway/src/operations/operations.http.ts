@@ -36,10 +36,10 @@ export class OperationsHttp {
     await this.gateway.reading.atLeast(request, reply);
     const { limit } = query;
     const filters = {
-      ...(query.status === undefined ? {} : { status: query.status }), ...(query.kind === undefined ? {} : { kind: query.kind }),
+      ...(query.kind === undefined ? {} : { kind: query.kind }),
       ...(query.vm === undefined ? {} : { vm_id: query.vm }), ...(query.parent === undefined ? {} : { parent: query.parent }),
     };
-    const found = await this.gateway.operations.page({ before: cursorOf(query.cursor), limit, filters });
+    const found = await this.gateway.operations.page({ before: cursorOf(query.cursor), limit, filters, status: query.status });
     const items = found.slice(0, limit);
     const last = found.length > limit ? items[items.length - 1] : undefined;
     sendJson(reply, JSON.stringify({ items, next: last === undefined ? null : base64url.encode(JSON.stringify([last.requestedAt, last.id])) }));

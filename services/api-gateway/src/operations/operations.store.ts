@@ -7,9 +7,11 @@
  */
 import { isRefusal } from '@chronovirt/decider/decider';
 import { inWords } from '../problem.ts';
-import type { Views } from '../views.store.ts';
-import type { OperationDocument } from './operation.projection.ts';
+import type { OperationFilters, Views } from '../views.store.ts';
+import type { OperationDocument, OperationStatus } from './operation.projection.ts';
 import { aggregated } from './batch.ts';
+
+const SCANNED_AT_ONCE = 200;
 
 export class Operations {
   private readonly views: Views;
@@ -23,8 +25,22 @@ export class Operations {
     return found === undefined ? undefined : (await this.shown([found]))[0];
   }
 
-  async page(question: Parameters<Views['operations']>[0]): Promise<readonly OperationDocument[]> {
-    return this.shown(await this.views.operations<OperationDocument>(question));
+  /**
+   * Newest first, one more than `limit` when there are more. A status is the one that is shown: what is stored
+   * as pending may have ended since, so those are worked out before they are counted.
+   */
+  async page({ before, limit, filters, status }: { readonly before: readonly [string, string] | undefined; readonly limit: number; readonly filters: OperationFilters; readonly status: OperationStatus | undefined }): Promise<readonly OperationDocument[]> {
+    if (status === undefined) return this.shown(await this.views.operations<OperationDocument>({ before, limit, filters }));
+    const statuses = [...new Set([status, 'pending'])];
+    const atOnce = Math.max(limit, SCANNED_AT_ONCE);
+    const found: OperationDocument[] = [];
+    for (let from = before; ;) {
+      const stored = await this.views.operations<OperationDocument>({ before: from, limit: atOnce, filters, statuses });
+      const last = stored.length > atOnce ? stored[atOnce - 1] : undefined;
+      found.push(...(await this.shown(stored.slice(0, atOnce))).filter((operation) => operation.status === status));
+      if (last === undefined || found.length > limit) return found.slice(0, limit + 1);
+      from = [last.requestedAt, last.id];
+    }
   }
 
   private async shown(documents: readonly OperationDocument[]): Promise<readonly OperationDocument[]> {

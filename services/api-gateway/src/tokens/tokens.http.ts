@@ -11,7 +11,7 @@ import { sha256 } from '../auth.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError, refused } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
+import { actorOf, requestOf, sendJson } from '../request.http.ts';
 import { apiToken } from './token.ts';
 import type { ApiTokenDocument } from './token.projection.ts';
 
@@ -42,7 +42,7 @@ export class TokensHttp {
       command: { type: 'IssueApiToken', data: { tokenId, name: body.name, sha256: sha256(token) } },
     });
     if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${tokenId}`, answer.version, [tokenId]);
+    await this.gateway.reading.wrote(reply, `token-${tokenId}`, answer, [tokenId]);
     // Whoever holds the token uses it at once.
     await this.gateway.reading.own(tokenId);
     sendJson(reply.code(201).header('cache-control', 'no-store'), JSON.stringify({ id: tokenId, name: body.name, token }));
@@ -58,7 +58,7 @@ export class TokensHttp {
   @Get('self')
   @ApiOperation({ summary: 'Whose token this is, and of which installation', operationId: 'getOwnToken' })
   self(@Req() request: FastifyRequest, @Res() reply: FastifyReply): void {
-    sendJson(reply, JSON.stringify({ id: requestOf(request, {}).actor, installation: this.gateway.installation }));
+    sendJson(reply, JSON.stringify({ id: actorOf(request), installation: this.gateway.installation }));
   }
 
   @Delete(':id')
@@ -71,7 +71,7 @@ export class TokensHttp {
       command: { type: 'RevokeApiToken', data: { tokenId: id } },
     });
     if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${id}`, answer.version, [id]);
+    await this.gateway.reading.wrote(reply, `token-${id}`, answer, [id]);
     await this.gateway.reading.own(id);
     this.gateway.authentication.forget();
     void reply.code(204).send();

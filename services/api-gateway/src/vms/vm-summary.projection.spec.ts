@@ -39,6 +39,11 @@ describe('a VM', () => {
     expect(after(...built, power(2, action))).toMatchObject({ desired, status: 'running', operationId: op(2), operation: { kind: action } });
   });
 
+  it('shows what is said about it now', () => {
+    expect(after(requested, vm('VmChanged', { tags: ['a'], protected: true }))).toMatchObject({ description: 'shop', status: 'requested', spec: { tags: ['a'], protected: true, vcpus: 1 } });
+    expect(after(requested, vm('VmChanged', { tags: ['a'] }), vm('VmChanged', { description: '', protected: false }))).toMatchObject({ description: '', spec: { tags: ['a'], protected: false } });
+  });
+
   it('whose operation failed is wanted as before, and has not failed itself', () => {
     expect(after(...built, power(2, 'stop'), failed(2))).toMatchObject({ desired: 'running', status: 'running', failure: null, operationId: null });
   });

@@ -82,6 +82,10 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   }
   if (vm === undefined) return undefined;
   switch (event.type) {
+    case 'VmChanged': {
+      const { description = vm.description, tags = vm.spec.tags, protected: isProtected = vm.spec.protected } = event.data;
+      return settle({ ...vm, description, spec: { ...vm.spec, tags, protected: isProtected } }, event);
+    }
     case 'VmPlaced':
       return settle({ ...vm, nodeId: event.data.nodeId, generation: event.data.generation, observed: null }, event);
     case 'VmProvisioned':

@@ -1,9 +1,10 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, type OperationId } from '@chronovirt/contracts/ids';
-import { CreateVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { ChangeVmBody, CreateVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { type Asked, requestOf, sendJson } from '../request.http.ts';
@@ -97,6 +98,15 @@ export class VmsHttp {
     sendJson(reply, await this.text(id));
   }
 
+  @Patch(':id')
+  @ApiOperation({ summary: 'Change description, tags and protection, at any time', operationId: 'changeVm' })
+  @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
+  async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ChangeVmBody }) body: ChangeVmBody): Promise<void> {
+    const asked = requestOf(request, body);
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeVm', data: { vmId: id, operationId: asked.operationId, ...body }, kind: 'change', stream: `vm-${id}` });
+    if (answer !== undefined) sendJson(reply, await this.text(id));
+  }
+
   @Delete(':id')
   @HttpCode(202)
   @ApiOperation({ summary: 'Delete a VM; never refused because another operation runs: that one is cancelled', operationId: 'deleteVm' })
@@ -177,7 +187,7 @@ export class VmsHttp {
   /** Refusals become problems; an answer's position goes into the header and is waited for by later reads. */
   private async positioned(reply: FastifyReply, outcome: Submitted, stream: string, ids: readonly string[]): Promise<void> {
     if (outcome.kind === 'refused') throw refused(outcome.refusal);
-    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, stream, outcome.answer.version, ids);
+    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, stream, outcome.answer, ids);
   }
 }
 

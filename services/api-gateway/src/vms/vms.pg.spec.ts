@@ -105,6 +105,43 @@ describe('POST /v1/vms', () => {
   });
 });
 
+describe('operations by status', () => {
+  const idsOf = async (status: string, more = ''): Promise<string[]> => {
+    const found: string[] = [];
+    for (let cursor = ''; ;) {
+      const { json } = await gateway.call('GET', `/v1/operations?status=${status}&limit=3${more}${cursor}`);
+      for (const operation of json.items as { id: string; status: string }[]) {
+        expect(operation.status).toBe(status);
+        found.push(operation.id);
+      }
+      if (json.next === null) return found;
+      cursor = `&cursor=${encodeURIComponent(json.next as string)}`;
+    }
+  };
+
+  it('go by what is shown: a batch by its members, an accepted command by its answer', async () => {
+    const batch = (await gateway.call('POST', '/v1/vms', { body: wish('by-status', { count: 4 }) })).json.operation as { id: string; members: { operationId: string; vmId: string }[] };
+    await until(async () => (await gateway.call('GET', '/v1/vms?name=by-status-*&count=true')).json.count === 4);
+    expect(await idsOf('pending')).toContain(batch.id);
+    for (const { operationId, vmId } of batch.members) await gateway.append(`vm-${vmId}`, { type: 'VmOperationDone', data: { operationId, how: 'built' } });
+    await until(async () => (await gateway.call('GET', `/v1/operations/${batch.id}`)).json.status === 'succeeded');
+
+    gateway.obey.set('scheduler', () => undefined);
+    const doomed = (await gateway.call('POST', '/v1/vms', { body: wish('by-answer') })).json.operation.id as string;
+    expect(await idsOf('pending')).toContain(doomed);
+    gateway.obey.set('scheduler', (envelope) => ({ stream: `vm-${envelope.target}`, decision: { refused: 'placement.no_host', because: {} } }));
+    await until(async () => (await gateway.call('GET', `/v1/operations/${doomed}`)).json?.status === 'failed', 8_000);
+
+    const [pending, succeeded, failed] = [await idsOf('pending'), await idsOf('succeeded'), await idsOf('failed')];
+    expect(succeeded).toEqual(expect.arrayContaining([batch.id, ...batch.members.map(({ operationId }) => operationId)]));
+    expect(failed).toContain(doomed);
+    for (const id of [batch.id, doomed]) expect(pending).not.toContain(id);
+    for (const list of [pending, succeeded, failed]) expect(new Set(list).size).toBe(list.length);
+    const all = await gateway.call('GET', '/v1/operations?limit=1000');
+    expect(succeeded.length).toBe((all.json.items as { status: string }[]).filter(({ status }) => status === 'succeeded').length);
+  });
+});
+
 describe('while Postgres is away', () => {
   it('nothing is promised: 503 with the time to come back, and the same key works once it is there', async () => {
     const body = wish('cut-off');

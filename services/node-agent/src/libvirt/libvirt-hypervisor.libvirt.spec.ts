@@ -252,6 +252,21 @@ describe('A guest that hears nothing', () => {
     expect(await vm.seen()).toMatchObject({ state: 'stopped', reason: 'destroyed' });
   });
 
+  it('starts when its network was taken down, which is raised again; without a network at all it says so', async () => {
+    const there = { uuid: uuidOf(network.networkId) };
+    await behind.networkDestroy({ network: there });
+    expect(await vm.do('StartDomain')).toBeUndefined();
+    expect(await behind.networkIsActive({ network: there })).toBe(true);
+    expect((await vm.seen()).state).toBe('running');
+    expect(await vm.do('DestroyDomain')).toBeUndefined();
+    await behind.networkDestroy({ network: there });
+    await behind.networkUndefine({ network: there });
+    expect(await vm.do('StartDomain')).toMatchObject({ refused: 'network.missing_on_node' });
+    expect(await vm.do('DefineDomain')).toBeUndefined();
+    expect(await vm.do('StartDomain')).toBeUndefined();
+    expect(await vm.do('DestroyDomain')).toBeUndefined();
+  });
+
   it('is not started without its disk, and says so', async () => {
     await rm(join(dir, 'pool', `${vm.volumeId}.qcow2`));
     expect(await vm.do('StartDomain')).toMatchObject({ refused: 'disk.missing_on_node' });

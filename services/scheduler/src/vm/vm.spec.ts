@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
-import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { DomainState, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
@@ -30,6 +30,7 @@ const powerRequested = (n: number, action: 'start' | 'stop' | 'pause' | 'resume'
 const running = [requested, placed, built, observed('running'), done(1)];
 const stopped = [...running, powerRequested(2, 'stop'), observed('stopped', 1, 2), done(2, 'stop')];
 const remove = (n: number, force = false): VmCommand => ({ type: 'DeleteVm', data: { vmId, operationId: op(n), force } });
+const change = (data: ChangeVmBody): VmCommand => ({ type: 'ChangeVm', data: { vmId, operationId: op(9), ...data } });
 const report = (state: DomainState, session: number, sequence: number, generation = 1, from: NodeId = nodeId): VmCommand => ({ type: 'RecordDomainState', data: { vmId, nodeId: from, session, sequence, generation, state, reason: 'seen' } });
 
 describe('A VM', () => {
@@ -61,6 +62,15 @@ describe('A VM', () => {
     given().when({ type: 'StartVm', data: { vmId, operationId: op(2) } }).thenRefused('vm.not_found', { vmId });
     given(...stopped, { type: 'VmDeleteRequested', data: { operationId: op(3), force: false, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } }, { type: 'VmDeleted', data: { operationId: op(3) } })
       .when(remove(4)).thenRefused('vm.not_found', { vmId });
+  });
+});
+
+describe('What is said about a VM', () => {
+  it('changes at any time, and only what became different is recorded', () => {
+    given(requested).when(change({ description: 'shop', tags: ['a'] })).then({ type: 'VmChanged', data: { description: 'shop', tags: ['a'] } });
+    given(requested, { type: 'VmChanged', data: { description: 'shop', tags: ['a'] } }).when(change({ description: 'shop', tags: ['a'], protected: true })).then({ type: 'VmChanged', data: { protected: true } });
+    given(requested).when(change({ protected: false, description: spec.description, tags: [...spec.tags] })).then();
+    given().when(change({ protected: true })).thenRefused('vm.not_found', { vmId });
   });
 });
 
@@ -120,8 +130,12 @@ describe('Deleting a VM', () => {
     given(...stopped, asked(3), begun(3)).when(remove(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'delete' });
     given(requested, asked(2, op(1))).when({ type: 'StartVm', data: { vmId, operationId: op(3) } }).thenRefused('vm.busy', { operationId: op(1), kind: 'create' });
   });
-  it('is refused for one that is protected', () =>
-    given({ type: 'VmRequested', data: { ...wish, spec: { ...spec, protected: true } } }, placed, built, observed('stopped'), done(1)).when(remove(2)).thenRefused('vm.protected', { vmId }));
+  it('is refused for one that is protected, until it is no longer', () => {
+    const protectedOne: readonly VmEvent[] = [{ type: 'VmRequested', data: { ...wish, spec: { ...spec, protected: true } } }, placed, built, observed('stopped'), done(1)];
+    given(...protectedOne).when(remove(2)).thenRefused('vm.protected', { vmId });
+    given(...protectedOne).when(change({ protected: false })).then({ type: 'VmChanged', data: { protected: false } });
+    given(...protectedOne, { type: 'VmChanged', data: { protected: false } }).when(remove(2)).then(asked(2), begun(2));
+  });
   it('ends its life', () => {
     given(...stopped, asked(3), begun(3)).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(3) } }).then({ type: 'VmDeleted', data: { operationId: op(3) } });
     expect(replay(vm, [...stopped, asked(3), begun(3), { type: 'VmDeleted', data: { operationId: op(3) } }])).toEqual({ status: 'deleted', nodeId, generation: 1 });

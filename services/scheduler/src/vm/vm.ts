@@ -20,7 +20,7 @@
  */
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
-import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { PowerAction, Provisioned, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 
@@ -105,6 +105,15 @@ const isNewer = (vm: LiveVm, seen: Omit<Observed, 'state' | 'reason'>): boolean 
   return seen.session > known.session || (seen.session === known.session && seen.sequence > known.sequence);
 };
 
+const specAfter = (spec: VmSpec, { description, tags, protected: isProtected }: ChangeVmBody): VmSpec =>
+  ({ ...spec, description: description ?? spec.description, tags: tags ?? spec.tags, protected: isProtected ?? spec.protected });
+
+const changesOf = (spec: VmSpec, { description, tags, protected: isProtected }: ChangeVmBody): Extract<VmEvent, { type: 'VmChanged' }>['data'] => ({
+  ...(description === undefined || description === spec.description ? {} : { description }),
+  ...(tags === undefined || (tags.length === spec.tags.length && tags.every((tag, index) => tag === spec.tags[index])) ? {} : { tags }),
+  ...(isProtected === undefined || isProtected === spec.protected ? {} : { protected: isProtected }),
+});
+
 const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
   if (!isNewer(vm, seen)) return [];
   const known = vm.observed;
@@ -131,6 +140,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
+      }
+      case 'ChangeVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        const changes = changesOf(live.spec, command.data);
+        return Object.keys(changes).length === 0 ? [] : [{ type: 'VmChanged', data: changes }];
       }
       case 'AssignVm': {
         const live = liveOr(state, command.data.vmId);
@@ -211,6 +226,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     }
     if (state.status !== 'live') return state;
     switch (event.type) {
+      case 'VmChanged':
+        return { ...state, spec: specAfter(state.spec, event.data) };
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
