@@ -13,7 +13,7 @@ export const FLOOR_MS_THERE = 0.46;
 export interface Figure {
   readonly work: string;
   readonly value: number;
-  readonly unit: 'ms' | '/s' | 'MiB' | 's' | '%' | 'x';
+  readonly unit: 'ms' | '/s' | 'MiB' | 'MiB/s' | 's' | '%' | 'x';
   /** 'at most' for times and sizes, 'at least' for rates and ratios. */
   readonly goal?: { readonly kind: 'at most' | 'at least'; readonly value: number; readonly scales: boolean };
   /** What it is compared with in this run: a name and its value in the same unit. */

@@ -6,6 +6,7 @@
  *     scale     the same questions at 100, 1,000, 10,000 VMs, and placement over 1,000 nodes in memory
  *     fleet     1,000 simulated nodes
  *     log       the log beside pgbench and emmett-postgresql
+ *     libvirt   our client of libvirtd beside python3-libvirt and virsh
  *     guests    real QEMU beside bare define and start in the same minute
  */
 import { startPlatform } from '../e2e/platform.ts';
@@ -14,6 +15,7 @@ import { fleet } from './fleet.ts';
 import { measureFloor, type Floor } from './floor.ts';
 import { guests } from './guests.ts';
 import { gets } from './http.ts';
+import { libvirtClient } from './libvirt.ts';
 import { placement } from './placement.ts';
 import { measureLog } from './log.ts';
 import { type Figure, judge, FLOOR_MS_THERE, summary, table } from './report.ts';
@@ -49,6 +51,7 @@ if (wants('control') || wants('scale') || wants('floor')) {
 if (wants('scale')) figures.push(...placement());
 if (wants('fleet')) figures.push(...(await fleet(say)));
 if (wants('guests')) figures.push(...(await guests(say)));
+if (wants('libvirt')) figures.push(...(await libvirtClient(say)));
 if (wants('log')) {
   const log = await measureLog('quick');
   figures.push(...log);
