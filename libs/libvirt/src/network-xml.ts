@@ -1,5 +1,5 @@
 /** What a network's XML says, as far as an agent asks. `root` is the whole tree, for what is not here. */
-import { attributeOf, childOf, childrenOf, parseXml, textOf, XmlError } from './xml.ts';
+import { attributeOf, buildXml, childOf, childrenOf, element, parseXml, textOf, XmlError } from './xml.ts';
 import type { XmlElement } from './xml.ts';
 
 export interface DhcpHost {
@@ -60,4 +60,62 @@ export function readNetwork(xml: string): NetworkDescription {
     metadata: childOf(root, 'metadata'),
     root,
   };
+}
+
+export interface NetworkSpec {
+  readonly name: string;
+  readonly uuid?: string;
+  readonly metadata?: readonly XmlElement[];
+  /** Left out: isolated. */
+  readonly forward?: 'nat' | 'route' | 'open' | 'bridge';
+  readonly bridge?: string;
+  readonly mtu?: number;
+  /** The DNS domain, and whether names that are not known are asked of others. */
+  readonly domain?: { readonly name: string; readonly localOnly?: boolean };
+  readonly addresses?: readonly {
+    readonly family?: 'ipv4' | 'ipv6';
+    readonly address: string;
+    readonly prefix: number;
+    readonly dhcp?: {
+      readonly ranges?: readonly { readonly start: string; readonly end: string }[];
+      readonly hosts?: readonly DhcpHostSpec[];
+    };
+  }[];
+  readonly more?: readonly XmlElement[];
+}
+
+export interface DhcpHostSpec {
+  readonly mac?: string;
+  readonly address: string;
+  readonly name?: string;
+}
+
+/** `<host>` of a DHCP server, also for networkUpdate. */
+export const dhcpHostElement = (host: DhcpHostSpec): XmlElement => element('host', { mac: host.mac, name: host.name, ip: host.address });
+
+/** Network XML. Throws XmlError for what XML cannot hold. */
+export function buildNetwork(spec: NetworkSpec): string {
+  return buildXml(
+    element(
+      'network',
+      {},
+      element('name', {}, spec.name),
+      spec.uuid === undefined ? undefined : element('uuid', {}, spec.uuid),
+      spec.metadata === undefined ? undefined : element('metadata', {}, ...spec.metadata),
+      spec.forward === undefined ? undefined : element('forward', { mode: spec.forward }),
+      spec.bridge === undefined ? undefined : element('bridge', { name: spec.bridge }),
+      spec.mtu === undefined ? undefined : element('mtu', { size: spec.mtu }),
+      spec.domain === undefined ? undefined : element('domain', { name: spec.domain.name, localOnly: spec.domain.localOnly === undefined ? undefined : spec.domain.localOnly ? 'yes' : 'no' }),
+      ...(spec.addresses ?? []).map((ip) =>
+        element(
+          'ip',
+          { family: ip.family, address: ip.address, prefix: ip.prefix },
+          ip.dhcp === undefined
+            ? undefined
+            : element('dhcp', {}, ...(ip.dhcp.ranges ?? []).map((range) => element('range', { start: range.start, end: range.end })), ...(ip.dhcp.hosts ?? []).map(dhcpHostElement)),
+        ),
+      ),
+      ...(spec.more ?? []),
+    ),
+  );
 }

@@ -16,7 +16,9 @@ function testedAgainst(): ReadonlyMap<string, ReadonlySet<string>> {
     for (const block of here(`./${spec}`).split(/^describe\(/m).slice(1)) {
       const [title = ''] = block.split('\n');
       const against = /QEMU|system libvirtd/.test(title) ? 'QEMU' : 'test driver';
-      for (const [, name = ''] of block.matchAll(/\.(\w+)\(/g)) tested.set(name, (tested.get(name) ?? new Set()).add(against));
+      // Five procedures are called by one function of ours.
+      const text = block.includes('migrateDirect(') ? block + here('./migration.ts') : block;
+      for (const [, name = ''] of text.matchAll(/\.(\w+)\(/g)) tested.set(name, (tested.get(name) ?? new Set()).add(against));
     }
   }
   return tested;

@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { readCapabilities, readDomainCapabilities } from './capabilities-xml.ts';
 import { readDomain } from './domain-xml.ts';
 import { readNetwork } from './network-xml.ts';
-import { attributeOf, buildXml, childInNamespace, childOf, childrenOf, element, parseXml, textOf, XmlError } from './xml.ts';
+import { attributeOf, buildXml, bytesOf, childInNamespace, childOf, childrenOf, element, parseXml, textOf, XmlError } from './xml.ts';
 import type { XmlElement } from './xml.ts';
 
 // Anything a person can type; a carriage return too, which XML would otherwise turn into a line feed.
@@ -124,4 +125,59 @@ describe('a network', () => {
       metadata: undefined,
     });
   });
+});
+
+describe('capabilities', () => {
+  it('say what a node can do', () => {
+    const { root: _root, ...said } = readCapabilities(`<capabilities><host><uuid>6695eb01-f6a4-8304-79aa-97f2502e193f</uuid>
+      <cpu><arch>x86_64</arch><model>EPYC</model><vendor>AMD</vendor></cpu>
+      <migration_features><live/><uri_transports><uri_transport>tcp</uri_transport><uri_transport>rdma</uri_transport></uri_transports></migration_features>
+      <topology><cells num='2'><cell id='0'><memory unit='KiB'>2048</memory><cpus num='2'><cpu id='0'/><cpu id='2'/></cpus></cell><cell id='1'><cpus num='1'><cpu id='1'/></cpus></cell></cells></topology></host>
+      <guest><os_type>hvm</os_type><arch name='x86_64'><wordsize>64</wordsize><emulator>/usr/bin/qemu</emulator><machine canonical='pc-q35-7.2'>q35</machine><domain type='qemu'/><domain type='kvm'/></arch></guest></capabilities>`);
+    expect(said).toEqual({
+      host: {
+        uuid: '6695eb01-f6a4-8304-79aa-97f2502e193f',
+        architecture: 'x86_64',
+        cpuModel: 'EPYC',
+        cpuVendor: 'AMD',
+        cells: [
+          { id: 0, memoryKib: 2_048, cpus: [0, 2] },
+          { id: 1, memoryKib: 0, cpus: [1] },
+        ],
+        migrationTransports: ['tcp', 'rdma'],
+      },
+      guests: [{ type: 'hvm', architecture: 'x86_64', emulator: '/usr/bin/qemu', machines: ['q35'], virtualisations: ['qemu', 'kvm'] }],
+    });
+  });
+
+  it('say what a guest can have', () => {
+    const { root: _root, ...said } = readDomainCapabilities(`<domainCapabilities><path>/usr/bin/qemu</path><domain>kvm</domain><machine>pc-q35-7.2</machine><arch>x86_64</arch><vcpu max='288'/>
+      <os supported='yes'><enum name='firmware'><value>efi</value></enum></os>
+      <cpu><mode name='host-passthrough' supported='no'/><mode name='custom' supported='yes'><model usable='yes'>qemu64</model><model usable='no'>Nehalem</model></mode></cpu>
+      <devices><disk supported='yes'><enum name='bus'><value>virtio</value><value>sata</value></enum></disk><tpm supported='no'/></devices></domainCapabilities>`);
+    expect(said).toEqual({
+      emulator: '/usr/bin/qemu',
+      virtualisation: 'kvm',
+      machine: 'pc-q35-7.2',
+      architecture: 'x86_64',
+      vcpusMax: 288,
+      firmware: ['efi'],
+      cpuModes: [
+        { name: 'host-passthrough', supported: false },
+        { name: 'custom', supported: true },
+      ],
+      cpuModels: ['qemu64'],
+      devices: { disk: { bus: ['virtio', 'sata'] } },
+    });
+  });
+});
+
+describe('a size', () => {
+  it.each([
+    ['<s>5</s>', 5],
+    ["<s unit='KiB'>5</s>", 5_120],
+    ["<s unit='G'>2</s>", 2 ** 31],
+    ["<s unit='MB'>3</s>", 3_000_000],
+  ])('%s is %i bytes', (xml, bytes) => expect(bytesOf(parseXml(xml))).toBe(bytes));
+  it('in another unit is refused', () => expect(() => bytesOf(parseXml("<s unit='acres'>1</s>"))).toThrow(XmlError));
 });

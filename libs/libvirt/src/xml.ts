@@ -145,3 +145,55 @@ export function childInNamespace(parent: XmlElement | undefined, uri: string): X
     return child.attributes[colon === -1 ? 'xmlns' : `xmlns:${child.name.slice(0, colon)}`] === uri;
   });
 }
+
+/** The same element with another attribute; `undefined` takes it away. Everything else is kept. */
+export function withAttribute(node: XmlElement, attribute: string, value: string | number | undefined): XmlElement {
+  const attributes = { ...node.attributes };
+  if (value === undefined) delete attributes[attribute];
+  else attributes[attribute] = String(value);
+  return { ...node, attributes };
+}
+
+/**
+ * The same element with its first child of that name in another form, or without it where `change` gives
+ * `undefined`; where there was none, what `change` gives comes last. Everything else is kept, in its order.
+ */
+export function withChild(parent: XmlElement, name: string, change: (child: XmlElement | undefined) => XmlElement | undefined): XmlElement {
+  const at = parent.children.findIndex((child) => typeof child !== 'string' && child.name === name);
+  const changed = change(at === -1 ? undefined : (parent.children[at] as XmlElement));
+  const children = [...parent.children];
+  if (at === -1) children.push(...(changed === undefined ? [] : [changed]));
+  else children.splice(at, 1, ...(changed === undefined ? [] : [changed]));
+  return { ...parent, children };
+}
+
+const bytesIn: Readonly<Record<string, number>> = {
+  b: 1,
+  byte: 1,
+  bytes: 1,
+  KB: 1e3,
+  k: 2 ** 10,
+  K: 2 ** 10,
+  KiB: 2 ** 10,
+  MB: 1e6,
+  M: 2 ** 20,
+  MiB: 2 ** 20,
+  GB: 1e9,
+  G: 2 ** 30,
+  GiB: 2 ** 30,
+  TB: 1e12,
+  T: 2 ** 40,
+  TiB: 2 ** 40,
+  PB: 1e15,
+  P: 2 ** 50,
+  PiB: 2 ** 50,
+};
+
+/** A size as libvirt writes it, `<memory unit='MiB'>512</memory>`, in bytes. `unit`: where none is written. */
+export function bytesOf(size: XmlElement | undefined, unit = 'bytes'): number {
+  const written = size?.attributes['unit'] ?? unit;
+  const factor = bytesIn[written];
+  const amount = Number(textOf(size));
+  if (factor === undefined || !Number.isFinite(amount)) throw new XmlError(`a size of ${textOf(size)} ${written}`);
+  return Math.floor(amount * factor);
+}

@@ -39,7 +39,7 @@ export const domainStatsProcedures = {
     344,
     '1.2.8',
     {
-      domains: array(domain, 4_096),
+      domains: defaulted(array(domain, 4_096), []),
       groups: flags({ state: 1, cpu: 2, balloon: 4, vcpu: 8, interface: 16, block: 32, perf: 64, iothread: 128, memory: 256, dirtyrate: 512, vm: 1024 }),
       flags: flags({
         active: 1 << 0,
