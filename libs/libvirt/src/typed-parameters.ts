@@ -192,7 +192,9 @@ function readForm(kind: FieldKind, value: TypedParameterValue): TypedParameterVa
   switch (kind) {
     case 'i64':
     case 'u64':
-      return typeof value === 'number' ? BigInt(Math.trunc(value)) : value;
+      if (typeof value !== 'number') return value;
+      if (!Number.isFinite(value)) throw new XdrError(`a count is ${value}`);
+      return BigInt(Math.trunc(value));
     case 'bool':
       return typeof value === 'string' ? value : Boolean(value);
     case 'string':
