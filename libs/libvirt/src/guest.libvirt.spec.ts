@@ -12,9 +12,10 @@ import { errorCodes, isAgentUnresponsive, isNoDevice, isOperationInvalid, Libvir
 import type { DomainEvent, EventStream } from './events.ts';
 import type { Domain } from './layouts.ts';
 import { connections, eventually } from './testing-connections.ts';
-import { agentAnswers, bootDisk, emptyDisk, guestXml } from './testing-guest.os.ts';
+import { agentAnswers, bootDisk, emptyDisk, guestXml, guestImageFolders } from './testing-guest.os.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
+import { guestImage } from '../../../tools/guest-image.ts';
 
 const uuid = '7f0c0de0-0000-4000-8000-000000000001';
 const mac = '52:54:0a:00:01:01';
@@ -40,7 +41,7 @@ beforeAll(async () => {
   const xml = guestXml({
     name: 'guest',
     uuid,
-    disk: await bootDisk(folder, 'boot.qcow2'),
+    disk: await bootDisk(folder, 'boot.qcow2', (await guestImage(guestImageFolders)).file),
     growing: true,
     devices: `<channel type='unix'><target type='virtio' name='cv.test.0'/></channel>
       <controller type='virtio-serial' index='0'/>

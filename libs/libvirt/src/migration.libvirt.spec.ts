@@ -10,9 +10,10 @@ import type { DomainEvent } from './events.ts';
 import type { Domain } from './layouts.ts';
 import { migrateDirect } from './migration.ts';
 import { connections, eventually } from './testing-connections.ts';
-import { agentAnswers, bootDisk, guestXml } from './testing-guest.os.ts';
+import { agentAnswers, bootDisk, guestXml, guestImageFolders } from './testing-guest.os.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
+import { guestImage } from '../../../tools/guest-image.ts';
 
 const uuid = '7f0c0de0-0000-4000-8000-000000000003';
 const { reach, closeAll } = connections();
@@ -34,7 +35,7 @@ beforeAll(async () => {
   void (async () => {
     for await (const event of events) seen.push(event as DomainEvent);
   })();
-  domain = await a.domainCreateXml({ xml: guestXml({ name: 'mover', uuid, disk: await bootDisk(shared, 'mover.qcow2') }) });
+  domain = await a.domainCreateXml({ xml: guestXml({ name: 'mover', uuid, disk: await bootDisk(shared, 'mover.qcow2', (await guestImage(guestImageFolders)).file) }) });
   await agentAnswers(a, domain);
 }, 300_000);
 

@@ -7,12 +7,14 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from './connection.ts';
-import { errorCodes, LibvirtError } from './errors.ts';
+import { errorCodes, LibvirtError, UnsupportedError } from './errors.ts';
+import { remote } from './procedure.ts';
 import type { Call, Libvirt } from './connection.ts';
 import { procedures } from './procedures.ts';
 import type { Procedure } from './procedures.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
+import { nothing } from './xdr.ts';
 
 let daemon: OwnLibvirtd;
 beforeAll(async () => {
@@ -134,6 +136,20 @@ describe('every procedure of the table', () => {
       expect(outcome).toBeInstanceOf(LibvirtError);
       const { code, reason } = outcome as LibvirtError;
       expect(code === errorCodes.rpc && misunderstood.test(reason) ? reason : 'understood').toBe('understood');
+    } finally {
+      await libvirt.close();
+    }
+  });
+
+  it('that a newer daemon would have is unsupported, in so many words', async () => {
+    const libvirt = await connect(daemon.testDriver);
+    try {
+      // Of any type with the method that each call of the table goes through.
+      const through = libvirt as unknown as { call(name: string, procedure: Procedure, args: unknown, options: object): Promise<unknown> };
+      const error: unknown = await through.call('domainFromTomorrow', remote(9_999, '99.0.0', {}, nothing), {}, {}).catch((caught: unknown) => caught);
+      expect(error).toBeInstanceOf(UnsupportedError);
+      expect(error).toMatchObject({ call: 'domainFromTomorrow' });
+      expect(await libvirt.connectGetType()).toBe('TEST');
     } finally {
       await libvirt.close();
     }

@@ -11,9 +11,10 @@ import { isNoCheckpoint, isNoSnapshot, LibvirtError, UnsupportedError } from './
 import type { DomainEvent, EventStream } from './events.ts';
 import type { Domain } from './layouts.ts';
 import { connections, eventually } from './testing-connections.ts';
-import { agentAnswers, bootDisk, emptyDisk, guestXml } from './testing-guest.os.ts';
+import { agentAnswers, bootDisk, emptyDisk, guestXml, guestImageFolders } from './testing-guest.os.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
+import { guestImage } from '../../../tools/guest-image.ts';
 
 const run = promisify(execFile);
 const { reach, closeAll } = connections();
@@ -110,7 +111,7 @@ describe('the disks of a guest under QEMU', () => {
     const xml = guestXml({
       name: 'disks',
       uuid: '7f0c0de0-0000-4000-8000-000000000002',
-      disk: await bootDisk(folder, 'base.qcow2'),
+      disk: await bootDisk(folder, 'base.qcow2', (await guestImage(guestImageFolders)).file),
       devices: `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${data}'/><target dev='vdb' bus='virtio'/></disk>`,
     });
     domain = await libvirt.domainCreateWithFlags({ domain: await libvirt.domainDefineXmlFlags({ xml, flags: ['validate'] }) });

@@ -1,5 +1,5 @@
 /*
- * A real guest for specs: the project's small Linux image, under emulation, on a session daemon. Its disk
+ * A real guest for specs, of a small Linux image, under emulation, on a session daemon. Its disk
  * is an overlay in the daemon's own folder, which the daemon's user owns; nothing outlives the folder.
  */
 import { execFile } from 'node:child_process';
@@ -9,11 +9,11 @@ import { promisify } from 'node:util';
 import type { Libvirt } from './connection.ts';
 import type { Domain } from './layouts.ts';
 import { eventually } from './testing-connections.ts';
-import { guestImage } from '../../../tools/guest-image.ts';
 
 const run = promisify(execFile);
 const nobody = 65_534;
-const images = '/var/tmp/cv-libvirt-spec-images';
+/** Where the image is kept from one run to the next, and what it is made of. */
+export const guestImageFolders = { images: '/var/tmp/cv-libvirt-spec-images', cache: '/var/tmp/cv-agent-spec-cache' } as const;
 
 /** A file that the session daemon (ordinary user) may write. */
 async function ownedByDaemon(path: string): Promise<string> {
@@ -21,16 +21,10 @@ async function ownedByDaemon(path: string): Promise<string> {
   return path;
 }
 
-/** The image to boot from; built once for all specs. */
-export async function bootImage(): Promise<string> {
-  const image = await guestImage({ images, cache: '/var/tmp/cv-agent-spec-cache' });
-  return join(images, image.file);
-}
-
-/** An overlay over the image, qcow2 in the version that bitmaps need. */
-export async function bootDisk(folder: string, name: string): Promise<string> {
+/** An overlay over an image (a file of `guestImageFolders.images`), qcow2 in the version that bitmaps need. */
+export async function bootDisk(folder: string, name: string, image: string): Promise<string> {
   const path = join(folder, name);
-  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-b', await bootImage(), '-F', 'qcow2', path]);
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-b', join(guestImageFolders.images, image), '-F', 'qcow2', path]);
   return ownedByDaemon(path);
 }
 
