@@ -590,11 +590,12 @@ class Connection {
     // Of an event that nobody waits for any more nothing is read.
     const registration = kind === undefined ? undefined : this.#registrations.get(keyOf(kind));
     if (kind === undefined || registration === undefined || registration.listeners.size === 0) return;
+    const bytes = reader.bytesLeft;
     const event = { kind: kind.kind, ...(kind.message.read(reader) as Readonly<Record<string, unknown>>) };
     reader.end();
     const object = subjectOf(event);
     for (const listener of registration.listeners) {
-      if (listener.object === undefined || listener.object === object) listener.queue.push(event);
+      if (listener.object === undefined || listener.object === object) listener.queue.push(event, bytes);
     }
   }
 

@@ -203,6 +203,9 @@ export interface EventStream<E> extends AsyncIterableIterator<E | Gap, undefined
   close(): Promise<void>;
 }
 
+/** An event is some hundred bytes. A peer may make them of megabytes, and then fewer wait. */
+const queuedBytesMax = 16_777_216;
+
 interface Waiter<E> {
   readonly resolve: (result: IteratorResult<E | Gap, undefined>) => void;
   readonly reject: (error: Error) => void;
@@ -212,7 +215,8 @@ interface Waiter<E> {
 export class EventQueue<E> implements EventStream<E> {
   readonly #queuedMax: number;
   readonly #onClose: () => Promise<void>;
-  #queued: (E | Gap)[] = [];
+  #queued: { readonly value: E | Gap; readonly bytes: number }[] = [];
+  #queuedBytes = 0;
   /** The gap at the end of the queue, while events are still being lost. */
   #overflow: { kind: 'gap'; because: 'overflow'; lost: number } | undefined;
   #waiters: Waiter<E>[] = [];
@@ -223,18 +227,20 @@ export class EventQueue<E> implements EventStream<E> {
     this.#onClose = onClose;
   }
 
-  push(event: E): void {
+  /** `bytes`: how large it was on the wire. */
+  push(event: E, bytes = 0): void {
     if (this.#ended !== undefined) return;
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) return waiter.resolve({ done: false, value: event });
-    if (this.#queued.length < this.#queuedMax) {
+    if (this.#queued.length < this.#queuedMax && this.#queuedBytes + bytes <= queuedBytesMax) {
       this.#overflow = undefined;
-      this.#queued.push(event);
+      this.#queued.push({ value: event, bytes });
+      this.#queuedBytes += bytes;
       return;
     }
     if (this.#overflow === undefined) {
       this.#overflow = { kind: 'gap', because: 'overflow', lost: 0 };
-      this.#queued.push(this.#overflow);
+      this.#queued.push({ value: this.#overflow, bytes: 0 });
     }
     this.#overflow.lost += 1;
   }
@@ -245,10 +251,10 @@ export class EventQueue<E> implements EventStream<E> {
     const gap: Gap = { kind: 'gap', because: 'reconnected', lost: undefined };
     const waiter = this.#waiters.shift();
     if (waiter !== undefined) return waiter.resolve({ done: false, value: gap });
-    const last = this.#queued.at(-1);
+    const last = this.#queued.at(-1)?.value;
     if (last !== undefined && isGap(last) && last.because === 'reconnected') return;
     this.#overflow = undefined;
-    this.#queued.push(gap);
+    this.#queued.push({ value: gap, bytes: 0 });
   }
 
   /** What waits can still be read; then comes the error, once, or the end. */
@@ -263,8 +269,10 @@ export class EventQueue<E> implements EventStream<E> {
   }
 
   next(): Promise<IteratorResult<E | Gap, undefined>> {
-    const value = this.#queued.shift();
-    if (value !== undefined) {
+    const first = this.#queued.shift();
+    if (first !== undefined) {
+      const { value } = first;
+      this.#queuedBytes -= first.bytes;
       if (value === this.#overflow) this.#overflow = undefined;
       return Promise.resolve({ done: false, value });
     }
@@ -284,6 +292,7 @@ export class EventQueue<E> implements EventStream<E> {
   async close(): Promise<void> {
     const first = this.#ended === undefined;
     this.#queued = [];
+    this.#queuedBytes = 0;
     this.end(undefined);
     if (first) await this.#onClose();
   }

@@ -19,8 +19,8 @@ const collect = runInNewContext('gc') as () => void;
 function heldBytes(): number {
   collect();
   collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 /** Names that decoders look for, so that what is behind them is reached: fields of typed parameters. */
