@@ -105,7 +105,7 @@ afterAll(async () => {
   await daemon?.stop();
 });
 
-describe('a volume of 256 MiB', () => {
+describe('a volume of 256 MiB (driver QEMU)', () => {
   const bytes = 256 * mebibyte;
 
   it('goes up and comes down with equal checksums and flat memory', async () => {
@@ -157,7 +157,7 @@ describe('a volume of 256 MiB', () => {
   });
 });
 
-describe('a volume', () => {
+describe('a volume (driver QEMU)', () => {
   it('is read from an offset and for a length', async () => {
     const { volume } = await volumeOf(mebibyte);
     const libvirt = await reach();
@@ -217,7 +217,7 @@ describe('a volume', () => {
   });
 });
 
-describe('a sparse stream', () => {
+describe('a sparse stream (driver QEMU)', () => {
   const size = 64 * mebibyte;
   const first = Buffer.concat([...pieces(mebibyte)]);
   const last = Buffer.alloc(65_536, 'end');
@@ -298,7 +298,7 @@ describe('a sparse stream', () => {
   });
 });
 
-describe('a stream that does not reach its end', () => {
+describe('a stream that does not reach its end (driver QEMU)', () => {
   it('because the volume is full fails with the daemon’s words, and the connection goes on', async () => {
     const { volume } = await volumeOf(mebibyte);
     const libvirt = await reach();

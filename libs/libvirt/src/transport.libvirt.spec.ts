@@ -392,7 +392,7 @@ describe('SASL', () => {
   });
 });
 
-describe('a volume goes up and down', () => {
+describe('a volume goes up and down (driver QEMU)', () => {
   it.each([
     ['TLS', () => Promise.resolve(`qemu+tls://127.0.0.1:${ports.tls}/session?${certificatesOf('good')}`)],
     ['TCP', () => Promise.resolve(`qemu+tcp://127.0.0.1:${ports.tcp}/session`)],
