@@ -99,18 +99,20 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Writes as long as the other side reads and `on` says so: a peer's own memory is not what is tested. */
-async function pour(socket: Socket, bytes: Buffer, on: (written: number) => boolean): Promise<number> {
+/**
+ * Writes as long as `on` says so, and no faster than the other side reads: a peer's own memory is not what
+ * is tested. With `patienceMs` it gives up when the other side has not read for so long.
+ */
+async function pour(socket: Socket, bytes: Buffer, on: (written: number) => boolean, patienceMs?: number): Promise<number> {
   let written = 0;
-  let flowing = true;
   while (on(written) && !socket.destroyed) {
     written += bytes.length;
     if (socket.write(bytes)) {
       await new Promise(setImmediate);
       continue;
     }
-    flowing = await Promise.race([new Promise<boolean>((resolve) => socket.once('drain', () => resolve(true))), delay(150, false)]);
-    if (!flowing) break;
+    const read = new Promise<boolean>((resolve) => socket.once('drain', () => resolve(true)).once('close', () => resolve(false)));
+    if (!(await (patienceMs === undefined ? read : Promise.race([read, delay(patienceMs, false)])))) break;
   }
   return written;
 }
@@ -215,7 +217,7 @@ describe('a hostile daemon', () => {
       if (asked.procedure !== 209) return void socket.write(packet({ ...asked, type: messageType.reply }, (writer) => (u32.write(writer, 0), u32.write(writer, 0))));
       socket.write(packet({ ...asked, type: messageType.reply }));
       data.writeUInt32BE(asked.serial, 20);
-      poured = pour(socket, data, (written) => written < limit);
+      poured = pour(socket, data, (written) => written < limit, 200);
     };
     const libvirt = await reach({ keepalive: false });
     const before = heldBytes();
@@ -237,7 +239,7 @@ describe('a hostile daemon', () => {
       socket.write(packet({ ...asked, type: messageType.reply }));
       hole.writeUInt32BE(asked.serial, 20);
       const many = Buffer.concat(Array.from({ length: 1_000 }, () => hole));
-      poured = pour(socket, many, (written) => written < 256 * mebibyte);
+      poured = pour(socket, many, (written) => written < 256 * mebibyte, 200);
     };
     const libvirt = await reach({ keepalive: false });
     const before = heldBytes();
