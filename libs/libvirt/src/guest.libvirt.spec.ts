@@ -11,6 +11,7 @@ import { readDomain } from './domain-xml.ts';
 import { errorCodes, isAgentUnresponsive, isNoDevice, isOperationInvalid, LibvirtError } from './errors.ts';
 import type { DomainEvent, EventStream } from './events.ts';
 import type { Domain } from './layouts.ts';
+import { guestInfo } from './guest-info.ts';
 import { connections, eventually } from './testing-connections.ts';
 import { agentAnswers, bootDisk, emptyDisk, guestXml, guestImageFolders } from './testing-guest.os.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
@@ -99,12 +100,10 @@ describe('a guest under QEMU', () => {
   it('has a channel for others than the agent', async () => {
     const line = await reach(daemon.qemuSession, { keepalive: false });
     const channel = await line.domainOpenChannel({ domain, name: 'cv.test.0' });
-    // Nobody reads it inside: what counts is that it opens, takes words, and opens again.
+    // Nobody reads it inside: what counts is that it opens and takes words.
     await new Promise((resolve) => channel.write('hello\n', resolve));
+    expect(channel.errored).toBeNull();
     channel.destroy();
-    const again = await line.domainOpenChannel({ domain, name: 'cv.test.0', flags: ['force'] });
-    expect(again.errored).toBeNull();
-    again.destroy();
     await expect(line.domainOpenChannel({ domain, name: 'no.such.0' })).rejects.toBeInstanceOf(LibvirtError);
   });
 
@@ -114,8 +113,11 @@ describe('a guest under QEMU', () => {
     expect(await libvirt.domainGetHostname({ domain, flags: ['agent'] })).toBe('micro');
     expect(await libvirt.domainAgentSetResponseTimeout({ domain, timeout: 10 })).toBe(0);
     const info = await libvirt.domainGetGuestInfo({ domain, kinds: ['hostname', 'filesystem', 'interfaces'] });
-    expect(info['hostname']).toBe('micro');
-    expect(info['if.count']).toBeGreaterThanOrEqual(2);
+    const told = guestInfo(info);
+    expect(told.hostname).toBe('micro');
+    expect(told.interfaces.map((one) => one.mac)).toContain(mac);
+    expect(told.filesystems).toMatchObject([{ mountpoint: '/data', type: 'vfat', disks: [{ alias: 'vda' }] }]);
+    expect(told.filesystems[0]?.totalBytes).toBeGreaterThan(1_000_000);
     const filesystems = await libvirt.domainGetFsinfo({ domain });
     expect(filesystems).toMatchObject([{ mountpoint: '/data', type: 'vfat', devices: ['vda'] }]);
     // VFAT cannot be frozen, so the agent's count is of none.
@@ -142,6 +144,58 @@ describe('a guest under QEMU', () => {
     await libvirt.domainReboot({ domain, modes: ['agent'] });
     await sawEvent((event) => event.kind === 'reboot');
     await sawEvent((event) => event.kind === 'agentLifecycle' && event.state === 'disconnected');
+    await agentAnswers(libvirt, domain);
+  });
+
+  it('is measured', async () => {
+    await libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 1, flags: ['live'] });
+    const memory = await eventually(async () => {
+      const stats = await libvirt.domainMemoryStats({ domain });
+      return stats.availableKib === undefined ? undefined : stats;
+    });
+    expect(memory.rssKib).toBeGreaterThan(10_000);
+    expect(memory.availableKib).toBeGreaterThan(memory.unusedKib as number);
+    const disk = await libvirt.domainBlockStatsFlags({ domain, path: 'vda' });
+    expect(disk.rd_bytes).toBeGreaterThan(1_000_000n);
+    expect(disk.rd_operations).toBe((await libvirt.domainBlockStats({ domain, path: 'vda' })).readRequests);
+    expect((await libvirt.domainBlockStatsFlags({ domain, path: '' })).rd_bytes).toBeGreaterThanOrEqual(disk.rd_bytes as bigint);
+    await expect(libvirt.domainBlockStatsFlags({ domain, path: 'vdz' })).rejects.toBeInstanceOf(LibvirtError);
+    expect(await libvirt.domainGetDiskErrors({ domain })).toEqual([]);
+    expect(await libvirt.domainGetJobInfo({ domain })).toMatchObject({ type: 'none', dataTotal: 0 });
+    expect(await libvirt.domainGetControlInfo({ domain })).toMatchObject({ state: 'ok' });
+    expect(await libvirt.domainGetSecurityLabelList({ domain })).toEqual(expect.any(Array));
+    expect((await libvirt.domainGetMessages({ domain })).every((message) => message !== '')).toBe(true);
+    await libvirt.domainStartDirtyRateCalc({ domain, seconds: 1 });
+    const rate = await eventually(async () => {
+      const [stats] = await libvirt.connectGetAllDomainStats({ domains: [domain], groups: ['dirtyrate'] });
+      return stats?.parameters['dirtyrate.calc_status'] === 2 ? stats.parameters : undefined;
+    });
+    expect(rate['dirtyrate.megabytes_per_second']).toBeTypeOf('bigint');
+    await libvirt.domainSetBlockThreshold({ domain, device: 'vda', thresholdBytes: 4_096 });
+    expect((await libvirt.domainMemoryPeek({ domain, offset: 0, size: 64, address: 'physical' })).length).toBe(64);
+  });
+
+  it('has its memory dumped, is saved and comes back', async () => {
+    const core = join(folder, 'core');
+    await libvirt.domainCoreDumpWithFormat({ domain, to: core, flags: ['live', 'memoryOnly'] });
+    expect((await stat(core)).size).toBeGreaterThan(200 * 1_048_576);
+    await rm(core);
+
+    const file = join(folder, 'saved');
+    await libvirt.domainSaveParams({ domain, parameters: { file }, flags: ['paused'] });
+    expect(await libvirt.domainGetState({ domain })).toEqual({ state: 'shutoff', reason: 'saved' });
+    expect(readDomain(await libvirt.domainSaveImageGetXmlDesc({ file })).uuid).toBe(uuid);
+    await libvirt.domainRestoreParams({ parameters: { file } });
+    expect(await libvirt.domainGetState({ domain })).toMatchObject({ state: 'paused' });
+    await libvirt.domainResume({ domain });
+    await agentAnswers(libvirt, domain);
+
+    await libvirt.domainManagedSave({ domain });
+    expect(await libvirt.domainHasManagedSaveImage({ domain })).toBe(true);
+    const xml = await libvirt.domainManagedSaveGetXmlDesc({ domain });
+    await libvirt.domainManagedSaveDefineXml({ domain, xml, flags: ['running'] });
+    domain = await libvirt.domainCreateWithFlags({ domain });
+    expect(await libvirt.domainGetState({ domain })).toEqual({ state: 'running', reason: 'restored' });
     await agentAnswers(libvirt, domain);
   });
 
@@ -220,34 +274,6 @@ describe('a guest under QEMU', () => {
     expect(await libvirt.domainGetXmlDesc({ domain })).toContain('<on_crash>preserve</on_crash>');
   });
 
-  it('is measured', async () => {
-    await libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 1, flags: ['live'] });
-    const memory = await eventually(async () => {
-      const stats = await libvirt.domainMemoryStats({ domain });
-      return stats.availableKib === undefined ? undefined : stats;
-    });
-    expect(memory.rssKib).toBeGreaterThan(10_000);
-    expect(memory.availableKib).toBeGreaterThan(memory.unusedKib as number);
-    const disk = await libvirt.domainBlockStatsFlags({ domain, path: 'vda' });
-    expect(disk.rd_bytes).toBeGreaterThan(1_000_000n);
-    expect(disk.rd_operations).toBe((await libvirt.domainBlockStats({ domain, path: 'vda' })).readRequests);
-    expect((await libvirt.domainBlockStatsFlags({ domain, path: '' })).rd_bytes).toBeGreaterThanOrEqual(disk.rd_bytes as bigint);
-    await expect(libvirt.domainBlockStatsFlags({ domain, path: 'vdz' })).rejects.toBeInstanceOf(LibvirtError);
-    expect(await libvirt.domainGetDiskErrors({ domain })).toEqual([]);
-    expect(await libvirt.domainGetJobInfo({ domain })).toMatchObject({ type: 'none', dataTotal: 0 });
-    expect(await libvirt.domainGetControlInfo({ domain })).toMatchObject({ state: 'ok' });
-    expect(await libvirt.domainGetSecurityLabelList({ domain })).toEqual(expect.any(Array));
-    expect((await libvirt.domainGetMessages({ domain })).every((message) => message !== '')).toBe(true);
-    await libvirt.domainStartDirtyRateCalc({ domain, seconds: 1 });
-    const rate = await eventually(async () => {
-      const [stats] = await libvirt.connectGetAllDomainStats({ domains: [domain], groups: ['dirtyrate'] });
-      return stats?.parameters['dirtyrate.calc_status'] === 2 ? stats.parameters : undefined;
-    });
-    expect(rate['dirtyrate.megabytes_per_second']).toBeTypeOf('bigint');
-    await libvirt.domainSetBlockThreshold({ domain, device: 'vda', thresholdBytes: 4_096 });
-    expect((await libvirt.domainMemoryPeek({ domain, offset: 0, size: 64, address: 'physical' })).length).toBe(64);
-  });
-
   it('is told of on its monitor', async () => {
     const monitor = await libvirt.monitorEvents({ domain });
     await libvirt.domainSuspend({ domain });
@@ -269,30 +295,6 @@ describe('a guest under QEMU', () => {
     await expect(libvirt.domainPmWakeup({ domain })).rejects.toBeInstanceOf(LibvirtError);
     await expect(libvirt.domainGetLaunchSecurityInfo({ domain })).resolves.toEqual({});
     await expect(libvirt.domainSetLaunchSecurityState({ domain, parameters: { 'sev-secret': 'AA==', 'sev-secret-header': 'AA==' } })).rejects.toBeInstanceOf(LibvirtError);
-  });
-
-  it('has its memory dumped, is saved and comes back', async () => {
-    const core = join(folder, 'core');
-    await libvirt.domainCoreDumpWithFormat({ domain, to: core, flags: ['live', 'memoryOnly'] });
-    expect((await stat(core)).size).toBeGreaterThan(200 * 1_048_576);
-    await rm(core);
-
-    const file = join(folder, 'saved');
-    await libvirt.domainSaveParams({ domain, parameters: { file }, flags: ['paused'] });
-    expect(await libvirt.domainGetState({ domain })).toEqual({ state: 'shutoff', reason: 'saved' });
-    expect(readDomain(await libvirt.domainSaveImageGetXmlDesc({ file })).uuid).toBe(uuid);
-    await libvirt.domainRestoreParams({ parameters: { file } });
-    expect(await libvirt.domainGetState({ domain })).toMatchObject({ state: 'paused' });
-    await libvirt.domainResume({ domain });
-    await agentAnswers(libvirt, domain);
-
-    await libvirt.domainManagedSave({ domain });
-    expect(await libvirt.domainHasManagedSaveImage({ domain })).toBe(true);
-    const xml = await libvirt.domainManagedSaveGetXmlDesc({ domain });
-    await libvirt.domainManagedSaveDefineXml({ domain, xml, flags: ['running'] });
-    domain = await libvirt.domainCreateWithFlags({ domain });
-    expect(await libvirt.domainGetState({ domain })).toEqual({ state: 'running', reason: 'restored' });
-    await agentAnswers(libvirt, domain);
   });
 
   it('begins again without what was plugged in, and shuts down through its agent', async () => {
