@@ -177,6 +177,30 @@ describe('a hostile daemon', () => {
     await expect(reach({ connectTimeoutMs: 300 })).rejects.toMatchObject({ name });
   });
 
+  it.each([
+    ['nothing or polkit is told nothing', [0, 2], []],
+    ['polkit is asked for it', [2], [70]],
+    ['polkit or SASL is asked for polkit, which needs no password', [1, 2], [70]],
+  ])('that wants %s', async (_what, kinds, said) => {
+    const seen: number[] = [];
+    server.removeAllListeners('connection').on('connection', (socket) => {
+      sockets.push(socket);
+      const splitter = new PacketSplitter();
+      socket.on('error', nothing).on('data', (chunk: Buffer) =>
+        splitter.push(chunk, (one) => {
+          const header = { procedure: one.readUInt32BE(12), serial: one.readUInt32BE(20) };
+          seen.push(header.procedure);
+          if (header.procedure === 66) socket.write(packet(header, (writer) => (u32.write(writer, kinds.length), kinds.forEach((kind) => i32.write(writer, kind)))));
+          else if (header.procedure === 1 || header.procedure === 2 || header.procedure === 360) socket.write(packet(header));
+          else socket.write(packet(header, (writer) => i32.write(writer, 1)));
+          return true;
+        }),
+      );
+    });
+    await reach();
+    expect(seen.slice(0, 2 + said.length)).toEqual([66, ...said, 1]);
+  });
+
   it('that asks on and on in SASL is left', async () => {
     server.removeAllListeners('connection').on('connection', (socket) => {
       sockets.push(socket);

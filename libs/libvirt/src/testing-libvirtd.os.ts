@@ -143,11 +143,13 @@ export interface OwnSystemLibvirtd {
   /** A folder that guests can read. Gone after stop(). */
   readonly directory: string;
   readonly qemuSystem: Target;
+  /** The first process of its namespaces, for nsenter. */
+  firstPid(): Promise<number>;
   /** Ends the daemon, its guests and its networks. */
   stop(): Promise<void>;
 }
 
-// Arguments: libvirtd's configuration. Nothing of a caller is in these words.
+// Arguments: libvirtd's configuration, and a user for polkit or nothing. Nothing else of a caller is in these words.
 const systemScript = `
 set -e
 for folder in /run /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do mount -t tmpfs tmpfs "$folder"; done
@@ -155,10 +157,23 @@ mkdir -p /run/lock /var/lib/libvirt/qemu
 printf 'cgroup_controllers = [ ]\nsecurity_driver = "none"\n' > /etc/libvirt/qemu.conf
 ip link set lo up
 virtlogd -d
+if [ -n "$2" ]; then
+  mount -t tmpfs -o mode=755 tmpfs /etc/polkit-1/rules.d
+  echo "polkit.addRule(function (action, subject) { return action.id == 'org.libvirt.unix.manage' && subject.user == '$2' ? 'yes' : 'no'; });" > /etc/polkit-1/rules.d/10-test.rules
+  mkdir /run/dbus
+  dbus-daemon --system --fork
+  /usr/lib/polkit-1/polkitd --no-debug &
+fi
 exec libvirtd -f "$1"
 `;
 
-export async function startSystemLibvirtd(settings: LibvirtdSettings = {}): Promise<OwnSystemLibvirtd> {
+export interface SystemLibvirtdOptions {
+  /** A user whom polkit lets in, without a question; it refuses all others but root. Needs dbus-daemon and polkitd. */
+  readonly polkitUser?: string;
+}
+
+
+export async function startSystemLibvirtd(settings: LibvirtdSettings = {}, options: SystemLibvirtdOptions = {}): Promise<OwnSystemLibvirtd> {
   if (process.getuid?.() !== 0) throw new Error('a system libvirtd of its own needs root, for namespaces');
   const [tini, unshare] = await Promise.all([find('tini'), find('unshare'), find('libvirtd'), find('virtlogd'), find('dnsmasq')]);
   const directory = await mkdtemp(join(tmpdir(), 'cvlv-'));
@@ -166,7 +181,7 @@ export async function startSystemLibvirtd(settings: LibvirtdSettings = {}): Prom
   const configuration = join(directory, 'libvirtd.conf');
   const lines = { unix_sock_dir: directory, unix_sock_rw_perms: '0700', auth_unix_rw: 'none', host_uuid: randomUUID(), ...settings };
   await writeFile(configuration, Object.entries(lines).map(lineOf).join(''));
-  const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration], {
+  const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration, options.polkitUser ?? ''], {
     cwd: '/',
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -189,7 +204,8 @@ export async function startSystemLibvirtd(settings: LibvirtdSettings = {}): Prom
     }
     await delay(20);
   }
-  return { socket, directory, qemuSystem: { socket, driver: 'qemu:///system' }, stop };
+  const firstPid = async () => Number((await promisify(execFile)('ps', ['--ppid', String(child.pid), '-o', 'pid='])).stdout);
+  return { socket, directory, qemuSystem: { socket, driver: 'qemu:///system' }, firstPid, stop };
 }
 
 /** tini has the daemon as its first child. */

@@ -17,7 +17,7 @@ import { connect } from './connection.ts';
 import type { ConnectOptions, CredentialsAsked, Libvirt } from './connection.ts';
 import { Disconnected, isAccessDenied, UnsupportedError } from './errors.ts';
 import type { RemoteTarget, Target } from './target.ts';
-import { startLibvirtd } from './testing-libvirtd.os.ts';
+import { startLibvirtd, startSystemLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
 
 const run = promisify(execFile);
@@ -389,6 +389,32 @@ describe('SASL', () => {
 
   it('gives up on credentials that do not come', async () => {
     expect(await failureOf(unix(), { connectTimeoutMs: 300, credentials: () => new Promise<never>(() => {}) })).toMatchObject({ name: 'Disconnected' });
+  });
+});
+
+describe('polkit, of a system libvirtd', () => {
+  it('lets in whom its rules let in', async () => {
+    const system = await startSystemLibvirtd({ auth_unix_rw: 'polkit', unix_sock_rw_perms: '0777' }, { polkitUser: 'nobody' });
+    const driver = 'test:///default';
+    // Polkit must see who connects, so that one is in its namespaces.
+    const as = async (user: number): Promise<RemoteTarget> => ({
+      driver,
+      transport: {
+        kind: 'program',
+        program: 'nsenter',
+        args: [`--target=${await system.firstPid()}`, '--pid', '--mount', '--', 'setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups', 'nc', '-q', '0', '-U', system.socket],
+      },
+    });
+    try {
+      // Unasked.
+      expect(await (await reach({ socket: system.socket, driver })).connectGetType()).toBe('TEST');
+      expect(await (await reach(await as(nobody))).connectGetType()).toBe('TEST');
+      const refused = await failureOf(await as(1));
+      expect(isAccessDenied(refused)).toBe(true);
+      expect(refused).toMatchObject({ call: 'authPolkit' });
+    } finally {
+      await system.stop();
+    }
   });
 });
 
