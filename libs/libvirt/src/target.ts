@@ -10,6 +10,7 @@
  * A parameter that we cannot honour is refused rather than ignored: some of them are about security.
  */
 import { existsSync } from 'node:fs';
+import type { Duplex } from 'node:stream';
 
 /** A daemon on this machine. */
 export interface Target {
@@ -80,12 +81,18 @@ export interface ProgramTransport {
   readonly args?: readonly string[];
 }
 
+/** A stream of yours that leads to a daemon: a tunnel, or a fake daemon in this process. A new one for each connection. */
+export interface StreamTransport {
+  readonly kind: 'stream';
+  readonly open: () => Duplex;
+}
+
 export type DaemonMode = 'auto' | 'legacy' | 'direct';
 
 /** A daemon elsewhere. */
 export interface RemoteTarget {
   readonly driver: string;
-  readonly transport: TcpTransport | TlsTransport | SshTransport | ProgramTransport;
+  readonly transport: TcpTransport | TlsTransport | SshTransport | ProgramTransport | StreamTransport;
 }
 
 const portTcp = 16_509;

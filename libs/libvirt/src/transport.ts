@@ -55,6 +55,8 @@ export async function openChannel(target: Target | RemoteTarget, options: OpenOp
       const args = sshArguments(transport, target.driver, options.readOnly);
       return { socket: await started(where, program, args, options), packetsApart: false, confidential: transport.verifyServer !== false, where };
     }
+    case 'stream':
+      return { socket: transport.open(), packetsApart: false, confidential: false, where: 'libvirtd behind a stream' };
     case 'program': {
       const where = `libvirtd through ${transport.program}`;
       // Where it leads is unknown here.

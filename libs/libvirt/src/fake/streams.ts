@@ -1,0 +1,149 @@
+/** Consoles, screens, and the bytes of volumes. */
+import { deflateSync } from 'node:zlib';
+import { hashOf } from './clock.ts';
+import type { FakeDomain, FakeNode } from './node.ts';
+import { internal, invalidArgument, operationInvalid, operationFailed, systemError } from './refusal.ts';
+import { SparseBytes, storageOf } from './storage.ts';
+import type { Volume } from './storage.ts';
+import { OpenStream } from './wire.ts';
+import type { ServerStream } from './wire.ts';
+
+const consoleLineMax = 4_096;
+
+/** A login prompt that says again what is typed. One client at a time has it, as with libvirt. */
+export function consoleStream(node: FakeNode, domain: FakeDomain, device: string | null, flags: readonly string[]): OpenStream {
+  if (domain.facts.consoles === 0 || (device !== null && !/^(serial|console)\d+$/.test(device))) throw internal(`cannot find character device ${device ?? '<null>'}`);
+  if (domain.consoleTaken !== undefined) {
+    if (!flags.includes('force')) throw operationFailed('Active console session exists for this domain');
+    domain.consoleTaken();
+  }
+  let port: ServerStream | undefined;
+  let line = '';
+  const say = (text: string) => void port?.send(Buffer.from(text));
+  const prompt = () => say(`${domain.name} login: `);
+  const left = () => {
+    if (domain.consoleTaken === end) domain.consoleTaken = undefined;
+  };
+  const end = () => {
+    domain.consoleTaken = undefined;
+    port?.sendEnd();
+  };
+  domain.consoleTaken = end;
+  return new OpenStream({
+    onOpen: (opened) => {
+      port = opened;
+      say(`\r\nfake guest of ${node.hostname} on ttyS0\r\n\r\n`);
+      prompt();
+    },
+    onData: (data) => {
+      for (const character of data.toString('latin1')) {
+        if (character === '\r' || character === '\n') {
+          say(`\r\n${line === '' ? '' : `${line}: nobody here has that name\r\n`}`);
+          line = '';
+          prompt();
+        } else if (line.length < consoleLineMax) {
+          line += character;
+          say(character);
+        }
+      }
+    },
+    onFinish: left,
+    onAbort: left,
+  });
+}
+
+function crc32(bytes: Uint8Array): number {
+  let crc = 0xffff_ffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb8_8320 : 0);
+  }
+  return (crc ^ 0xffff_ffff) >>> 0;
+}
+function pngChunk(type: string, data: Buffer): Buffer {
+  const chunk = Buffer.alloc(12 + data.length);
+  chunk.writeUInt32BE(data.length, 0);
+  chunk.write(type, 4, 'latin1');
+  data.copy(chunk, 8);
+  chunk.writeUInt32BE(crc32(chunk.subarray(4, 8 + data.length)), 8 + data.length);
+  return chunk;
+}
+
+const screen = { width: 720, height: 400 } as const;
+
+/** A PNG of a text screen's size, in the domain's own colour, a little darker while it stands still. */
+export function picture(node: FakeNode, domain: FakeDomain): Buffer {
+  const { width, height } = screen;
+  const colour = hashOf('screen', node.seed, domain.uuid);
+  const dim = domain.state === 'running' ? 0 : 1;
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  // Eight bits of each of red, green and blue.
+  header.set([8, 2, 0, 0, 0], 8);
+  const row = Buffer.alloc(1 + width * 3);
+  for (let x = 0; x < width; x += 1) row.set([((colour >>> 16) & 0xff) >>> dim, ((colour >>> 8) & 0xff) >>> dim, (colour & 0xff) >>> dim], 1 + x * 3);
+  const pixels = Buffer.concat(Array.from({ length: height }, () => row));
+  return Buffer.concat([Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]), pngChunk('IHDR', header), pngChunk('IDAT', deflateSync(pixels)), pngChunk('IEND', Buffer.alloc(0))]);
+}
+
+export function screenshotStream(node: FakeNode, domain: FakeDomain, number: number): OpenStream {
+  if (!domain.facts.graphics) throw operationInvalid('no screens to take screenshot from');
+  if (number > 0) throw invalidArgument('no such screen');
+  return new OpenStream({ onOpen: (port) => void sendAll(port, [picture(node, domain)], false) }, 'image/png');
+}
+
+const zeros = Buffer.alloc(65_536);
+
+async function sendAll(port: ServerStream, segments: Iterable<Buffer | number>, sparse: boolean): Promise<void> {
+  for (const segment of segments) {
+    if (port.over) return;
+    if (typeof segment !== 'number') await port.send(segment);
+    else if (sparse) port.sendHole(segment);
+    else for (let left = segment; left > 0 && !port.over; left -= zeros.length) await port.send(zeros.subarray(0, Math.min(left, zeros.length)));
+  }
+  port.sendEnd();
+}
+
+interface Part {
+  readonly offset: number;
+  /** 0 is all. */
+  readonly length: number;
+  readonly sparse: boolean;
+}
+
+export function downloadStream(volume: Volume, { offset, length, sparse }: Part): OpenStream {
+  if (offset > volume.capacity) throw systemError(`Unable to seek ${volume.path} to ${offset}: Invalid argument`, 'streams');
+  const end = Math.min(volume.capacity, length === 0 ? volume.capacity : offset + length);
+  const segments = volume.bytes === undefined ? (end > offset ? [end - offset] : []) : volume.bytes.segments(offset, end);
+  return new OpenStream({ onOpen: (port) => void sendAll(port, segments, sparse) });
+}
+
+export function uploadStream(node: FakeNode, volume: Volume, { offset, length, sparse }: Part): OpenStream {
+  if (volume.busy) throw operationInvalid(`volume '${volume.name}' is still in use.`, 'storage');
+  const bytes = (volume.bytes ??= new SparseBytes(storageOf(node).budget));
+  const end = length === 0 ? volume.capacity : Math.min(volume.capacity, offset + length);
+  let at = offset;
+  volume.busy = true;
+  const over = () => {
+    volume.busy = false;
+  };
+  const room = (wanted: number) => {
+    if (at + wanted > end) throw systemError(`cannot write to stream: No space left on device`, 'streams');
+  };
+  return new OpenStream({
+    onData: (data) => {
+      room(data.length);
+      bytes.write(at, data);
+      at += data.length;
+    },
+    onHole: (hole) => {
+      if (!sparse || hole < 0) throw invalidArgument('holes are not expected on this stream', 'streams');
+      room(hole);
+      bytes.clear(at, hole);
+      at += hole;
+    },
+    onFinish: over,
+    onAbort: over,
+  });
+}
