@@ -59,5 +59,5 @@ if (wants('control') || wants('scale') || wants('floor')) {
 if (wants('scale')) await part('placement', () => { figures.push(...placement()); });
 if (wants('fleet')) await part('fleet', async () => { figures.push(...(await fleet(say))); });
 if (wants('guests')) await part('guests', async () => { figures.push(...(await guests(say))); });
-if (wants('log')) await part('log', async () => { figures.push(...(await measureLog('quick'))); });
+if (wants('log')) await part('log', async () => { figures.push(...(await measureLog('usual'))); });
 process.stdout.write(`\n${table(judged())}\n\n${summary(judged())}\n`);
