@@ -15,6 +15,8 @@ export const fleet = async (say: (line: string) => void): Promise<Figure[]> => {
   try {
     say(`they have joined after ${((performance.now() - startedAt) / 1_000).toFixed(0)} s`);
     await prepare(platform);
+    // The first ones warm the compiler up.
+    await burst(platform, 50);
     const accepted: number[] = [];
     const ended: number[] = [];
     const reads: number[] = [];

@@ -114,6 +114,8 @@ interface Process {
 }
 
 const READY_WITHIN_MS = 30_000;
+/** Each node of a fleet, on top: it registers, gets its keys, and says hello. */
+const JOINED_WITHIN_MS = 200;
 const LAST_WORDS: StopSignals = [['SIGKILL', 5_000]];
 
 export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
@@ -149,9 +151,9 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     throw new Error(`${part} ${ended() ? `ended with ${String(one.child.signalCode ?? one.child.exitCode)}` : `was not ready after ${String(withinMs)} ms`}${logOf(part)}`);
   };
 
-  const launch = async (part: Part, program: Program, stopSignals: StopSignals, isReady: () => Promise<boolean>, wait = true): Promise<void> => {
+  const launch = async (part: Part, program: Program, stopSignals: StopSignals, isReady: () => Promise<boolean>, withinMs: number | undefined = READY_WITHIN_MS): Promise<void> => {
     processes.set(part, { program, stopSignals, isReady, child: startProgram(program) });
-    if (wait) await waitFor(part);
+    if (withinMs !== undefined) await waitFor(part, withinMs);
   };
 
   const stop = async (): Promise<void> => {
@@ -250,7 +252,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
           ...program.env, ...environment, ...simulated(options.fleet), CV_NODE_AGENT_STATE_DIR: join(dir, 'fleet'),
           CV_NODE_AGENT_FLEET: String(options.fleet.nodes), CV_NODE_AGENT_FLEET_TOKEN_FILE: home.adminTokenFile,
         },
-      }, stopSignals, isReadyAt(healthPort));
+      }, stopSignals, isReadyAt(healthPort), READY_WITHIN_MS + options.fleet.nodes * JOINED_WITHIN_MS);
       nodesExpected += options.fleet.nodes;
     }
     if (options.here !== undefined) {
