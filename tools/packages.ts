@@ -15,7 +15,8 @@ import { hasEnded, startProgram, until } from './child.ts';
 import { isRoot } from './identity.ts';
 import { hasProgram, natsProgram, postgresBin } from './programs.ts';
 
-export type Part = 'database' | 'bus' | 'hypervisor' | 'guest image';
+/** 'tests': peers, certificates and schemas that only tests and benches need. */
+export type Part = 'database' | 'bus' | 'hypervisor' | 'guest image' | 'tests';
 
 interface Need {
   readonly part: Part;
@@ -35,21 +36,33 @@ const NEEDS: readonly Need[] = [
   { part: 'hypervisor', package: 'iproute2', isThere: () => hasProgram('ip') },
   { part: 'hypervisor', package: 'tini', isThere: () => hasProgram('tini') },
   { part: 'guest image', package: 'qemu-utils', isThere: () => hasProgram('qemu-img') },
+  { part: 'tests', package: 'libxml2-utils', isThere: () => hasProgram('xmllint') },
+  { part: 'tests', package: 'openssl', isThere: () => hasProgram('openssl') },
+  { part: 'tests', package: 'openssh-server', isThere: () => hasProgram('sshd') },
+  { part: 'tests', package: 'openssh-client', isThere: () => hasProgram('ssh') && hasProgram('ssh-keygen') },
+  { part: 'tests', package: 'netcat-openbsd', isThere: () => hasProgram('nc') },
+  { part: 'tests', package: 'sasl2-bin', isThere: () => hasProgram('saslpasswd2') },
+  { part: 'tests', package: 'libsasl2-modules', isThere: () => libraryFolders().some((folder) => existsSync(join(folder, 'sasl2/libscram.so'))) },
+  { part: 'tests', package: 'dbus-daemon', isThere: () => hasProgram('dbus-daemon') },
+  { part: 'tests', package: 'polkitd', isThere: () => ['/usr/libexec/polkitd', '/usr/lib/polkit-1/polkitd'].some((path) => existsSync(path)) },
+  { part: 'tests', package: 'python3-libvirt', isThere: () => existsSync('/usr/lib/python3/dist-packages/libvirt.py') },
 ];
 
-const hasQemuDriver = (): boolean => {
+const libraryFolders = (): readonly string[] => {
   const roots = ['/usr/lib', '/usr/lib64'].filter((root) => existsSync(root));
-  const candidates = roots.flatMap((root) => [root, ...readdirSync(root).filter((name) => name.endsWith('-linux-gnu')).map((name) => join(root, name))]);
-  return candidates.some((dir) => existsSync(join(dir, 'libvirt/connection-driver/libvirt_driver_qemu.so')));
+  return roots.flatMap((root) => [root, ...readdirSync(root).filter((name) => name.endsWith('-linux-gnu')).map((name) => join(root, name))]);
 };
+
+const hasQemuDriver = (): boolean => libraryFolders().some((folder) => existsSync(join(folder, 'libvirt/connection-driver/libvirt_driver_qemu.so')));
 
 export interface Missing {
   readonly packages: readonly string[];
   readonly parts: readonly Part[];
 }
 
-export function missingPackages(): Missing {
-  const missing = NEEDS.filter((need) => !need.isThere());
+/** What the platform itself lacks; `forTests` also what only tests need. */
+export function missingPackages({ forTests = false }: { readonly forTests?: boolean } = {}): Missing {
+  const missing = NEEDS.filter((need) => (forTests || need.part !== 'tests') && !need.isThere());
   return { packages: [...new Set(missing.map((need) => need.package))], parts: [...new Set(missing.map((need) => need.part))] };
 }
 
@@ -63,8 +76,8 @@ export type Installing =
   | { readonly outcome: 'still missing'; readonly missing: Missing; readonly because: string };
 
 /** Installs what is missing, when we may. `say` hears each step; apt's own words go to `logFile`. */
-export async function installMissing(logFile: string, say: (what: string) => void): Promise<Installing> {
-  const missing = missingPackages();
+export async function installMissing(logFile: string, say: (what: string) => void, options: { readonly forTests?: boolean } = {}): Promise<Installing> {
+  const missing = missingPackages(options);
   if (missing.packages.length === 0) return { outcome: 'nothing was missing' };
   if (!hasProgram('apt-get')) return { outcome: 'still missing', missing, because: 'this machine has no apt-get' };
   if (!isRoot()) return { outcome: 'still missing', missing, because: 'only root may install packages' };
@@ -84,7 +97,7 @@ export async function installMissing(logFile: string, say: (what: string) => voi
   } finally {
     for (const takeAway of untouched) takeAway();
   }
-  const left = missingPackages();
+  const left = missingPackages(options);
   if (left.packages.length > 0) return { outcome: 'still missing', missing: left, because: `apt-get could not install everything (its words are in ${logFile})` };
   return { outcome: 'installed', packages: missing.packages };
 }

@@ -43,7 +43,7 @@ async function install(): Promise<StepEnd> {
   const end = (because: string): StepEnd =>
     ({ name: 'packages', ok: because === '', tookMs: performance.now() - startedMs, output: '', because });
   try {
-    const installing = await installMissing(join(REPOSITORY, '.nx/packages.log'), (what) => { console.log(what); });
+    const installing = await installMissing(join(REPOSITORY, '.nx/packages.log'), (what) => { console.log(what); }, { forTests: true });
     if (installing.outcome !== 'still missing') return end('');
     console.log(`Without ${installing.missing.parts.join(', ')} some levels will fail. As root, type: ${installCommand(installing.missing.packages)}`);
     return end(installing.because);
