@@ -177,6 +177,8 @@ const hypervisorCloseReasons = ['it failed', 'it was closed', 'it did not answer
 /** Questions in one exchange of SASL; those that we speak need two. */
 const saslStepsMax = 8;
 const goodbyeMsMax = 1_000;
+/** The longest that Node's timers know: 24 days. */
+const timerMsMax = 0x7fff_ffff;
 
 interface Settings {
   readonly target: Target | RemoteTarget;
@@ -205,6 +207,10 @@ export async function connect(target: string | Target | RemoteTarget, options: C
   const readOnly = options.readOnly ?? false;
   const inFlightMax = options.inFlightMax ?? 4;
   if (!Number.isInteger(inFlightMax) || inFlightMax < 1) throw new RangeError('inFlightMax is a count from 1');
+  const { intervalMs = 5_000, missesMax = 5 } = options.keepalive === false ? {} : (options.keepalive ?? {});
+  if (!(intervalMs >= 1 && intervalMs <= timerMsMax) || !(missesMax >= 0)) throw new RangeError('keepalive has an interval of 1 ms to 24 days, and a count of misses');
+  const connectTimeoutMs = options.connectTimeoutMs ?? 10_000;
+  if (!(connectTimeoutMs >= 1 && connectTimeoutMs <= timerMsMax)) throw new RangeError('connectTimeoutMs is 1 ms to 24 days');
   const reconnect = options.reconnect === true ? {} : options.reconnect === false ? undefined : options.reconnect;
   const connection = new Connection({
     target: typeof target === 'string' ? targetOf(target, { readOnly }) : target,
@@ -212,11 +218,11 @@ export async function connect(target: string | Target | RemoteTarget, options: C
     saslMechanisms: options.saslMechanisms ?? saslMechanisms,
     plainAllowed: options.plainAllowed ?? false,
     readOnly,
-    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    connectTimeoutMs: Math.ceil(connectTimeoutMs),
     callTimeoutMs: options.callTimeoutMs ?? 30_000,
     inFlightMax,
     queuedMax: options.queuedMax ?? 10_000,
-    keepalive: options.keepalive === false ? undefined : { intervalMs: options.keepalive?.intervalMs ?? 5_000, missesMax: options.keepalive?.missesMax ?? 5 },
+    keepalive: options.keepalive === false ? undefined : { intervalMs, missesMax },
     reconnect: reconnect === undefined ? undefined : { delayMsMin: reconnect.delayMsMin ?? 200, delayMsMax: reconnect.delayMsMax ?? 10_000 },
     onState: options.onState ?? (() => {}),
   });

@@ -201,6 +201,14 @@ describe('a hostile daemon', () => {
     expect(seen.slice(0, 2 + said.length)).toEqual([66, ...said, 1]);
   });
 
+  it.each([{ inFlightMax: 0 }, { keepalive: { intervalMs: 0 } }, { keepalive: { intervalMs: 2 ** 31 } }, { keepalive: { missesMax: -1 } }, { connectTimeoutMs: 0 }, { connectTimeoutMs: Number.NaN }])(
+    'is not even asked with %j',
+    async (options) => {
+      await expect(reach(options)).rejects.toBeInstanceOf(RangeError);
+      expect(sockets).toEqual([]);
+    },
+  );
+
   it('that asks on and on in SASL is left', async () => {
     server.removeAllListeners('connection').on('connection', (socket) => {
       sockets.push(socket);

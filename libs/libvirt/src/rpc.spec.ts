@@ -159,6 +159,15 @@ describe('a call', () => {
     expect(rpc.load).toEqual({ inFlight: 0, abandoned: 0, queued: 0 });
   });
 
+  it.each([2 ** 31, 2 ** 40, Number.POSITIVE_INFINITY])('with a time limit of %d ms has time', async (timeoutMs) => {
+    const { call, peer } = pair();
+    const answer = call({ timeoutMs });
+    await until(() => peer.seen.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    peer.reply(peer.seen[0] as Seen, (writer) => i32.write(writer, 3));
+    expect(await answer).toBe(3);
+  });
+
   it('is aborted by its signal, before and after it was sent', async () => {
     const { call, peer } = pair({ inFlightMax: 1 });
     const first = new AbortController();

@@ -40,6 +40,8 @@ export const streamPayloadBytesMax = 262_120;
 const protocolVersion = 1;
 const keepaliveProcedure = { ping: 1, pong: 2 } as const;
 const serialMax = 0x7fff_ffff;
+/** Node's timers take a larger number for 1. */
+const timerMsMax = 0x7fff_ffff;
 /** Streams that have ended may still be spoken of for a moment (an error, and then the answer to our end). */
 const endedStreamsKept = 256;
 /** Answers to pings that may wait for the daemon to read: it could otherwise ask without end and read nothing. */
@@ -267,7 +269,7 @@ export class Rpc {
         pending.timer = setTimeout(() => {
           const why = pending.sent ? `no answer within ${call.timeoutMs} ms` : `no place on the connection within ${call.timeoutMs} ms`;
           this.#giveUp(pending, new CallTimeout(call.label, pending.sent, why));
-        }, call.timeoutMs);
+        }, Math.min(call.timeoutMs, timerMsMax));
       }
       if (call.signal !== undefined) {
         const { signal } = call;
