@@ -229,28 +229,16 @@ export class FakeDaemon {
     switch (effect.kind) {
       case 'delay': {
         const ms = effect.ms + (effect.jitterMs ?? 0) * chance('jitter', this.node.seed, this.node.hostname, struck);
-        return new Promise((resolve, reject) => {
-          this.node.clock.after(ms, () => {
-            try {
-              resolve(work());
-            } catch (error) {
-              reject(error);
-            }
-          });
-        });
+        return new Promise<void>((resolve) => void this.node.clock.after(ms, resolve)).then(work);
       }
       case 'hang':
-        return new Promise((resolve, reject) => {
+        return new Promise<void>((resolve) => {
           const go = () => {
             waiting.delete(go);
-            try {
-              resolve(work());
-            } catch (error) {
-              reject(error);
-            }
+            resolve();
           };
           waiting.add(go);
-        });
+        }).then(work);
       case 'fail':
         throw new Refusal(effect.code, 'qemu', effect.message);
       case 'disconnect':

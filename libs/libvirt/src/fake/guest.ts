@@ -10,9 +10,9 @@ import { fileSizeOrUsual } from './storage.ts';
 
 /** Throws when nobody in the guest answers. */
 export function agentOf(domain: FakeDomain): void {
-  if (!domain.active) throw operationInvalid('domain is not running');
+  if (domain.state !== 'running') throw operationInvalid('domain is not running');
   if (!domain.facts.agent) throw noAgent();
-  if (!domain.agentConnected || domain.state !== 'running') throw agentUnresponsive('QEMU guest agent is not connected');
+  if (!domain.agentConnected) throw agentUnresponsive('QEMU guest agent is not connected');
 }
 // VIR_ERR_ARGUMENT_UNSUPPORTED
 const noAgent = () => new Refusal(74, 'qemu', 'argument unsupported: QEMU guest agent is not configured');
@@ -54,7 +54,7 @@ export function guestFilesystems(node: FakeNode, domain: FakeDomain): readonly G
 
 export function freeze(node: FakeNode, domain: FakeDomain, mountpoints: readonly string[]): number {
   agentOf(domain);
-  if (domain.frozen) throw operationInvalid('domain filesystem is already frozen');
+  if (domain.frozen) throw unable('guest-fsfreeze-freeze', 'Command guest-fsfreeze-freeze has been disabled: the agent is in frozen state');
   domain.frozen = true;
   const all = guestFilesystems(node, domain);
   return mountpoints.length === 0 ? all.length : all.filter((one) => mountpoints.includes(one.mountpoint)).length;

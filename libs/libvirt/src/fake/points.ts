@@ -51,7 +51,9 @@ export function createSnapshot(node: FakeNode, domain: FakeDomain, xml: string, 
   const name = textOf(childOf(request, 'name')) || String(Math.floor(node.clock.now() / 1_000));
   const points = (domain.snapshots ??= new Map<string, PointOfDomain>());
   const createdAt = has('redefine') ? Number(textOf(childOf(request, 'creationTime')) || 0) : Math.floor(node.clock.now() / 1_000);
-  if (points.has(name) && !has('redefine')) throw operationFailed(`domain moment ${name} already exists`, 'domainConfiguration');
+  const taken = () => {
+    if (points.has(name) && !has('redefine')) throw operationFailed(`domain moment ${name} already exists`, 'domainConfiguration');
+  };
   if (name.includes('/')) throw invalidArgument(`invalid snapshot name '${name}': name can't contain '/'`);
   if (has('quiesce') && !domain.agentConnected) throw agentMissing();
   const listed = childrenOf(childOf(request, 'disks'), 'disk');
@@ -76,12 +78,14 @@ export function createSnapshot(node: FakeNode, domain: FakeDomain, xml: string, 
       return [{ target: disk.target, path }];
     });
     if (overlays.length === 0) throw configUnsupported('nothing selected for snapshot');
+    taken();
     for (const { target, path } of overlays) {
       const chain = chainOf(node, domain, target);
       storageOf(node).files.set(path, { capacity: fileSizeOrUsual(node, chain[0]?.path).capacity, allocation: 200_704 });
       setChain(node, domain, target, [{ path, format: 'qcow2' }, ...chain]);
     }
   } else if (!external) {
+    taken();
     for (const disk of disks) if (disk.format !== 'qcow2') throw configUnsupported(`internal snapshot for disk ${disk.target} unsupported for storage type ${disk.format}`);
     for (const disk of domain.facts.disks) chosen.push(element('disk', { name: disk.target, snapshot: disks.includes(disk) ? 'internal' : 'no' }));
     if (domain.state === 'running' && !has('redefine')) {

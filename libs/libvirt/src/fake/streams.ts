@@ -122,11 +122,14 @@ export function downloadStream(volume: Volume, { offset, length, sparse }: Part)
 export function uploadStream(node: FakeNode, volume: Volume, { offset, length, sparse }: Part): OpenStream {
   if (volume.busy) throw operationInvalid(`volume '${volume.name}' is still in use.`, 'storage');
   const bytes = (volume.bytes ??= new SparseBytes(storageOf(node).budget));
-  const end = length === 0 ? volume.capacity : Math.min(volume.capacity, offset + length);
+  // Without a length a file grows with what is written to it.
+  const end = length === 0 ? Number.MAX_SAFE_INTEGER : offset + length;
   let at = offset;
   volume.busy = true;
   const over = () => {
     volume.busy = false;
+    volume.capacity = Math.max(volume.capacity, at);
+    volume.allocation = Math.max(volume.allocation, bytes.bytesKept);
   };
   const room = (wanted: number) => {
     if (at + wanted > end) throw systemError(`cannot write to stream: No space left on device`, 'streams');
