@@ -43,7 +43,8 @@ const aliasOf = (device: XmlElement): string | undefined => attributeOf(device, 
 
 /** Which device is meant. */
 function matching(devices: readonly XmlElement[], wanted: XmlElement): XmlElement | undefined {
-  const alias = aliasOf(wanted);
+  // Only what runs has aliases, besides those that a user gave; a client may send those of what runs for both.
+  const alias = devices.some((device) => aliasOf(device) !== undefined) ? aliasOf(wanted) : undefined;
   return devices.find((device) => {
     if (device.name !== wanted.name) return false;
     if (alias !== undefined) return aliasOf(device) === alias;

@@ -5,8 +5,8 @@
 import type { Procedure, Procedures, sessionProcedures, StreamDirection } from '../procedures.ts';
 import { attributeOf, childInNamespace, childOf, childrenOf, element, parseXml, textOf, XmlError } from '../xml.ts';
 import type { XmlElement } from '../xml.ts';
-import { domain as domainLayout, text } from '../layouts.ts';
-import { i32, struct, u32 } from '../xdr.ts';
+import { cpuMapBytes, domain as domainLayout, text } from '../layouts.ts';
+import { array, bytes, i32, struct, u32, u64 } from '../xdr.ts';
 import type { AnyCodec, Decoded, Encodable } from '../xdr.ts';
 import * as block from './block.ts';
 import { consoleStream, downloadStream, screenshotStream, uploadStream } from './streams.ts';
@@ -41,9 +41,12 @@ type HandlersOf = { readonly [N in keyof All]?: (args: Given<All[N]>, context: C
 
 /** Arguments of which the server must see more than the client's own types show. */
 const cpuStatsArguments = struct({ domain: domainLayout, count: u32, firstCpu: i32, cpus: u32, flags: u32 });
+const vcpusArguments = struct({ domain: domainLayout, vcpusMax: i32, mapBytes: i32 });
 const blockStatsArguments = struct({ domain: domainLayout, path: text, count: i32, flags: u32 });
-export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainGetCpuStats: cpuStatsArguments, domainBlockStatsFlags: blockStatsArguments };
+export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainGetCpuStats: cpuStatsArguments, domainBlockStatsFlags: blockStatsArguments, domainGetVcpus: vcpusArguments };
 const blockStatsFields = 8;
+const vcpusAnswer = struct({ info: array(struct({ vcpu: u32, state: i32, timeNs: u64, cpu: i32 }), 16_384), maps: bytes(8_388_608) });
+const vcpuRunning = 1;
 
 const libvirtVersion = 9_000_000;
 const qemuVersion = 7_002_022;
@@ -395,11 +398,21 @@ const typed: HandlersOf = {
   domainSetVcpus: ({ domain, vcpus }, { node }) => devices.setVcpus(node, node.findActive(domain), vcpus, ['live']),
   domainGetVcpusFlags: ({ domain, flags }, { node }) => vcpusOf(node.find(domain), flags),
   domainGetMaxVcpus: ({ domain }, { node }) => node.find(domain).facts.vcpusMax,
-  domainGetVcpus: ({ domain: ref }, { node }) => {
+  domainGetVcpus: (given, { node }) => {
+    const { domain: ref, vcpusMax, mapBytes } = given as unknown as Decoded<typeof vcpusArguments>;
     const domain = node.findActive(ref);
-    const all = Array.from({ length: node.cpus }, (_, index) => index);
-    const time = node.cpuTimeNs(domain) / BigInt(domain.facts.vcpus);
-    return Array.from({ length: domain.facts.vcpus }, (_, vcpu) => ({ vcpu, state: 'running' as const, timeNs: time, cpu: vcpu % node.cpus, cpus: all }));
+    const count = Math.min(vcpusMax, domain.facts.vcpus);
+    const timeNs = node.cpuTimeNs(domain) / BigInt(domain.facts.vcpus);
+    // Each may be on every CPU. The client says how long a map is, which the table's own layout takes for given.
+    const map = Buffer.alloc(Math.max(0, Math.min(mapBytes, cpuMapBytes)));
+    for (let cpu = 0; cpu < node.cpus && cpu < map.length * 8; cpu += 1) map[cpu >> 3] = (map[cpu >> 3] as number) | (1 << (cpu & 7));
+    const answer = new WireAnswer((writer) =>
+      vcpusAnswer.write(writer, {
+        info: Array.from({ length: count }, (_, vcpu) => ({ vcpu, state: vcpuRunning, timeNs, cpu: vcpu % node.cpus })),
+        maps: Buffer.concat(Array.from({ length: count }, () => map)),
+      }),
+    );
+    return answer as unknown as Encodable<Procedures['domainGetVcpus']['result']>;
   },
   domainGetMaxMemory: ({ domain }, { node }) => node.find(domain).facts.memoryKibMax,
   domainSetMaxMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, ['maximum']),
