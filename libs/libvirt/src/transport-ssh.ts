@@ -11,6 +11,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcessByStdio } from 'node:child_process';
 import { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Readable, Writable } from 'node:stream';
 import { socketNames } from './target.ts';
 import type { SshTransport } from './target.ts';
@@ -75,6 +76,8 @@ export const runProgram = (program: string, args: readonly string[]): Duplex => 
 class ProgramChannel extends Duplex {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #ended: Promise<void>;
+  /** It has ended, and all that it said was heard. */
+  readonly #closed: Promise<void>;
 
   constructor(program: string, args: readonly string[]) {
     super({ allowHalfOpen: false });
@@ -98,6 +101,7 @@ class ProgramChannel extends Duplex {
       const words = complaint.replaceAll(/[\p{Cc}]+/gu, ' ').trim();
       this.destroy(new Error(`${program} ended with ${status === null ? String(signal) : `status ${status}`}${words === '' ? '' : `: ${words}`}`));
     });
+    this.#closed = new Promise((resolve) => child.once('close', () => resolve()));
   }
 
   override _read(): void {
@@ -105,14 +109,22 @@ class ProgramChannel extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
-    this.#child.stdin.write(chunk, callback);
+    this.#child.stdin.write(chunk, this.#afterEnd(callback));
   }
 
   override _writev(chunks: { readonly chunk: Buffer }[], callback: (error?: Error | null) => void): void {
     this.#child.stdin.cork();
     for (const { chunk } of chunks.slice(0, -1)) this.#child.stdin.write(chunk);
-    this.#child.stdin.write(chunks.at(-1)?.chunk ?? Buffer.alloc(0), callback);
+    this.#child.stdin.write(chunks.at(-1)?.chunk ?? Buffer.alloc(0), this.#afterEnd(callback));
     this.#child.stdin.uncork();
+  }
+
+  /** A write that fails because the program has ended is told by how it ended, which is known a moment later. */
+  #afterEnd(callback: (error?: Error | null) => void): (error?: Error | null) => void {
+    return (error) => {
+      if (error === undefined || error === null) return callback();
+      void Promise.race([this.#closed, delay(endMsMax, undefined, { ref: false })]).then(() => callback(error));
+    };
   }
 
   override _final(callback: (error?: Error | null) => void): void {
