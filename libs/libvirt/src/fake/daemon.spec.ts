@@ -165,7 +165,7 @@ describe('what goes wrong on demand', () => {
     const daemon = fake({ clock });
     populate(daemon.node, { domains: 2, running: true });
     const libvirt = await reach(daemon, { keepalive: false });
-    const [hung, well] = (await libvirt.connectListAllDomains()) as [Awaited<ReturnType<Libvirt['domainLookupByName']>>, Awaited<ReturnType<Libvirt['domainLookupByName']>>];
+    const [hung, well] = [await libvirt.domainLookupByName({ name: 'vm-0' }), await libvirt.domainLookupByName({ name: 'vm-1' })];
     daemon.node.hang(hung.uuid);
     const suspended = libvirt.domainSuspend({ domain: hung });
     suspended.catch(() => undefined);
@@ -219,7 +219,7 @@ describe('what goes wrong on demand', () => {
     populate(daemon.node, { domains: 2, running: true });
     const libvirt = await reach(daemon, { reconnect: { delayMsMin: 1, delayMsMax: 5 } });
     const events = await libvirt.domainEvents({ kinds: ['lifecycle'] });
-    const [first, second] = (await libvirt.connectListAllDomains()) as [Awaited<ReturnType<Libvirt['domainLookupByName']>>, Awaited<ReturnType<Libvirt['domainLookupByName']>>];
+    const [first, second] = [await libvirt.domainLookupByName({ name: 'vm-0' }), await libvirt.domainLookupByName({ name: 'vm-1' })];
     daemon.crash();
     await expect(connect(targetOf(daemon))).rejects.toBeInstanceOf(Disconnected);
     crash(daemon.node, daemon.node.find(first), 'process');
@@ -256,6 +256,77 @@ describe('what goes wrong on demand', () => {
       if (told.length === 5) break;
     }
     expect(told).toEqual(['vm-0 crashed panicked', 'vm-0 stopped crashed', 'vm-1 stopped failed', 'vm-2 shutdown guest', 'vm-2 stopped shutdown']);
+  });
+});
+
+describe('a fake node that was lost', () => {
+  it('starts by itself what should be, and only that', async () => {
+    const daemon = fake();
+    populate(daemon.node, { domains: 2, running: true });
+    const first = await reach(daemon);
+    await first.domainSetAutostart({ domain: await first.domainLookupByName({ name: 'vm-1' }), autostart: true });
+    daemon.crash({ losing: 'guests' });
+    daemon.restart();
+    const libvirt = await reach(daemon);
+    expect((await libvirt.connectListAllDomains({ filter: ['active'] })).map((domain) => domain.name)).toEqual(['vm-1']);
+    expect(await libvirt.networkIsActive({ network: await libvirt.networkLookupByName({ name: 'default' }) })).toBe(true);
+  });
+});
+
+describe('a client that goes', () => {
+  it('takes with it the domains that it started for as long as it is there', async () => {
+    const daemon = fake();
+    populate(daemon.node, { domains: 2 });
+    const [staying, going] = [await reach(daemon), await reach(daemon)];
+    const [kept, lost] = [await staying.domainLookupByName({ name: 'vm-0' }), await staying.domainLookupByName({ name: 'vm-1' })];
+    await going.domainCreateWithFlags({ domain: kept });
+    await going.domainCreateWithFlags({ domain: lost, flags: ['autodestroy'] });
+    const events = await staying.domainEvents({ kinds: ['lifecycle'] });
+    await going.close();
+    const heard = [(await events.next()).value, (await events.next()).value];
+    expect(heard).toMatchObject([{ event: 'shutdown', domain: { uuid: lost.uuid } }, { event: 'stopped', domain: { uuid: lost.uuid } }]);
+    expect((await staying.domainGetState({ domain: kept })).state).toBe('running');
+  });
+});
+
+describe('migration', () => {
+  const nodes = async (clock: ReturnType<typeof handClock>) => {
+    const daemons = fleet({ nodes: 2, population: { domains: 0 }, clock, jobMs: 1_000 }) as [FakeDaemon, FakeDaemon];
+    opened.push(...daemons);
+    populate(daemons[0].node, { domains: 1, running: true });
+    const libvirts = [await reach(daemons[0], { keepalive: false }), await reach(daemons[1], { keepalive: false })] as const;
+    return { daemons, libvirts, domain: await libvirts[0].domainLookupByName({ name: 'vm-0' }) };
+  };
+
+  it('is under way for a while, can be given up, and then the guest goes on where it was', async () => {
+    const clock = handClock();
+    const { libvirts: [here, there], domain } = await nodes(clock);
+    const migration = here.domainMigratePerform3Params({ domain, destination: 'qemu+tcp://node-1/system', flags: ['live', 'peer2peer'] });
+    const given = expect(migration).rejects.toMatchObject({ code: 78 });
+    await expect.poll(() => there.domainGetState({ domain }).catch(() => undefined)).toEqual({ state: 'paused', reason: 'migration' });
+    clock.pass(500);
+    const job = await here.domainGetJobStats({ domain });
+    expect([job.type, job.stats.memory_processed]).toEqual(['unbounded', (job.stats.memory_total ?? 0) / 2]);
+    await here.domainAbortJob({ domain });
+    await given;
+    expect(await here.domainGetState({ domain })).toEqual({ state: 'running', reason: 'booted' });
+    await expect(there.domainGetState({ domain })).rejects.toSatisfy(isNoDomain);
+  });
+
+  it('leaves the guest at its source when the destination dies', async () => {
+    const clock = handClock();
+    const { daemons, libvirts: [here, there], domain } = await nodes(clock);
+    const migration = here.domainMigratePerform3Params({ domain, destination: 'qemu+tcp://node-1/system', flags: ['live', 'peer2peer', 'undefineSource', 'persistDest'] });
+    const failed = expect(migration).rejects.toMatchObject({ code: 38 });
+    await expect.poll(() => there.domainGetState({ domain }).catch(() => undefined)).toMatchObject({ state: 'paused' });
+    daemons[1].crash({ losing: 'guests' });
+    clock.pass(1_000);
+    await failed;
+    expect(await here.domainGetState({ domain })).toEqual({ state: 'running', reason: 'migrationCanceled' });
+    expect(await here.domainIsPersistent({ domain })).toBe(true);
+    daemons[1].restart();
+    const again = await reach(daemons[1], { keepalive: false });
+    await expect(again.domainGetState({ domain })).rejects.toSatisfy(isNoDomain);
   });
 });
 

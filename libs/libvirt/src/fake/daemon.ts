@@ -20,10 +20,12 @@ import { chance } from './clock.ts';
 import { handlers, rawArguments } from './handlers.ts';
 import type { CallContext } from './handlers.ts';
 import { Migrations } from './migration.ts';
+import { networksOf, startNetwork, stopNetwork } from './networks.ts';
 import { FakeNode } from './node.ts';
 import type { Emitted, FakeDomain, FakeNodeOptions } from './node.ts';
-import { stop } from './life.ts';
+import { destroy, start, stop } from './life.ts';
 import { internal, operationInvalid, Refusal } from './refusal.ts';
+import { startPool, storageOf } from './storage.ts';
 import { WireSession } from './wire.ts';
 import type { NamedProcedure, Served } from './wire.ts';
 
@@ -82,6 +84,7 @@ export class FakeDaemon {
   readonly #migrations: Migrations;
   readonly #served: Served;
   #down = false;
+  #booting = false;
 
   constructor(options: FakeDaemonOptions = {}) {
     this.#options = options;
@@ -95,7 +98,7 @@ export class FakeDaemon {
       keepaliveMs: options.keepaliveMs ?? 5_000,
       keepaliveMisses: options.keepaliveMisses ?? 5,
       answer: (session, call, args, raw) => this.#answer(session, call, args, raw),
-      closed: (session) => this.#sessions.delete(session),
+      closed: (session) => this.#onClosed(session),
     };
   }
 
@@ -187,17 +190,43 @@ export class FakeDaemon {
       this.node = new FakeNode(this.#options);
       this.node.listeners.add(this.#onEmitted);
     } else if (losing === 'guests') {
-      for (const domain of [...this.node.domains.values()]) {
-        if (!domain.active) continue;
-        stop(this.node, domain, 'failed', 'unknown');
-      }
+      for (const domain of [...this.node.domains.values()]) if (domain.active) stop(this.node, domain, 'failed', 'unknown');
+      for (const network of [...networksOf(this.node).values()]) if (network.live !== undefined) stopNetwork(this.node, network);
+      for (const pool of storageOf(this.node).pools.values()) pool.active = false;
       this.node.forgetRuns();
+      this.#booting = true;
     }
   }
 
-  /** After `crash`. Domains with autostart are started when their node was lost. */
+  /** After `crash`. When the node itself was lost, what has autostart is started, as after a boot: networks, pools, domains. */
   restart(): void {
     this.#down = false;
+    if (!this.#booting) return;
+    this.#booting = false;
+    const { node } = this;
+    const each = <T>(all: Iterable<T>, begin: (one: T) => void) => {
+      for (const one of [...all]) {
+        try {
+          begin(one);
+        } catch (error) {
+          // What cannot start stays off, and the daemon goes on with the next.
+          if (!(error instanceof Refusal)) throw error;
+        }
+      }
+    };
+    each(networksOf(node).values(), (network) => network.autostart && startNetwork(node, network));
+    each(storageOf(node).pools.values(), (pool) => pool.autostart && startPool(node, pool, false));
+    each(node.domains.values(), (domain) => domain.autostart && start(node, domain, {}));
+  }
+
+  #onClosed(session: WireSession): void {
+    this.#sessions.delete(session);
+    // A daemon that dies takes no guest with it, whoever it was started for.
+    if (this.#down) return;
+    for (const uuid of session.autodestroy) {
+      const domain = this.node.domains.get(uuid);
+      if (domain?.active === true) destroy(this.node, domain);
+    }
   }
 
   #onEmitted = (event: Emitted): void => {

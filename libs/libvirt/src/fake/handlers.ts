@@ -341,14 +341,19 @@ const typed: HandlersOf = {
 
   domainDefineXmlFlags: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
   domainDefineXml: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
-  domainCreateWithFlags: ({ domain: ref, flags }, { node }) => {
+  domainCreateWithFlags: ({ domain: ref, flags }, { node, session }) => {
     const domain = node.find(ref);
     if (flags.includes('forceBoot') && !domain.active) domain.managedSave = undefined;
-    life.start(node, domain, { paused: flags.includes('paused') ? true : undefined } as life.StartOptions);
+    life.start(node, domain, flags.includes('paused') ? { paused: true } : {});
+    if (flags.includes('autodestroy')) session.autodestroy.add(domain.uuid);
     return domain.handle;
   },
   domainCreate: ({ domain }, { node }) => life.start(node, node.find(domain), {}),
-  domainCreateXml: ({ xml, flags }, { node }) => life.createTransient(node, life.readDefinition(node, xml), { paused: flags.includes('paused') }).handle,
+  domainCreateXml: ({ xml, flags }, { node, session }) => {
+    const domain = life.createTransient(node, life.readDefinition(node, xml), { paused: flags.includes('paused') });
+    if (flags.includes('autodestroy')) session.autodestroy.add(domain.uuid);
+    return domain.handle;
+  },
   domainUndefineFlags: ({ domain, flags }, { node }) => undefine(node, node.find(domain), flags),
   domainUndefine: ({ domain }, { node }) => undefine(node, node.find(domain), []),
   domainRename: ({ domain: ref, name }, { node }) => {

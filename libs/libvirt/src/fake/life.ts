@@ -48,7 +48,6 @@ export function define(node: FakeNode, definition: Definition): FakeDomain {
 
 export interface StartOptions {
   readonly paused?: boolean;
-  /** Gone with the connection that started it. */
   readonly because?: 'booted' | 'restored' | 'fromSnapshot';
 }
 

@@ -144,6 +144,8 @@ export class WireSession {
   #processing = false;
   readonly #streams = new Map<number, { readonly port: ServerStream; readonly behaviour: StreamBehaviour }>();
   readonly registrations = new Map<number, Registration>();
+  /** UUIDs of domains that end with this client. */
+  readonly autodestroy = new Set<string>();
   #callbackNext = 0;
   #waitingForDrain: (() => void)[] = [];
   #keepalive: (() => void) | undefined;
