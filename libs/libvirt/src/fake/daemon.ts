@@ -77,6 +77,8 @@ interface Struck extends ActiveFault {
 
 export class FakeDaemon {
   node: FakeNode;
+  /** How often each procedure was called, by its name; calls that a fault struck as well. */
+  readonly calls = new Map<string, number>();
   readonly #options: FakeDaemonOptions;
   readonly #sessions = new Set<WireSession>();
   readonly #faults = new Set<Struck>();
@@ -240,6 +242,7 @@ export class FakeDaemon {
   };
 
   #answer(session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown {
+    this.calls.set(call.name, (this.calls.get(call.name) ?? 0) + 1);
     const about = (args as { readonly domain?: { readonly uuid?: string } } | undefined)?.domain?.uuid;
     for (const active of this.#faults) {
       const { fault } = active;

@@ -172,6 +172,7 @@ function goOn(node: FakeNode, domain: FakeDomain): void {
 export function finish(node: FakeNode, parameters: MigrateParameters, cookieIn: Uint8Array, flags: Flags, cancelled: boolean): { readonly domain: FakeDomain; readonly cookie: Buffer } {
   const cookie = readCookie(cookieIn);
   const offline = flags.includes('offline');
+  if (parameters.destination_name === undefined) throw noDomain('missing domain name');
   let domain = node.domains.get(cookie.uuid);
   if (cancelled) {
     if (domain?.active === true && domain.reason === 'migration') stop(node, domain, 'failed', 'failed');
@@ -217,7 +218,8 @@ export function confirm(node: FakeNode, domain: FakeDomain, flags: Flags, cancel
 }
 
 /** One call for all of it. */
-export async function peerToPeer(node: FakeNode, domain: FakeDomain, destination: FakeDaemon, parameters: MigrateParameters, flags: Flags): Promise<void> {
+export async function peerToPeer(node: FakeNode, domain: FakeDomain, destination: FakeDaemon, given: MigrateParameters, flags: Flags): Promise<void> {
+  const parameters = { ...given, destination_name: given.destination_name ?? domain.name };
   const begun = begin(node, domain, parameters, flags);
   const there = () => {
     if (destination.down) throw systemError("unable to connect to server: client socket is closed", 'rpc');
