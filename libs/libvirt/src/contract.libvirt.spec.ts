@@ -31,8 +31,8 @@ const networkBehaviours = ['keeps networks, starts and stops them, and changes t
 const calledOnFake = new Set<string>();
 
 /**
- * What the fake has and no behaviour calls: words of other clients for the same, and what the QEMU of these tests cannot show
- * (counters of cgroups, traffic limits, a guest with users). clients.libvirt.spec.ts has most of them called by virsh.
+ * What the fake has and no behaviour calls, so that nobody has compared it with QEMU: older words for the same, what the QEMU
+ * of these tests cannot show (counters of cgroups, traffic limits), and what still waits for its behaviour.
  */
 const beyondTheContract = [
   'connectDomainMonitorEventDeregister', 'connectDomainMonitorEventRegister', 'connectGetSysinfo', 'connectListAllInterfaces',
