@@ -5,8 +5,8 @@
 import { join } from 'node:path';
 import { guestImage } from '../../../tools/guest-image.ts';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { behaviours } from './contract.ts';
-import type { Bench } from './contract.ts';
+import { behaviours } from './testing-contract.ts';
+import type { Bench } from './testing-contract.ts';
 import { connect } from './connection.ts';
 import { FakeDaemon, targetOf } from './fake/daemon.ts';
 import { served } from './fake/handlers.ts';

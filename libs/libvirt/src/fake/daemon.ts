@@ -285,7 +285,7 @@ export class FakeDaemon {
     if (session.readOnly && changes(name)) throw new Refusal(29, 'none', `operation ${name} forbidden for read only access`);
     const handler = handlers[name];
     if (handler === undefined) throw new Refusal(3, 'none', `this function is not supported by the connection driver: vir${name.charAt(0).toUpperCase()}${name.slice(1)}`);
-    const context: CallContext = { node: this.node, session, migrations: this.#migrations, daemon: this };
+    const context: CallContext = { node: this.node, session, migrations: this.#migrations };
     const given = name in rawArguments ? (rawArguments[name] as { read(reader: Reader): unknown }).read(raw) : args;
     const waits = needsMonitor(name, procedure.priority, given);
     if (waits) {

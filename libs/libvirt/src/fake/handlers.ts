@@ -11,7 +11,6 @@ import type { AnyCodec, Decoded, Encodable } from '../xdr.ts';
 import * as block from './block.ts';
 import { consoleStream, downloadStream, screenshotStream, uploadStream } from './streams.ts';
 import { parsed, printed, withChild } from './definition.ts';
-import type { FakeDaemon } from './daemon.ts';
 import * as devices from './devices.ts';
 import * as guest from './guest.ts';
 import * as life from './life.ts';
@@ -31,7 +30,6 @@ export interface CallContext {
   readonly node: FakeNode;
   readonly session: WireSession;
   readonly migrations: Migrations;
-  readonly daemon: FakeDaemon;
 }
 
 type All = Procedures & typeof sessionProcedures;

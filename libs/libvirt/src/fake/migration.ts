@@ -10,7 +10,6 @@
  *                                         finish: (DEFINED), RESUMED migrated
  *   confirm: STOPPED migrated, job completed
  */
-import type { FakeDaemon } from './daemon.ts';
 import { parsed } from './definition.ts';
 import type { Definition } from './definition.ts';
 import { readDefinition, remove, run, stop } from './life.ts';
@@ -19,18 +18,26 @@ import { FakeDomain } from './node.ts';
 import type { FakeNode } from './node.ts';
 import { invalidArgument, noDomain, operationAborted, operationFailed, operationInvalid, internal, Refusal, systemError } from './refusal.ts';
 
+/** What a migration sees of another daemon. */
+export interface Reachable {
+  readonly node: FakeNode;
+  readonly down: boolean;
+  /** Paths where it listens. */
+  readonly sockets: readonly string[];
+}
+
 /** The daemons that reach each other. */
 export class Migrations {
-  readonly #daemons = new Set<FakeDaemon>();
+  readonly #daemons = new Set<Reachable>();
 
-  add(daemon: FakeDaemon): void {
+  add(daemon: Reachable): void {
     this.#daemons.add(daemon);
   }
-  remove(daemon: FakeDaemon): void {
+  remove(daemon: Reachable): void {
     this.#daemons.delete(daemon);
   }
   /** Throws what libvirt says when there is nobody. */
-  find(uri: string): FakeDaemon {
+  find(uri: string): Reachable {
     let url: URL;
     try {
       url = new URL(uri);
@@ -218,7 +225,7 @@ export function confirm(node: FakeNode, domain: FakeDomain, flags: Flags, cancel
 }
 
 /** One call for all of it. */
-export async function peerToPeer(node: FakeNode, domain: FakeDomain, destination: FakeDaemon, given: MigrateParameters, flags: Flags): Promise<void> {
+export async function peerToPeer(node: FakeNode, domain: FakeDomain, destination: Reachable, given: MigrateParameters, flags: Flags): Promise<void> {
   const parameters = { ...given, destination_name: given.destination_name ?? domain.name };
   const begun = begin(node, domain, parameters, flags);
   const there = () => {
