@@ -122,13 +122,13 @@ describe('operations by status', () => {
   it('go by what is shown: a batch by its members, an accepted command by its answer', async () => {
     const batch = (await gateway.call('POST', '/v1/vms', { body: wish('by-status', { count: 4 }) })).json.operation as { id: string; members: { operationId: string; vmId: string }[] };
     await until(async () => (await gateway.call('GET', '/v1/vms?name=by-status-*&count=true')).json.count === 4);
-    expect(await idsOf('pending')).toContain(batch.id);
+    await until(async () => (await idsOf('pending')).includes(batch.id));
     for (const { operationId, vmId } of batch.members) await gateway.append(`vm-${vmId}`, { type: 'VmOperationDone', data: { operationId, how: 'built' } });
     await until(async () => (await gateway.call('GET', `/v1/operations/${batch.id}`)).json.status === 'succeeded');
 
     gateway.obey.set('scheduler', () => undefined);
     const doomed = (await gateway.call('POST', '/v1/vms', { body: wish('by-answer') })).json.operation.id as string;
-    expect(await idsOf('pending')).toContain(doomed);
+    await until(async () => (await idsOf('pending')).includes(doomed));
     gateway.obey.set('scheduler', (envelope) => ({ stream: `vm-${envelope.target}`, decision: { refused: 'placement.no_host', because: {} } }));
     await until(async () => (await gateway.call('GET', `/v1/operations/${doomed}`)).json?.status === 'failed', 8_000);
 
