@@ -122,13 +122,13 @@ describe('operations by status', () => {
   it('go by what is shown: a batch by its members, an accepted command by its answer', async () => {
     const batch = (await gateway.call('POST', '/v1/vms', { body: wish('by-status', { count: 4 }) })).json.operation as { id: string; members: { operationId: string; vmId: string }[] };
     await until(async () => (await gateway.call('GET', '/v1/vms?name=by-status-*&count=true')).json.count === 4);
-    expect(await idsOf('pending')).toContain(batch.id);
+    await until(async () => (await idsOf('pending')).includes(batch.id));
     for (const { operationId, vmId } of batch.members) await gateway.append(`vm-${vmId}`, { type: 'VmOperationDone', data: { operationId, how: 'built' } });
     await until(async () => (await gateway.call('GET', `/v1/operations/${batch.id}`)).json.status === 'succeeded');
 
     gateway.obey.set('scheduler', () => undefined);
     const doomed = (await gateway.call('POST', '/v1/vms', { body: wish('by-answer') })).json.operation.id as string;
-    expect(await idsOf('pending')).toContain(doomed);
+    await until(async () => (await idsOf('pending')).includes(doomed));
     gateway.obey.set('scheduler', (envelope) => ({ stream: `vm-${envelope.target}`, decision: { refused: 'placement.no_host', because: {} } }));
     await until(async () => (await gateway.call('GET', `/v1/operations/${doomed}`)).json?.status === 'failed', 8_000);
 
@@ -173,13 +173,19 @@ describe('every projection', () => {
     const session = new Session({ url });
     const tail = new Tail({ session, log: gateway.log });
     const rebuilder = new ProjectionRunner({ pool, session, tail, log: gateway.log, schema: 'gateway', projections: gatewayProjections });
-    // What was under way when Postgres was cut off may come to its end only now.
-    await until(async () => { const head = await gateway.head(); return (await gateway.call('GET', '/v1/vms?limit=1')).headers.get('cv-position') === String(head); }, 15_000);
+    const caughtUp = (): Promise<number> => until(async () => { const head = await gateway.head(); return (await gateway.call('GET', '/v1/vms?limit=1')).headers.get('cv-position') === String(head) ? head : undefined; }, 15_000);
     try {
       for (const projection of gatewayProjections) {
-        const before = await canonicalHash(pool, projection);
-        await rebuilder.rebuild(projection.name);
-        expect(`${projection.name} ${await canonicalHash(pool, projection)}`).toBe(`${projection.name} ${before}`);
+        // What was under way when Postgres was cut off may come to its end only now, between the two looks.
+        await until(async () => {
+          const head = await caughtUp();
+          const before = await canonicalHash(pool, projection);
+          await rebuilder.rebuild(projection.name);
+          const after = await canonicalHash(pool, projection);
+          if ((await gateway.head()) !== head) return false;
+          expect(`${projection.name} ${after}`).toBe(`${projection.name} ${before}`);
+          return true;
+        }, 20_000);
       }
     } finally {
       await pool.end();

@@ -64,6 +64,18 @@ describe('Placement', () => {
   it('does not ask again one that had no room', () => {
     expect(place([candidate(1), candidate(2)], want, new Set([nodeOf(1)]))).toMatchObject({ nodeId: nodeOf(2), decision: { turnedDown: { [nodeOf(1)]: 'rack-1: was asked and had no room' } } });
   });
+  it('names the best 32, as sorting all of them would, in whatever order they come', () => {
+    fc.assert(fc.property(fc.array(fc.nat(6), { minLength: 40, maxLength: 120 }), (reserved) => {
+      const nodes = reserved.map((used, n) => candidate((n * 37) % 1_000, { memoryMibReserved: used * 100 }));
+      const scoreOf = (node: Candidate): number => {
+        const alone = place([node], want);
+        return isRefusal(alone) ? Number.NaN : (alone.decision['scores'] as Record<string, number>)[node.nodeId] ?? Number.NaN;
+      };
+      const sorted = [...nodes].sort((a, b) => scoreOf(b) - scoreOf(a) || (a.nodeId < b.nodeId ? -1 : 1)).slice(0, 32).map(({ nodeId }) => nodeId);
+      const placed = place(nodes, want);
+      expect(isRefusal(placed) ? [] : Object.keys(placed.decision['scores'] as object)).toEqual(sorted);
+    }), { numRuns: 50 });
+  });
   it('names 32 nodes and counts the reasons of the others, so that its word stays small', () => {
     const many = Array.from({ length: 1_000 }, (_, n) => candidate(n + 1, { memoryMibReserved: 2_048 }));
     const refused = place(many, want);
