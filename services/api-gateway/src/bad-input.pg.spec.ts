@@ -94,6 +94,12 @@ describe('a bad request', () => {
     expect(status).toBe(413);
   });
 
+  it('is not a DELETE that says JSON and has no body, as many clients do', async () => {
+    const { json } = await gateway.call('POST', '/v1/tokens', { body: { name: 'short-lived' } });
+    expect((await gateway.call('DELETE', `/v1/tokens/${String(json.id)}`, { raw: '', headers: { 'content-type': 'application/json' } })).status).toBe(204);
+    expect(await gateway.call('DELETE', `/v1/tokens/${String(json.id)}`, { raw: '{', headers: { 'content-type': 'application/json' } })).toMatchObject({ status: 400, json: { code: 'request.broken_json' } });
+  });
+
   it('is counted by its code', async () => {
     const { text } = await gateway.call('GET', '/metrics', { token: null });
     expect(/cv_http_problems_total\{code="request.malformed",status="400"\} \d\d/.test(text)).toBe(true);

@@ -88,7 +88,13 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   app.useGlobalFilters(filter);
 
   const instance = adapter.getInstance();
-  instance.removeContentTypeParser('text/plain');
+  instance.removeContentTypeParser(['text/plain', 'application/json']);
+  const parseJson = instance.getDefaultJsonParser('error', 'error');
+  instance.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, text, done) => {
+    // Many clients say "JSON" with every request, also with a DELETE that has no body.
+    if (text.length === 0 && request.method === 'DELETE') done(null, undefined);
+    else void parseJson(request, text, done);
+  });
   instance.decorateRequest('cv', undefined);
   instance.addHook('onRoute', ({ method, url }) => { routes.add(method, url); });
 
