@@ -133,7 +133,7 @@ export async function simulatedViews(platform: Platform): Promise<readonly NodeV
     };
     return [{
       nodeId: id,
-      domains: () => Promise.resolve([...machine().domains].map(([vmId, { state }]) => ({ vmId, running: state === 'running' }))),
+      domains: () => Promise.resolve([...machine().domains()].map(([vmId, { state }]) => ({ vmId, running: state === 'running' }))),
       disks: () => Promise.resolve([...machine().disks.keys()]),
     }];
   });

@@ -1,10 +1,13 @@
 /* What a user does, by REST, on simulated nodes whose machines the test can look into. */
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { VmId } from '@chronovirt/contracts/ids';
+import { uuidOf, type VmId } from '@chronovirt/contracts/ids';
+import { connect } from '@chronovirt/libvirt/connection';
+import { errorCodes } from '@chronovirt/libvirt/errors';
+import { targetOf } from '@chronovirt/libvirt/fake/daemon';
 import { connectBus } from '@chronovirt/messaging/connect';
 import { sendHeartbeat } from '@chronovirt/messaging/listen';
-import type { SimulatedMachine } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
+import type { FakeMachine } from '@chronovirt/node-agent/simulated/fake-machine';
 import { atRest, simulatedViews, type NodeView } from './invariants.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { Refused, wish, type Accepted, type Event, type Operation, type Rest, type Vm } from './rest.ts';
@@ -43,7 +46,7 @@ describe('virtual machines on simulated nodes', () => {
     if (found === undefined) throw new Error(`there is no node ${String(index)}`);
     return found;
   };
-  const machineOf = (vm: Vm): SimulatedMachine => {
+  const machineOf = (vm: Vm): FakeMachine => {
     const machine = platform.here?.machine(nodes.findIndex(({ id }) => id === vm.nodeId));
     if (machine === undefined) throw new Error(`${vm.id} is on no machine of ours`);
     return machine;
@@ -90,7 +93,7 @@ describe('virtual machines on simulated nodes', () => {
     expect((await rest.status(vm.id, 'stopped')).desired).toBe('stopped');
     await acted(vm.id, 'start');
     expect((await rest.vm(vm.id)).status).toBe('running');
-    expect(machineOf(vm).domains.get(vm.id as VmId)?.boots).toBe(2);
+    expect(machineOf(vm).domains().get(vm.id as VmId)?.boots).toBe(2);
 
     await acted(vm.id, 'stop');
     await rest.running(wish('second', { memoryMib: 2_048, node: node(0).name }));
@@ -105,7 +108,7 @@ describe('virtual machines on simulated nodes', () => {
     const vm = await rest.running(wish('power'));
     await acted(vm.id, 'reboot');
     await acted(vm.id, 'reset');
-    expect(machineOf(vm).domains.get(vm.id as VmId)?.boots).toBe(3);
+    expect(machineOf(vm).domains().get(vm.id as VmId)?.boots).toBe(3);
     await acted(vm.id, 'pause');
     expect(await rest.vm(vm.id)).toMatchObject({ status: 'paused', desired: 'paused', observed: { state: 'paused' } });
     expect((await refusal(act(vm.id, 'reboot'))).status).toBe(409);
@@ -141,11 +144,17 @@ describe('virtual machines on simulated nodes', () => {
   });
 
   it('A1-16 a VM whose creation failed shows why, holds nothing, and can be deleted', async () => {
-    // Twice the memory is promised; the machine itself has not got it, so the boot is refused.
+    // More memory is promised than the machine has, and its QEMU says so as QEMU does.
     await rest.ok('PATCH', `/v1/nodes/${node(0).id}`, { memoryPercent: 300 });
+    const full = platform.here?.machine(0)?.daemon.addFault({
+      call: 'domainCreateWithFlags',
+      effect: { kind: 'fail', code: errorCodes.internal, message: `internal error: process exited while connecting to monitor: cannot set up guest memory 'pc.ram': Cannot allocate memory` },
+    });
     const { operation, vm } = await rest.create(wish('failing', { memoryMib: 6_000, node: node(0).name }));
     const ended = await rest.ended(operation.id, 30_000);
+    full?.release();
     expect([ended.status, ended.error?.code]).toEqual(['compensated', 'node.out_of_memory']);
+    expect(full?.struck).toBeGreaterThan(0);
     expect(await rest.vm(vm.id)).toMatchObject({ status: 'failed', failure: { code: 'node.out_of_memory', owed: [] }, statusBecause: expect.stringMatching(/memory/) });
     const { ledger } = await atRest(platform, views, 10_000);
     expect([ledger.addresses.size, ledger.space.size, ledger.volumes.size, ledger.capacity.size, ledger.names.size]).toEqual([0, 0, 0, 0, 0]);
@@ -183,9 +192,13 @@ describe('virtual machines on simulated nodes', () => {
     machineOf(vm).crash(vm.id as VmId);
     await rest.until('the crash shows', async () => (await rest.vm(vm.id)).observed?.state === 'crashed', 5_000);
     expect(await rest.vm(vm.id)).toMatchObject({ status: 'stopped', desired: 'running' });
-    machineOf(vm).startBehind(vm.id as VmId);
+    const virsh = await connect(targetOf(machineOf(vm).daemon));
+    const domain = await virsh.domainLookupByUuid({ uuid: uuidOf(vm.id) });
+    await virsh.domainCreate({ domain });
     await rest.until('the start shows', async () => (await rest.vm(vm.id)).status === 'running', 5_000);
-    machineOf(vm).undefineBehind(vm.id as VmId);
+    await virsh.domainDestroy({ domain });
+    await virsh.domainUndefine({ domain });
+    await virsh.close();
     await rest.until('the loss shows', async () => (await rest.vm(vm.id)).observed?.state === 'absent', 5_000);
     expect(await rest.vm(vm.id)).toMatchObject({ status: 'stopped', desired: 'running', statusBecause: expect.stringMatching(/no such domain/) });
   });

@@ -13,11 +13,11 @@ import type { FleetConfig } from './config.ts';
 import { JoinRefused } from './join.os.ts';
 import { startAgent } from './service.ts';
 import type { Running, Shared } from './service.ts';
-import type { SimulatedMachine } from './simulated/simulated-hypervisor.ts';
+import type { FakeMachine } from './simulated/fake-machine.ts';
 
 export interface Fleet extends Running {
   /** The machine of node `sim-<index>`, once it has joined. */
-  machine(index: number): SimulatedMachine | undefined;
+  machine(index: number): FakeMachine | undefined;
 }
 
 /** Agents that join at once: each costs the gateway a signature. */

@@ -15,15 +15,15 @@ import { startTracing } from '@chronovirt/observability/tracing';
 import { openWaypoints } from '@chronovirt/observability/waypoints';
 import { linkAgent } from './bus-link.os.ts';
 import type { Link } from './bus-link.os.ts';
-import type { AgentConfig, HypervisorConfig, SimulatedConfig } from './config.ts';
+import type { AgentConfig } from './config.ts';
 import { poolIdOf } from './host.os.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { joinOrRecall, tokenFromFile } from './join.os.ts';
 import type { Membership } from './join.os.ts';
 import { createMemoryJournal } from './journal/journal.ts';
 import type { Journal } from './journal/journal.ts';
-import { createSimulatedMachine } from './simulated/simulated-hypervisor.ts';
-import type { SimulatedMachine } from './simulated/simulated-hypervisor.ts';
+import type { LibvirtHost } from './libvirt/host.ts';
+import type { FakeMachine } from './simulated/fake-machine.ts';
 
 /** A service that was started. */
 export interface Running {
@@ -40,6 +40,8 @@ export interface Shared {
 }
 
 export const AGENT_VERSION = '0.1.0';
+/** Calls at once to a fake daemon, which answers most of them before the next is sent. */
+const SIMULATED_IN_FLIGHT = 32;
 
 /** Starts the agent. It returns at once: the gateway, libvirt and the bus are waited for, and readiness says which. */
 export async function start(config: AgentConfig): Promise<Running> {
@@ -59,14 +61,14 @@ export async function start(config: AgentConfig): Promise<Running> {
 }
 
 /** One agent among those of the process. `part` names it in readiness. */
-export function startAgent(config: AgentConfig, shared: Shared, joinToken: () => Promise<string>, part = ''): Running & { readonly machine: () => SimulatedMachine | undefined } {
+export function startAgent(config: AgentConfig, shared: Shared, joinToken: () => Promise<string>, part = ''): Running & { readonly machine: () => FakeMachine | undefined } {
   const { readiness, metrics } = shared;
   const log = part === '' ? shared.log : shared.log.child({ part });
   const ended = new AbortController();
   const ends: (() => unknown)[] = [];
   let says = 'starting';
   let link: Link | undefined;
-  let machine: SimulatedMachine | undefined;
+  let machine: FakeMachine | undefined;
   let closing: Promise<void> | undefined;
   const name = (what: string): string => (part === '' ? what : `${part} ${what}`);
 
@@ -141,7 +143,7 @@ interface Opening {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly onWait: (why: string) => void;
-  readonly opened: (machine: SimulatedMachine) => void;
+  readonly opened: (machine: FakeMachine) => void;
 }
 
 type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
@@ -149,33 +151,31 @@ type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { r
 async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }]> {
   const { hypervisor } = config;
   if (hypervisor.kind === 'simulated') {
-    const machine = simulate(hypervisor.simulated, nodeId);
+    const { createFakeMachine } = await import('./simulated/fake-machine.ts');
+    const machine = createFakeMachine({ name: config.name, poolId: poolIdOf(nodeId, 'simulated'), ...hypervisor.simulated });
     opened(machine);
+    const connected = await openLibvirt(machine.host, SIMULATED_IN_FLIGHT, { nodeId, log, signal, onWait });
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
-    return [{ ...machine.hypervisor, close: () => Promise.resolve() }, createMemoryJournal()];
+    return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal()];
   }
-  const { openJournal } = await import('./journal/journal.store.ts');
+  const [{ openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
-  return [await openLibvirt(hypervisor, { config, nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite'))];
+  const { kind: driver, inFlightMax, ...machine } = hypervisor;
+  const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
+  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
+  log.info(host.accel, 'how guests run here');
+  return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite'))];
 }
 
-const simulate = ({ cpus, memoryMib, poolGib, latencyMs }: SimulatedConfig, nodeId: NodeId): SimulatedMachine =>
-  createSimulatedMachine({ poolId: poolIdOf(nodeId, 'simulated'), cpus, memoryMib, poolGib, ...(latencyMs === 0 ? {} : { latency: () => delay(latencyMs) }) });
-
 /** libvirtd may start after the agent; it is waited for. */
-async function openLibvirt(
-  { kind, socket, inFlightMax, imageDir, poolDir, runDir }: Extract<HypervisorConfig, { readonly kind: 'qemu' | 'test' }>,
-  { config, nodeId, log, signal, onWait }: { readonly config: AgentConfig; readonly nodeId: NodeId; readonly log: Log; readonly signal: AbortSignal; readonly onWait: (why: string) => void },
-): Promise<Opened> {
-  const [{ connectLibvirt }, { findAccel }] = await Promise.all([import('./libvirt/libvirt-hypervisor.os.ts'), import('./accel.os.ts')]);
-  const accel = kind === 'test' ? { accel: 'tcg' as const, because: 'libvirt\'s test driver runs no guests' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
-  log.info(accel, 'how guests run here');
+async function openLibvirt(host: LibvirtHost, inFlightMax: number, { nodeId, log, signal, onWait }: Omit<Opening, 'opened'> & { readonly nodeId: NodeId }): Promise<Opened> {
+  const { connectLibvirt } = await import('./libvirt/libvirt-hypervisor.os.ts');
   for (let attempt = 0; ; attempt++) {
     try {
-      return await connectLibvirt({ nodeId, driver: kind, socket, inFlightMax, imageDir, poolDir, runDir, consoleDir: join(config.stateDir, 'console'), accel, agentVersion: AGENT_VERSION, log });
+      return await connectLibvirt({ nodeId, host, inFlightMax, agentVersion: AGENT_VERSION, log });
     } catch (fault) {
       onWait(fault instanceof Error ? fault.message : String(fault));
-      log[attempt === 2 ? 'warn' : 'debug']({ err: fault, socket }, 'libvirt cannot be reached, trying again');
+      log[attempt === 2 ? 'warn' : 'debug']({ err: fault, libvirt: host.says }, 'libvirt cannot be reached, trying again');
       await delay(backOffMs(attempt, 200, 5_000), undefined, { signal });
     }
   }

@@ -243,8 +243,13 @@ export class FakeDaemon {
 
   #answer(session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown {
     this.calls.set(call.name, (this.calls.get(call.name) ?? 0) + 1);
+    return this.#through(this.#faults.values(), session, call, args, raw);
+  }
+
+  /** Past the faults that are left: one that only takes time lets those after it strike too. */
+  #through(faults: IterableIterator<Struck>, session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown {
     const about = (args as { readonly domain?: { readonly uuid?: string } } | undefined)?.domain?.uuid;
-    for (const active of this.#faults) {
+    for (const active of faults) {
       const { fault } = active;
       if (fault.call !== undefined && !(Array.isArray(fault.call) ? fault.call : [fault.call]).includes(call.name)) continue;
       if (fault.domain !== undefined && fault.domain !== about) continue;
@@ -252,7 +257,8 @@ export class FakeDaemon {
       if (chance('fault', this.node.seed, this.node.hostname, call.name, active.drawn) >= (fault.probability ?? 1)) continue;
       active.struck += 1;
       if (active.struck >= (fault.times ?? Number.POSITIVE_INFINITY)) this.#faults.delete(active);
-      return this.#strike(active, session, () => this.#do(session, call, args, raw));
+      const late = fault.effect.kind === 'delay' || fault.effect.kind === 'hang';
+      return this.#strike(active, session, () => (late ? this.#through(faults, session, call, args, raw) : this.#do(session, call, args, raw)));
     }
     return this.#do(session, call, args, raw);
   }

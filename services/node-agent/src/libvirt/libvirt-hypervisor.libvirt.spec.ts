@@ -27,9 +27,11 @@ import { domainXml } from '../domain/domain-xml.ts';
 import type { SeenDomain } from '../hypervisor.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
+import { machineHost } from './machine.os.ts';
 
 const run = promisify(execFile);
 const randomHex = (): string => randomBytes(16).toString('hex');
+const quiet = { warn: () => undefined };
 const nodeId: NodeId = `node_${randomHex()}`;
 const never = new AbortController().signal;
 
@@ -94,8 +96,8 @@ beforeAll(async () => {
   };
   const accel = await findAccel({ remember: join(dir, 'accel.json') });
   hypervisor = await connectLibvirt({
-    nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), runDir: join(dir, 'run'),
-    consoleDir: join(dir, 'console'), accel, agentVersion: '0.0.0-spec', log: { warn: () => undefined },
+    nodeId, agentVersion: '0.0.0-spec', log: quiet,
+    host: machineHost({ nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'), accel, log: quiet }),
   });
   behind = await connect({ socket: LIBVIRT_SOCKET, driver: 'qemu:///system' });
 }, 300_000);

@@ -10,9 +10,6 @@
  * libvirt's beside it. What nobody can know (no answer, a lock held too long, the host in trouble) is
  * thrown, and the command comes again.
  */
-import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
-import { release } from 'node:os';
-import { join } from 'node:path';
 import { idFrom, uuidOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { connect } from '@chronovirt/libvirt/connection';
@@ -23,29 +20,19 @@ import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/la
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
-import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
-import type { Accel } from '../accel.os.ts';
+import { parseXml } from '@chronovirt/libvirt/xml';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import { domainXml, METADATA_NAMESPACE } from '../domain/domain-xml.ts';
-import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
-import { createDisks } from './qemu-img.os.ts';
+import type { LibvirtHost } from './host.ts';
 
 export interface LibvirtSettings {
   readonly nodeId: NodeId;
-  readonly driver: 'qemu' | 'test';
-  readonly socket: string;
+  readonly host: LibvirtHost;
   /** Calls at once that may wait for guests: below the daemon's max_client_requests. Default 4, below its default of 5. */
   readonly inFlightMax?: number;
-  readonly imageDir: string;
-  readonly poolDir: string;
-  /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
-  readonly runDir: string;
-  /** For what serial consoles wrote. */
-  readonly consoleDir: string;
-  readonly accel: Accel;
   readonly agentVersion: string;
   readonly log: { warn(fields: object, sentence: string): void };
 }
@@ -99,8 +86,8 @@ export function stateOf(state: LibvirtState, reason: string): Seen {
 }
 
 export async function connectLibvirt(settings: LibvirtSettings): Promise<LibvirtHypervisor> {
-  const { nodeId, driver, socket, inFlightMax = 4, imageDir, poolDir, runDir, consoleDir, accel, agentVersion, log } = settings;
-  const target = { socket, driver: driver === 'test' ? 'test:///default' : 'qemu:///system' };
+  const { nodeId, host, inFlightMax = 4, agentVersion, log } = settings;
+  const { driver, target, disks } = host;
   const fast = await connect(target, { reconnect: true });
   let slow: Libvirt;
   try {
@@ -109,8 +96,6 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     await fast.close();
     throw fault;
   }
-  const disks = createDisks({ imageDir, poolDir });
-  const screenDir = join(runDir, 'vnc');
   const watchers = new Set<Watcher>();
   /** Who is who, by UUID; undefined for a domain that is not ours. */
   const identities = new Map<string, Identity | undefined>();
@@ -118,11 +103,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const waits = new Map<string, Set<(event: string) => void>>();
   const turns = new Map<string, Promise<unknown>>();
 
-  await mkdir(consoleDir, { recursive: true, mode: 0o750 });
-  await mkdir(poolDir, { recursive: true, mode: 0o711 });
-  // QEMU's user passes through it to what is its own.
-  await mkdir(runDir, { recursive: true, mode: 0o711 });
-  if (driver === 'qemu') await prepareForQemu(slow, screenDir, log);
+  await host.prepare(slow);
   const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot'] });
 
   const identify = async (domain: Domain): Promise<Identity | undefined> => {
@@ -369,8 +350,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         return undefined;
       }
       const create = (): Promise<unknown> => slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS });
-      // The test driver starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
-      const before = driver === 'test' ? await mend(domain) : 0;
+      // Who runs no guests starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
+      const before = driver === 'qemu' ? 0 : await mend(domain);
       if (isRefusal(before)) return before;
       try {
         await create();
@@ -387,14 +368,14 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const define = async (plan: DomainPlan): Done => {
     const { vmId } = plan;
-    const screenSocket = join(screenDir, `${vmId.slice(3)}.sock`);
+    const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
     const present = await find(vmId);
     const xml = domainXml(plan, {
       nodeId, agentVersion, screenSocket,
-      type: driver === 'test' ? 'test' : accel.accel === 'kvm' ? 'kvm' : 'qemu',
+      type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
       diskPath: disks.pathOf(plan.volumeId),
-      consoleLog: consoleOf(vmId),
+      consoleLog: host.consoleLogOf(vmId),
       ...(present === undefined ? {} : { knownAs: present.name }),
     });
     try {
@@ -405,15 +386,6 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     } catch (error) {
       return refusalFor(error, 'define', vmId);
     }
-  };
-
-  const consoleOf = (vmId: VmId): string => join(consoleDir, `${vmId}.log`);
-
-  /** With what virtlogd kept of it: `<vm>.log`, `<vm>.log.0`, … */
-  const forgetFiles = async (vmId: VmId): Promise<void> => {
-    const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
-    await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
-    await rm(join(screenDir, `${vmId.slice(3)}.sock`), { force: true });
   };
 
   const networkOf = async (plan: NetworkPlan): Promise<{ readonly uuid: string; readonly name: string } | undefined> => {
@@ -444,20 +416,20 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, memory] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), memoryOfHost()]);
+      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
-        accel: driver === 'test' ? 'tcg' : accel.accel,
-        accelBecause: (driver === 'test' ? 'libvirt\'s test driver runs no guests' : accel.because).slice(0, 300),
-        // libvirt's own figure is that of NUMA node 0; only the test driver has a machine of its own.
-        cpus: driver === 'test' ? info.cpus : cpusOfHost(),
-        memoryMib: driver === 'test' ? Math.floor(info.memoryKib / 1_024) : memory.totalMib,
-        versions: { agent: agentVersion, libvirt: version(libvirt), [driver === 'test' ? 'test' : 'qemu']: version(hypervisor), kernel: release().slice(0, 100) },
+        accel: host.accel.accel,
+        accelBecause: host.accel.accelBecause.slice(0, 300),
+        // libvirt's own figure is that of NUMA node 0.
+        cpus: own?.cpus ?? info.cpus,
+        memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
+        versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
       };
     },
-    usage: usageOfHost,
-    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+    usage: () => host.usage(),
+    pools: () => host.pools(),
 
     domains: async () => {
       const all = await fast.connectListAllDomains();
@@ -561,7 +533,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const domain = await find(vmId);
       try {
         if (domain !== undefined) await remove(domain);
-        await forgetFiles(vmId);
+        await host.forgetFiles(vmId);
         return undefined;
       } catch (error) {
         throw new HypervisorFault('remove', vmId, error);
@@ -569,8 +541,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     },
 
     status: () => {
-      for (const { state } of [fast, slow]) if (state.status !== 'connected') return { ok: false, says: `waiting for libvirt at ${socket}: ${state.reason.message}` };
-      return { ok: true, says: `connected to ${target.driver} at ${socket}` };
+      for (const { state } of [fast, slow]) if (state.status !== 'connected') return { ok: false, says: `waiting for ${host.says}: ${state.reason.message}` };
+      return { ok: true, says: `connected to ${host.says}` };
     },
     close: async () => {
       await events.close().catch(() => undefined);
@@ -594,43 +566,6 @@ async function readIdentity(libvirt: Libvirt, domain: Domain): Promise<Identity 
   // A copy that somebody made of one of our domains carries our metadata under another UUID. It is not ours.
   if (id !== vmId || generation === undefined || !/^\d{1,9}$/.test(generation)) return undefined;
   return { vmId, generation: Number(generation) };
-}
-
-/** QEMU is not root. What it must reach is given to its user. */
-async function prepareForQemu(libvirt: Libvirt, screenDir: string, log: LibvirtSettings['log']): Promise<void> {
-  await mkdir(screenDir, { recursive: true, mode: 0o750 });
-  if (process.getuid?.() !== 0) return;
-  const capabilities = parseXml(await libvirt.connectGetCapabilities());
-  const models = childrenOf(childOf(capabilities, 'host'), 'secmodel').filter((model) => textOf(childOf(model, 'model')) === 'dac');
-  const label = models.flatMap((model) => childrenOf(model, 'baselabel')).map((one) => /^\+(\d+):\+(\d+)$/.exec(textOf(one))).find((match) => match !== null);
-  if (label?.[1] === undefined || label[2] === undefined) {
-    log.warn({ screenDir }, 'libvirt does not say as whom QEMU runs: screens may have no socket');
-    return;
-  }
-  const [uid, gid] = [Number(label[1]), Number(label[2])];
-  await chown(screenDir, uid, gid);
-  await openKvm(uid, gid, log);
-}
-
-/**
- * libvirt examines QEMU with more rights than guests get. Where only root may open /dev/kvm (a machine
- * without udev), it therefore finds KVM, then finds that guests may not use it, throws away what it
- * learned, and learns it again: a dozen times for each domain defined, a second each (seen with 9.0.0).
- * So the device gets the group and mode that udev's own rules give it. Whether guests use it is decided
- * elsewhere.
- */
-async function openKvm(uid: number, gid: number, log: LibvirtSettings['log'], device = '/dev/kvm'): Promise<void> {
-  const found = await stat(device).catch(() => undefined);
-  if (found === undefined || !found.isCharacterDevice()) return;
-  const open = (found.mode & 0o006) === 0o006 || (found.gid === gid && (found.mode & 0o060) === 0o060) || (found.uid === uid && (found.mode & 0o600) === 0o600);
-  if (open || uid === 0) return;
-  try {
-    await chown(device, found.uid, gid);
-    await chmod(device, 0o660);
-    log.warn({ device, gid }, 'only root could open the device of KVM: given to the group of QEMU, as udev does, since libvirt is very slow otherwise');
-  } catch (err) {
-    log.warn({ err, device }, 'QEMU may not open the device of KVM, and libvirt will be very slow: chgrp kvm and chmod 660 help');
-  }
 }
 
 /** libvirt's no, in our words; throws what is no answer. */

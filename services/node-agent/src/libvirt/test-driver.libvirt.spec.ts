@@ -19,8 +19,10 @@ import type { Answer } from '../answer.ts';
 import { createMemoryJournal } from '../journal/journal.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
+import { machineHost } from './machine.os.ts';
 
 const hex = (): string => randomBytes(16).toString('hex');
+const quiet = { warn: () => undefined };
 const nodeId: NodeId = `node_${hex()}`;
 const network = { networkId: `network_${hex()}`, subnetId: `subnet_${hex()}`, name: 'cv-spec', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-spec0' } as const;
 
@@ -33,8 +35,8 @@ const reports: DomainReport[] = [];
 const journal = createMemoryJournal();
 
 const open = (): Promise<LibvirtHypervisor> => connectLibvirt({
-  nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'),
-  accel: { accel: 'tcg', because: 'test' }, agentVersion: '0', log: { warn: () => undefined },
+  nodeId, agentVersion: '0', log: quiet,
+  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
 });
 
 let serial = 0;

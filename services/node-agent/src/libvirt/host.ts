@@ -1,0 +1,28 @@
+/* What stands around a libvirt: a real machine (machine.os.ts), or nothing but memory (../simulated/fake-machine.ts). */
+import type { VmId } from '@chronovirt/contracts/ids';
+import type { Libvirt } from '@chronovirt/libvirt/connection';
+import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
+import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
+import type { Disks } from './qemu-img.os.ts';
+
+export interface LibvirtHost {
+  /** `test`: libvirt's test driver. `simulated`: our own fake daemon, which does what QEMU's driver does, without guests. */
+  readonly driver: 'qemu' | 'test' | 'simulated';
+  /** For people: where its libvirt is. */
+  readonly says: string;
+  readonly target: Target | RemoteTarget;
+  readonly accel: Pick<Awaited<ReturnType<Hypervisor['describe']>>, 'accel' | 'accelBecause'>;
+  readonly disks: Disks;
+  /** Unix socket of a VM's screen. */
+  screenSocketOf(vmId: VmId): string;
+  /** Where a VM's serial console is written. */
+  consoleLogOf(vmId: VmId): string;
+  /** Makes the folders and gives QEMU what it needs of them. Called before anything else, with a connection. */
+  prepare(libvirt: Libvirt): Promise<void>;
+  /** What a VM that is gone left: sockets, logs. */
+  forgetFiles(vmId: VmId): Promise<void>;
+  /** The machine's own figures, where libvirt's are not to be used. */
+  readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
+  usage(): Promise<Usage>;
+  pools(): Promise<readonly Pool[]>;
+}

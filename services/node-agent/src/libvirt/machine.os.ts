@@ -1,0 +1,94 @@
+/* A real machine around a libvirt: its folders, its users, its figures. */
+import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import type { NodeId } from '@chronovirt/contracts/ids';
+import type { Libvirt } from '@chronovirt/libvirt/connection';
+import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
+import type { Accel } from '../accel.os.ts';
+import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import type { LibvirtHost } from './host.ts';
+import { createDisks } from './qemu-img.os.ts';
+
+export interface MachineSettings {
+  readonly nodeId: NodeId;
+  readonly driver: 'qemu' | 'test';
+  readonly socket: string;
+  readonly imageDir: string;
+  readonly poolDir: string;
+  /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
+  readonly runDir: string;
+  /** For what serial consoles wrote. */
+  readonly consoleDir: string;
+  readonly accel: Accel;
+  readonly log: { warn(fields: object, sentence: string): void };
+}
+
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
+  const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
+  const screenDir = join(runDir, 'vnc');
+  const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
+  return {
+    driver,
+    says: `libvirt's ${uri} at ${socket}`,
+    target: { socket, driver: uri },
+    accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
+    disks: createDisks({ imageDir, poolDir }),
+    screenSocketOf,
+    consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
+    prepare: async (libvirt) => {
+      await mkdir(consoleDir, { recursive: true, mode: 0o750 });
+      await mkdir(poolDir, { recursive: true, mode: 0o711 });
+      // QEMU's user passes through it to what is its own.
+      await mkdir(runDir, { recursive: true, mode: 0o711 });
+      if (driver === 'qemu') await prepareForQemu(libvirt, screenDir, log);
+    },
+    /* With what virtlogd kept of the console: `<vm>.log`, `<vm>.log.0`, … */
+    forgetFiles: async (vmId) => {
+      const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
+      await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
+      await rm(screenSocketOf(vmId), { force: true });
+    },
+    // The test driver has a machine of its own.
+    ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
+    usage: usageOfHost,
+    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+  };
+}
+
+/** QEMU is not root. What it must reach is given to its user. */
+async function prepareForQemu(libvirt: Libvirt, screenDir: string, log: MachineSettings['log']): Promise<void> {
+  await mkdir(screenDir, { recursive: true, mode: 0o750 });
+  if (process.getuid?.() !== 0) return;
+  const capabilities = parseXml(await libvirt.connectGetCapabilities());
+  const models = childrenOf(childOf(capabilities, 'host'), 'secmodel').filter((model) => textOf(childOf(model, 'model')) === 'dac');
+  const label = models.flatMap((model) => childrenOf(model, 'baselabel')).map((one) => /^\+(\d+):\+(\d+)$/.exec(textOf(one))).find((match) => match !== null);
+  if (label?.[1] === undefined || label[2] === undefined) {
+    log.warn({ screenDir }, 'libvirt does not say as whom QEMU runs: screens may have no socket');
+    return;
+  }
+  const [uid, gid] = [Number(label[1]), Number(label[2])];
+  await chown(screenDir, uid, gid);
+  await openKvm(uid, gid, log);
+}
+
+/**
+ * libvirt examines QEMU with more rights than guests get. Where only root may open /dev/kvm (a machine
+ * without udev), it therefore finds KVM, then finds that guests may not use it, throws away what it
+ * learned, and learns it again: a dozen times for each domain defined, a second each (seen with 9.0.0).
+ * So the device gets the group and mode that udev's own rules give it. Whether guests use it is decided
+ * elsewhere.
+ */
+async function openKvm(uid: number, gid: number, log: MachineSettings['log'], device = '/dev/kvm'): Promise<void> {
+  const found = await stat(device).catch(() => undefined);
+  if (found === undefined || !found.isCharacterDevice()) return;
+  const open = (found.mode & 0o006) === 0o006 || (found.gid === gid && (found.mode & 0o060) === 0o060) || (found.uid === uid && (found.mode & 0o600) === 0o600);
+  if (open || uid === 0) return;
+  try {
+    await chown(device, found.uid, gid);
+    await chmod(device, 0o660);
+    log.warn({ device, gid }, 'only root could open the device of KVM: given to the group of QEMU, as udev does, since libvirt is very slow otherwise');
+  } catch (err) {
+    log.warn({ err, device }, 'QEMU may not open the device of KVM, and libvirt will be very slow: chgrp kvm and chmod 660 help');
+  }
+}

@@ -1,0 +1,94 @@
+/*
+ * A machine that is only memory, below the real adapter: the agent speaks libvirt's protocol, over two
+ * connections as always, to a fake daemon in this process (@chronovirt/libvirt/fake). So a fleet of
+ * hundreds goes the whole way that a real node goes, and the fake can be slow, hang, break connections
+ * and crash.
+ *
+ * The simulation, which must repeat by its seed to the last step, has simulated-hypervisor.ts instead.
+ */
+import { idFrom, uuidOf } from '@chronovirt/contracts/ids';
+import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
+import { domainEvents } from '@chronovirt/libvirt/events';
+import { FakeDaemon, targetOf } from '@chronovirt/libvirt/fake/daemon';
+import { stop } from '@chronovirt/libvirt/fake/life';
+import type { ProcedureName } from '@chronovirt/libvirt/procedures';
+import type { DiskPlan } from '../hypervisor.ts';
+import type { LibvirtHost } from '../libvirt/host.ts';
+
+export interface FakeMachineSettings {
+  readonly name: string;
+  readonly poolId: PoolId;
+  readonly cpus: number;
+  readonly memoryMib: number;
+  readonly poolGib: number;
+  /** Of every call that changes something, milliseconds. */
+  readonly latencyMs: number;
+}
+
+/** Its daemon takes other clients too, for what somebody with virsh could do. */
+export interface FakeMachine {
+  readonly daemon: FakeDaemon;
+  readonly host: LibvirtHost;
+  /** Domains by their VM, ours or not. `boots`: how often its guest came up, by start, reboot or reset. */
+  domains(): ReadonlyMap<VmId, { readonly state: Exclude<DomainState, 'absent'>; readonly boots: number }>;
+  readonly disks: ReadonlyMap<VolumeId, DiskPlan>;
+  /** The guest's QEMU dies. */
+  crash(vmId: VmId): void;
+}
+
+/** What takes time on a real node. */
+const SLOW: readonly ProcedureName[] = [
+  'domainDefineXmlFlags', 'domainCreateWithFlags', 'domainShutdownFlags', 'domainDestroyFlags', 'domainUndefineFlags',
+  'domainReboot', 'domainReset', 'domainSuspend', 'domainResume', 'networkDefineXml', 'networkCreate',
+];
+
+export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, latencyMs }: FakeMachineSettings): FakeMachine {
+  // As many calls as the client likes: it has a cap of its own. Nobody loses a connection inside a process, so nobody pings.
+  const daemon = new FakeDaemon({ hostname: name, cpus, memoryKib: memoryMib * 1_024, guest: { bootMs: 0, shutdownMs: 0 }, clientRequestsMax: 64, keepaliveMs: 0 });
+  if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
+  const disks = new Map<VolumeId, DiskPlan>();
+  const boots = new Map<string, number>();
+  daemon.node.listeners.add(({ family, entry, subject, value }) => {
+    if (family !== 'domain') return;
+    const event = (value as { readonly event?: string }).event;
+    if (event === 'undefined') boots.delete(subject);
+    else if (event === 'started' || entry === domainEvents.reboot) boots.set(subject, (boots.get(subject) ?? 0) + 1);
+  });
+  return {
+    daemon, disks,
+    host: {
+      driver: 'simulated', says: 'a simulated libvirt', target: targetOf(daemon),
+      accel: { accel: 'tcg', accelBecause: 'a simulated node runs no guests' },
+      disks: {
+        pathOf: (volumeId) => `/simulated/${volumeId}.qcow2`,
+        exists: async (volumeId) => disks.has(volumeId),
+        ensure: async (disk) => {
+          if (!disks.has(disk.volumeId)) disks.set(disk.volumeId, disk);
+          return undefined;
+        },
+        remove: async (volumeId) => {
+          disks.delete(volumeId);
+          return undefined;
+        },
+      },
+      screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
+      consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
+      prepare: () => Promise.resolve(),
+      forgetFiles: () => Promise.resolve(),
+      usage: async () => {
+        const used = [...daemon.node.domains.values()].reduce((sum, domain) => sum + (domain.active ? domain.facts.memoryKib : 0), 0);
+        return { memoryUsedPercent: Math.min(100, Math.round((used * 100) / (memoryMib * 1_024))), loadPercent: 0 };
+      },
+      pools: async () => [{ poolId, name: 'simulated', capacityGib: poolGib }],
+    },
+    domains: () => new Map([...daemon.node.domains.values()].map(({ uuid, state, reason }) => [
+      idFrom('vm', uuid),
+      { state: state === 'shutoff' ? (reason === 'crashed' ? 'crashed' as const : 'stopped' as const) : state === 'paused' ? 'paused' as const : 'running' as const, boots: boots.get(uuid) ?? 0 },
+    ])),
+    crash: (vmId) => {
+      const domain = daemon.node.domains.get(uuidOf(vmId));
+      if (domain?.active === true) stop(daemon.node, domain, 'crashed', 'crashed');
+    },
+  };
+}
