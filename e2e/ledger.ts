@@ -180,6 +180,9 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         addressOf.delete(`${stream} ${text('vmId')}`);
         break;
       }
+      case 'SpaceResized':
+        if (!space.has(text('volumeId'))) wrong.push(`${at}: ${text('volumeId')} is resized, and has no space`);
+        break;
       case 'SpaceReserved':
         give(space, text('volumeId'), text('vmId'));
         break;
@@ -214,6 +217,19 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         if (of.vcpus > of.limit.vcpus || of.memoryMib > of.limit.memoryMib) {
           wrong.push(`${at}: ${of.id} promises ${String(of.vcpus)} CPUs and ${String(of.memoryMib)} MiB of ${String(of.limit.vcpus)} and ${String(of.limit.memoryMib)}`);
         }
+        break;
+      }
+      case 'CapacityResized': {
+        const of = node();
+        const key = `${of.id} ${text('vmId')}`;
+        const before = capacity.get(key);
+        if (before === undefined) {
+          wrong.push(`${at}: ${text('vmId')} is resized, and has no capacity on ${of.id}`);
+          break;
+        }
+        capacity.set(key, { vmId: text('vmId'), vcpus: number('vcpus'), memoryMib: number('memoryMib') });
+        of.vcpus += number('vcpus') - before.vcpus;
+        of.memoryMib += number('memoryMib') - before.memoryMib;
         break;
       }
       case 'CapacityReleased': {

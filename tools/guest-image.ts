@@ -32,7 +32,7 @@ export interface GuestImage {
 }
 
 const PACKAGES = ['busybox-static', 'qemu-guest-agent', 'libglib2.0-0', 'liburing2', 'libnuma1', 'libudev1', 'libpcre2-8-0', 'libcap2', 'syslinux', 'syslinux-common', 'mtools', 'dosfstools'];
-const MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console', 'virtio_balloon', 'virtio_rng', 'vfat', 'nls_cp437', 'nls_ascii', 'evdev', 'button'];
+const MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console', 'virtio_balloon', 'virtio_rng', 'virtio_scsi', 'sr_mod', 'isofs', 'vfat', 'nls_cp437', 'nls_ascii', 'evdev', 'button'];
 const COMMAND_LINE = 'console=tty0 console=ttyS0,115200 quiet panic=10 mitigations=off no_timer_check random.trust_cpu=on';
 
 export interface GuestImageFolders {

@@ -34,6 +34,7 @@ const NEEDS: readonly Need[] = [
   { part: 'hypervisor', package: 'dnsmasq-base', isThere: () => hasProgram('dnsmasq') },
   { part: 'hypervisor', package: 'iptables', isThere: () => hasProgram('iptables') },
   { part: 'hypervisor', package: 'iproute2', isThere: () => hasProgram('ip') },
+  { part: 'hypervisor', package: 'xorriso', isThere: () => hasProgram('xorriso') },
   { part: 'hypervisor', package: 'tini', isThere: () => hasProgram('tini') },
   { part: 'guest image', package: 'qemu-utils', isThere: () => hasProgram('qemu-img') },
   { part: 'tests', package: 'libxml2-utils', isThere: () => hasProgram('xmllint') },

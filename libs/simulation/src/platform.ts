@@ -128,6 +128,14 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     name, description: '', image: 'guest', network: 'cv-default', vcpus: random.between(1, 2), memoryMib: 256, diskGib: random.between(1, 4), accel: 'any', devices: 'virtio', tags: [], protected: false,
     ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}),
   });
+  /** Larger, smaller, called otherwise (or as another is), with an interface more or a disk that grows. */
+  const different = (name: string): CommandEnvelope['data'] => ({
+    ...(random.chance(0.5) ? { vcpus: random.between(1, 3), memoryMib: 128 * random.between(1, 4) } : {}),
+    ...(random.chance(0.3) ? { name: random.chance(0.3) ? random.pick(names) : `${name}-${String(random.between(1, 3))}` } : {}),
+    ...(random.chance(0.3) ? { addNic: 'cv-second' } : {}),
+    ...(random.chance(0.3) ? { diskGib: random.between(2, 6) } : {}),
+    boot: [random.pick(['disk', 'cdrom'])],
+  });
   const deletion = (vmId: VmId): Promise<Answer> => onVm(vmId, 'DeleteVm', { force: true });
 
   /** One user's dealings with one machine, while the storm lasts. */
@@ -138,8 +146,8 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 2); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm']);
-      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : {});
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm']);
+      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name) : {});
     }
     if (random.chance(0.5)) return;
     await world.sleep(random.between(0, 20_000));
@@ -154,7 +162,8 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const cidr = storm.narrow.addresses ? '10.21.0.0/28' : '10.21.0.0/24';
   const joined = nodes.map(({ nodeId }, number) => order('scheduler', nodeId, 'RegisterNode', { nodeId, name: `node-${String(number + 1)}`, machineId: `machine-${String(number + 1)}`, credentialKey: `U${'A'.repeat(55)}`, sealKey: 'A'.repeat(43) }));
   const image = { imageId: idFrom('image', random.digits()), name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: random.digits() + random.digits(), sizeBytes: 1_000_000, minDiskGib: 1, minMemoryMib: 64 };
-  const begun = [...joined, order('ipam', networkId, 'CreateNetwork', { networkId, name: 'cv-default', kind: 'nat', cidr, reserved: [] }), order('storage', image.imageId, 'RegisterImage', image)];
+  const secondId = idFrom('network', random.digits());
+  const begun = [...joined, order('ipam', secondId, 'CreateNetwork', { networkId: secondId, name: 'cv-second', kind: 'nat', cidr: '10.22.0.0/28', reserved: [] }), order('ipam', networkId, 'CreateNetwork', { networkId, name: 'cv-default', kind: 'nat', cidr, reserved: [] }), order('storage', image.imageId, 'RegisterImage', image)];
   void Promise.all(joined).then(() => { for (const node of nodes) node.boot(); });
   const ready = (): boolean => asked.size === 0 && nodes.every(({ agent, poolId }) => agent?.session() !== undefined && log.streams.has(`pool-${poolId}`));
   if (!(await world.run(ready, 60_000))) referee.fail('the platform did not come up');

@@ -14,6 +14,7 @@ import type { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
 import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
+import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { isRunning, type NodeProgram } from './node.ts';
 import type { World } from './world.ts';
@@ -45,6 +46,7 @@ export interface Operation {
 /** Facts that may stand once in their stream, and what tells two of a kind apart. */
 const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => unknown>> = {
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
+  VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeDeleted: () => '',
   SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
@@ -62,6 +64,7 @@ export class Referee {
   /** The last operation of a VM that ended. */
   private readonly last = new Map<string, Operation>();
   private readonly seen = new Set<string>();
+  /** Addresses by subnet and VM. */
   private readonly leases = new Map<string, string>();
   private readonly addresses = new Map<string, string>();
   private readonly capacity = new Map<string, Capacity>();
@@ -122,6 +125,20 @@ export class Referee {
       return;
     }
     switch (type) {
+      case 'CapacityResized': {
+        const { held } = this.capacityOf(id);
+        const { vmId, vcpus, memoryMib } = data as { vmId: string; vcpus: number; memoryMib: number };
+        if (!held.has(vmId)) this.fail(`${id} resizes what ${vmId} does not have`);
+        held.set(vmId, { vcpus, memoryMib });
+        this.checkCarries(id);
+        return;
+      }
+      case 'SpaceResized': {
+        const { volumeId, vmId, sizeGib } = data as { volumeId: string; vmId: string; sizeGib: number };
+        if (!this.spaceOf(id).held.has(volumeId)) this.fail(`${id} resizes what ${volumeId} does not have`);
+        this.spaceOf(id).held.set(volumeId, { vmId, sizeGib });
+        return;
+      }
       case 'NodeRegistered':
         this.capacity.set(id, { description: null, policy: nodePolicyDefault, held: new Map() });
         return;
@@ -132,14 +149,12 @@ export class Referee {
         this.removed.add(id);
         return;
       case 'CapacityReserved': {
-        const { description, policy, held } = this.capacityOf(id);
+        const { held } = this.capacityOf(id);
         const { vmId, vcpus, memoryMib } = data as { vmId: string; vcpus: number; memoryMib: number };
         if (held.has(vmId)) this.fail(`${id} reserves twice for ${vmId}`);
         for (const [other, { held: elsewhere }] of this.capacity) if (other !== id && elsewhere.has(vmId)) this.fail(`${vmId} has capacity on ${id} and on ${other}`);
         held.set(vmId, { vcpus, memoryMib });
-        const total = description === null ? { vcpus: 0, memoryMib: 0 } : capacityOf(description, policy);
-        const sum = [...held.values()].reduce((all, one) => ({ vcpus: all.vcpus + one.vcpus, memoryMib: all.memoryMib + one.memoryMib }), { vcpus: 0, memoryMib: 0 });
-        if (sum.vcpus > total.vcpus || sum.memoryMib > total.memoryMib) this.fail(`${id} carries ${JSON.stringify(sum)} of ${JSON.stringify(total)}`);
+        this.checkCarries(id);
         return;
       }
       case 'CapacityReleased': {
@@ -153,18 +168,19 @@ export class Referee {
         const { vmId, address } = data as { vmId: string; address: string };
         const holder = this.addresses.get(`${id} ${address}`);
         if (holder !== undefined) this.fail(`${address} is leased to ${vmId} and to ${holder}`);
-        if (this.leases.has(vmId)) this.fail(`${vmId} has a second address`);
+        if (this.leases.has(`${id} ${vmId}`)) this.fail(`${vmId} has a second address in ${id}`);
         this.addresses.set(`${id} ${address}`, vmId);
-        this.leases.set(vmId, address);
+        this.leases.set(`${id} ${vmId}`, address);
         return;
       }
       case 'AddressReleased': {
         const { vmId, address } = data as { vmId: VmId; address: string };
         if (this.addresses.get(`${id} ${address}`) !== vmId) this.fail(`${address} is given back by ${vmId}, who does not have it`);
         this.addresses.delete(`${id} ${address}`);
-        this.leases.delete(vmId);
+        this.leases.delete(`${id} ${vmId}`);
         for (const { nodeId, machine } of this.present()) {
-          if (machine.domains.has(vmId)) this.fail(`address of ${vmId} is given away while ${nodeId} has its domain`);
+          const uses = machine.domains.get(vmId)?.plan.nics.some(({ network }) => network.subnetId === id) === true;
+          if (uses) this.fail(`${address} of ${vmId} is given away while its domain on ${nodeId} has it`);
           for (const leases of machine.leases.values()) for (const lease of leases.values()) if (lease.address === address) this.fail(`${address} is given away while ${nodeId} serves it to ${lease.vmId}`);
         }
         return;
@@ -224,6 +240,7 @@ export class Referee {
     switch (type) {
       case 'VmRequested': return begin('create');
       case 'VmPowerRequested': return begin(data['action'] as string);
+      case 'VmReconfigureRequested': return begin('reconfigure');
       case 'VmDeleteRequested': return begin('delete');
       case 'VmCleanUpStarted': return begin('clean-up');
       case 'VmOperationDone':
@@ -243,7 +260,7 @@ export class Referee {
   private look(node: NodeProgram, vmId: VmId): void {
     const domain = node.machine.domains.get(vmId);
     if (domain === undefined || this.removed.has(node.nodeId)) return;
-    if (this.leases.get(vmId) !== domain.plan.address) this.fail(`${node.nodeId} has a domain of ${vmId} with the address ${domain.plan.address}, which it has not`);
+    for (const { network, address } of domain.plan.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${node.nodeId} has a domain of ${vmId} with the address ${address}, which it has not`);
     if (isRunning(node.machine, vmId) && this.capacityOf(node.nodeId).held.get(vmId) === undefined) this.fail(`${vmId} runs on ${node.nodeId} without capacity there`);
     for (const other of this.present()) {
       if (other !== node && other.machine.domains.has(vmId)) this.fail(`${vmId} has a domain on ${node.nodeId} and on ${other.nodeId}`);
@@ -253,7 +270,7 @@ export class Referee {
   /** A creation that failed, and says that it owes nothing. */
   private checkNothingHeld(vmId: string): void {
     const volumeId = `volume_${vmId.slice('vm_'.length)}`;
-    if (this.leases.has(vmId)) this.fail(`${vmId} failed, and still has an address`);
+    for (const key of this.leases.keys()) if (key.endsWith(` ${vmId}`)) this.fail(`${vmId} failed, and still has an address`);
     for (const [nodeId, { held }] of this.capacity) if (held.has(vmId) && !this.removed.has(nodeId)) this.fail(`${vmId} failed, and still has capacity on ${nodeId}`);
     for (const [poolId, { nodeId, held }] of this.space) if (held.has(volumeId) && !this.removed.has(nodeId)) this.fail(`${vmId} failed, and still has space in ${poolId}`);
     for (const { owner } of this.names.values()) if (owner === vmId) this.fail(`${vmId} failed, and still has its name`);
@@ -269,6 +286,13 @@ export class Referee {
       const late = endedAt - Math.max(upAt, since) - deadlineMs - before - graceMs;
       if (late > 0) this.fail(`${operationId} (${what} of ${vmId}) ended ${String(late)} ms later than it may`);
     }
+  }
+
+  private checkCarries(nodeId: string): void {
+    const { description, policy, held } = this.capacityOf(nodeId);
+    const total = description === null ? { vcpus: 0, memoryMib: 0 } : capacityOf(description, policy);
+    const sum = [...held.values()].reduce((all, one) => ({ vcpus: all.vcpus + one.vcpus, memoryMib: all.memoryMib + one.memoryMib }), { vcpus: 0, memoryMib: 0 });
+    if (sum.vcpus > total.vcpus || sum.memoryMib > total.memoryMib) this.fail(`${nodeId} carries ${JSON.stringify(sum)} of ${JSON.stringify(total)}`);
   }
 
   private checkNoDisk(volumeId: string, what: string): void {
@@ -315,7 +339,7 @@ export class Referee {
     };
     const belongs = (what: string, vmId: string): void => { if (has(vmId) === undefined) this.fail(`leaked: ${what} of ${vmId} (${live.has(vmId) ? 'failed' : 'gone'})`); };
 
-    for (const [vmId, address] of this.leases) belongs(`address ${address}`, vmId);
+    for (const [key, address] of this.leases) belongs(`address ${address}`, key.slice(key.indexOf(' ') + 1));
     for (const [nodeId, { held }] of this.capacity) if (!this.removed.has(nodeId)) for (const vmId of held.keys()) belongs(`capacity on ${nodeId}`, vmId);
     for (const [poolId, { nodeId, held }] of this.space) if (!this.removed.has(nodeId)) for (const { vmId } of held.values()) belongs(`space in ${poolId}`, vmId);
     for (const [volumeId, vmId] of this.volumes) belongs(volumeId, vmId);
@@ -343,7 +367,16 @@ export class Referee {
     if (state.desired === 'deleted') return this.fail(`${vmId} should be deleted and is not`);
     if (domain === undefined) return this.fail(`${vmId} has no domain on ${nodeId}`);
     if (!machine.disks.has(state.provisioned.volumeId)) this.fail(`${vmId} has no disk on ${nodeId}`);
-    if (this.leases.get(vmId) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
+    if (this.leases.get(`${state.network.subnetId} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
+    for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
+    const wanted = planOf({ ...state, ...state.provisioned });
+    const has = domain.plan;
+    for (const what of ['name', 'vcpus', 'memoryMib', 'boot', 'nics'] as const) if (JSON.stringify(has[what]) !== JSON.stringify(wanted[what])) this.fail(`${vmId} has ${what} ${JSON.stringify(has[what])} on ${nodeId} and should have ${JSON.stringify(wanted[what])}`);
+    if ((machine.disks.get(state.provisioned.volumeId)?.sizeGib ?? 0) < state.spec.diskGib) this.fail(`the disk of ${vmId} is too small`);
+    const held = this.capacityOf(nodeId).held.get(vmId);
+    if (held !== undefined && (held.vcpus < state.held.vcpus || held.memoryMib < state.held.memoryMib)) this.fail(`${vmId} holds ${JSON.stringify(held)} and runs with ${JSON.stringify(state.held)}`);
+    const names = [...this.names].filter(([, { owner, category }]) => owner === vmId && category === 'vm-name');
+    if (names.length !== 1) this.fail(`${vmId} has ${String(names.length)} names`);
     if (isRunning(machine, vmId) && !this.capacityOf(nodeId).held.has(vmId)) this.fail(`${vmId} runs on ${nodeId} without capacity there`);
     if (state.observed?.state !== actual) this.fail(`${vmId} is ${actual} on ${nodeId}, the platform believes it to be ${String(state.observed?.state)}`);
     const undisturbed = node.powerCycles === 0 && actual !== 'crashed';

@@ -28,7 +28,7 @@ interface Bad {
 const vm = `vm_${ids.digits('nobody')}`;
 const table: readonly Bad[] = [
   { what: 'wrong types, every one named', body: { ...wish('a'), vcpus: 'two', memoryMib: 1.5, tags: 'web' }, status: 400, code: 'request.malformed', fields: ['body.vcpus', 'body.memoryMib', 'body.tags'] },
-  { what: 'missing fields, every one named', body: { name: 'a' }, status: 400, code: 'request.malformed', fields: ['body.image', 'body.network', 'body.vcpus', 'body.memoryMib', 'body.diskGib'] },
+  { what: 'missing fields, every one named', body: { name: 'a' }, status: 400, code: 'request.malformed', fields: ['body.network', 'body.vcpus', 'body.memoryMib', 'body.diskGib'] },
   { what: 'unknown fields, every one named', body: { ...wish('a'), cpu: 1, colour: 'red' }, status: 400, code: 'request.malformed', fields: ['body.cpu', 'body.colour'] },
   { what: 'absurd sizes', body: wish('a', { vcpus: 1e9, memoryMib: -5, diskGib: 1e300 }), status: 400, code: 'request.malformed', fields: ['body.vcpus', 'body.memoryMib', 'body.diskGib'] },
   { what: 'a name that no DNS would take', body: wish('../../etc/passwd'), status: 400, code: 'request.malformed', fields: ['body.name'] },

@@ -61,6 +61,14 @@ export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
     return (await handler.handle(network, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(network.category, networkId), command: { type: 'DeleteNetwork', data: { networkId } } })).answer;
   };
 
+  const releaseAddresses = async (envelope: CommandEnvelope, { vmId, subnetIds }: Extract<SubnetCommand, { type: 'ReleaseAddresses' }>['data']): Promise<Answer> => {
+    for (const subnetId of subnetIds) {
+      const released = await handler.handle(subnet, { ...part(envelope, subnetId), stream: streamOf(subnet.category, subnetId), command: { type: 'ReleaseAddress', data: { subnetId, vmId } } });
+      if (isRefusal(released.answer)) return released.answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
   return async (envelope: CommandEnvelope): Promise<Answer> => {
     const command = envelope as unknown as NetworkCommand | SubnetCommand;
     switch (command.type) {
@@ -68,6 +76,8 @@ export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
         return createNetwork(envelope, command.data);
       case 'DeleteNetwork':
         return deleteNetwork(envelope, command.data.networkId);
+      case 'ReleaseAddresses':
+        return releaseAddresses(envelope, command.data);
       case 'RecordNetwork':
         return (await handler.handle(network, { ...envelope, stream: streamOf(network.category, command.data.networkId), command })).answer;
       default:

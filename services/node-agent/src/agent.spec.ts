@@ -4,6 +4,7 @@ import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { describe, expect, it } from 'vitest';
 import { createAgent } from './agent.ts';
 import type { Agent, Broken } from './agent.ts';
+import { smallPlan } from './domain/testing-plan.ts';
 import { createMemoryJournal } from './journal/journal.ts';
 import type { Journal } from './journal/journal.ts';
 import { createSimulatedMachine } from './simulated/simulated-hypervisor.ts';
@@ -32,9 +33,10 @@ const nextId = (): string => `00000000-0000-7000-8000-${(++counter).toString(16)
 
 const data: { readonly [T in AgentCommand['type']]?: object } = {
   EnsureDisk: { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 2 },
-  DefineDomain: { name: 'web-1', vcpus: 1, memoryMib: 128, devices: 'virtio', volumeId, network, mac, address: '10.21.0.5' },
+  DefineDomain: smallPlan({ volumeId, network, mac, address: '10.21.0.5' }),
+  ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], insist: false },
   ShutdownDomain: { timeoutSeconds: 1, force: false },
-  RemoveDomain: { network, mac },
+  RemoveDomain: { nics: [{ network, mac }] },
   RemoveDisk: { volumeId },
 };
 
@@ -102,6 +104,19 @@ describe('A node agent', () => {
     const id = nextId();
     await Promise.all([world.send('RebootDomain', { id }), world.send('RebootDomain', { id })]);
     expect(world.machine.domains.get(vmId)?.boots).toBe(2);
+  });
+
+  it('makes a domain different while it runs, says what has to wait, and insists where a change is taken back', async () => {
+    let troubled = false;
+    const world = await created(await welcomed(worldOf({ machine: machineOf({ trouble: (verb) => (troubled && verb === 'configure' ? { refused: 'nic.not_released' } : undefined) }) })));
+    expect(await world.send('ConfigureDomain', { data: { vcpus: 2, vcpusMax: 2 } })).toMatchObject({ facts: { state: 'running', pending: [] } });
+    expect(await world.send('ConfigureDomain', { data: { memoryMib: 64 } })).toMatchObject({ facts: { pending: ['vcpus', 'memoryMib'] } });
+    troubled = true;
+    expect(await world.send('ConfigureDomain')).toMatchObject({ refused: 'nic.not_released' });
+    const id = nextId();
+    await expect(world.send('ConfigureDomain', { id, data: { insist: true } })).rejects.toThrow(/could not be taken back: nic.not_released/);
+    troubled = false;
+    expect(await world.send('ConfigureDomain', { id, data: { insist: true } })).toMatchObject({ facts: { state: 'running' } });
   });
 
   it('remembers refusals too', async () => {

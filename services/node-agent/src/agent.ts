@@ -25,7 +25,7 @@ import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
-import { accept, CANCELLED, refuse } from './answer.ts';
+import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
@@ -156,13 +156,14 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const underWay = new AbortController();
     running.set(id, underWay);
     try {
-      const refused = await execute(command, hypervisor, underWay.signal).catch((fault: unknown) => {
+      const outcome = await execute(command, hypervisor, underWay.signal).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;
       });
-      if (refused === undefined && endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
-      return refused ?? accept(concernsDisk(command.type) ? undefined : await observer.facts(command.data.vmId));
+      if (isRefusal(outcome)) return outcome;
+      if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
+      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...(outcome === undefined ? {} : { pending: [...outcome.pending] }) });
     } finally {
       running.delete(id);
     }

@@ -9,14 +9,14 @@ import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
-import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
+import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from './answer.ts';
 
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
 /** The disk of EnsureDisk. Size in GiB. */
 export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
-/** The domain of DefineDomain, without what concerns its network's DHCP server. */
+/** The domain of DefineDomain and ConfigureDomain. */
 export type DomainPlan = DataOf<'DefineDomain'>;
 
 export interface Lease {
@@ -65,6 +65,11 @@ export interface Watcher {
 
 export type Done = Promise<Refusal | undefined>;
 
+/** What of a domain that runs is not yet as it should be. */
+export interface Configured {
+  readonly pending: readonly Pending[];
+}
+
 export interface Hypervisor {
   describe(): Promise<NodeDescription>;
   usage(): Promise<Usage>;
@@ -87,6 +92,8 @@ export interface Hypervisor {
   removeLease(plan: NetworkPlan, mac: string): Done;
 
   define(plan: DomainPlan): Done;
+  /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */
+  configure(plan: DomainPlan): Promise<Refusal | Configured>;
   start(vmId: VmId): Done;
   shutdown(vmId: VmId, how: Shutdown): Done;
   /** Not running; absent is fine. */

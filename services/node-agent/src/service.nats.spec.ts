@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { DomainReport, Heartbeat, Hello, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { JoinNodeBody } from '@chronovirt/contracts/node/node.commands';
 import { connectBus } from '@chronovirt/messaging/connect';
 import type { Bus } from '@chronovirt/messaging/connect';
@@ -33,13 +33,14 @@ import { connect, credsAuthenticator } from '@nats-io/transport-node';
 import { v7 as uuidV7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { AgentConfig } from './config.ts';
+import { smallPlan } from './domain/testing-plan.ts';
 import { startFleet } from './fleet.os.ts';
 import { startAgent } from './service.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const vmId: VmId = `vm_${hex(1)}`;
-const volumeId = `volume_${hex(2)}`;
-const network = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
+const volumeId: VolumeId = `volume_${hex(2)}`;
+const network = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' } as const;
 
 let server: TestingServer;
 let bus: Bus;
@@ -141,7 +142,7 @@ async function send(nodeId: NodeId, type: string, more: object = {}, envelope: P
   return answer;
 }
 
-const define = { name: 'web', vcpus: 1, memoryMib: 512, devices: 'virtio', volumeId, network, mac: '52:54:0a:15:00:05', address: '10.21.0.5' };
+const define = smallPlan({ volumeId, network, mac: '52:54:0a:15:00:05', address: '10.21.0.5' });
 const disk = { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 1 };
 const lastJoined = (): NodeId => joined.at(-1)!.nodeId;
 

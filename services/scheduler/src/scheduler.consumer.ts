@@ -12,8 +12,8 @@ import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command
 import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
-import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
+import type { Media, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type Answer, type Facts, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
@@ -24,6 +24,7 @@ import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
+import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import type { SchedulerView } from './view.projection.ts';
 import { vm } from './vm/vm.ts';
@@ -31,7 +32,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -118,6 +119,8 @@ export class Scheduler {
     switch (command.type) {
       case 'CreateVm':
         return this.createVm(envelope, command.data);
+      case 'ReconfigureVm':
+        return this.reconfigureVm(envelope, command.data);
       case 'PlaceVm':
         return this.placeVm(envelope, command.data);
       case 'UnplaceVm':
@@ -132,6 +135,7 @@ export class Scheduler {
       case 'RemoveNode':
       case 'StartSession':
       case 'ReserveCapacity':
+      case 'ResizeCapacity':
       case 'ReleaseCapacity':
         return handler.handle(node, handling(envelope, streamOf(node.category, command.data.nodeId), command));
       default:
@@ -145,26 +149,57 @@ export class Scheduler {
     // A command that was answered before is answered so again, whatever is found out here: the store of answers sees to it.
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
 
-    const image = view.entryCalled('image', wish.image);
-    if (image === undefined) return stop('image.unknown', { image: wish.image, field: 'image' });
+    const image = wish.image === undefined ? null : view.entryCalled('image', wish.image);
+    if (image === undefined) return stop('image.unknown', { image: wish.image ?? null, field: 'image' });
+    if (image?.format === 'iso') return stop('image.is_a_medium', { image: image.name, field: 'image' });
+    const medium = this.mediumCalled(wish.media ?? null);
+    if (isRefusal(medium)) return handler.refuse(envelope, medium);
+    const boot = wish.boot ?? (medium !== null && image === null ? ['cdrom', 'disk'] as const : ['disk'] as const);
+    if (image === null && medium === null && !boot.includes('network')) return stop('vm.nothing_to_boot', { field: 'image' });
     const network = view.entryCalled('network', wish.network);
     if (network === undefined) return stop('network.unknown', { network: wish.network, field: 'network' });
     const chosen = wish.node === undefined ? null : view.nodeCalled(wish.node);
     if (chosen === undefined) return stop('node.unknown', { node: wish.node ?? null, field: 'node' });
-    if (wish.diskGib < image.minDiskGib) return stop('image.needs_more_disk', { diskGib: wish.diskGib, minDiskGib: image.minDiskGib, field: 'diskGib' });
-    if (wish.memoryMib < image.minMemoryMib) return stop('image.needs_more_memory', { memoryMib: wish.memoryMib, minMemoryMib: image.minMemoryMib, field: 'memoryMib' });
+    if (image !== null && wish.diskGib < image.minDiskGib) return stop('image.needs_more_disk', { diskGib: wish.diskGib, minDiskGib: image.minDiskGib, field: 'diskGib' });
+    if (image !== null && wish.memoryMib < image.minMemoryMib) return stop('image.needs_more_memory', { memoryMib: wish.memoryMib, minMemoryMib: image.minMemoryMib, field: 'memoryMib' });
+    if ((wish.vcpusMax ?? wish.vcpus) < wish.vcpus) return stop('vm.more_than_max', { vcpus: wish.vcpus, vcpusMax: wish.vcpusMax ?? null, field: 'vcpusMax' });
+    if ((wish.memoryMibMax ?? wish.memoryMib) < wish.memoryMib) return stop('vm.more_than_max', { memoryMib: wish.memoryMib, memoryMibMax: wish.memoryMibMax ?? null, field: 'memoryMibMax' });
     const holder = view.holderOfName(wish.name);
     if (holder !== undefined && holder !== wish.vmId) return stop('vm.name_taken', { name: wish.name, heldBy: holder, field: 'name' });
     const possible = place(view.candidates(true), { ...wish, nodeId: chosen === null ? null : chosen.nodeId });
     if (isRefusal(possible)) return handler.refuse(envelope, possible);
 
     const spec: VmSpec = {
-      name: wish.name, description: wish.description, imageId: image.imageId as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
+      name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
       vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, cloudInit: wish.cloudInit ?? null,
     };
-    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image.file, imageFormat: image.format, network: network.plan } };
+    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
+  }
+
+  /** null: no medium. */
+  private mediumCalled(reference: string | null): Media | null | Refusal {
+    if (reference === null) return null;
+    const found = this.ports.view.entryCalled('image', reference);
+    if (found === undefined) return refuse('image.unknown', { image: reference, field: 'media' });
+    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file } : refuse('image.no_medium', { image: found.name, field: 'media' });
+  }
+
+  /** Resolves names. */
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data']): Promise<Handled> {
+    const { handler, view } = this.ports;
+    const medium = this.mediumCalled(media ?? null);
+    if (isRefusal(medium)) return handler.refuse(envelope, medium);
+    const network = addNic === undefined ? null : view.entryCalled('network', addNic);
+    if (network === undefined) return handler.refuse(envelope, refuse('network.unknown', { network: addNic ?? null, field: 'network' }));
+    const holder = wish.name === undefined ? undefined : view.holderOfName(wish.name);
+    if (holder !== undefined && holder !== vmId) return handler.refuse(envelope, refuse('vm.name_taken', { name: wish.name ?? '', heldBy: holder, field: 'name' }));
+    const change: Reconfiguration = {
+      ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
+    };
+    return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
   }
 
   /** Placement proposes a node; its decider sets the capacity aside, or another one is asked. */

@@ -28,7 +28,7 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw'; readonly minDiskGib: number; readonly minMemoryMib: number }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
 
 /** Images and networks that a VM may be asked for with. */
@@ -85,11 +85,14 @@ export const vmIndex: Projection<VmEntry> = {
     }
     if (document === undefined) return undefined;
     switch (event.type) {
+      case 'VmReconfigured':
+        return { ...document, name: event.data.change.name ?? document.name };
       case 'VmPlaced':
         return { ...document, nodeId: event.data.nodeId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
         return { ...document, provisioned: true };
       case 'VmPowerRequested':
+      case 'VmReconfigureRequested':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         return { ...document, busy: true, calls: [call], calledAt };
@@ -184,7 +187,8 @@ export class SchedulerView {
       this.onNode.set(after.nodeId, here.add(after.vmId));
     }
     if (before !== undefined && this.byName.get(before.name) === before.vmId && after === undefined) this.byName.delete(before.name);
-    if (after !== undefined && before === undefined && !this.byName.has(after.name)) this.byName.set(after.name, after.vmId);
+    if (before !== undefined && after !== undefined && before.name !== after.name && this.byName.get(before.name) === before.vmId) this.byName.delete(before.name);
+    if (after !== undefined && before?.name !== after.name && !this.byName.has(after.name)) this.byName.set(after.name, after.vmId);
   }
 
   /** With `besidesPromised` as if nothing were proposed and undecided. */

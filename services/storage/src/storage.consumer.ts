@@ -55,6 +55,7 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
         case 'DeleteImage':
           return deleteImage(envelope, command);
         case 'CreateVolume':
+        case 'ResizeVolume':
         case 'DeleteVolume':
           return (await handler.handle(volume, { ...handling(envelope, streamOf(volume.category, command.data.volumeId), command), likelyNew: command.type === 'CreateVolume' })).answer;
         default:

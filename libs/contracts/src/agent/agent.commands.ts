@@ -11,18 +11,36 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
-import { DomainState } from '../vm/vm.events.ts';
+import { CloudInit } from '../vm/cloud-init.ts';
+import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 
+/** What cloud-init is told. `instanceId` changes when it shall begin anew. */
+export const Seed = z.object({ instanceId: text(100), ...CloudInit.shape, hostname: text(253) });
+export type Seed = z.infer<typeof Seed>;
+
+/** A domain as it should be. Memory in MiB. The first disk and the first interface are those it was made with. */
+export const DomainPlan = z.object({
+  name: Name, vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), devices: z.enum(['virtio', 'legacy']), boot: BootOrder,
+  /** `unit` 0 is the guest's vda, 1 its vdb, whatever is attached beside. */
+  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24),
+  nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
+  media: ImageFile.nullable(),
+  seed: Seed.nullable(),
+});
+export type DomainPlan = z.infer<typeof DomainPlan>;
+
 export const agentCommands = {
-  /** A copy-on-write disk over the image is there. Size in GiB. */
-  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
-  /** The network is there, the lease is known to its DHCP server, the domain is defined. */
-  DefineDomain: command('node', 'nodeId', z.object({
-    ...Target, name: Name, vcpus: z.int(), memoryMib: z.int(), devices: z.enum(['virtio', 'legacy']),
-    volumeId: VolumeId, network: NetworkPlan, mac: Mac, address: z.ipv4(),
-  })),
+  /** A disk is there, copy-on-write over the image or blank. Size in GiB. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** Networks are there, leases known to their DHCP servers, the domain is defined. */
+  DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
+  /**
+   * A domain that may be running is as the plan says, as far as that can be while it runs; `pending` says what has to wait for a start.
+   * Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
+   */
+  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), insist: z.boolean() })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -35,12 +53,12 @@ export const agentCommands = {
   /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
-  RemoveDomain: command('node', 'nodeId', z.object({ ...Target, network: NetworkPlan.nullable(), mac: Mac.nullable() })),
+  RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId })),
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 
-/** Facts in the answer of every verb that leaves a domain in some state. */
+/** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start. */
 export const ObservedFacts = z.object({ state: DomainState, reason: text(100), session: z.int(), sequence: z.int() });
 export type ObservedFacts = z.infer<typeof ObservedFacts>;
 

@@ -11,7 +11,8 @@ export const ImageDescription = z.object({
   name: Name,
   /** A bare file name in every node's image folder, never a path. */
   file: ImageFile,
-  format: z.enum(['qcow2', 'raw']),
+  /** `iso`: a medium for a drive, not a disk. */
+  format: z.enum(['qcow2', 'raw', 'iso']),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   sizeBytes: z.int().min(1),
   minDiskGib: z.int().min(1),

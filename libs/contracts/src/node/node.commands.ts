@@ -31,6 +31,8 @@ export const nodeCommands = {
   /** Undo of PlaceVm when the node is not known: what the cancelled PlaceVm answered tells it. */
   UnplaceVm: command('scheduler', 'vmId', z.object({ vmId: VmId, operationId: OperationId, nodeId: NodeId.nullable() })),
   ReserveCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int(), poolId: PoolId.nullable(), byHand: z.boolean(), decision: Json })),
+  /** What is set aside for a VM becomes this much; nothing, when nothing is set aside. */
+  ResizeCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int() })),
   ReleaseCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId })),
 } as const;
 export type NodeCommand = CommandOf<typeof nodeCommands>;

@@ -52,6 +52,8 @@ export const nodeEvents = {
   NodePolicyChanged: event(NodePolicy),
   CapacityReserved: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int(), decision: Json })),
   CapacityReleased: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int() })),
+  /** A VM was made larger, or that was taken back. */
+  CapacityResized: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int(), before: z.object({ vcpus: z.int(), memoryMib: z.int() }) })),
   /** An operator says that this machine is gone for good: what it held may be given to others. */
   NodeRemoved: event(z.object({ reason: text(300) })),
 } as const;

@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { DomainState, Provisioned, RequestedVm } from './vm.events.ts';
+import { CloudInit } from './cloud-init.ts';
+import { BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -11,7 +12,7 @@ const Reference = text(100).min(1);
 export const CreateVmBody = z.strictObject({
   name: Name.describe('Unique in the installation. With count, the members are <name>-1, <name>-2, …'),
   description: text(1_000).default(''),
-  image: Reference.describe('Id or name of an image'),
+  image: Reference.optional().describe('Id or name of an image; without it the disk begins blank, and there must be a medium or a network to boot from'),
   network: Reference.describe('Id or name of a network'),
   vcpus: z.int().min(1).max(256),
   memoryMib: z.int().min(64).max(4_194_304),
@@ -21,6 +22,11 @@ export const CreateVmBody = z.strictObject({
   devices: z.enum(['virtio', 'legacy']).default('virtio'),
   tags: z.array(text(64).min(1)).max(50).default([]),
   protected: z.boolean().default(false),
+  vcpusMax: z.int().min(1).max(256).optional().describe('As far as CPUs can be added while it runs. Default: as many as there are'),
+  memoryMibMax: z.int().min(64).max(4_194_304).optional().describe('As far as memory can be added while it runs. Default: as much as there is'),
+  boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
+  media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
+  cloudInit: CloudInit.optional(),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
@@ -32,6 +38,20 @@ export const ChangeVmBody = z.strictObject({
   protected: z.boolean().optional().describe('A protected VM cannot be deleted'),
 }).meta({ id: 'ChangeVm' });
 export type ChangeVmBody = z.infer<typeof ChangeVmBody>;
+
+/** The body of PATCH /v1/vms/:id/hardware. What is left out stays. */
+export const ReconfigureVmBody = z.strictObject({
+  name: Name.optional().describe('A new name, for everybody but the guest'),
+  vcpus: z.int().min(1).max(256).optional().describe('More than now and at most vcpusMax: at once. Otherwise at the next start'),
+  memoryMib: z.int().min(64).max(4_194_304).optional().describe('More than now by a multiple of 128, and at most memoryMibMax: at once. Otherwise at the next start'),
+  diskGib: z.int().min(1).max(65_536).optional().describe('The system disk can only grow; the guest sees it at once'),
+  boot: BootOrder.optional().describe('From the next start on'),
+  media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
+}).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ReconfigureVm' });
+export type ReconfigureVmBody = z.infer<typeof ReconfigureVmBody>;
+
+/** The body of POST /v1/vms/:id/nics. */
+export const AddNicBody = z.strictObject({ network: Reference.describe('Id or name of a network in which the VM has no interface yet') }).meta({ id: 'AddNic' });
 
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
@@ -50,19 +70,26 @@ export const vmCommands = {
   ResetVm: command('scheduler', 'vmId', z.object(Target)),
   PauseVm: command('scheduler', 'vmId', z.object(Target)),
   ResumeVm: command('scheduler', 'vmId', z.object(Target)),
+  /** From the gateway; references are still names. */
+  ReconfigureVm: command('scheduler', 'vmId', z.object({
+    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
+    addNic: Reference.optional(), removeNic: text(17).optional(),
+  })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 
   /** From CreateVm's handler, once names have become ids and a node was seen to be possible. */
   RequestVm: command('scheduler', 'vmId', z.object({ ...Target, ...RequestedVm.shape })),
+  /** From ReconfigureVm's handler. */
+  RequestReconfiguration: command('scheduler', 'vmId', z.object({ ...Target, change: Reconfiguration })),
   /** From sagas. */
   AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, poolId: PoolId, decision: Json })),
   FinishVm: command('scheduler', 'vmId', z.object({
-    ...Target, how: text(200), provisioned: Provisioned.nullable(),
+    ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), pending: z.array(Pending) }).nullable(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
-  FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)) })),
+  FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
   /** From reports. */
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),

@@ -4,9 +4,10 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, Volume
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
+import { CloudInit } from './cloud-init.ts';
 
-/** What a user decides about a machine. Memory in MiB, disk in GiB. */
-export const VmSpec = z.object({
+/** What the first shape of VmRequested held. */
+const VmSpec1 = z.object({
   name: Name,
   description: text(1_000),
   imageId: ImageId,
@@ -24,7 +25,33 @@ export const VmSpec = z.object({
   tags: z.array(text(64)).max(50),
   protected: z.boolean(),
 });
+
+/** From where a VM starts, the first that has something to start. */
+export const BootDevice = z.enum(['disk', 'cdrom', 'network']);
+export type BootDevice = z.infer<typeof BootDevice>;
+export const BootOrder = z.array(BootDevice).min(1).max(3).refine((order) => new Set(order).size === order.length, 'must name each device once');
+
+/** A medium in the drive. */
+export const Media = z.object({ imageId: ImageId, file: ImageFile });
+export type Media = z.infer<typeof Media>;
+
+/** What a user decides about a machine. Memory in MiB, disk in GiB. */
+export const VmSpec = z.object({
+  ...VmSpec1.shape,
+  /** null: the disk begins blank. */
+  imageId: ImageId.nullable(),
+  /** As far as CPUs and memory can be added while it runs. */
+  vcpusMax: z.int().min(1).max(256),
+  memoryMibMax: z.int().min(64).max(4_194_304),
+  boot: BootOrder,
+  media: Media.nullable(),
+  cloudInit: CloudInit.nullable(),
+});
 export type VmSpec = z.infer<typeof VmSpec>;
+
+/** A network interface beside the first. */
+export const Nic = z.object({ network: NetworkPlan, address: z.ipv4(), mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/) });
+export type Nic = z.infer<typeof Nic>;
 
 /** What is built once and needed at every start: where the disk is, which address and MAC it has. */
 export const Provisioned = z.object({
@@ -36,6 +63,24 @@ export const Provisioned = z.object({
 });
 export type Provisioned = z.infer<typeof Provisioned>;
 
+/** What a machine can have changed, each name resolved. What is left out stays. */
+export const Reconfiguration = z.object({
+  name: Name.optional(),
+  vcpus: z.int().min(1).max(256).optional(),
+  memoryMib: z.int().min(64).max(4_194_304).optional(),
+  diskGib: z.int().min(1).max(65_536).optional(),
+  boot: BootOrder.optional(),
+  media: Media.nullable().optional(),
+  /** A second, third, … interface; at most one in each network. */
+  addNic: NetworkPlan.optional(),
+  removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
+});
+export type Reconfiguration = z.infer<typeof Reconfiguration>;
+
+/** What of a running machine differs from what it should be until it is stopped and started. */
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot']);
+export type Pending = z.infer<typeof Pending>;
+
 /** What a node says of a domain. 'absent': the node has no such domain. */
 export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
 export type DomainState = z.infer<typeof DomainState>;
@@ -44,12 +89,15 @@ export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
-export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan });
+export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan });
 
 const Operation = { operationId: OperationId };
 
 export const vmEvents = {
-  VmRequested: event(z.object({ ...Operation, vmId: VmId, ...RequestedVm.shape })),
+  VmRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec1, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan })).revised(
+    z.object({ ...Operation, vmId: VmId, ...RequestedVm.shape }),
+    (older) => ({ ...older, spec: { ...older.spec, vcpusMax: older.spec.vcpus, memoryMibMax: older.spec.memoryMib, boot: ['disk' as const], media: null, cloudInit: null } }),
+  ),
   /** Only what became different; at any time, also while an operation runs. */
   VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
@@ -60,8 +108,12 @@ export const vmEvents = {
     /** Graceful stops: seconds the guest is given. */
     timeoutSeconds: z.int().min(0).max(3_600), force: z.boolean(),
   })),
+  VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
+  /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface. */
+  VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), pending: z.array(Pending) })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
-  VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)) })),
+  /** `nic`: an interface that was added and is owed. */
+  VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   /** A delete was accepted while another operation ran: that one is cancelled first. */
   VmDeleteRequested: event(z.object({ ...Operation, force: z.boolean(), cancels: OperationId.nullable() })),
   VmDeleteStarted: event(z.object(Operation)),

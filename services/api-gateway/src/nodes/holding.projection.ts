@@ -28,11 +28,13 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const holder = idOfStream(event.stream);
   switch (event.type) {
     case 'CapacityReserved':
+    case 'CapacityResized':
     case 'CapacityReleased':
     case 'AddressLeased':
     case 'AddressReleased':
       return [`${holder}/${event.data.vmId}`];
     case 'SpaceReserved':
+    case 'SpaceResized':
     case 'SpaceReleased':
       return [`${holder}/${event.data.volumeId}`];
     default:
@@ -45,10 +47,12 @@ const fold = (before: Holding | undefined, recorded: RecordedEvent): Holding | u
   const holder = idOfStream(event.stream);
   switch (event.type) {
     case 'CapacityReserved':
+    case 'CapacityResized':
       return { ...nothing, holder, vmId: event.data.vmId, vcpus: event.data.vcpus, memoryMib: event.data.memoryMib };
     case 'AddressLeased':
       return { ...nothing, holder, vmId: event.data.vmId, address: event.data.address };
     case 'SpaceReserved':
+    case 'SpaceResized':
       return { ...nothing, holder, vmId: event.data.vmId, sizeGib: event.data.sizeGib };
     case 'CapacityReleased':
     case 'AddressReleased':

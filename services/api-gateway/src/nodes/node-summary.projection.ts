@@ -57,13 +57,14 @@ const fold = (node: NodeSummary | undefined, recorded: RecordedEvent, key: strin
     case 'NodeClockAgreed':
       return { ...node, clockSkewMs: null, ...seen };
     case 'CapacityReserved':
+    case 'CapacityResized':
     case 'CapacityReleased':
       return node;
   }
 };
 
 /** Capacity is told by another projection, so that taking some does not write a node's whole document. */
-const elsewhere = new Set(['CapacityReserved', 'CapacityReleased']);
+const elsewhere = new Set(['CapacityReserved', 'CapacityResized', 'CapacityReleased']);
 
 export const nodeSummary: Projection<NodeSummary> = {
   name: 'gateway.node_summary',

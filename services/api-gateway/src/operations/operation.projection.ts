@@ -136,6 +136,8 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, 'create', id)), waitsFor: 'the saga that builds it' }, event);
     case 'VmPowerRequested':
       return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmReconfigureRequested':
+      return settle({ ...(before ?? begun(event, key, 'reconfigure', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmDeleteRequested':
       return settle({ ...(before ?? begun(event, key, 'delete', id)), waitsFor: event.data.cancels === null ? 'the saga that deletes it' : `the end of operation ${event.data.cancels}, which is cancelled` }, event);
     case 'VmDeleteStarted':
@@ -182,6 +184,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmChanged':
     case 'VmPlaced':
     case 'VmProvisioned':
+    case 'VmReconfigured':
     case 'VmObserved':
       return before;
   }
@@ -191,7 +194,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const event = recorded as Known;
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
-  if (category === 'vm') return 'operationId' in event.data && event.type !== 'VmPlaced' && event.type !== 'VmProvisioned' ? [event.data.operationId as string] : [];
+  if (category === 'vm') return 'operationId' in event.data && event.type !== 'VmPlaced' && event.type !== 'VmProvisioned' && event.type !== 'VmReconfigured' ? [event.data.operationId as string] : [];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };

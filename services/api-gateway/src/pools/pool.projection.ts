@@ -28,6 +28,7 @@ export const poolView: Projection<PoolDocument> = {
       case 'PoolResized':
         return before === undefined ? undefined : { ...before, capacityGib: event.data.capacityGib, position: event.position };
       case 'SpaceReserved':
+      case 'SpaceResized':
       case 'SpaceReleased':
         return before;
     }

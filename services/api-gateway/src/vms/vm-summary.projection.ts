@@ -7,7 +7,8 @@
  * read, instead of being written 200 times when a node with 200 VMs falls silent.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
-import type { PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { Pending, PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import { inWords } from '../problem.ts';
@@ -37,6 +38,10 @@ export interface VmSummary {
   readonly networkName: string;
   readonly nodeId: string | null;
   readonly generation: number;
+  /** Interfaces beside the first, whose address and MAC stand above. */
+  readonly nics: readonly { readonly networkId: string; readonly network: string; readonly address: string; readonly mac: string }[];
+  /** What of a running VM will only be so after it was stopped and started. */
+  readonly pending: readonly Pending[];
   readonly address: string | null;
   readonly mac: string | null;
   /** The operation that has the VM in hand, or the delete that waits for it to end. */
@@ -75,7 +80,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   if (event.type === 'VmRequested') {
     const { vmId, operationId, spec: { name, description, ...spec }, network } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, nics: [], pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position,
     }, event);
@@ -110,6 +115,13 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
         desired: kind === 'delete' || vm.waitingDelete !== null ? 'deleted' : neverWas ? 'stopped' : (vm.operation?.desiredBefore ?? vm.desired),
       }, event);
     }
+    case 'VmReconfigureRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
+    case 'VmReconfigured': {
+      const { change, nic, pending } = event.data;
+      const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];
+      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], pending }, event);
+    }
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);
     case 'VmDeleteStarted':
@@ -120,14 +132,15 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return undefined;
     case 'VmObserved': {
       const { state, reason, nodeId, generation } = event.data;
-      return settle({ ...vm, observed: { state, reason, nodeId, generation, nodeAt: event.meta.nodeAt ?? null, at: event.recordedAt } }, event);
+      const pending = state === 'running' || state === 'paused' ? vm.pending : [];
+      return settle({ ...vm, pending, observed: { state, reason, nodeId, generation, nodeAt: event.meta.nodeAt ?? null, at: event.recordedAt } }, event);
     }
   }
 };
 
 export const vmSummary: Projection<VmSummary> = {
   name: 'gateway.vm_summary',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
   fold,
 };

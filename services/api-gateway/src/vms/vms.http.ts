@@ -1,7 +1,8 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, type OperationId } from '@chronovirt/contracts/ids';
-import { ChangeVmBody, CreateVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
+import { AddNicBody, ChangeVmBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { obeyed } from '../command.http.ts';
@@ -105,6 +106,30 @@ export class VmsHttp {
     const asked = requestOf(request, body);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeVm', data: { vmId: id, operationId: asked.operationId, ...body }, kind: 'change', stream: `vm-${id}` });
     if (answer !== undefined) sendJson(reply, await this.text(id));
+  }
+
+  @Patch(':id/hardware')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async reconfigure(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ReconfigureVmBody }) body: ReconfigureVmBody): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body);
+  }
+
+  @Post(':id/nics')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Add an interface in another network; a running guest gets it at once', operationId: 'addNic' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async addNic(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: AddNicBody }) body: z.infer<typeof AddNicBody>): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { addNic: body.network });
+  }
+
+  @Delete(':id/nics/:mac')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Take an interface away and give its address back; a running guest has to let go of it', operationId: 'removeNic' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async removeNic(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('mac', { schema: Mac }) mac: string): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { removeNic: mac });
   }
 
   @Delete(':id')

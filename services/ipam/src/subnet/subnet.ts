@@ -43,7 +43,9 @@ const nextFree = (subnet: LiveSubnet): number | undefined => {
   return undefined;
 };
 
-export const subnet: Decider<SubnetCommand, SubnetEvent, Subnet> = {
+type OfSubnet = Exclude<SubnetCommand, { type: 'ReleaseAddresses' }>;
+
+export const subnet: Decider<OfSubnet, SubnetEvent, Subnet> = {
   category: 'subnet',
   initial: { status: 'absent' },
 

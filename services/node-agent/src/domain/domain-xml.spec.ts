@@ -11,16 +11,18 @@ import type { DomainPlan } from '../hypervisor.ts';
 import { hostXml, networkXml } from '../network/network-xml.ts';
 import { domainName, domainXml, METADATA_NAMESPACE } from './domain-xml.ts';
 import type { DomainHost } from './domain-xml.ts';
+import { smallPlan } from './testing-plan.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const vmId: VmId = 'vm_0192f3a4b5c67d8e9fa0b1c2d3e4f506';
 const network = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' } as const;
+const mac = '52:54:0a:15:00:05';
 const plan: DomainPlan = {
-  nodeId: `node_${hex(1)}`, vmId, generation: 3, name: 'web-1', vcpus: 2, memoryMib: 256, devices: 'virtio',
-  volumeId: `volume_${hex(3)}`, network, mac: '52:54:0a:15:00:05', address: '10.21.0.5',
+  nodeId: `node_${hex(1)}`, vmId, generation: 3,
+  ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { name: 'web-1', vcpus: 2, vcpusMax: 2, memoryMib: 256, memoryMibMax: 256 }),
 };
 const host: DomainHost = {
-  nodeId: plan.nodeId, type: 'qemu', agentVersion: '0.1.0', diskPath: '/pool/a&b/volume.qcow2', consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
+  nodeId: plan.nodeId, type: 'qemu', agentVersion: '0.1.0', diskPathOf: () => '/pool/a&b/volume.qcow2', mediaPathOf: (file) => `/images/${file}`, seedPath: undefined, consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
 };
 
 const VALIDATE = '/usr/bin/virt-xml-validate';
@@ -43,8 +45,23 @@ describe('The XML of a domain', () => {
     const read = readDomain(domainXml(plan, host));
     expect(read).toMatchObject({ name: 'cv-web-1-d3e4f506', uuid: '0192f3a4-b5c6-7d8e-9fa0-b1c2d3e4f506', virtualisation: 'qemu', memoryKibMax: 262_144, vcpus: 2 });
     expect(childInNamespace(read.metadata, METADATA_NAMESPACE)?.attributes).toMatchObject({ id: vmId, generation: '3', node: plan.nodeId });
-    expect(read.disks).toMatchObject([{ path: '/pool/a&b/volume.qcow2', format: 'qcow2', bus: 'virtio', target: 'vda' }]);
-    expect(read.interfaces).toMatchObject([{ kind: 'network', network: 'cv-default', mac: plan.mac, model: 'virtio' }]);
+    expect(read.disks).toMatchObject([{ path: '/pool/a&b/volume.qcow2', format: 'qcow2', bus: 'virtio', target: 'vda' }, { device: 'cdrom', path: undefined, bus: 'scsi', target: 'sda' }]);
+    expect(read.interfaces).toMatchObject([{ kind: 'network', network: 'cv-default', mac, model: 'virtio' }]);
+  });
+
+  it('has room for what is added while it runs', () => {
+    const read = readDomain(domainXml({ ...plan, vcpusMax: 4, memoryMibMax: 1_024 }, host));
+    expect(read).toMatchObject({ vcpus: 2, vcpusMax: 4, memoryKibMax: 262_144 });
+    expect(domainXml({ ...plan, vcpusMax: 4, memoryMibMax: 1_024 }, host)).toContain('<maxMemory slots="16" unit="MiB">1024</maxMemory>');
+    const ports = (xml: string): number => xml.split('model="pcie-root-port"').length - 1;
+    expect(ports(domainXml(plan, host))).toBe(12);
+    expect(ports(domainXml({ ...plan, nics: [...plan.nics, ...plan.nics] }, host))).toBe(13);
+  });
+
+  it('starts from what it is told to, with a medium and what cloud-init learns from in drives of their own', () => {
+    const xml = domainXml({ ...plan, boot: ['cdrom', 'disk'], media: 'install.iso' }, { ...host, seedPath: '/pool/seeds/one.iso' });
+    expect(xml).toContain('<boot dev="cdrom"/><boot dev="hd"/>');
+    expect(readDomain(xml).disks).toMatchObject([{ target: 'vda' }, { target: 'sda', device: 'cdrom', path: '/images/install.iso', readOnly: true }, { target: 'sdb', device: 'cdrom', path: '/pool/seeds/one.iso' }]);
   });
 
   it('has devices for systems without virtio drivers', () => {
@@ -75,11 +92,16 @@ describe('The XML of a domain', () => {
   it('cannot be broken out of', () => {
     const read = readDomain(domainXml({ ...plan, name: '</title><devices/>"\u0001' }, host));
     expect(read.title).toBe('</title><devices/>"');
-    expect(read.disks).toHaveLength(1);
+    expect(read.disks).toHaveLength(2);
   });
 
   it.runIf(canValidate)('is what libvirt\'s schema allows', () => {
-    for (const type of ['qemu', 'kvm', 'test'] as const) for (const devices of ['virtio', 'legacy'] as const) validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
+    for (const type of ['qemu', 'kvm', 'test'] as const) {
+      for (const devices of ['virtio', 'legacy'] as const) {
+        validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
+        validate(domainXml({ ...plan, devices, vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
+      }
+    }
   });
 });
 
@@ -91,7 +113,7 @@ describe('The XML of a network', () => {
     expect(hosts).toHaveLength(253);
     expect(hosts[0]).toMatchObject({ mac: '52:54:0a:15:00:02', address: '10.21.0.2' });
     expect(hosts.at(-1)).toMatchObject({ mac: '52:54:0a:15:00:fe', address: '10.21.0.254' });
-    expect(hostXml({ mac: plan.mac, address: plan.address })).toBe('<host mac="52:54:0a:15:00:05" ip="10.21.0.5"/>');
+    expect(hostXml({ mac, address: '10.21.0.5' })).toBe('<host mac="52:54:0a:15:00:05" ip="10.21.0.5"/>');
   });
 
   it('has no table where addresses are too many, and none outside a small one', () => {

@@ -7,7 +7,7 @@
  *
  * No device listens on a TCP port: the screen is a unix socket, the guest agent's channel too.
  */
-import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
+import { uuidOf, type NodeId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { DomainPlan } from '../hypervisor.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
@@ -21,7 +21,11 @@ export interface DomainHost {
   readonly type: 'kvm' | 'qemu' | 'test';
   /** Of the agent, for whoever wonders later why a domain looks as it does. */
   readonly agentVersion: string;
-  readonly diskPath: string;
+  diskPathOf(volumeId: VolumeId): string;
+  /** A medium's file. */
+  mediaPathOf(file: string): string;
+  /** What cloud-init is told; undefined: nothing. */
+  readonly seedPath: string | undefined;
   /** Where the serial console is written, besides being open to whoever connects. */
   readonly consoleLog: string;
   /** Unix socket of the screen; at most 107 bytes, the kernel's limit. */
@@ -43,7 +47,6 @@ export const domainName = (name: string, vmId: string): string => {
 const TRANSLATION_CACHE_MIB = 32;
 
 export function domainXml(plan: DomainPlan, host: DomainHost): string {
-  const virtio = plan.devices === 'virtio';
   const emulated = host.type === 'qemu';
   return element('domain', { type: host.type },
     element('name', {}, host.knownAs ?? domainName(plan.name, plan.vmId)),
@@ -51,39 +54,91 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     element('title', {}, plan.name),
     element('metadata', {},
       element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, agent: host.agentVersion })),
+    growsMemory(plan, host) ? element('maxMemory', { slots: MEMORY_SLOTS, unit: 'MiB' }, plan.memoryMibMax) : undefined,
     element('memory', { unit: 'MiB' }, plan.memoryMib),
-    element('vcpu', { placement: 'static' }, plan.vcpus),
-    element('os', {}, element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), element('boot', { dev: 'hd' })),
+    element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
+    element('os', {}, element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), ...plan.boot.map((device) => element('boot', { dev: device === 'disk' ? 'hd' : device }))),
     element('features', {}, element('acpi'), element('apic'), emulated ? element('tcg', {}, element('tb-cache', { unit: 'MiB' }, TRANSLATION_CACHE_MIB)) : undefined),
-    host.type === 'test' ? undefined : cpu(host.type),
+    host.type === 'test' ? undefined : cpu(host.type, plan, host),
     element('clock', { offset: 'utc' },
       element('timer', { name: 'rtc', tickpolicy: 'catchup' }), element('timer', { name: 'pit', tickpolicy: 'delay' }), element('timer', { name: 'hpet', present: 'no' })),
     element('on_poweroff', {}, 'destroy'),
     element('on_reboot', {}, 'restart'),
     // What crashed stays down and is reported; whether it comes back is decided elsewhere.
     element('on_crash', {}, 'destroy'),
-    element('devices', {}, ...devices(plan, host, virtio))).xml;
+    element('devices', {}, ...devices(plan, host))).xml;
 }
 
-const cpu = (type: 'kvm' | 'qemu'): Xml =>
-  (type === 'kvm'
-    ? element('cpu', { mode: 'host-model', check: 'partial' })
-    : element('cpu', { mode: 'custom', match: 'exact', check: 'none' }, element('model', { fallback: 'allow' }, 'qemu64')));
+/** DIMMs that can be plugged in one after another. */
+const MEMORY_SLOTS = 16;
 
-function devices(plan: DomainPlan, host: DomainHost, virtio: boolean): readonly Xml[] {
+const growsMemory = (plan: DomainPlan, { type }: Pick<DomainHost, 'type'>): boolean => type !== 'test' && plan.memoryMibMax > plan.memoryMib;
+
+function cpu(type: 'kvm' | 'qemu', plan: DomainPlan, host: DomainHost): Xml {
+  // Memory is plugged into a NUMA node, so there has to be one.
+  const numa = growsMemory(plan, host) ? element('numa', {}, element('cell', { id: 0, cpus: plan.vcpusMax === 1 ? '0' : `0-${plan.vcpusMax - 1}`, memory: plan.memoryMib, unit: 'MiB' })) : undefined;
+  return type === 'kvm'
+    ? element('cpu', { mode: 'host-model', check: 'partial' }, numa)
+    : element('cpu', { mode: 'custom', match: 'exact', check: 'none' }, element('model', { fallback: 'allow' }, 'qemu64'), numa);
+}
+
+/**
+ * Each PCI device of a q35 machine needs a port of its own, and ports cannot be added while it runs. So
+ * many are free for what is plugged in later.
+ */
+const PORTS_FREE = 6;
+/** Disks and interfaces besides: scsi, serial, memory balloon, random numbers, and the video that needs none. */
+const PORTS_OF_OTHERS = 4;
+
+type Disk = DomainPlan['disks'][number];
+type DomainNic = DomainPlan['nics'][number];
+
+/** libvirt's name for a disk, which the guest's drivers follow: vda, vdb, … Old systems have the drives for media at sdb and sdc. */
+export const targetOf = ({ unit }: Pick<Disk, 'unit'>, devices: DomainPlan['devices']): string => {
+  const letter = String.fromCharCode('a'.charCodeAt(0) + (devices === 'legacy' && unit > 0 ? unit + 2 : unit));
+  return `${devices === 'virtio' ? 'vd' : 'sd'}${letter}`;
+};
+
+export const diskXml = (disk: Disk, devices: DomainPlan['devices'], path: string): Xml =>
+  element('disk', { type: 'file', device: 'disk' },
+    element('driver', { name: 'qemu', type: 'qcow2', discard: 'unmap' }),
+    element('source', { file: path }),
+    element('target', { dev: targetOf(disk, devices), bus: devices === 'virtio' ? 'virtio' : 'sata' }),
+    // What the guest sees as the disk's serial number: 20 characters at most for virtio.
+    element('serial', {}, disk.volumeId.slice(-20)));
+
+/** The drive for media, with or without one in it, and that of what cloud-init is told. */
+export const driveXml = (which: 'media' | 'seed', devices: DomainPlan['devices'], path: string | undefined): Xml => {
+  const unit = which === 'media' ? 0 : 1;
+  const letters = devices === 'virtio' ? ['sda', 'sdb'] : ['sdb', 'sdc'];
+  return element('disk', { type: 'file', device: 'cdrom' },
+    element('driver', { name: 'qemu', type: 'raw' }),
+    path === undefined ? undefined : element('source', { file: path }),
+    element('target', { dev: letters[unit], bus: devices === 'virtio' ? 'scsi' : 'sata' }),
+    element('readonly'));
+};
+
+export const nicXml = ({ network, mac }: DomainNic, devices: DomainPlan['devices']): Xml =>
+  element('interface', { type: 'network' },
+    element('mac', { address: mac }),
+    element('source', { network: network.name }),
+    element('model', { type: devices === 'virtio' ? 'virtio' : 'e1000' }));
+
+/** A piece of memory to plug in. Sizes that are no multiple of 128 MiB cannot be used by Linux. */
+export const dimmXml = (mib: number): Xml => element('memory', { model: 'dimm' }, element('target', {}, element('size', { unit: 'MiB' }, mib), element('node', {}, 0)));
+
+function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
+  const ports = host.type === 'test' ? 0 : plan.disks.length + plan.nics.length + PORTS_OF_OTHERS + PORTS_FREE;
   return [
-    element('disk', { type: 'file', device: 'disk' },
-      element('driver', { name: 'qemu', type: 'qcow2', discard: 'unmap' }),
-      element('source', { file: host.diskPath }),
-      element('target', virtio ? { dev: 'vda', bus: 'virtio' } : { dev: 'sda', bus: 'sata' }),
-      // What the guest sees as the disk's serial number: 20 characters at most for virtio.
-      element('serial', {}, plan.volumeId.slice(-20))),
+    ...plan.disks.map((disk) => diskXml(disk, plan.devices, host.diskPathOf(disk.volumeId))),
+    driveXml('media', plan.devices, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
+    ...(host.seedPath === undefined ? [] : [driveXml('seed', plan.devices, host.seedPath)]),
+    ...(plan.devices === 'virtio' ? [element('controller', { type: 'scsi', index: 0, model: 'virtio-scsi' })] : []),
     // Nothing of ours is on USB, and an idle controller wakes the host a thousand times a second.
     element('controller', { type: 'usb', model: 'none' }),
-    element('interface', { type: 'network' },
-      element('mac', { address: plan.mac }),
-      element('source', { network: plan.network.name }),
-      element('model', { type: virtio ? 'virtio' : 'e1000' })),
+    ...(ports === 0 ? [] : [element('controller', { type: 'pci', index: 0, model: 'pcie-root' })]),
+    ...Array.from({ length: ports }, (_, index) => element('controller', { type: 'pci', index: index + 1, model: 'pcie-root-port' })),
+    ...plan.nics.map((nic) => nicXml(nic, plan.devices)),
     element('serial', { type: 'pty' }, element('log', { file: host.consoleLog, append: 'on' }), element('target', { port: 0 })),
     element('console', { type: 'pty' }, element('target', { type: 'serial', port: 0 })),
     element('channel', { type: 'unix' }, element('target', { type: 'virtio', name: 'org.qemu.guest_agent.0' })),

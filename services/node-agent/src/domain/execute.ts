@@ -5,7 +5,7 @@
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import { isRefusal } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
-import type { Done, Hypervisor } from '../hypervisor.ts';
+import type { Configured, Done, DomainPlan, Hypervisor } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain';
@@ -16,11 +16,12 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
 
-/** Nothing when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal): Done {
+/** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data);
     case 'DefineDomain': return defineDomain(data, hypervisor);
+    case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor);
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
@@ -30,27 +31,50 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
     case 'ObserveDomain': return undefined;
     case 'RemoveDomain': {
-      // The lease goes last: while the domain might run, its address is in use.
-      const refused = await hypervisor.remove(data.vmId);
-      if (refused !== undefined || data.network === null || data.mac === null) return refused;
-      return hypervisor.removeLease(data.network, data.mac);
+      // Leases go last: while the domain might run, its addresses are in use.
+      let refused = await hypervisor.remove(data.vmId);
+      for (const { network, mac } of data.nics) refused ??= await hypervisor.removeLease(network, mac);
+      return refused;
     }
     case 'RemoveDisk': return hypervisor.removeDisk(data.vmId, data.volumeId);
   }
 }
 
-type DefineDomain = Extract<AgentCommand, { readonly type: 'DefineDomain' }>['data'];
+/** A network stays when the domain fails: others may have begun to use it, and it holds nothing. */
+const interfacesOf = ({ vmId, name, nics }: DomainPlan, hypervisor: Hypervisor): readonly Step[] => nics.flatMap(({ network, mac, address }) => [
+  { run: () => hypervisor.ensureNetwork(network) },
+  { run: () => hypervisor.ensureLease(network, { vmId, name, mac, address }), undo: () => hypervisor.removeLease(network, mac) },
+]);
 
-async function defineDomain(plan: DefineDomain, hypervisor: Hypervisor): Done {
-  return allOrNothing([
-    // A network stays when the domain fails: others may have begun to use it, and it holds nothing.
-    { run: () => hypervisor.ensureNetwork(plan.network) },
-    {
-      run: () => hypervisor.ensureLease(plan.network, { vmId: plan.vmId, name: plan.name, mac: plan.mac, address: plan.address }),
-      undo: () => hypervisor.removeLease(plan.network, plan.mac),
-    },
-    { run: () => hypervisor.define(plan) },
-  ]);
+const defineDomain = (plan: DomainPlan, hypervisor: Hypervisor): Done => allOrNothing([...interfacesOf(plan, hypervisor), { run: () => hypervisor.define(plan) }]);
+
+export class NotTakenBack extends Error {
+  override readonly name = 'NotTakenBack';
+  constructor(vmId: string, { refused, because }: Refusal) { super(`the change of ${vmId} could not be taken back: ${refused} ${JSON.stringify(because ?? {})}`); }
+}
+
+/** What is given up while a guest still uses it could be given to another: so a refusal is no end of an undo. */
+async function insisting(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+  const outcome = await configureDomain(plan, hypervisor);
+  if (isRefusal(outcome) && outcome.refused !== 'domain.gone') throw new NotTakenBack(plan.vmId, outcome);
+  return outcome;
+}
+
+type ConfigureDomain = Extract<AgentCommand, { readonly type: 'ConfigureDomain' }>['data'];
+
+async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+  // Of a domain that exists most leases are in use: none is taken back here.
+  for (const { run } of interfacesOf(plan, hypervisor)) {
+    const refused = await run();
+    if (refused !== undefined) return refused;
+  }
+  const outcome = await hypervisor.configure(plan);
+  if (isRefusal(outcome)) return outcome;
+  for (const { network, mac } of plan.gone) {
+    const refused = await hypervisor.removeLease(network, mac);
+    if (refused !== undefined) return refused;
+  }
+  return outcome;
 }
 
 interface Step {

@@ -1,7 +1,9 @@
 /* What stands around a libvirt: a real machine (machine.os.ts), or nothing but memory (../simulated/fake-machine.ts). */
+import type { DomainPlan, Seed } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
+import type { Refusal } from '../answer.ts';
 import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
 import type { Disks } from './qemu-img.os.ts';
 
@@ -13,6 +15,11 @@ export interface LibvirtHost {
   readonly target: Target | RemoteTarget;
   readonly accel: Pick<Awaited<ReturnType<Hypervisor['describe']>>, 'accel' | 'accelBecause'>;
   readonly disks: Disks;
+  mediaPathOf(file: string): string;
+  /** A refusal when there is no such medium. */
+  mediaMissing(file: string): Promise<Refusal | undefined>;
+  /** Makes the disk from which cloud-init learns, and says where it is. */
+  writeSeed(vmId: VmId, seed: Seed, nics: DomainPlan['nics']): Promise<string>;
   /** Unix socket of a VM's screen. */
   screenSocketOf(vmId: VmId): string;
   /** Where a VM's serial console is written. */

@@ -21,9 +21,9 @@ import { guestImage } from '../../../../tools/guest-image.ts';
 import { LIBVIRT_SOCKET, startLibvirt, stopLibvirt } from '../../../../tools/libvirt.ts';
 import { freeSubnet, takenSubnets } from '../../../../tools/network.ts';
 import { findAccel, guestRuns } from '../accel.os.ts';
-import type { Refusal } from '../answer.ts';
 import { execute } from '../domain/execute.ts';
 import { domainXml } from '../domain/domain-xml.ts';
+import { smallPlan } from '../domain/testing-plan.ts';
 import type { SeenDomain } from '../hypervisor.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
@@ -49,7 +49,7 @@ interface Vm {
   readonly mac: string;
   readonly uuid: string;
   readonly name: string;
-  do(type: AgentCommand['type'], more?: object, signal?: AbortSignal): Promise<Refusal | undefined>;
+  do(type: AgentCommand['type'], more?: object, signal?: AbortSignal): ReturnType<typeof execute>;
   seen(): Promise<SeenDomain>;
   console(): Promise<string>;
   /** Of its QEMU. */
@@ -63,8 +63,7 @@ function vmOf(host: number, more: object = {}): Vm {
   const address = network.gateway.replace(/\d+$/, String(host));
   const mac = macOf(address);
   const data = {
-    nodeId, vmId, generation: 1, volumeId, imageFile, imageFormat: 'qcow2', sizeGib: 1, name: 'spec', vcpus: 1, memoryMib: 128, devices: 'virtio',
-    network, mac, address, timeoutSeconds: 30, force: false, ...more,
+    nodeId, vmId, generation: 1, volumeId, imageFile, imageFormat: 'qcow2', sizeGib: 1, ...smallPlan({ volumeId, network, mac, address }), timeoutSeconds: 30, force: false, ...more,
   };
   const name = `cv-spec-${vmId.slice(-8)}`;
   return {
@@ -331,8 +330,8 @@ describe('The node', () => {
       for (const devices of ['virtio', 'legacy'] as const) {
         const vmId: VmId = `vm_${randomHex()}`;
         const xml = domainXml(
-          { nodeId, vmId, generation: 1, name: 'schema', vcpus: 1, memoryMib: 64, devices, volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway },
-          { nodeId, type, agentVersion: '0', diskPath: '/nowhere/disk.qcow2', consoleLog: '/nowhere/console.log', screenSocket: '/nowhere/screen.sock' },
+          { nodeId, vmId, generation: 1, ...smallPlan({ volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway }, { name: 'schema', devices, vcpusMax: 4, memoryMibMax: 1_024, media: 'install.iso', boot: ['cdrom', 'disk', 'network'] }) },
+          { nodeId, type, agentVersion: '0', diskPathOf: () => '/nowhere/disk.qcow2', mediaPathOf: (file) => `/nowhere/${file}`, seedPath: '/nowhere/seed.iso', consoleLog: '/nowhere/console.log', screenSocket: '/nowhere/screen.sock' },
         );
         const domain = await behind.domainDefineXmlFlags({ xml, flags: ['validate'] }).catch((fault: unknown) => {
           // A host without /dev/kvm has no domains of this type at all, but the schema spoke before.

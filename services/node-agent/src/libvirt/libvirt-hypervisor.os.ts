@@ -10,8 +10,10 @@
  * libvirt's beside it. What nobody can know (no answer, a lock held too long, the host in trouble) is
  * thrown, and the command comes again.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { idFrom, uuidOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { BootDevice } from '@chronovirt/contracts/vm/vm.events';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
@@ -20,10 +22,13 @@ import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/la
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
-import { parseXml } from '@chronovirt/libvirt/xml';
+import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
+import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
-import { domainXml, METADATA_NAMESPACE } from '../domain/domain-xml.ts';
+import { changesOf } from '../domain/changes.ts';
+import type { Change, LiveDomain } from '../domain/changes.ts';
+import { dimmXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import type { LibvirtHost } from './host.ts';
@@ -55,6 +60,19 @@ const PRESS_EVERY_MS = 5_000;
 const GUEST_AGENT_SECONDS = 3;
 const REBOOT_MS = 45_000;
 const SOCKET_PATH_BYTES_MAX = 107;
+/** A guest is given three seconds to see what was plugged in. */
+const TRIES_MAX = 15;
+/** Of 128 MiB each: a terabyte at once. */
+const MEMORY_BLOCKS_MAX = 8_192;
+/** How long a guest may take to let go of a device, and how often it is looked whether it has. */
+const UNPLUG_MS = 30_000;
+const UNPLUG_LOOK_MS = 200;
+
+/** Of guest-get-memory-blocks, as the guest's own program says it. */
+interface MemoryBlock {
+  readonly 'phys-index'?: unknown;
+  readonly online?: unknown;
+}
 
 interface Identity {
   readonly vmId: VmId;
@@ -366,25 +384,141 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return undefined;
     });
 
-  const define = async (plan: DomainPlan): Done => {
+  /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
+  const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<string | Refusal> => {
     const { vmId } = plan;
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
-    const present = await find(vmId);
-    const xml = domainXml(plan, {
+    const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
+    if (missing !== undefined) return missing;
+    return domainXml(plan, {
       nodeId, agentVersion, screenSocket,
       type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
-      diskPath: disks.pathOf(plan.volumeId),
+      diskPathOf: (volumeId) => disks.pathOf(volumeId),
+      mediaPathOf: (file) => host.mediaPathOf(file),
+      seedPath: plan.seed === null ? undefined : await host.writeSeed(vmId, plan.seed, plan.nics),
       consoleLog: host.consoleLogOf(vmId),
       ...(present === undefined ? {} : { knownAs: present.name }),
     });
+  };
+
+  const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
+    const { uuid } = await fast.domainDefineXmlFlags({ xml });
+    // Also without waiting for the event: the answer's facts ask for it at once.
+    identities.set(uuid, { vmId, generation });
+  };
+
+  const define = async (plan: DomainPlan): Done => {
+    const xml = await describe(plan, await find(plan.vmId));
+    if (isRefusal(xml)) return xml;
     try {
-      const { uuid } = await fast.domainDefineXmlFlags({ xml });
-      // Also without waiting for the event: the answer's facts ask for it at once.
-      identities.set(uuid, { vmId, generation: plan.generation });
+      await defineAs(xml, plan);
       return undefined;
     } catch (error) {
-      return refusalFor(error, 'define', vmId);
+      return refusalFor(error, 'define', plan.vmId);
+    }
+  };
+
+  /** A guest that is asked to let go of an interface may take its time, or never do it. */
+  const unplugNic = async (domain: Domain, mac: string): Promise<Refusal | undefined> => {
+    const device = async (): Promise<XmlElement | undefined> => childrenOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), 'interface').find((one) => attributeOf(one, 'address', 'mac')?.toLowerCase() === mac);
+    const deadline = performance.now() + UNPLUG_MS;
+    for (let asked = -Infinity; ;) {
+      const there = await device();
+      if (there === undefined) return undefined;
+      if (performance.now() > deadline) return refuse('nic.not_released', { mac, says: 'the guest did not let go of the interface; stop the VM, or try again' });
+      if (performance.now() - asked > PRESS_EVERY_MS) {
+        asked = performance.now();
+        // Being asked again while it still thinks about it is an error of libvirt's, and none of ours.
+        await slow.domainDetachDeviceFlags({ domain, xml: buildXml(there), flags: ['live'] }).catch((error: unknown) => { if (!(error instanceof LibvirtError)) throw error; });
+      }
+      await delay(UNPLUG_LOOK_MS);
+    }
+  };
+
+  /** The guest learns of a new CPU a moment after libvirt does; until then its agent knows none to switch on. */
+  const useNewCpus = async (domain: Domain, vcpus: number): Promise<void> => {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const outcome = await slow.domainSetVcpusFlags({ domain, vcpus, flags: ['guest'] }).then(() => 'done', (error: unknown) => error);
+      if (outcome === 'done' || !(outcome instanceof LibvirtError) || outcome.code === errorCodes.agentUnresponsive) return;
+      await delay(UNPLUG_LOOK_MS);
+    }
+  };
+
+  /**
+   * Most guests use what was plugged in by themselves; the others do when their agent is asked. Without an
+   * agent nothing is lost: whoever is inside can do it.
+   */
+  const useNewMemory = async (domain: Domain): Promise<void> => {
+    const ask = async (command: object): Promise<unknown> => (JSON.parse((await slow.domainAgentCommand({ domain, command: JSON.stringify(command), timeout: GUEST_AGENT_SECONDS })) ?? '{}') as { readonly return?: unknown }).return;
+    const idleBlocks = async (): Promise<readonly MemoryBlock[]> => {
+      const blocks = await ask({ execute: 'guest-get-memory-blocks' });
+      return (Array.isArray(blocks) ? (blocks as readonly MemoryBlock[]) : []).filter((block) => block.online === false && typeof block['phys-index'] === 'number');
+    };
+    let idle = await idleBlocks();
+    for (let tries = 0; idle.length === 0 && tries < TRIES_MAX; tries++) {
+      await delay(UNPLUG_LOOK_MS);
+      idle = await idleBlocks();
+    }
+    if (idle.length > 0) await ask({ execute: 'guest-set-memory-blocks', arguments: { 'mem-blks': idle.slice(0, MEMORY_BLOCKS_MAX).map((block) => ({ 'phys-index': block['phys-index'], online: true })) } });
+  };
+
+  const change = async (domain: Domain, one: Change, { devices }: DomainPlan): Promise<Refusal | undefined> => {
+    switch (one.kind) {
+      case 'vcpus':
+        await slow.domainSetVcpusFlags({ domain, vcpus: one.vcpus, flags: ['live'] });
+        await useNewCpus(domain, one.vcpus);
+        return undefined;
+      case 'memory':
+        await slow.domainAttachDeviceFlags({ domain, xml: dimmXml(one.mib).xml, flags: ['live'] });
+        await useNewMemory(domain).catch(() => undefined);
+        return undefined;
+      case 'media':
+        await slow.domainUpdateDeviceFlags({ domain, xml: driveXml('media', devices, one.path).xml, flags: ['live', 'force'] });
+        return undefined;
+      case 'add nic':
+        await slow.domainAttachDeviceFlags({ domain, xml: nicXml(one.nic, devices).xml, flags: ['live'] });
+        return undefined;
+      case 'remove nic':
+        return unplugNic(domain, one.mac);
+    }
+  };
+
+  /** Disks that are smaller than they should be. One that runs tells its guest. */
+  const grow = async (domain: Domain, running: boolean, plan: DomainPlan): Promise<Refusal | undefined> => {
+    for (const disk of plan.disks) {
+      const bytes = disk.sizeGib * 2 ** 30;
+      const target = targetOf(disk, plan.devices);
+      if (!running) {
+        const refused = await disks.grow(disk.volumeId, disk.sizeGib);
+        if (refused !== undefined) return refused;
+      } else if ((await slow.domainGetBlockInfo({ domain, path: target })).capacityBytes < bytes) {
+        await slow.domainBlockResize({ domain, disk: target, size: bytes, flags: ['bytes'] });
+      }
+    }
+    return undefined;
+  };
+
+  const configure: Hypervisor['configure'] = async (plan) => {
+    const domain = await find(plan.vmId);
+    const seen = domain === undefined ? undefined : await look(domain);
+    if (domain === undefined || seen === undefined) return gone(plan.vmId);
+    const xml = await describe(plan, domain);
+    if (isRefusal(xml)) return xml;
+    try {
+      const running = powered(seen);
+      const grown = await grow(domain, running, plan);
+      if (grown !== undefined) return grown;
+      // What runs comes first: what it refuses shall not be so at the next start either.
+      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, (file) => host.mediaPathOf(file)) : { changes: [], pending: [] };
+      for (const one of changes) {
+        const refused = await change(domain, one, plan);
+        if (refused !== undefined) return refused;
+      }
+      await defineAs(xml, plan);
+      return { pending };
+    } catch (error) {
+      return refusalFor(error, 'configure', plan.vmId);
     }
   };
 
@@ -502,6 +636,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       }),
 
     define,
+    configure,
     start,
     shutdown,
     destroy: async (vmId) => {
@@ -549,6 +684,24 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       await Promise.all([fast.close(), slow.close()]);
       await following;
     },
+  };
+}
+
+const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: 'cdrom', network: 'network' };
+
+/** A running domain's XML, as far as it can be changed. */
+function liveDomain(xml: string): LiveDomain {
+  const { root, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
+  const drive = disks.find(({ device, target }) => device === 'cdrom' && target === (disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? 'sdb' : 'sda'));
+  const devices = childOf(root, 'devices');
+  return {
+    vcpus, vcpusMax,
+    // libvirt counts what was plugged in among <memory>.
+    memoryMib: Math.floor(memoryKibMax / 1_024),
+    memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
+    boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
+    media: drive === undefined ? null : drive.path,
+    macs: childrenOf(devices, 'interface').flatMap((one) => attributeOf(one, 'address', 'mac')?.toLowerCase() ?? []),
   };
 }
 

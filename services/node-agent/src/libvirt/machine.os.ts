@@ -1,11 +1,13 @@
 /* A real machine around a libvirt: its folders, its users, its figures. */
-import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { chmod, chown, lstat, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import type { NodeId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
+import { refuse } from '../answer.ts';
+import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
@@ -28,12 +30,19 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
+  const mediaPathOf = (file: string): string => join(imageDir, file);
+  // Not where sockets are: it must outlive a start of the machine.
+  const seedOf = (vmId: VmId): string => join(poolDir, `${vmId}.seed.iso`);
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
     disks: createDisks({ imageDir, poolDir }),
+    mediaPathOf,
+    // No link: it could lead out of the folder.
+    mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
+    writeSeed: (vmId, seed, nics) => writeSeed(seedOf(vmId), seed, nics),
     screenSocketOf,
     consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
     prepare: async (libvirt) => {
@@ -48,6 +57,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
       const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
       await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
       await rm(screenSocketOf(vmId), { force: true });
+      await rm(seedOf(vmId), { force: true });
     },
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),

@@ -38,6 +38,8 @@ export interface Disks {
   pathOf(volumeId: VolumeId): string;
   exists(volumeId: VolumeId): Promise<boolean>;
   ensure(disk: DiskPlan): Done;
+  /** At least so large; only while nobody uses it. */
+  grow(volumeId: VolumeId, sizeGib: number): Done;
   remove(volumeId: VolumeId): Done;
 }
 
@@ -81,6 +83,11 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     const path = pathOf(volumeId);
     const unfinished = `${path}.new`;
     try {
+      if (imageFile === null) {
+        await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+        await rename(unfinished, path);
+        return undefined;
+      }
       const image = await imageOf(imageFile, imageFormat);
       if (image === undefined) return refuse('image.missing_on_node', { file: imageFile, says: `put the image file ${imageFile} into this node's image folder` });
       if (image.foreignFile !== undefined) return refuse('image.refers_to_another_file', { file: imageFile, says: 'an image must stand alone: convert it with qemu-img convert' });
@@ -94,8 +101,20 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     }
   };
 
+  const grow = async (volumeId: VolumeId, sizeGib: number): Done => {
+    try {
+      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', pathOf(volumeId)], { timeout: QEMU_IMG_MS });
+      if ((JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'] < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', 'qcow2', pathOf(volumeId), `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      return undefined;
+    } catch (cause) {
+      if (/Failed to get .* lock/i.test(wordsOf(cause))) return refuse('disk.in_use', { volumeId, says: 'another process uses this disk' });
+      throw new DiskFault('grow', volumeId, cause);
+    }
+  };
+
   return {
     pathOf,
+    grow: (volumeId, sizeGib) => turns(() => grow(volumeId, sizeGib)),
     exists,
     ensure: (disk) => turns(() => ensure(disk)),
     remove: async (volumeId) => {

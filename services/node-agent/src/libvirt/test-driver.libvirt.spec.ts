@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { AgentCommand, DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { uuidOf } from '@chronovirt/contracts/ids';
 import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { connect } from '@chronovirt/libvirt/connection';
@@ -16,6 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createAgent } from '../agent.ts';
 import type { Agent } from '../agent.ts';
 import type { Answer } from '../answer.ts';
+import { smallPlan } from '../domain/testing-plan.ts';
 import { createMemoryJournal } from '../journal/journal.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
@@ -71,9 +73,9 @@ const vmOf = (): { readonly vmId: VmId; readonly volumeId: VolumeId; do(type: Ag
     do: (type) => agent.take({
       id: id(), to: 'node', target: nodeId, type, meta: { actor: 'system:spec' }, cancels: [], session: 1,
       data: {
-        nodeId, vmId, generation: 1, volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 1, name: 'spec', vcpus: 1, memoryMib: 64, devices: 'virtio',
-        network, mac: '52:54:0a:15:00:05', address: '10.21.0.5', timeoutSeconds: 5, force: false,
-      },
+        nodeId, vmId, generation: 1, volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 1, ...smallPlan({ volumeId, network, mac: '52:54:0a:15:00:05', address: '10.21.0.5' }),
+        timeoutSeconds: 5, force: false,
+      } as CommandEnvelope['data'],
     }),
   };
 };

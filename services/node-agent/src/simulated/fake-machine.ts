@@ -67,11 +67,19 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           if (!disks.has(disk.volumeId)) disks.set(disk.volumeId, disk);
           return undefined;
         },
+        grow: async (volumeId, sizeGib) => {
+          const disk = disks.get(volumeId);
+          if (disk !== undefined) disks.set(volumeId, { ...disk, sizeGib: Math.max(disk.sizeGib, sizeGib) });
+          return undefined;
+        },
         remove: async (volumeId) => {
           disks.delete(volumeId);
           return undefined;
         },
       },
+      mediaPathOf: (file) => `/simulated/${file}`,
+      mediaMissing: () => Promise.resolve(undefined),
+      writeSeed: (vmId) => Promise.resolve(`/simulated/${vmId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
       prepare: () => Promise.resolve(),

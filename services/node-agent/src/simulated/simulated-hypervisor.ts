@@ -7,7 +7,7 @@
  * can run out.
  */
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
+import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, SeenDomain, Watcher } from '../hypervisor.ts';
@@ -91,7 +91,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     if (domain === undefined) return gone(vmId);
     if (domain.state === 'running') return undefined;
     if (domain.state === 'paused') return change(vmId, { state: 'running', reason: 'unpaused' });
-    if (!disks.has(domain.plan.volumeId)) return refuse('disk.missing_on_node', { volumeId: domain.plan.volumeId });
+    const missing = domain.plan.disks.find(({ volumeId }) => !disks.has(volumeId));
+    if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
     if (memoryUsedMib() + domain.plan.memoryMib > settings.memoryMib) return refuse('node.out_of_memory', { wantsMib: domain.plan.memoryMib, freeMib: settings.memoryMib - memoryUsedMib() });
     return change(vmId, { state: 'running', reason: 'booted', boots: domain.boots + 1 });
   };
@@ -117,7 +118,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
     ensureDisk: (disk) => verb('ensureDisk', undefined, () => {
       if (disks.has(disk.volumeId)) return undefined;
-      if (settings.imageMissing?.(disk.imageFile) === true) return refuse('image.missing_on_node', { file: disk.imageFile });
+      if (disk.imageFile !== null && settings.imageMissing?.(disk.imageFile) === true) return refuse('image.missing_on_node', { file: disk.imageFile });
       disks.set(disk.volumeId, disk);
       return undefined;
     }),
@@ -150,6 +151,22 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       announce(plan.vmId);
       return undefined;
     }),
+    configure: async (plan) => {
+      let pending: readonly Pending[] = [];
+      const refused = await verb('configure', plan.vmId, () => {
+        const present = domains.get(plan.vmId);
+        if (present === undefined) return gone(plan.vmId);
+        for (const { volumeId, sizeGib } of plan.disks) {
+          const disk = disks.get(volumeId);
+          if (disk === undefined) return refuse('disk.missing_on_node', { volumeId });
+          disks.set(volumeId, { ...disk, sizeGib: Math.max(disk.sizeGib, sizeGib) });
+        }
+        // What is smaller than it was waits for a start; the rest is so at once.
+        pending = holdsMemory(present) ? [...(plan.vcpus < present.plan.vcpus ? ['vcpus' as const] : []), ...(plan.memoryMib < present.plan.memoryMib ? ['memoryMib' as const] : [])] : [];
+        return change(plan.vmId, { plan });
+      });
+      return refused ?? { pending };
+    },
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {
       if (!domains.has(vmId)) return gone(vmId);

@@ -39,6 +39,10 @@ export const nodeCapacity: Projection<Candidate> = {
         return { ...document, policy: event.data };
       case 'CapacityReserved':
         return { ...document, vcpusReserved: document.vcpusReserved + event.data.vcpus, memoryMibReserved: document.memoryMibReserved + event.data.memoryMib };
+      case 'CapacityResized': {
+        const { vcpus, memoryMib, before: had } = event.data;
+        return { ...document, vcpusReserved: document.vcpusReserved + vcpus - had.vcpus, memoryMibReserved: document.memoryMibReserved + memoryMib - had.memoryMib };
+      }
       case 'CapacityReleased':
         return { ...document, vcpusReserved: document.vcpusReserved - event.data.vcpus, memoryMibReserved: document.memoryMibReserved - event.data.memoryMib };
       case 'NodeRemoved':
@@ -55,6 +59,8 @@ export const nodeCapacity: Projection<Candidate> = {
         return withPool(document, event.stream, (pool) => ({ ...pool, capacityGib: event.data.capacityGib }));
       case 'SpaceReserved':
         return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib + event.data.sizeGib }));
+      case 'SpaceResized':
+        return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib + event.data.sizeGib - event.data.beforeGib }));
       case 'SpaceReleased':
         return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib - event.data.sizeGib }));
       default:

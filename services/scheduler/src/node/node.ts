@@ -33,6 +33,16 @@ type OfNode = Exclude<NodeCommand, { type: 'PlaceVm' | 'UnplaceVm' }>;
 const registeredOr = (node: Node, nodeId: NodeId): RegisteredNode | Refusal =>
   node.status === 'registered' ? node : refuse(node.status === 'removed' ? 'node.removed' : 'node.not_found', { nodeId });
 
+/** Why so much more cannot be promised of it. Less of either always can. */
+const lackOf = ({ nodeId, description, policy, vcpusReserved, memoryMibReserved }: RegisteredNode, { vcpus, memoryMib }: { readonly vcpus: number; readonly memoryMib: number }): Refusal | undefined => {
+  if (description === null) return refuse('node.never_seen', { nodeId });
+  const total = capacityOf(description, policy);
+  const free = { vcpus: total.vcpus - vcpusReserved, memoryMib: total.memoryMib - memoryMibReserved };
+  if (vcpus > 0 && vcpus > free.vcpus) return refuse('node.no_cpu', { nodeId, vcpus, vcpusFree: free.vcpus });
+  if (memoryMib > 0 && memoryMib > free.memoryMib) return refuse('node.no_memory', { nodeId, memoryMib, memoryMibFree: free.memoryMib });
+  return undefined;
+};
+
 export const node: Decider<OfNode, NodeEvent, Node> = {
   category: 'node',
   initial: { status: 'absent' },
@@ -65,12 +75,15 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
         if (known.reserved.has(vmId)) return [];
         if (known.policy.maintenance) return refuse('node.maintenance', { nodeId: known.nodeId });
         if (!known.policy.accepting && !byHand) return refuse('node.not_accepting', { nodeId: known.nodeId });
-        if (known.description === null) return refuse('node.never_seen', { nodeId: known.nodeId });
-        const total = capacityOf(known.description, known.policy);
-        const free = { vcpus: total.vcpus - known.vcpusReserved, memoryMib: total.memoryMib - known.memoryMibReserved };
-        if (vcpus > free.vcpus) return refuse('node.no_cpu', { nodeId: known.nodeId, vcpus, vcpusFree: free.vcpus });
-        if (memoryMib > free.memoryMib) return refuse('node.no_memory', { nodeId: known.nodeId, memoryMib, memoryMibFree: free.memoryMib });
-        return [{ type: 'CapacityReserved', data: { vmId, vcpus, memoryMib, decision } }];
+        const lacking = lackOf(known, { vcpus, memoryMib });
+        return lacking ?? [{ type: 'CapacityReserved', data: { vmId, vcpus, memoryMib, decision } }];
+      }
+      case 'ResizeCapacity': {
+        const { vmId, vcpus, memoryMib } = command.data;
+        const held = known.reserved.get(vmId);
+        if (held === undefined || (held.vcpus === vcpus && held.memoryMib === memoryMib)) return [];
+        const lacking = lackOf(known, { vcpus: vcpus - held.vcpus, memoryMib: memoryMib - held.memoryMib });
+        return lacking ?? [{ type: 'CapacityResized', data: { vmId, vcpus, memoryMib, before: held } }];
       }
       case 'ReleaseCapacity': {
         const held = known.reserved.get(command.data.vmId);
@@ -95,6 +108,13 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
       case 'CapacityReserved': {
         const { vmId, vcpus, memoryMib } = event.data;
         return { ...state, vcpusReserved: state.vcpusReserved + vcpus, memoryMibReserved: state.memoryMibReserved + memoryMib, reserved: state.reserved.with(vmId, { vcpus, memoryMib }) };
+      }
+      case 'CapacityResized': {
+        const { vmId, vcpus, memoryMib, before } = event.data;
+        return {
+          ...state, vcpusReserved: state.vcpusReserved + vcpus - before.vcpus, memoryMibReserved: state.memoryMibReserved + memoryMib - before.memoryMib,
+          reserved: state.reserved.with(vmId, { vcpus, memoryMib }),
+        };
       }
       case 'CapacityReleased': {
         const { vmId, vcpus, memoryMib } = event.data;

@@ -9,7 +9,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga, type Step } from '@chronovirt/decider/saga';
 import { verb } from './node-verb.ts';
 
@@ -23,9 +23,12 @@ export interface RemoveVm {
   readonly reservedOn: NodeId | null;
   readonly poolId: PoolId | null;
   readonly generation: number;
-  readonly network: NetworkPlan;
-  readonly mac: string | null;
+  /** Whose leases a node may serve. */
+  readonly nics: readonly { readonly network: NetworkPlan; readonly mac: string }[];
+  readonly subnetIds: readonly SubnetId[];
   readonly nameKey: string;
+  /** Of a name that it was to get, and that is owed. */
+  readonly otherNameKey: string | null;
 }
 
 const undo = nothingToUndo('what is deleted stays deleted');
@@ -35,7 +38,7 @@ const settledBy = ['node.removed', 'node.not_found'];
 const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   domain: {
     deadlineMs: 60_000, undo, settledBy,
-    run: ({ nodeId, vmId, generation, network, mac }) => (nodeId === null ? undefined : verb('RemoveDomain', { nodeId, vmId, generation }, { network, mac })),
+    run: ({ nodeId, vmId, generation, nics }) => (nodeId === null ? undefined : verb('RemoveDomain', { nodeId, vmId, generation }, { nics: [...nics] })),
   },
   disk: {
     after: ['domain'], deadlineMs: 60_000, undo, settledBy,
@@ -43,7 +46,7 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   },
   address: {
     after: ['disk'], deadlineMs: 30_000, undo,
-    run: ({ network, vmId }) => ({ to: 'ipam', target: network.subnetId, type: 'ReleaseAddress', data: { subnetId: network.subnetId, vmId } }),
+    run: ({ subnetIds, vmId }) => ({ to: 'ipam', target: vmId, type: 'ReleaseAddresses', data: { subnetIds, vmId } }),
   },
   volume: {
     after: ['disk'], deadlineMs: 30_000, undo,
@@ -60,6 +63,10 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   name: {
     after: ['disk'], deadlineMs: 30_000, undo,
     run: ({ nameKey, vmId }) => ({ to: 'scheduler', target: nameKey, type: 'UnclaimVmName', data: { key: nameKey, owner: vmId } }),
+  },
+  otherName: {
+    after: ['disk'], deadlineMs: 30_000, undo,
+    run: ({ otherNameKey, vmId }) => (otherNameKey === null ? undefined : { to: 'scheduler', target: otherNameKey, type: 'UnclaimVmName', data: { key: otherNameKey, owner: vmId } }),
   },
 };
 

@@ -13,7 +13,7 @@ const op = (n: number): OperationId => `op_${hex(100 + n)}`;
 const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
 const spec: VmSpec = {
   name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
+  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
 };
 const requested: VmEvent = { type: 'VmRequested', data: { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network } };
 const placed: VmEvent = { type: 'VmPlaced', data: { operationId: op(1), nodeId, poolId, generation: 1, decision: {} } };
@@ -36,7 +36,7 @@ describe('What an event of a VM calls for', () => {
   it('is its saga, under the operation\'s id', () => {
     expect(after(requested)).toMatchObject({ kind: 'start', saga: 'provision-vm', id: op(1), input: { vmId, volumeId: firstVolumeOf(vmId), nameKey: 'key of web-1' } });
     expect(after(requested, placed, built, done(1), start)).toMatchObject({ kind: 'start', saga: 'power-vm', id: op(2), input: { action: 'start', nodeId, generation: 1 } });
-    expect(after(requested, placed, built, done(1), deleteStarted)).toMatchObject({ kind: 'start', saga: 'delete-vm', id: op(3), input: { nodeId, reservedOn: nodeId, poolId, mac: '52:54:0a:15:00:02' } });
+    expect(after(requested, placed, built, done(1), deleteStarted)).toMatchObject({ kind: 'start', saga: 'delete-vm', id: op(3), input: { nodeId, reservedOn: nodeId, poolId, nics: [{ mac: '52:54:0a:15:00:02' }] } });
   });
   it('is nothing once the operation is over: the event is history', () => {
     expect(reactionTo(requested, replay(vm, [requested, placed, built, done(1)]), String)).toBeUndefined();
@@ -49,8 +49,14 @@ describe('What an event of a VM calls for', () => {
     expect(reactionTo(asked, replay(vm, [requested, asked, failed(1), deleteStarted]), String)).toBeUndefined();
   });
   it('is to take away what a creation left, with what only the creation knew', () => {
-    expect(after(requested, failed(1, ['capacity', 'address']), cleanUp)).toMatchObject({ saga: 'clean-up-vm', id: op(3), input: { nodeId: null, reservedOn: nodeId, poolId, mac: left.mac } });
-    expect(after(requested, placed, failed(1, ['domain']), cleanUp)).toMatchObject({ saga: 'clean-up-vm', input: { nodeId, reservedOn: nodeId, generation: 1, mac: left.mac } });
+    expect(after(requested, failed(1, ['capacity', 'address']), cleanUp)).toMatchObject({ saga: 'clean-up-vm', id: op(3), input: { nodeId: null, reservedOn: nodeId, poolId, nics: [{ mac: left.mac }] } });
+    expect(after(requested, placed, failed(1, ['domain']), cleanUp)).toMatchObject({ saga: 'clean-up-vm', input: { nodeId, reservedOn: nodeId, generation: 1, nics: [{ mac: left.mac }] } });
+  });
+  it('is to make the machine different, and to settle that where it is owed', () => {
+    const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId: op(2), change: { name: 'web-2', vcpus: 2 } } };
+    const input = { operationId: op(2), nodeId, poolId, generation: 1, change: { name: 'web-2', vcpus: 2 }, nameKeyBefore: 'key of web-1', nameKeyAfter: 'key of web-2', machine: { mac: '52:54:0a:15:00:02', nics: [] } };
+    expect(after(requested, placed, built, done(1), asked)).toMatchObject({ kind: 'start', saga: 'reconfigure-vm', id: op(2), input });
+    expect(after(requested, placed, built, done(1), asked, failed(2, ['domain']), cleanUp)).toMatchObject({ saga: 'settle-reconfiguration', input: { ...input, operationId: op(3), failedOperationId: op(2) } });
   });
   it('is only to settle the action, where a complete VM owes one', () => {
     expect(after(requested, placed, built, done(1), start, failed(2, ['node', 'capacity']), cleanUp)).toMatchObject({ saga: 'settle-power', id: op(3), input: { action: 'start', failedOperationId: op(2), operationId: op(3), nodeId } });

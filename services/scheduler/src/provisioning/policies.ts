@@ -4,12 +4,14 @@
  * and starts nothing.
  */
 import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
-import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
+import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
 
 export type Reaction =
   | { readonly kind: 'start'; readonly saga: string; readonly id: OperationId; readonly input: Facts }
@@ -41,6 +43,10 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
       return inHand(vm, data.operationId) && vm.nodeId !== null
         ? { kind: 'start', saga: sagaOf('power', vm), id: data.operationId, input: powering(vm, data) as unknown as Facts }
         : undefined;
+    case 'VmReconfigureRequested':
+      return inHand(vm, data.operationId) && vm.nodeId !== null
+        ? { kind: 'start', saga: sagaOf('reconfigure', vm), id: data.operationId, input: reconfiguring(vm, data.operationId, data.change, nameKeyOf) as unknown as Facts }
+        : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
       return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
@@ -48,7 +54,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
     case 'VmDeleteStarted':
       return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('delete', vm), id: data.operationId, input: removal(vm, data.operationId, nameKeyOf, left) as unknown as Facts } : undefined;
     case 'VmCleanUpStarted':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('clean-up', vm), id: data.operationId, input: (settling(vm, data.operationId) ?? removal(vm, data.operationId, nameKeyOf, left)) as unknown as Facts } : undefined;
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('clean-up', vm), id: data.operationId, input: (settling(vm, data.operationId, nameKeyOf) ?? removal(vm, data.operationId, nameKeyOf, left)) as unknown as Facts } : undefined;
     default:
       return undefined;
   }
@@ -60,16 +66,38 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
 });
 
+
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
   operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), nodeId: vm.nodeId, reservedOn: vm.nodeId ?? left.nodeId, poolId: vm.poolId ?? left.poolId, generation: vm.generation,
-  network: vm.network, mac: vm.provisioned?.mac ?? left.mac, nameKey: nameKeyOf(vm.spec.name),
+  // With what a change has left that is owed.
+  nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
+  subnetIds: [vm.network, ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
+  nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
+
+const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || one === undefined ? [] : [one]);
+
+const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
+
+const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
+  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, held } = vm;
+  if (nodeId === null || poolId === null || provisioned === null) throw new Error(`${vmId} has no node`);
+  const { volumeId, mac, address } = provisioned;
+  return {
+    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics },
+    removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
+    nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
+  };
+};
 
 const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {
   if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
   return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation, action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
 };
 
-/** undefined: what is owed was not left by an action. */
-const settling = (vm: LiveVm, operationId: OperationId): SettlePower | undefined =>
-  vm.debt === null ? undefined : { ...powering(vm, { operationId, action: vm.debt.action, timeoutSeconds: 0, force: false }), failedOperationId: vm.debt.operationId };
+/** undefined: what is owed was left neither by an action nor by a change. */
+const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | undefined => {
+  if (vm.debt === null) return undefined;
+  const { operationId: failedOperationId, action, change, nic } = vm.debt;
+  return action === null ? { ...reconfiguring(vm, operationId, change, nameKeyOf), failedOperationId, added: nic } : { ...powering(vm, { operationId, action, timeoutSeconds: 0, force: false }), failedOperationId };
+};

@@ -70,7 +70,7 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
     const { how, ...seen } = { how: vm.action, ...facts['node'] };
     return {
       to: 'scheduler', target: vm.vmId, type: 'FinishVm',
-      data: { vmId: vm.vmId, operationId: vm.operationId, how, provisioned: null, observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null },
+      data: { vmId: vm.vmId, operationId: vm.operationId, how, provisioned: null, reconfigured: null, observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null },
     };
   },
   failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),

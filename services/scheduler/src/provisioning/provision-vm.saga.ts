@@ -14,6 +14,7 @@ import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/co
 import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
+import { planOf } from '../vm/domain-plan.ts';
 import { fact, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
@@ -21,7 +22,7 @@ export interface ProvisionVm {
   readonly vmId: VmId;
   readonly volumeId: VolumeId;
   readonly spec: VmSpec;
-  readonly imageFile: string;
+  readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
   readonly network: NetworkPlan;
   /** SHA-256 of the name: what its reservation is called. */
@@ -89,11 +90,8 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), {
-        name: vm.spec.name, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, devices: vm.spec.devices, volumeId: vm.volumeId,
-        network: vm.network, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address'),
-      }),
-      undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { network: vm.network, mac: fact(facts['address'], 'mac') }),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [] })),
+      undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {
       after: ['name', 'disk', 'domain'],
@@ -105,7 +103,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   done: (vm, facts) => ({
     to: 'scheduler', target: vm.vmId, type: 'FinishVm',
     data: {
-      vmId: vm.vmId, operationId: vm.operationId, how: 'created',
+      vmId: vm.vmId, operationId: vm.operationId, how: 'created', reconfigured: null,
       provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
       observed: { ...placed(vm, facts), ...facts['boot'] },
     },

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Outgoing } from '@chronovirt/contracts/command';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { PowerAction } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
@@ -7,6 +8,8 @@ import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
+import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
+import type { Machine } from '../vm/domain-plan.ts';
 
 const digits = '0'.repeat(32);
 const network = { networkId: `network_${digits}`, subnetId: `subnet_${digits}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
@@ -15,18 +18,31 @@ const provision: ProvisionVm = {
   ...ids, network, imageFile: 'guest.qcow2', imageFormat: 'qcow2',
   spec: {
     name: 'web-1', description: '', imageId: `image_${digits}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-    accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
+    accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
   },
 };
 const removals: readonly RemoveVm[] = [
-  { ...ids, network, nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, mac: '52:54:0a:15:00:02' },
+  { ...ids, subnetIds: [network.subnetId], nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, nics: [{ network, mac: '52:54:0a:15:00:02' }], otherNameKey: 'cd' },
   // Chosen, not assigned yet; and never placed at all.
-  { ...ids, network, nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, mac: null },
-  { ...ids, network, nodeId: null, reservedOn: null, poolId: null, generation: 0, mac: null },
+  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null },
+  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null },
 ];
 const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume'];
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
+
+const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [] };
+const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
+const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
+const reconfiguration: ReconfigureVm = {
+  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, removedSubnetId: null,
+  nameKeyBefore: 'ab', nameKeyAfter: 'ab',
+};
+const reconfigurations: readonly ReconfigureVm[] = [
+  { ...reconfiguration, change: { name: 'web-2', vcpus: 2, memoryMib: 512, diskGib: 4, boot: ['cdrom', 'disk'], media: null, addNic: other }, nameKeyAfter: 'cd' },
+  { ...reconfiguration, change: { vcpus: 1, memoryMib: 128 }, held: { vcpus: 2, memoryMib: 256 } },
+  { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
+];
 
 const factsOf = (step: string): Facts => ({
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' },
@@ -51,6 +67,8 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
+  it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
+  it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
   it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision], true)).not.toEqual([]); });
 });
 
@@ -74,6 +92,38 @@ describe('Taking a VM away', () => {
     expect(deleteVm.steps['disk']?.run(chosen, {})).toBeUndefined();
     expect(deleteVm.steps['capacity']?.run(chosen, {})).toMatchObject({ type: 'UnplaceVm', data: { nodeId: `node_${digits}` } });
     expect(deleteVm.steps['space']?.run(chosen, {})).toMatchObject({ type: 'ReleaseSpace' });
+  });
+});
+
+describe('Making a VM different', () => {
+  const [everything, smaller, without] = reconfigurations;
+  const facts = { address: { mac: nic.mac, address: nic.address } };
+  if (everything === undefined || smaller === undefined || without === undefined) throw new Error('no input');
+
+  it('tells the node the whole domain as it should be, and to take it back as it was', () => {
+    const after = reconfigureVm.steps['domain']?.run(everything, facts);
+    expect(after).toMatchObject({ type: 'ConfigureDomain', data: { name: 'web-2', vcpus: 2, memoryMib: 512, boot: ['cdrom', 'disk'], disks: [{ sizeGib: 4 }], nics: [{ mac: machine.mac }, nic] } });
+    const undo = reconfigureVm.steps['domain']?.undo;
+    expect(typeof undo === 'function' ? undo(everything, facts) : undefined).toMatchObject({ data: { name: 'web-1', vcpus: 1, memoryMib: 256, boot: ['disk'], disks: [{ sizeGib: 2 }], nics: [{ mac: machine.mac }] } });
+  });
+  it('sets more capacity aside, and never gives any back while it may run', () => {
+    expect(reconfigureVm.steps['capacity']?.run(everything, {})).toMatchObject({ type: 'ResizeCapacity', data: { vcpus: 2, memoryMib: 512 } });
+    expect(reconfigureVm.steps['capacity']?.run(smaller, {})).toBeUndefined();
+    expect(reconfigureVm.steps['capacity']?.run({ ...smaller, change: { memoryMib: 512 } }, {})).toMatchObject({ data: { vcpus: 2, memoryMib: 512 } });
+  });
+  it('gives back a name or an address last', () => {
+    expect(reconfigureVm.steps['back']?.after).toEqual(['domain']);
+    expect(reconfigureVm.steps['back']?.run(everything, facts)).toMatchObject({ type: 'UnclaimVmName', data: { key: 'ab' } });
+    expect(reconfigureVm.steps['back']?.run(without, {})).toMatchObject({ type: 'ReleaseAddress', data: { subnetId: other.subnetId } });
+    expect(reconfigureVm.steps['back']?.run(smaller, {})).toBeUndefined();
+  });
+  it('tells which address was leased, and what waits for a start', () => {
+    expect(reconfigureVm.done(everything, { ...facts, domain: { state: 'running', reason: 'booted', session: 1, sequence: 4, pending: ['boot'] } }))
+      .toMatchObject({ type: 'FinishVm', data: { reconfigured: { nic, pending: ['boot'] }, observed: { state: 'running', sequence: 4 } } });
+  });
+  it('owes what a silent node kept from being undone, under that undo\'s own id', () => {
+    const failed = `saga-reconfigure-vm-op_${'1'.repeat(32)}`;
+    expect(settleReconfiguration.steps['domain']?.run({ ...everything, failedOperationId: `op_${'1'.repeat(32)}`, added: nic }, {})).toMatchObject({ type: 'ConfigureDomain', as: `${failed}:domain:undo`, cancels: [`${failed}:domain:run`], data: { vcpus: 1, gone: [nic], insist: true } });
   });
 });
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { DomainState, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { DomainState, Nic, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import { sagaOf, vm } from './vm.ts';
@@ -14,7 +15,7 @@ const op = (n: number): OperationId => `op_${hex(100 + n)}`;
 const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
 const spec: VmSpec = {
   name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false,
+  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
 };
 const wish: Extract<VmEvent, { type: 'VmRequested' }>['data'] = { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network };
 const provisioned = { poolId, volumeId: `volume_${hex(1)}`, address: '10.21.0.2', prefix: 24, mac: '52:54:0a:15:00:02' } as const;
@@ -47,10 +48,10 @@ describe('A VM', () => {
   it('is placed by the operation that has it in hand', () =>
     given(requested, placed, failed(1)).when({ type: 'AssignVm', data: { vmId, operationId: op(1), nodeId, poolId, decision: {} } }).thenRefused('vm.other_operation', { operationId: null }));
   it('is built, seen and done in one commit', () =>
-    given(requested, placed).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, observed: { nodeId, session: 1, sequence: 1, generation: 1, state: 'running', reason: 'seen' } } })
+    given(requested, placed).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, reconfigured: null, observed: { nodeId, session: 1, sequence: 1, generation: 1, state: 'running', reason: 'seen' } } })
       .then(built, observed('running'), done(1)));
   it('hears the end of an operation once', () => {
-    given(...running).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, observed: null } }).then();
+    given(...running).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned, reconfigured: null, observed: null } }).then();
     given(...running).when({ type: 'FailVm', data: { vmId, operationId: op(1), refused: 'x.y', because: {}, owed: [] } }).then();
     given(...running).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(1) } }).then();
   });
@@ -106,8 +107,47 @@ describe('An action on a VM', () => {
     expect(settled).toMatchObject({ owed: [], debt: null, desired: 'stopped' });
   });
   it('is settled on its own; only what a creation left is taken away', () => {
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start' } })).toBe('settle-power');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null } })).toBe('settle-power');
     expect(sagaOf('clean-up', { debt: null })).toBe('clean-up-vm');
+  });
+});
+
+describe('A VM that is made different', () => {
+  const change = (wish: Reconfiguration, n = 3): VmCommand => ({ type: 'RequestReconfiguration', data: { vmId, operationId: op(n), change: wish } });
+  const asked = (wish: Reconfiguration, n = 3): VmEvent => ({ type: 'VmReconfigureRequested', data: { operationId: op(n), change: wish } });
+  const second: NetworkPlan = { ...wish.network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
+  const nic: Nic = { network: second, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
+  const changed = (wish: Reconfiguration, given: Nic | null = null, n = 3): VmEvent => ({ type: 'VmReconfigured', data: { operationId: op(n), change: wish, nic: given, pending: [] } });
+  const finish = (reconfigured: Extract<VmCommand, { type: 'FinishVm' }>['data']['reconfigured']): VmCommand => ({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'reconfigured', provisioned: null, reconfigured, observed: null } });
+
+  it('is so when its operation is done', () => {
+    given(...running).when(change({ vcpus: 2 })).then(asked({ vcpus: 2 }));
+    given(...running, asked({ vcpus: 2 })).when(finish({ nic: null, pending: ['vcpus'] })).then({ type: 'VmReconfigured', data: { operationId: op(3), change: { vcpus: 2 }, nic: null, pending: ['vcpus'] } }, done(3, 'reconfigured'));
+    expect(replay(vm, [...running, asked({ vcpus: 2, name: 'other' }), changed({ vcpus: 2, name: 'other' }), done(3)])).toMatchObject({ spec: { vcpus: 2, name: 'other', memoryMib: spec.memoryMib }, operation: null });
+  });
+  it('stays as it was when it fails', () => expect(replay(vm, [...running, asked({ vcpus: 2 }), failed(3)])).toMatchObject({ spec: { vcpus: spec.vcpus }, failure: null, desired: 'running' }));
+  it('has one operation at a time', () => given(...running, asked({ vcpus: 2 })).when(change({ vcpus: 3 }, 4)).thenRefused('vm.busy', { operationId: op(3), kind: 'reconfigure' }));
+  it('says at once when it is so already', () => given(...running).when(change({ vcpus: spec.vcpus, boot: ['disk'] })).then(asked({ vcpus: spec.vcpus, boot: ['disk'] }), done(3, 'already so')));
+  it('has a disk that never shrinks', () => given(...running).when(change({ diskGib: spec.diskGib - 1 })).thenRefused('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: spec.diskGib - 1, field: 'diskGib' }));
+  it('has one interface in each network, and keeps its first', () => {
+    given(...running).when(change({ addNic: wish.network })).thenRefused('vm.nic_in_network', { vmId, networkId: wish.network.networkId, network: wish.network.name, field: 'network' });
+    given(...running).when(change({ removeNic: provisioned.mac })).thenRefused('vm.first_nic', { vmId, mac: provisioned.mac });
+    given(...running).when(change({ removeNic: nic.mac })).thenRefused('vm.nic_not_found', { vmId, mac: nic.mac });
+    const two = [...running, asked({ addNic: second }), changed({ addNic: second }, nic), done(3)];
+    expect(replay(vm, two)).toMatchObject({ nics: [nic] });
+    given(...two).when(change({ addNic: second }, 4)).thenRefused('vm.nic_in_network', { vmId, networkId: second.networkId, network: 'second', field: 'network' });
+    expect(replay(vm, [...two, asked({ removeNic: nic.mac }, 4), changed({ removeNic: nic.mac }, null, 4), done(4)])).toMatchObject({ nics: [] });
+  });
+  it('holds what it runs with until it is started anew', () => {
+    const smaller = [...running, asked({ memoryMib: 128 }), changed({ memoryMib: 128 }), done(3)];
+    expect(replay(vm, smaller)).toMatchObject({ spec: { memoryMib: 128 }, held: { memoryMib: spec.memoryMib } });
+    expect(replay(vm, [...smaller, powerRequested(4, 'stop'), done(4), powerRequested(5, 'start'), done(5)])).toMatchObject({ held: { memoryMib: 128 } });
+  });
+  it('owes a change that a silent node kept from being taken back, and settles that', () => {
+    const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
+    expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null } })).toBe('settle-reconfiguration');
+    given(...owing).when(change({ vcpus: 3 }, 4)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
   });
 });
 
@@ -122,7 +162,7 @@ describe('Deleting a VM', () => {
   it('cancels what runs and waits for its end', () => {
     given(requested, placed).when(remove(2)).then(asked(2, op(1)));
     given(requested, placed, asked(2, op(1))).when({ type: 'FailVm', data: { vmId, operationId: op(1), refused: 'saga.step_overdue', because: {}, owed: [] } }).then(failed(1), begun(2));
-    given(requested, placed, asked(2, op(1))).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned: null, observed: null } }).then(done(1), begun(2));
+    given(requested, placed, asked(2, op(1))).when({ type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', provisioned: null, reconfigured: null, observed: null } }).then(done(1), begun(2));
     given(...running, powerRequested(3, 'stop'), asked(2, op(3), true)).when({ type: 'FailVm', data: { vmId, operationId: op(3), refused: 'saga.step_overdue', because: {}, owed: [] } }).then(failed(3), begun(2));
   });
   it('is asked for once', () => {

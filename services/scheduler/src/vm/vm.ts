@@ -21,12 +21,18 @@
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { PowerAction, Provisioned, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import { nicsAfterChange, specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { largerOf, type Share } from './domain-plan.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'power' | 'reconfigure' | 'delete' | 'clean-up';
 export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
+
+export type Debt =
+  | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null };
 
 export interface LiveVm {
   readonly status: 'live';
@@ -34,7 +40,7 @@ export interface LiveVm {
   /** The operation that was to make it. */
   readonly createdBy: OperationId;
   readonly spec: VmSpec;
-  readonly imageFile: string;
+  readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
   readonly network: NetworkPlan;
   readonly desired: Desired;
@@ -44,15 +50,19 @@ export interface LiveVm {
   readonly poolId: PoolId | null;
   readonly generation: number;
   readonly provisioned: Provisioned | null;
+  /** Interfaces beside the first. */
+  readonly nics: readonly Nic[];
+  /** What its node has to set aside for it while it runs. */
+  readonly held: Share;
   readonly observed: Observed | null;
-  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null } | null;
+  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null; readonly change: Reconfiguration | null } | null;
   /** A delete that waits until the running operation is over. */
   readonly waitingDelete: OperationId | null;
   readonly failure: Refusal | null;
   /** Steps of a failed operation that a silent node kept from being taken back. */
   readonly owed: readonly string[];
-  /** The action that owes it; null when it is owed by a creation or a deletion. */
-  readonly debt: { readonly operationId: OperationId; readonly action: PowerAction } | null;
+  /** The action or change that owes it; null when it is owed by a creation or a deletion. */
+  readonly debt: Debt | null;
 }
 
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
@@ -62,9 +72,10 @@ export const sagaOf = (kind: OperationKind, { debt }: Pick<LiveVm, 'debt'>): str
   switch (kind) {
     case 'create': return 'provision-vm';
     case 'power': return 'power-vm';
+    case 'reconfigure': return 'reconfigure-vm';
     case 'delete': return 'delete-vm';
-    // What a creation left is taken away; a VM that is complete only has an action settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : 'settle-power';
+    // What a creation left is taken away; a VM that is complete only has an action or a change settled.
+    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.change === null ? 'settle-power' : 'settle-reconfiguration';
   }
 };
 
@@ -79,12 +90,8 @@ const possibleFrom: Record<PowerAction, readonly string[]> = {
 };
 
 const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: PowerAction, how: { timeoutSeconds: number; force: boolean }): readonly VmEvent[] | Refusal => {
-  const live = liveOr(vm, data.vmId);
+  const live = readyOr(vm, data.vmId);
   if (isRefusal(live)) return live;
-  const busy = idleOr(live);
-  if (busy !== undefined) return busy;
-  if (live.provisioned === null) return refuse('vm.not_provisioned', { vmId: data.vmId, failure: live.failure?.refused ?? null });
-  if (live.owed.length > 0) return refuse('vm.clean_up_owed', { vmId: data.vmId, owed: live.owed, nodeId: live.nodeId });
   const state = live.observed?.state ?? 'absent';
   const requested: VmEvent = { type: 'VmPowerRequested', data: { operationId: data.operationId, action, ...how } };
   // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
@@ -94,6 +101,38 @@ const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: P
 };
 
 const liveOr = (vm: Vm, vmId: VmId): LiveVm | Refusal => (vm.status === 'live' ? vm : refuse('vm.not_found', { vmId }));
+
+/** Complete, with nothing under way and nothing owed. */
+const readyOr = (vm: Vm, vmId: VmId): (LiveVm & { readonly provisioned: Provisioned }) | Refusal => {
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const busy = idleOr(live);
+  if (busy !== undefined) return busy;
+  if (live.provisioned === null) return refuse('vm.not_provisioned', { vmId, failure: live.failure?.refused ?? null });
+  if (live.owed.length > 0) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
+  return { ...live, provisioned: live.provisioned };
+};
+
+/** The same value, whatever the order of its fields. Values of the contracts are plain JSON. */
+const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, { type: 'RequestReconfiguration' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const { spec, nics, provisioned, network } = live;
+  if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
+  const { addNic, removeNic } = change;
+  if (addNic !== undefined && [network, ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
+  if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
+  if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
+  if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
+  const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change } };
+  const nothingNew = addNic === undefined && removeNic === undefined && same(specAfterChange(spec, change), spec);
+  return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
+};
+
+/** Beside the first. */
+const NICS_MAX = 15;
 
 const idleOr = (vm: LiveVm): Refusal | undefined =>
   vm.operation === null && vm.waitingDelete === null ? undefined : refuse('vm.busy', { operationId: vm.operation?.id ?? vm.waitingDelete, kind: vm.operation?.kind ?? 'delete' });
@@ -129,6 +168,15 @@ const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
 /** When the running operation is over and a delete waits, the delete begins in the same commit. */
 const thenDelete = (vm: LiveVm): readonly VmEvent[] => (vm.waitingDelete === null ? [] : [{ type: 'VmDeleteStarted', data: { operationId: vm.waitingDelete } }]);
 
+const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
+
+/** Whoever failed owes; a clean-up that failed owes what it was to settle. */
+const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
+  if (operation === null) return debt;
+  const { id: operationId, action, change } = operation;
+  return action !== null ? { operationId, action, change: null, nic: null } : change !== null ? { operationId, action: null, change, nic } : debt;
+};
+
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
@@ -137,6 +185,10 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     switch (command.type) {
       case 'CreateVm':
         throw new Error('CreateVm is resolved into RequestVm by its handler');
+      case 'ReconfigureVm':
+        throw new Error('ReconfigureVm is resolved into RequestReconfiguration by its handler');
+      case 'RequestReconfiguration':
+        return reconfigure(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -155,9 +207,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'FinishVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
-        const { operationId, provisioned, observed, how } = command.data;
+        const { operationId, provisioned, reconfigured, observed, how } = command.data;
+        const { change } = state.operation;
         return [
           ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned } } as const]),
+          ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...(observed === null ? [] : observation(state, observed)),
           { type: 'VmOperationDone', data: { operationId, how } },
           ...thenDelete(state),
@@ -165,8 +219,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'FailVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
-        const { operationId, refused, because, owed } = command.data;
-        return [{ type: 'VmOperationFailed', data: { operationId, refused, because, owed } }, ...thenDelete(state)];
+        const { vmId: _, ...data } = command.data;
+        return [{ type: 'VmOperationFailed', data }, ...thenDelete(state)];
       }
       case 'FinishDeleteVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
@@ -221,7 +275,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        observed: null, operation: { id: operationId, kind: 'create', action: null }, waitingDelete: null, failure: null, owed: [], debt: null,
+        nics: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -234,18 +288,28 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, provisioned: event.data.provisioned };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
-        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action } };
+        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action, change: null } };
+      }
+      case 'VmReconfigureRequested':
+        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change } };
+      case 'VmReconfigured': {
+        const spec = specAfterChange(state.spec, event.data.change);
+        return { ...state, spec, nics: nicsAfterChange(state.nics, event.data.change, event.data.nic), held: largerOf(state.held, spec) };
       }
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
-        return { ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null };
+        return {
+          ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null,
+          // What waited for a start is so now.
+          held: state.operation?.action === 'start' ? shareOf(state.spec) : state.held,
+        };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
         const gaveUp = state.operation?.kind === 'delete';
         const neverWas = state.provisioned === null;
         return {
           ...state, operation: null, owed: owed.length > 0 ? owed : state.owed,
-          debt: state.operation?.kind === 'power' && state.operation.action !== null && owed.length > 0 ? { operationId: state.operation.id, action: state.operation.action } : state.debt,
+          debt: owed.length === 0 ? state.debt : debtOf(state, event.data.nic ?? null),
           failure: gaveUp || neverWas || owed.length > 0 ? refuse(refused, because) : state.failure,
           desired: gaveUp ? 'deleted' : neverWas ? 'stopped' : state.waitingDelete === null ? state.desiredBefore : 'deleted',
         };
@@ -253,9 +317,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmDeleteRequested':
         return { ...state, desired: 'deleted', waitingDelete: event.data.operationId };
       case 'VmDeleteStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null }, waitingDelete: null };
+        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null, change: null }, waitingDelete: null };
       case 'VmCleanUpStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null } };
+        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null, change: null } };
       case 'VmDeleted':
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmObserved':

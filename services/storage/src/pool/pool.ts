@@ -1,5 +1,5 @@
 import { BucketMap } from '@chronovirt/decider/bucket-map';
-import { type Decider, refuse } from '@chronovirt/decider/decider';
+import { type Decider, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { PoolCommand } from '@chronovirt/contracts/pool/pool.commands';
 import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import type { NodeId } from '@chronovirt/contracts/ids';
@@ -19,6 +19,12 @@ export type Pool =
 
 const OVERCOMMIT_PERCENT_DEFAULT = 200;
 
+/** Why so much more cannot be promised. */
+const lackOf = ({ capacityGib, overcommitPercent, reservedGib }: Extract<Pool, { status: 'live' }>, poolId: string, sizeGib: number): Refusal | undefined => {
+  const freeGib = Math.floor((capacityGib * overcommitPercent) / 100) - reservedGib;
+  return sizeGib > 0 && sizeGib > freeGib ? refuse('pool.no_space', { poolId, sizeGib, freeGib }) : undefined;
+};
+
 export const pool: Decider<PoolCommand, PoolEvent, Pool> = {
   category: 'pool',
   initial: { status: 'absent' },
@@ -34,8 +40,16 @@ export const pool: Decider<PoolCommand, PoolEvent, Pool> = {
         const { poolId, volumeId, vmId, sizeGib } = command.data;
         if (state.status === 'absent') return refuse('pool.not_found', { poolId });
         if (state.reserved.has(volumeId)) return [];
-        const freeGib = Math.floor((state.capacityGib * state.overcommitPercent) / 100) - state.reservedGib;
-        return sizeGib > freeGib ? refuse('pool.no_space', { poolId, sizeGib, freeGib }) : [{ type: 'SpaceReserved', data: { nodeId: state.nodeId, volumeId, vmId, sizeGib } }];
+        return lackOf(state, poolId, sizeGib) ?? [{ type: 'SpaceReserved', data: { nodeId: state.nodeId, volumeId, vmId, sizeGib } }];
+      }
+      case 'ResizeSpace': {
+        const { poolId, volumeId, vmId, sizeGib } = command.data;
+        const heldGib = state.status === 'absent' ? undefined : state.reserved.get(volumeId);
+        if (state.status === 'absent' || heldGib === undefined) return refuse('volume.not_found', { volumeId, poolId });
+        if (heldGib === sizeGib) return [];
+        const lack = lackOf(state, poolId, sizeGib - heldGib);
+        const { nodeId } = state;
+        return lack ?? [{ type: 'SpaceResized', data: { nodeId, volumeId, vmId, sizeGib, beforeGib: heldGib } }];
       }
       case 'ReleaseSpace': {
         const { volumeId, vmId } = command.data;
@@ -55,6 +69,8 @@ export const pool: Decider<PoolCommand, PoolEvent, Pool> = {
         return { ...state, capacityGib: event.data.capacityGib };
       case 'SpaceReserved':
         return { ...state, reservedGib: state.reservedGib + event.data.sizeGib, reserved: state.reserved.with(event.data.volumeId, event.data.sizeGib) };
+      case 'SpaceResized':
+        return { ...state, reservedGib: state.reservedGib + event.data.sizeGib - event.data.beforeGib, reserved: state.reserved.with(event.data.volumeId, event.data.sizeGib) };
       case 'SpaceReleased':
         return { ...state, reservedGib: state.reservedGib - event.data.sizeGib, reserved: state.reserved.without(event.data.volumeId) };
     }

@@ -1,0 +1,14 @@
+/* What a change makes of a machine: the same for whoever decides, carries out or shows it. */
+import type { Nic, Reconfiguration, VmSpec } from './vm.events.ts';
+
+/** The wish with a change in it. A machine that is made larger than it could become can become that large. */
+export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media }: Reconfiguration): S => ({
+  ...spec,
+  ...(name === undefined || spec.name === undefined ? {} : { name }), diskGib: diskGib ?? spec.diskGib, boot: boot ?? spec.boot, media: media === undefined ? spec.media : media,
+  vcpus: vcpus ?? spec.vcpus, vcpusMax: Math.max(spec.vcpusMax, vcpus ?? 0),
+  memoryMib: memoryMib ?? spec.memoryMib, memoryMibMax: Math.max(spec.memoryMibMax, memoryMib ?? 0),
+});
+
+/** The interfaces beside the first, with a change in them; `added` has its address by now. */
+export const nicsAfterChange = (nics: readonly Nic[], { removeNic }: Reconfiguration, added: Nic | null): readonly Nic[] =>
+  [...nics.filter(({ mac }) => mac !== removeNic), ...(added === null ? [] : [added])];

@@ -1,0 +1,37 @@
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import { describe, expect, it } from 'vitest';
+import { changesOf, type LiveDomain } from './changes.ts';
+import { smallPlan } from './testing-plan.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
+const mac = '52:54:0a:15:00:05';
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, macs: [mac] };
+const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
+  changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, (file) => `/images/${file}`);
+
+describe('What has to be done to a domain that runs', () => {
+  it('is nothing when it is as it should be', () => expect(wanted()).toEqual({ changes: [], pending: [] }));
+  it('is to give it more CPUs, as far as there is room; fewer wait for a start', () => {
+    expect(wanted({ vcpus: 4 })).toEqual({ changes: [{ kind: 'vcpus', vcpus: 4 }], pending: [] });
+    expect(wanted({ vcpus: 8, vcpusMax: 8 })).toEqual({ changes: [], pending: ['vcpus'] });
+    expect(wanted({ vcpus: 1 })).toEqual({ changes: [], pending: ['vcpus'] });
+  });
+  it('is to give it more memory by whole sections; anything else waits', () => {
+    expect(wanted({ memoryMib: 768 })).toEqual({ changes: [{ kind: 'memory', mib: 256 }], pending: [] });
+    expect(wanted({ memoryMib: 600 })).toEqual({ changes: [], pending: ['memoryMib'] });
+    expect(wanted({ memoryMib: 4_096 })).toEqual({ changes: [], pending: ['memoryMib'] });
+    expect(wanted({ memoryMib: 256 })).toEqual({ changes: [], pending: ['memoryMib'] });
+  });
+  it('is to put in a medium, change it, or take it out, where there is a drive', () => {
+    expect(wanted({ media: 'one.iso' }).changes).toEqual([{ kind: 'media', path: '/images/one.iso' }]);
+    const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, memoryMib: 512 }) } as const;
+    expect(changesOf({ ...live, media: '/images/one.iso' }, plan, String).changes).toEqual([{ kind: 'media', path: undefined }]);
+    expect(changesOf({ ...live, media: null }, { ...plan, media: 'one.iso' }, String).changes).toEqual([]);
+  });
+  it('is to unplug what goes before plugging in what comes', () => {
+    const nic = { network, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
+    expect(wanted({ nics: [nic] }).changes).toEqual([{ kind: 'remove nic', mac }, { kind: 'add nic', nic }]);
+  });
+  it('leaves the order of booting for the next start', () => expect(wanted({ boot: ['cdrom', 'disk'] })).toEqual({ changes: [], pending: ['boot'] }));
+});

@@ -1,0 +1,53 @@
+/*
+ * What has to be done to a domain that runs so that it becomes what is wanted, and what cannot be done to
+ * one that runs. The answer is computed from what there is, never remembered, so a change that was begun
+ * and not ended is simply continued.
+ */
+import type { BootDevice, Pending } from '@chronovirt/contracts/vm/vm.events';
+import type { DomainPlan } from '../hypervisor.ts';
+
+/** A domain as it runs now. Memory in MiB, with what was plugged in. */
+export interface LiveDomain {
+  readonly vcpus: number;
+  readonly vcpusMax: number;
+  readonly memoryMib: number;
+  readonly memoryMibMax: number;
+  readonly boot: readonly BootDevice[];
+  /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
+  readonly media: string | undefined | null;
+  readonly macs: readonly string[];
+}
+
+export type Change =
+  | { readonly kind: 'vcpus'; readonly vcpus: number }
+  | { readonly kind: 'memory'; readonly mib: number }
+  | { readonly kind: 'media'; readonly path: string | undefined }
+  | { readonly kind: 'add nic'; readonly nic: DomainPlan['nics'][number] }
+  | { readonly kind: 'remove nic'; readonly mac: string };
+
+/** Linux uses memory that is plugged in by sections of so much (x86-64). */
+const MEMORY_SECTION_MIB = 128;
+
+export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file: string) => string): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
+  const changes: Change[] = [];
+  const pending: Pending[] = [];
+
+  if (plan.vcpus > live.vcpus && plan.vcpus <= live.vcpusMax) changes.push({ kind: 'vcpus', vcpus: plan.vcpus });
+  // A guest cannot be made to let go of a CPU: libvirt and QEMU disagree afterwards about what there is.
+  else if (plan.vcpus !== live.vcpus) pending.push('vcpus');
+
+  const more = plan.memoryMib - live.memoryMib;
+  if (more > 0 && more % MEMORY_SECTION_MIB === 0 && plan.memoryMib <= live.memoryMibMax) changes.push({ kind: 'memory', mib: more });
+  else if (more !== 0) pending.push('memoryMib');
+
+  if (plan.boot.join() !== live.boot.join()) pending.push('boot');
+
+  const wanted = plan.media === null ? undefined : mediaPathOf(plan.media);
+  if (live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
+
+  const macs = new Set(plan.nics.map(({ mac }) => mac));
+  // First what goes: what comes may need its place.
+  for (const mac of live.macs) if (!macs.has(mac)) changes.push({ kind: 'remove nic', mac });
+  for (const nic of plan.nics) if (!live.macs.includes(nic.mac)) changes.push({ kind: 'add nic', nic });
+  return { changes, pending };
+}

@@ -1,0 +1,149 @@
+/*
+ * Makes a machine different while it exists, running or not: CPUs, memory, disk size, name, boot order,
+ * medium, interfaces. Whatever is new is taken first; then the node is given the whole domain as it should
+ * be, and makes what it has the same; then what is not needed any more is given back.
+ *
+ *     name, capacity, address, space ─▶ volume ─▶ domain ─▶ back
+ *
+ * The way back is the same command with the domain as it was. Disks only grow, so a disk that has grown
+ * stays so, and costs nothing: it is thin.
+ *
+ * Capacity is only ever added here. What a running machine shall have less of waits for its next start, and
+ * a start takes what is needed then.
+ *
+ * A reconfiguration gives back at most one thing (a name, or an address), as its last step: what was given
+ * back may belong to somebody else a moment later, so nothing may follow that could fail.
+ */
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { PoolId, OperationId } from '@chronovirt/contracts/ids';
+import { nicsAfterChange, specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
+import type { Refusal } from '@chronovirt/decider/decider';
+import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
+import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
+import { fact, type OnNode, verb } from './node-verb.ts';
+
+export interface ReconfigureVm extends OnNode {
+  readonly operationId: OperationId;
+  readonly machine: Machine;
+  readonly change: Reconfiguration;
+  /** What is set aside for it while it runs: more than the wish where less waits for a start. */
+  readonly held: Share;
+  readonly poolId: PoolId;
+  /** Network of the interface that goes. */
+  readonly removedSubnetId: string | null;
+  /** SHA-256 of the names. */
+  readonly nameKeyBefore: string;
+  readonly nameKeyAfter: string;
+}
+
+const addedNic = ({ change }: ReconfigureVm, facts: StepFacts): Nic | null =>
+  (change.addNic === undefined ? null : { network: change.addNic, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address') });
+
+const after = (vm: ReconfigureVm, facts: StepFacts): Machine =>
+  ({ ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)) });
+
+const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
+const unclaim = ({ vmId }: ReconfigureVm, key: string): Outgoing => ({ to: 'scheduler', target: key, type: 'UnclaimVmName', data: { key, owner: vmId } });
+const release = ({ vmId }: ReconfigureVm, subnetId: string): Outgoing => ({ to: 'ipam', target: subnetId, type: 'ReleaseAddress', data: { subnetId, vmId } });
+
+const resizeCapacity = ({ vmId, nodeId }: ReconfigureVm, { vcpus, memoryMib }: Share): Outgoing =>
+  ({ to: 'scheduler', target: nodeId, type: 'ResizeCapacity', data: { nodeId, vmId, vcpus, memoryMib } });
+const grows = ({ change, held }: ReconfigureVm): boolean => (change.vcpus ?? 0) > held.vcpus || (change.memoryMib ?? 0) > held.memoryMib;
+const resizeSpace = ({ vmId, poolId, machine: { volumeId } }: ReconfigureVm, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
+const resizeVolume = ({ vmId, machine: { volumeId } }: ReconfigureVm, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
+
+const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], insist: true });
+
+const DECIDED_MS = 30_000;
+
+export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
+  name: 'reconfigure-vm',
+  steps: {
+    name: {
+      deadlineMs: DECIDED_MS,
+      run: (vm) => (renamed(vm) ? { to: 'scheduler', target: vm.nameKeyAfter, type: 'ClaimVmName', data: { key: vm.nameKeyAfter, owner: vm.vmId, label: vm.change.name ?? '' } } : undefined),
+      undo: (vm) => unclaim(vm, vm.nameKeyAfter),
+    },
+    capacity: {
+      deadlineMs: DECIDED_MS,
+      run: (vm) => (grows(vm) ? resizeCapacity(vm, largerOf(vm.held, specAfterChange(vm.machine.spec, vm.change))) : undefined),
+      undo: (vm) => resizeCapacity(vm, vm.held),
+    },
+    address: {
+      deadlineMs: DECIDED_MS,
+      run: ({ change: { addNic }, vmId }) => (addNic === undefined ? undefined : { to: 'ipam', target: addNic.subnetId, type: 'LeaseAddress', data: { subnetId: addNic.subnetId, vmId } }),
+      undo: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)),
+    },
+    space: {
+      deadlineMs: DECIDED_MS,
+      run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeSpace(vm, vm.change.diskGib)),
+      undo: (vm) => resizeSpace(vm, vm.machine.spec.diskGib),
+    },
+    volume: {
+      after: ['space'],
+      deadlineMs: DECIDED_MS,
+      run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeVolume(vm, vm.change.diskGib)),
+      undo: (vm) => resizeVolume(vm, vm.machine.spec.diskGib),
+    },
+    domain: {
+      after: ['name', 'capacity', 'address', 'volume'],
+      deadlineMs: 90_000,
+      undoDeadlineMs: 60_000,
+      undoRefused: true,
+      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), insist: false }),
+      undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
+    },
+    back: {
+      after: ['domain'],
+      deadlineMs: DECIDED_MS,
+      run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId)),
+      undo: nothingToUndo('nothing follows it'),
+    },
+  },
+  done: (vm, facts) => {
+    const { pending = [], ...seen } = { ...facts['domain'] };
+    return {
+      to: 'scheduler', target: vm.vmId, type: 'FinishVm',
+      data: {
+        vmId: vm.vmId, operationId: vm.operationId, how: 'reconfigured', provisioned: null, reconfigured: { nic: addedNic(vm, facts), pending },
+        observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null,
+      },
+    };
+  },
+  failed: (vm, why, owed, facts) => failed(vm, why, owed, owed.includes('domain') && facts['address'] !== undefined ? addedNic(vm, facts) : null),
+};
+
+const failed = ({ vmId, operationId }: ReconfigureVm, why: Refusal, owed: readonly string[], nic: Nic | null): Outgoing =>
+  ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed, ...(nic === null ? {} : { nic }) } });
+
+export interface SettleReconfiguration extends ReconfigureVm {
+  /** The operation whose undo is owed. */
+  readonly failedOperationId: OperationId;
+  /** What it had added. */
+  readonly added: Nic | null;
+}
+
+const keyOf = ({ failedOperationId }: SettleReconfiguration, command: string): string => `saga-${reconfigureVm.name}-${failedOperationId}:${command}`;
+const undo = nothingToUndo('it is itself an undo');
+
+/** Takes back what a silent node kept from being taken back, in the same order, the node's part under its own id. */
+export const settleReconfiguration: Saga<SettleReconfiguration, Outgoing> = {
+  name: 'settle-reconfiguration',
+  cleanUp: true,
+  steps: {
+    domain: {
+      deadlineMs: 90_000, undo,
+      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
+      run: (vm) => ({ ...takeBack(vm, vm.added), as: keyOf(vm, 'domain:undo'), cancels: [keyOf(vm, 'domain:run')] }),
+    },
+    volume: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeVolume(vm, vm.machine.spec.diskGib)) },
+    space: { after: ['volume'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeSpace(vm, vm.machine.spec.diskGib)) },
+    address: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)) },
+    capacity: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (grows(vm) ? resizeCapacity(vm, vm.held) : undefined) },
+    name: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyAfter) : undefined) },
+  },
+  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
+  failed: (vm, why, owed) => failed(vm, why, owed, vm.added),
+};

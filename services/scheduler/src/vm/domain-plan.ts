@@ -1,0 +1,35 @@
+/* A VM as the node that runs it is told of it. */
+import type { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
+import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { Nic, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+
+/** Of a node's capacity. */
+export interface Share {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+}
+
+export const largerOf = (a: Share, b: Share): Share => ({ vcpus: Math.max(a.vcpus, b.vcpus), memoryMib: Math.max(a.memoryMib, b.memoryMib) });
+
+export interface Machine {
+  readonly vmId: VmId;
+  readonly spec: VmSpec;
+  readonly volumeId: VolumeId;
+  readonly network: NetworkPlan;
+  readonly mac: string;
+  readonly address: string;
+  /** Beside the first. */
+  readonly nics: readonly Nic[];
+}
+
+/** Names may have underscores, host names may not. */
+const hostnameOf = (name: string): string => name.replaceAll('_', '-').replace(/[.-]+$/, '');
+
+export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics }: Machine): DomainPlan => ({
+  name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot,
+  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib }],
+  nics: [{ network, mac, address }, ...nics],
+  media: spec.media?.file ?? null,
+  seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: vmId, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
+});
