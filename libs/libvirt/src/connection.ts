@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CallAborted, Disconnected, errorCodes, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
 import { eventKind, eventKindOf, eventKinds, EventQueue } from './events.ts';
-import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEvent, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
+import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEventKind, NetworkEventOf, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
 import { networkUpdateCommands, networkUpdateSections } from './layouts.ts';
 import type { DomainRef, NetworkRef, NodeDevice, SecretRef, StoragePoolRef } from './layouts.ts';
 import { procedures, programs, sessionProcedures } from './procedures.ts';
@@ -147,12 +147,14 @@ export interface Libvirt extends Calls {
   readonly closed: Promise<CloseReason>;
   /** Resolves when connected (again); rejects when closed for good or the signal is aborted. */
   whenConnected(options?: { readonly signal?: AbortSignal }): Promise<void>;
-  /** Resolves once registered: what happens from then on is in the stream, or reported as a gap. */
+  /** Resolves once registered: what happens from then on is in the stream, or reported as a gap. `UnsupportedError` for a kind that is newer than the daemon. */
   domainEvents<const K extends DomainEventKind>(
     options: EventOptions & { readonly kinds: readonly K[]; readonly domain?: DomainRef },
   ): Promise<EventStream<DomainEventOf<K>>>;
-  /** As domainEvents. */
-  networkEvents(options?: EventOptions & { readonly network?: NetworkRef }): Promise<EventStream<NetworkEvent>>;
+  /** As domainEvents. Without `kinds`, `lifecycle`; `metadataChange` needs libvirt 9.8.0. */
+  networkEvents<const K extends NetworkEventKind = 'lifecycle'>(
+    options?: EventOptions & { readonly network?: NetworkRef; readonly kinds?: readonly K[] },
+  ): Promise<EventStream<NetworkEventOf<K>>>;
   /** As domainEvents: started, stopped, refreshed, … */
   storagePoolEvents(options?: EventOptions & { readonly pool?: StoragePoolRef }): Promise<EventStream<StoragePoolEvent>>;
   /** As domainEvents: devices of the node come and go. */
@@ -318,8 +320,9 @@ class Connection {
     return this.#listen(kinds, options.domain?.uuid, options);
   }
 
-  networkEvents(options: EventOptions & { readonly network?: NetworkRef } = {}) {
-    return this.#listen(eventKinds('network'), options.network?.uuid, options);
+  networkEvents(options: EventOptions & { readonly network?: NetworkRef; readonly kinds?: readonly NetworkEventKind[] } = {}) {
+    const kinds = [...new Set(options.kinds ?? ['lifecycle'])].map((kind) => eventKind('network', kind));
+    return this.#listen(kinds, options.network?.uuid, options);
   }
 
   storagePoolEvents(options: EventOptions & { readonly pool?: StoragePoolRef } = {}) {
@@ -655,7 +658,9 @@ class Connection {
     const held = registration.held?.session === session ? registration.held : undefined;
     if (listeners.size > 0 && held === undefined) {
       const procedure = registering[kind.family].register;
-      const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {})) as number;
+      const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {}).catch((error: unknown) => {
+        throw kind.since === undefined ? error : unsupportedIfUnknown(error);
+      })) as number;
       registration.held = { session, callbackId };
     } else if (listeners.size === 0 && held !== undefined) {
       registration.held = undefined;
@@ -695,6 +700,11 @@ const registering: Readonly<Record<EventFamily, { readonly register: Procedure; 
   // Of all kinds and all domains: what a listener does not want is dropped here.
   monitor: { register: sessionProcedures.connectDomainMonitorEventRegister, deregister: sessionProcedures.connectDomainMonitorEventDeregister },
 };
+
+/** What a daemon says of an event that is newer than itself has no code of its own: it is an internal error. */
+function unsupportedIfUnknown(error: unknown): unknown {
+  return error instanceof LibvirtError && error.code === errorCodes.internal ? new UnsupportedError(error) : error;
+}
 
 const uuidText = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 

@@ -24,12 +24,16 @@ function testedAgainst(): ReadonlyMap<string, ReadonlySet<string>> {
   return tested;
 }
 
+/** libvirtd 9.0.0, which the specs run against, has none of them, and says so. */
+const newerThanSeen = ({ since }: Procedure): boolean => Number(since.split('.')[0]) > 9 || /^9\.[1-9]/.test(since);
+
 describe('the README', () => {
   it('lists every procedure as the table has it, and what it is tested against', () => {
     const tested = testedAgainst();
     const rows = Object.entries(procedures as Readonly<Record<string, Procedure>>).map(([name, procedure]) => {
       const number = procedure.program === 'qemu' ? `QEMU ${procedure.number}` : String(procedure.number);
-      return `| ${number} | ${name} | ${procedure.priority} | ${procedure.since} | ${[...(tested.get(name) ?? [])].sort().toReversed().join(', ')} |`;
+      const seen = [...(tested.get(name) ?? [])].sort().toReversed().join(', ');
+      return `| ${number} | ${name} | ${procedure.priority} | ${procedure.since} | ${newerThanSeen(procedure) ? 'description' : seen} |`;
     });
     const written = here('../README.md').split('\n').filter((line) => /^\| (QEMU )?\d+ \|/.test(line));
     // On a difference the right table is printed; paste it.
@@ -37,6 +41,8 @@ describe('the README', () => {
   });
 
   it('counts them', () => {
-    expect(here('../README.md')).toContain(`${Object.keys(procedures).length} procedures`);
+    const all: readonly Procedure[] = Object.values(procedures);
+    expect(here('../README.md')).toContain(`${all.length} procedures`);
+    expect(here('../README.md')).toContain(`${all.filter(newerThanSeen).length} of them came after 9.0.0`);
   });
 });

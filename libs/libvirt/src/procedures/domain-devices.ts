@@ -86,6 +86,11 @@ export const domainDeviceProcedures = {
     only('parameters', { parameters: parameters.blockIoTune, count: countOf('parameters') }),
   ),
   domainSetBlockIoTune: remote(252, '0.9.8', { domain, disk: text, parameters: parameters.blockIoTune, flags: affect }, nothing),
+  /** Limits that several disks share: those whose XML names the group. */
+  domainSetThrottleGroup: remote(451, '11.2.0', { domain, group: text, parameters: parameters.blockIoTune, flags: affect }, nothing),
+  domainDelThrottleGroup: remote(452, '11.2.0', { domain, group: textOptional, flags: affect }, nothing),
+  /** Has the guest's interface (all of them without `device`: a MAC address, or the node's end) tell the switches where it is. */
+  domainAnnounceInterface: remote(456, '12.5.0', { domain, device: textOptional, parameters: parameters.announceParameters, flags: noFlags }, nothing),
   /** `device`: the MAC address, or the node's end of the interface. */
   domainGetInterfaceParameters: remote(
     257,
