@@ -8,6 +8,7 @@
  * reader of events of the gap, say "connected". So whoever lists everything after a gap misses nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { fromAuthConf } from './auth-conf.ts';
 import { CallAborted, Disconnected, errorCodes, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
 import { eventKind, eventKindOf, eventKinds, EventQueue } from './events.ts';
@@ -67,7 +68,10 @@ export interface ConnectOptions {
   readonly keepalive?: KeepaliveOptions | false;
   /** Connect again when the connection is lost, and register events again. Default: not. */
   readonly reconnect?: ReconnectOptions | boolean;
-  /** Who we are, where the daemon wants SASL. A function is asked for each connection that is made. */
+  /**
+   * Who we are, where the daemon wants SASL. A function is asked for each connection that is made;
+   * `fromAuthConf()` (auth-conf.ts) looks into libvirt's own file. Default: that, if the URI has `authfile`.
+   */
   readonly credentials?: Credentials | ((asked: CredentialsAsked) => Credentials | Promise<Credentials>);
   /** The mechanisms to speak; of several the strongest is taken. Default: all that there are. */
   readonly saslMechanisms?: readonly SaslMechanism[];
@@ -84,6 +88,10 @@ export interface CredentialsAsked {
   /** Where the daemon is, for people. */
   readonly where: string;
   readonly driver: string;
+  /** Its host, as the caller named it: `localhost` for a socket. */
+  readonly host: string;
+  /** The URI's parameter `authfile`. */
+  readonly authFile: string | undefined;
 }
 
 export interface CallOptions {
@@ -501,13 +509,15 @@ class Connection {
   }
 
   async #authenticate(say: (name: string, procedure: Procedure, args: unknown) => Promise<unknown>, channel: Channel, signal: AbortSignal): Promise<void> {
-    const { credentials, plainAllowed, target } = this.#settings;
+    const { plainAllowed, target } = this.#settings;
+    const credentials = this.#settings.credentials ?? (target.authFile === undefined ? undefined : fromAuthConf());
     const failed = (cause: SaslError) => new Disconnected('connect', true, { kind: 'authenticationFailed', message: cause.message });
     if (credentials === undefined) throw this.#refusal('libvirtd wants SASL, and there are no credentials');
     try {
       const offered = ((await say('authSaslInit', sessionProcedures.authSaslInit, {})) as string).split(/[\s,]+/).filter((word) => word !== '');
       const mechanism = chooseMechanism({ offered, wanted: this.#settings.saslMechanisms, plainAllowed: plainAllowed || channel.confidential });
-      const given = typeof credentials === 'function' ? await aborting(signal, Promise.resolve(credentials({ mechanism, where: channel.where, driver: target.driver }))) : credentials;
+      const asked = { mechanism, where: channel.where, driver: target.driver, host: hostOf(target), authFile: target.authFile };
+      const given = typeof credentials === 'function' ? await aborting(signal, Promise.resolve(credentials(asked))) : credentials;
       const exchange = startSasl(mechanism, given);
       let answer = (await say('authSaslStart', sessionProcedures.authSaslStart, { mechanism, data: exchange.first })) as SaslAnswer;
       for (let step = 0; !answer.complete; step += 1) {
@@ -687,6 +697,8 @@ function aborting<Value>(signal: AbortSignal, promise: Promise<Value>): Promise<
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
   });
 }
+
+const hostOf = (target: Target | RemoteTarget): string => ('transport' in target && 'host' in target.transport ? target.transport.host : 'localhost');
 
 const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
 
