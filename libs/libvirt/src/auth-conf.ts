@@ -40,6 +40,7 @@ export interface AuthConfQuestion {
  */
 export function fromAuthConf(options: AuthConfOptions = {}): (question: AuthConfQuestion) => Promise<Credentials> {
   return async ({ host, authFile }) => {
+    // eslint-disable-next-line no-restricted-syntax -- these variables are libvirt's, and every client of it goes by them
     const file = options.file ?? (await fileToRead(options.environment ?? process.env, authFile));
     if (file === undefined) throw new SaslError(`there is no auth.conf to have the credentials for ${host}`);
     let text: string;
