@@ -15,8 +15,8 @@ import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { fromAuthConf } from './auth-conf.ts';
 import { connect } from './connection.ts';
-import type { ConnectOptions, CredentialsAsked, Libvirt } from './connection.ts';
-import { Disconnected, isAccessDenied, UnsupportedError } from './errors.ts';
+import type { ConnectionState, ConnectOptions, CredentialsAsked, Libvirt } from './connection.ts';
+import { Disconnected, isAccessDenied, LibvirtError, UnsupportedError } from './errors.ts';
 import type { RemoteTarget, Target } from './target.ts';
 import { startLibvirtd, startSystemLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
@@ -453,6 +453,35 @@ describe('SASL', () => {
 
   it('gives up on credentials that do not come', async () => {
     expect(await failureOf(unix(), { connectTimeoutMs: 300, credentials: () => new Promise<never>(() => {}) })).toMatchObject({ name: 'Disconnected' });
+  });
+});
+
+describe('a daemon whose driver is another daemon', () => {
+  // To a libvirtd a URI with a host is a hypervisor elsewhere: it speaks for us there.
+  const through = () => ({ driver: `test+tcp://127.0.0.1:${ports.tcp}/default`, socket: guarded.socket });
+  const credentials = { username: 'fred', password: 's3cret=,word' };
+
+  it('says when that is lost', async () => {
+    const libvirt = await reach(through(), { credentials });
+    expect(await libvirt.connectGetUri()).toBe(through().driver);
+    await daemon.kill();
+    expect(await libvirt.closed).toMatchObject({ kind: 'hypervisorGone', message: 'libvirtd lost its connection to the hypervisor: it failed' });
+    await expect(libvirt.connectGetType()).rejects.toMatchObject({ reason: { kind: 'hypervisorGone' } });
+    await daemon.start();
+  });
+
+  it('is connected to again when that is there again', async () => {
+    const states: ConnectionState[] = [];
+    const libvirt = await reach(through(), { credentials, reconnect: { delayMsMin: 20, delayMsMax: 200 }, onState: (state) => states.push(state) });
+    const events = await libvirt.domainEvents({ kinds: ['lifecycle'] });
+    await daemon.kill();
+    expect(await connect(through(), { credentials }).catch((error: unknown) => error)).toBeInstanceOf(LibvirtError);
+    await daemon.start();
+    await until(() => states.some((state) => state.status === 'disconnected'), 'the loss');
+    await libvirt.whenConnected();
+    expect((await events.next()).value).toMatchObject({ kind: 'gap', because: 'reconnected' });
+    expect(await libvirt.connectGetType()).toBe('TEST');
+    expect(states.find((state) => state.status === 'disconnected')).toMatchObject({ reason: { kind: 'hypervisorGone' } });
   });
 });
 
