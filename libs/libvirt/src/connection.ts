@@ -414,7 +414,7 @@ class Connection {
         procedure: procedure.number,
         priority: procedure.priority,
         label: name,
-        object: objectOf(args),
+        object: () => objectOf(args),
         encode: (writer) => procedure.args.write(writer, args),
         decode: (reader) => procedure.result.read(reader) as unknown,
         timeoutMs: options.timeoutMs ?? this.#settings.callTimeoutMs,
@@ -455,6 +455,7 @@ class Connection {
     let session: Session | undefined;
     const rpc = new Rpc(channel.socket, {
       packetsApart: channel.packetsApart,
+      reads: channel.reads,
       inFlightMax: this.#settings.inFlightMax,
       queuedMax: this.#settings.queuedMax,
       onMessage: (program, procedure, reader) => this.#onMessage(rpc, program, procedure, reader),
