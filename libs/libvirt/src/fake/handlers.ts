@@ -19,8 +19,8 @@ import * as networks from './networks.ts';
 import type { Migrations } from './migration.ts';
 import type { FakeDomain, FakeNode } from './node.ts';
 import * as points from './points.ts';
-import { capabilitiesXml, domainCapabilitiesXml, sysinfoXml } from './capabilities.ts';
-import { internal, invalidArgument, noBackup, noDomain, noMetadata, noSecret, noSnapshot, noCheckpoint, notSupported, operationFailed, operationInvalid, Refusal, xmlWrong } from './refusal.ts';
+import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
+import { argumentUnsupported, configUnsupported, internal, invalidArgument, noBackup, noDomain, noMetadata, noSecret, noSnapshot, noCheckpoint, notSupported, operationFailed, operationInvalid, operationUnsupported, Refusal, systemError, xmlWrong } from './refusal.ts';
 import * as stats from './stats.ts';
 import * as storage from './storage.ts';
 import { hasEvent, WireAnswer } from './wire.ts';
@@ -189,20 +189,20 @@ function jobProgress(node: FakeNode, domain: FakeDomain) {
 }
 
 const registrationOf = (context: CallContext, family: Registration['family'], kindId: number, subject: string | undefined): number => {
-  if (!hasEvent(family, kindId)) throw invalidArgument(`eventID in registerAny must be less than ${kindId}`, 'domain');
+  if (!hasEvent(family, kindId)) throw internal(`unsupported event ID ${kindId}`, 'rpc');
   return context.session.register({ family, kindId, subject });
 };
 const deregister = (context: CallContext, callbackId: number): void => {
   if (!context.session.registrations.delete(callbackId)) throw internal(`domain event callback ${callbackId} not registered`, 'rpc');
 };
 
-const nodeDevices = (node: FakeNode): readonly string[] => ['computer', 'net_lo_00_00_00_00_00_00', `net_eth0_52_54_00_${node.hostname.length.toString(16).padStart(2, '0')}_00_01`, 'pci_0000_00_00_0'];
+const macOfNode = (node: FakeNode): string => `52:54:00:${node.hostname.length.toString(16).padStart(2, '0')}:00:01`;
+const nodeDevices = (node: FakeNode): readonly string[] => ['computer', 'net_lo_00_00_00_00_00_00', `net_eth0_${macOfNode(node).replaceAll(':', '_')}`, 'pci_0000_00_00_0'];
+const kindOfDevice = (name: string) => (name === 'computer' ? ('system' as const) : name.startsWith('net_') ? ('net' as const) : ('pci' as const));
 function nodeDevice(node: FakeNode, name: string): string {
   if (!nodeDevices(node).includes(name)) throw new Refusal(53, 'nodeDevice', `Node device not found: no node device with matching name '${name}'`);
   return name;
 }
-
-const timeOf = (node: FakeNode) => ({ seconds: Math.floor(node.clock.now() / 1_000), nanoseconds: (Math.floor(node.clock.now()) % 1_000) * 1_000_000 });
 
 const typed: HandlersOf = {
   authList: () => [0],
@@ -232,7 +232,10 @@ const typed: HandlersOf = {
   connectNodeDeviceEventDeregisterAny: ({ callbackId }, context) => deregister(context, callbackId),
   connectSecretEventRegisterAny: ({ eventId, secret }, context) => registrationOf(context, 'secret', eventId, secret?.uuid),
   connectSecretEventDeregisterAny: ({ callbackId }, context) => deregister(context, callbackId),
-  connectDomainMonitorEventRegister: ({ domain }, context) => registrationOf(context, 'monitor', 0, domain?.uuid),
+  connectDomainMonitorEventRegister: ({ domain, event }, context) => {
+    if (event !== null) throw notSupported('the fake tells of all monitor events or of none', 'qemu');
+    return registrationOf(context, 'monitor', 0, domain?.uuid);
+  },
   connectDomainMonitorEventDeregister: ({ callbackId }, context) => deregister(context, callbackId),
 
   connectGetType: () => 'QEMU',
@@ -241,7 +244,6 @@ const typed: HandlersOf = {
   connectGetHostname: (_args, { node }) => node.hostname,
   connectGetUri: (_args, { session }) => session.opened ?? '',
   connectIsSecure: () => true,
-  connectGetSysinfo: (_args, { node }) => sysinfoXml(node),
   connectGetMaxVcpus: ({ virtualisation }) => (virtualisation === 'kvm' ? 1_024 : 255),
   connectGetCapabilities: (_args, { node }) => capabilitiesXml(node),
   connectGetDomainCapabilities: ({ architecture, machine, virtualisation }) => domainCapabilitiesXml(architecture ?? 'x86_64', machine ?? 'pc', virtualisation ?? 'kvm'),
@@ -303,14 +305,13 @@ const typed: HandlersOf = {
   domainGetXmlDesc: ({ domain, flags }, { node }) => node.xmlOf(node.find(domain), flags.includes('inactive')),
   domainIsActive: ({ domain }, { node }) => node.find(domain).active,
   domainIsPersistent: ({ domain }, { node }) => node.find(domain).persistent !== undefined,
-  domainIsUpdated: ({ domain: ref }, { node }) => {
-    const domain = node.find(ref);
-    return domain.active && domain.persistent !== undefined && domain.persistent !== domain.live;
-  },
-  domainGetOsType: () => 'hvm',
+  // QEMU's driver never says yes, whatever was changed.
+  domainIsUpdated: ({ domain }, { node }) => node.find(domain) === undefined,
+  domainGetOsType: ({ domain }, { node }) => textOf(childOf(parsed(node.find(domain).definition.xml, 'domain'), 'os', 'type')),
   domainGetHostname: ({ domain: ref, flags }, { node }) => {
+    if (flags.includes('agent') && flags.includes('lease')) throw invalidArgument("Flags 'VIR_DOMAIN_GET_HOSTNAME_LEASE' and 'VIR_DOMAIN_GET_HOSTNAME_AGENT' are mutually exclusive");
     const domain = node.findActive(ref);
-    if (flags.includes('agent')) {
+    if (!flags.includes('lease')) {
       guest.agentOf(domain);
       return guest.hostnameOf(node, domain);
     }
@@ -333,9 +334,9 @@ const typed: HandlersOf = {
   },
   domainGetMetadata: ({ domain, ...args }, { node }) => metadata(node.find(domain), node, args),
   domainSetMetadata: ({ domain, ...args }, { node }) => setMetadata(node, node.find(domain), args),
-  domainGetMessages: () => [],
+  domainGetMessages: ({ domain, kinds }, { node }) => (node.find(domain).tainted && (kinds.length === 0 || kinds.includes('tainting')) ? ['tainted: custom monitor control commands issued'] : []),
   domainInterfaceAddresses: ({ domain, source }, { node }) => addressesOf(node, node.findActive(domain), source),
-  domainGetSecurityLabelList: () => [],
+  domainGetSecurityLabelList: ({ domain }, { node }) => (node.find(domain).active ? [{ label: '', enforcing: false }] : []),
 
   domainDefineXmlFlags: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
   domainDefineXml: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
@@ -385,8 +386,10 @@ const typed: HandlersOf = {
   domainSendKey: ({ domain }, { node }) => void node.findActive(domain),
   domainManagedSave: ({ domain, flags }, { node }) => life.save(node, node.findActive(domain), flags.includes('paused') ? 'paused' : flags.includes('running') ? 'running' : undefined),
   domainHasManagedSaveImage: ({ domain }, { node }) => node.find(domain).managedSave !== undefined,
-  domainManagedSaveRemove: ({ domain }, { node }) => {
-    node.find(domain).managedSave = undefined;
+  domainManagedSaveRemove: ({ domain: ref }, { node }) => {
+    const domain = node.find(ref);
+    if (domain.managedSave === undefined) throw systemError(`Failed to remove managed save file '/var/lib/libvirt/qemu/save/${domain.name}.save': No such file or directory`);
+    domain.managedSave = undefined;
   },
   domainOpenConsole: ({ domain, device, flags }, { node }) => consoleStream(node, node.findActive(domain), device, flags),
   domainScreenshot: ({ domain, screen }, { node }) => screenshotStream(node, node.findActive(domain), screen),
@@ -421,7 +424,7 @@ const typed: HandlersOf = {
   domainSetMaxMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, ['maximum']),
   domainSetMemoryFlags: ({ domain, memoryKib, flags }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, flags),
   domainSetMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.findActive(domain), memoryKib, ['live']),
-  domainSetMemoryStatsPeriod: ({ domain }, { node }) => void node.find(domain),
+  domainSetMemoryStatsPeriod: ({ domain, seconds, flags }, { node }) => devices.setMemoryStatsPeriod(node, node.find(domain), seconds, flags),
   domainGetBlockIoTune: ({ domain: ref, disk }, { node }) => {
     const domain = node.find(ref);
     return { ...noLimits, ...(disk === null ? {} : settingsOf(domain, `iotune ${block.diskOf(domain, disk).target}`)) };
@@ -431,17 +434,22 @@ const typed: HandlersOf = {
     devices.affected(domain, flags);
     merged(domain, `iotune ${block.diskOf(domain, disk).target}`, parameters);
   },
-  domainGetInterfaceParameters: ({ domain: ref, device }, { node }) => {
+  domainGetInterfaceParameters: ({ domain: ref, device, flags }, { node }) => {
     const domain = node.find(ref);
-    return { ...noBandwidth, ...settingsOf(domain, `bandwidth ${interfaceOf(node, domain, device).mac}`) };
+    const [which] = devices.affected(domain, flags);
+    return { ...noBandwidth, ...settingsOf(domain, `bandwidth ${which} ${interfaceOf(node, domain, device).mac}`) };
   },
   domainSetInterfaceParameters: ({ domain: ref, device, parameters, flags }, { node }) => {
     const domain = node.find(ref);
-    devices.affected(domain, flags);
-    merged(domain, `bandwidth ${interfaceOf(node, domain, device).mac}`, parameters);
+    const which = devices.affected(domain, flags);
+    const { kind, mac } = interfaceOf(node, domain, device);
+    if (kind === 'user') throw configUnsupported(`setting bandwidth on interfaces of type '${kind}' is not implemented yet`);
+    for (const one of which) merged(domain, `bandwidth ${one} ${mac}`, parameters);
   },
 
   connectGetAllDomainStats: ({ domains: refs, groups, flags }, { node }) => {
+    const missing = groups.filter((group) => !stats.groups.includes(group));
+    if (flags.includes('enforceGroups') && missing.length > 0) throw argumentUnsupported(`Stats types ${missing.join(', ')} are not supported by this daemon`);
     const wanted = refs.length > 0 ? refs.map((ref) => node.find(ref)) : [...node.domains.values()];
     const found = wanted.filter((domain) => stateFilter(domain, flags));
     const nowait = flags.includes('nowait');
@@ -493,7 +501,9 @@ const typed: HandlersOf = {
   },
   domainInterfaceStats: ({ domain: ref, device }, { node }) => {
     const domain = node.findActive(ref);
-    const all = stats.interfaceCounters(node, domain, interfaceOf(node, domain, device).mac);
+    const one = interfaceOf(node, domain, device);
+    if (one.device === '') throw internal('Interface name not provided', 'none');
+    const all = stats.interfaceCounters(node, domain, one.mac);
     return { rxBytes: all.rxBytes, rxPackets: all.rxPackets, rxErrors: 0n, rxDropped: 0n, txBytes: all.txBytes, txPackets: all.txPackets, txErrors: 0n, txDropped: 0n };
   },
   domainGetDiskErrors: ({ domain }, { node }) => {
@@ -527,29 +537,34 @@ const typed: HandlersOf = {
     };
   },
   domainAbortJob: ({ domain }, { node }) => abortJob(node.findActive(domain)),
-  domainAbortJobFlags: ({ domain }, { node }) => abortJob(node.findActive(domain)),
+  domainAbortJobFlags: ({ domain, flags }, { node }) => {
+    const found = node.findActive(domain);
+    if (flags.includes('postcopy')) throw operationInvalid('current job is not outgoing migration in post-copy mode');
+    abortJob(found);
+  },
 
   domainBlockCommit: ({ domain, ...args }, { node }) => block.blockCommit(node, node.findActive(domain), args),
-  domainBlockPull: ({ domain, disk, bandwidth }, { node }) => block.blockPull(node, node.findActive(domain), { disk, bandwidth }),
-  domainBlockRebase: ({ domain, disk, base, bandwidth, flags }, { node }) => {
+  domainBlockPull: ({ domain, disk, bandwidth, flags }, { node }) => block.blockPull(node, node.findActive(domain), { disk, bandwidth: block.bandwidthBytes(bandwidth, flags) }),
+  domainBlockRebase: ({ domain, disk, base, bandwidth: given, flags }, { node }) => {
     const found = node.findActive(domain);
+    const bandwidth = block.bandwidthBytes(given, flags);
     if (!flags.includes('copy')) return block.blockPull(node, found, { disk, base, bandwidth });
     const xml = element('disk', { type: 'file' }, element('source', { file: base ?? '' }), element('driver', { type: flags.includes('copyRaw') ? 'raw' : undefined }));
-    return block.blockCopy(node, found, { disk, xml, bandwidth, flags: [...flags, 'transientJob'] });
+    return block.blockCopy(node, found, { disk, xml, bandwidth, flags });
   },
   domainBlockCopy: ({ domain, disk, xml, parameters, flags }, { node }) => block.blockCopy(node, node.findActive(domain), { disk, xml: parsed(xml, 'disk'), bandwidth: parameters.bandwidth ?? 0, flags }),
   domainBlockJobAbort: ({ domain, disk, flags }, { node }) => block.abortBlockJob(node, node.findActive(domain), disk, flags.includes('pivot')),
-  domainGetBlockJobInfo: ({ domain: ref, disk }, { node }) => {
+  domainGetBlockJobInfo: ({ domain: ref, disk, flags }, { node }) => {
     const domain = node.findActive(ref);
     const job = domain.blockJobs?.get(block.diskOf(domain, disk).target);
-    return job === undefined ? null : { type: job.type, bandwidth: job.bandwidth, ...block.progressOf(node, job) };
+    return job === undefined ? null : { type: job.type, bandwidth: flags.includes('bandwidthBytes') ? job.bandwidth : Math.ceil(job.bandwidth / 1_048_576), ...block.progressOf(node, job) };
   },
-  domainBlockJobSetSpeed: ({ domain: ref, disk, bandwidth }, { node }) => {
+  domainBlockJobSetSpeed: ({ domain: ref, disk, bandwidth, flags }, { node }) => {
     const domain = node.findActive(ref);
     const { target } = block.diskOf(domain, disk);
     const job = domain.blockJobs?.get(target);
     if (job === undefined) throw invalidArgument(`disk ${target} does not have an active block job`);
-    job.bandwidth = bandwidth;
+    job.bandwidth = block.bandwidthBytes(bandwidth, flags);
   },
   domainBlockResize: ({ domain, disk, size, flags }, { node }) => block.resizeDisk(node, node.findActive(domain), disk, flags.includes('bytes') ? size : size * 1_024),
 
@@ -654,10 +669,7 @@ const typed: HandlersOf = {
     return job.xml;
   },
 
-  domainSetUserPassword: ({ domain: ref, user }, { node }) => {
-    const domain = node.findActive(ref);
-    guest.agentCommand(node, domain, JSON.stringify({ execute: 'guest-set-user-password', arguments: { username: user ?? '' } }));
-  },
+  domainSetUserPassword: ({ domain, user }, { node }) => void guest.agentCommand(node, node.findActive(domain), JSON.stringify({ execute: 'guest-set-user-password', arguments: { username: user ?? '' } })),
   domainGetGuestInfo: ({ domain, kinds }, { node }) => guest.guestInfo(node, node.findActive(domain), kinds),
   domainGetFsinfo: ({ domain: ref }, { node }) => {
     const domain = node.findActive(ref);
@@ -666,13 +678,25 @@ const typed: HandlersOf = {
   },
   domainFsfreeze: ({ domain, mountpoints }, { node }) => guest.freeze(node, node.findActive(domain), mountpoints),
   domainFsthaw: ({ domain }, { node }) => guest.thaw(node, node.findActive(domain)),
-  domainFstrim: ({ domain }, { node }) => guest.agentOf(node.findActive(domain)),
-  domainGetTime: ({ domain }, { node }) => {
+  domainFstrim: ({ domain, mountpoint }, { node }) => {
+    if (mountpoint !== null) throw argumentUnsupported('Specifying mount point is not supported for now');
     guest.agentOf(node.findActive(domain));
-    return timeOf(node);
   },
-  domainSetTime: ({ domain }, { node }) => guest.agentOf(node.findActive(domain)),
-  domainAgentSetResponseTimeout: ({ domain }, { node }) => {
+  domainGetTime: ({ domain: ref }, { node }) => {
+    const domain = node.findActive(ref);
+    guest.agentOf(domain);
+    const now = guest.guestTime(node, domain);
+    return { seconds: Math.floor(now / 1_000), nanoseconds: (Math.floor(now) % 1_000) * 1_000_000 };
+  },
+  domainSetTime: ({ domain: ref, seconds, nanoseconds, flags }, { node }) => {
+    const domain = node.find(ref);
+    if (!domain.active) throw operationUnsupported("cannot set time: qemu doesn't support rtc-reset-reinjection command");
+    guest.agentOf(domain);
+    // The emulated clock is always right.
+    if (!flags.includes('sync')) guest.setGuestTime(node, domain, seconds * 1_000 + nanoseconds / 1e6);
+  },
+  domainAgentSetResponseTimeout: ({ domain, timeout }, { node }) => {
+    if (timeout < -2) throw invalidArgument(`guest agent timeout '${timeout}' is less than the minimum '-2'`);
     node.find(domain);
     return 0;
   },
@@ -680,6 +704,7 @@ const typed: HandlersOf = {
   domainMonitorCommand: ({ domain: ref, command, flags }, { node }) => {
     const domain = node.findActive(ref);
     if (flags.includes('hmp')) throw notSupported('the fake has no human monitor', 'qemu');
+    domain.tainted = true;
     let asked: { readonly execute?: unknown };
     try {
       asked = JSON.parse(command) as typeof asked;
@@ -774,7 +799,7 @@ const typed: HandlersOf = {
   storagePoolGetAutostart: ({ pool }, { node }) => storage.findPool(node, pool).autostart,
   storagePoolSetAutostart: ({ pool: ref, autostart }, { node }) => {
     const pool = storage.findPool(node, ref);
-    if (!pool.persistent) throw invalidArgument('pool has no config file', 'storage');
+    if (!pool.persistent) throw internal('pool has no config file', 'storage');
     pool.autostart = autostart;
   },
   storagePoolIsActive: ({ pool }, { node }) => storage.findPool(node, pool).active,
@@ -856,9 +881,10 @@ const typed: HandlersOf = {
     networks.findNetwork(node, network);
     return [];
   },
-  connectListAllInterfaces: () => [],
-  connectNumOfInterfaces: () => 0,
-  connectListInterfaces: () => [],
+  // As udev's driver does it: the loopback is an interface, and is neither counted nor among the names.
+  connectListAllInterfaces: ({ filter }, { node }) => (filter.length === 0 || filter.includes('active') ? [{ name: 'eth0', mac: macOfNode(node) }, { name: 'lo', mac: '00:00:00:00:00:00' }] : []),
+  connectNumOfInterfaces: () => 1,
+  connectListInterfaces: () => ['eth0'],
   connectNumOfDefinedInterfaces: () => 0,
   connectListDefinedInterfaces: () => [],
   connectListAllNwfilters: () => [],
@@ -866,15 +892,19 @@ const typed: HandlersOf = {
   connectNumOfNwfilters: () => 0,
   connectListNwfilters: () => [],
 
-  connectListAllNodeDevices: (_args, { node }) => nodeDevices(node).map((name) => ({ name })),
-  nodeNumOfDevices: (_args, { node }) => nodeDevices(node).length,
-  nodeListDevices: (_args, { node }) => [...nodeDevices(node)],
+  connectListAllNodeDevices: ({ filter }, { node }) => {
+    const kinds = filter.filter((word) => word !== 'active' && word !== 'inactive');
+    if (filter.includes('inactive') && !filter.includes('active')) return [];
+    return nodeDevices(node).filter((name) => kinds.length === 0 || kinds.includes(kindOfDevice(name))).map((name) => ({ name }));
+  },
+  nodeNumOfDevices: ({ capability }, { node }) => nodeDevices(node).filter((name) => capability === null || kindOfDevice(name) === capability).length,
+  nodeListDevices: ({ capability }, { node }) => nodeDevices(node).filter((name) => capability === null || kindOfDevice(name) === capability),
   nodeDeviceLookupByName: ({ name }, { node }) => ({ name: nodeDevice(node, name) }),
   nodeDeviceGetParent: ({ name }, { node }) => (nodeDevice(node, name) === 'computer' ? null : 'computer'),
   nodeDeviceIsActive: ({ name }, { node }) => nodeDevice(node, name) !== '',
   nodeDeviceGetXmlDesc: ({ name }, { node }) => {
     nodeDevice(node, name);
-    const kind = name === 'computer' ? 'system' : name.startsWith('net_') ? 'net' : 'pci';
+    const kind = kindOfDevice(name);
     return printed(element('device', {}, element('name', {}, name), name === 'computer' ? undefined : element('parent', {}, 'computer'), element('capability', { type: kind }, ...(kind === 'net' ? [element('interface', {}, name.split('_')[1] ?? '')] : []))));
   },
 
