@@ -272,7 +272,8 @@ export class Rpc {
   #pongsWaiting = 0;
   #whenIdle: (() => void)[] = [];
   #serial = 0;
-  /** Packets of this turn of the event loop, which leave together. */
+  /** A packet has left in this turn of the event loop; these leave together when it is over. */
+  #gathering = false;
   #gathered: Buffer[] = [];
   /** One timer for the time limits of all calls, on the clock of performance.now(). It is not taken back when its call is answered. */
   #limitTimer: NodeJS.Timeout | undefined;
@@ -459,16 +460,24 @@ export class Rpc {
     this.#send(pending.packet);
   }
 
-  /** Packets of one turn of the event loop leave in one system call; a call that is alone on the way, at once. */
+  /** The first packet of a turn of the event loop leaves at once, so that the daemon can begin; what follows in that turn leaves together. */
   #send(packet: Buffer, sent?: (error?: Error | null) => void): void {
     if (this.#options.packetsApart === true) {
       this.#waiting.push({ bytes: packet, sent });
       if (!this.#writing) this.#writeNext();
       return;
     }
-    if (sent === undefined && packet.length <= gatheredPacketBytesMax && (this.#gathered.length > 0 || this.#inFlight.size > 1)) {
-      if (this.#gathered.push(packet) === 1) process.nextTick(() => this.#sendGathered());
+    if (this.#gathering && sent === undefined && packet.length <= gatheredPacketBytesMax) {
+      this.#gathered.push(packet);
       return;
+    }
+    // A call that is alone on the way has nothing behind it.
+    if (!this.#gathering && this.#inFlight.size > 1) {
+      this.#gathering = true;
+      process.nextTick(() => {
+        this.#gathering = false;
+        this.#sendGathered();
+      });
     }
     this.#sendGathered();
     this.#socket.write(packet, sent);
