@@ -162,17 +162,19 @@ const argumentUnsupported = 74;
 const noHostname = 108;
 
 const unknownFlag = 0x0200_0000;
-/** With one bit in the last word of its arguments, which is of flags, that has no meaning there. */
-function withUnknownFlag(procedure: Procedure): Procedure {
+/** With that for the last word of its arguments, which is of flags. */
+const withFlags = (word: number) => (procedure: Procedure): Procedure => {
   const args: AnyCodec = {
     ...procedure.args,
     write: (writer, value) => {
       procedure.args.write(writer, value);
-      writer.patchU32(writer.bytes - 4, unknownFlag);
+      writer.patchU32(writer.bytes - 4, word);
     },
   };
   return { ...procedure, args, countFirst: false, stream: undefined };
-}
+};
+/** One bit that has no meaning anywhere. */
+const withUnknownFlag = withFlags(unknownFlag);
 
 /** A call that the client's own types do not have. */
 function raw(libvirt: Libvirt, name: ProcedureName | keyof typeof sessionProcedures, args: object, changed = (procedure: Procedure): Procedure => procedure): Promise<unknown> {
@@ -181,15 +183,26 @@ function raw(libvirt: Libvirt, name: ProcedureName | keyof typeof sessionProcedu
   return through.call(name, changed({ ...procedures, ...sessionProcedures }[name]), args, {});
 }
 
+/** What is nowhere. */
+const nobody = { name: 'd', uuid: '00000000-1111-4000-8000-000000000000', id: -1 };
+const nothingAt = { pool: 'p', name: 'v', key: '/no/such/volume' };
+const nowhere = (name: string) => ({ ...anything(nobody), ...particular[name], pool: nobody, volume: nothingAt, from: nothingAt });
+
+/** What a daemon says to one flag of a call about what is not there. */
+export async function answerToFlag(libvirt: Libvirt, name: (typeof flagged)[number], flag: number): Promise<{ readonly code: number; readonly reason: string }> {
+  const error: unknown = await raw(libvirt, name, nowhere(name), withFlags(flag)).catch((cause: unknown) => cause);
+  if (error instanceof LibvirtError) return error;
+  if (error instanceof Error) throw error;
+  return { code: 0, reason: '' };
+}
+
 /** Whether the last word of a procedure's arguments is of flags. Its own reading says so. */
 export function endsInFlags(name: string): boolean {
   const procedure = ({ ...procedures, ...sessionProcedures } as Readonly<Record<string, Procedure>>)[name];
   if (procedure === undefined) throw new Error(`no procedure ${name}`);
-  const domain = { name: 'd', uuid: '00000000-1111-4000-8000-000000000000', id: -1 };
-  const volume = { pool: 'p', name: 'v', key: 'k' };
   if (procedure.args.bytesMin === 0) return false;
   const writer = new Writer(65_536);
-  withUnknownFlag(procedure).args.write(writer, { ...anything(domain), ...particular[name], pool: domain, volume, from: volume });
+  withUnknownFlag(procedure).args.write(writer, nowhere(name));
   const reader = new Reader(writer.take());
   try {
     procedure.args.read(reader);
@@ -230,7 +243,7 @@ export const flagged = [
   'domainHasManagedSaveImage', 'domainManagedSaveRemove', 'domainOpenConsole', 'domainScreenshot', 'domainAttachDeviceFlags',
   'domainDetachDeviceFlags', 'domainDetachDeviceAlias', 'domainUpdateDeviceFlags', 'domainSetVcpusFlags', 'domainGetVcpusFlags',
   'domainSetMemoryFlags', 'domainSetMemoryStatsPeriod', 'domainGetBlockIoTune', 'domainSetBlockIoTune', 'domainGetInterfaceParameters',
-  'domainSetInterfaceParameters', 'connectGetAllDomainStats', 'domainGetCpuStats', 'domainMemoryStats', 'domainBlockStatsFlags',
+  'domainSetInterfaceParameters', 'connectGetAllDomainStats', 'domainMemoryStats', 'domainBlockStatsFlags',
   'domainGetBlockInfo', 'domainGetDiskErrors', 'domainGetJobStats', 'domainAbortJobFlags', 'domainBlockCommit', 'domainBlockPull',
   'domainBlockRebase', 'domainBlockCopy', 'domainBlockJobAbort', 'domainGetBlockJobInfo', 'domainBlockJobSetSpeed', 'domainBlockResize',
   'domainSnapshotCreateXml', 'domainListAllSnapshots', 'domainSnapshotListAllChildren', 'domainSnapshotNum', 'domainSnapshotListNames',

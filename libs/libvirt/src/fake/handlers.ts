@@ -38,10 +38,9 @@ type Given<P> = P extends Procedure<infer A> ? Decoded<A> : never;
 type HandlersOf = { readonly [N in keyof All]?: (args: Given<All[N]>, context: CallContext) => Answer<All[N]> };
 
 /** Arguments of which the server must see more than the client's own types show. */
-const cpuStatsArguments = struct({ domain: domainLayout, count: u32, firstCpu: i32, cpus: u32, flags: u32 });
 const vcpusArguments = struct({ domain: domainLayout, vcpusMax: i32, mapBytes: i32 });
 const blockStatsArguments = struct({ domain: domainLayout, path: text, count: i32, flags: u32 });
-export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainGetCpuStats: cpuStatsArguments, domainBlockStatsFlags: blockStatsArguments, domainGetVcpus: vcpusArguments };
+export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainBlockStatsFlags: blockStatsArguments, domainGetVcpus: vcpusArguments };
 const blockStatsFields = 8;
 const vcpusAnswer = struct({ info: array(struct({ vcpu: u32, state: i32, timeNs: u64, cpu: i32 }), 16_384), maps: bytes(8_388_608) });
 const vcpuRunning = 1;
@@ -457,18 +456,6 @@ const typed: HandlersOf = {
     if (nowait) return answer();
     const waits = found.map((domain) => node.monitor(domain)).filter((wait) => wait !== undefined);
     return waits.length === 0 ? answer() : Promise.all(waits).then(answer);
-  },
-  domainGetCpuStats: (given, { node }) => {
-    // What rawArguments reads is what this is given.
-    const { domain: ref, count, firstCpu, cpus } = given as unknown as Decoded<typeof cpuStatsArguments>;
-    const domain = node.findActive(ref);
-    const time = node.cpuTimeNs(domain);
-    if (firstCpu === -1) return { cpus: count === 0 ? [] : [{ cpu_time: { u64: time }, user_time: { u64: (time * 6n) / 10n }, system_time: { u64: time - (time * 6n) / 10n } }], count: 3 };
-    if (cpus === 0) return { cpus: [], count: node.cpus };
-    if (firstCpu >= node.cpus) throw invalidArgument(`start_cpu ${firstCpu} larger than maximum of ${node.cpus - 1}`, 'none');
-    if (count === 0) return { cpus: [], count: 2 };
-    const each = time / BigInt(node.cpus);
-    return { cpus: Array.from({ length: Math.min(cpus, node.cpus - firstCpu) }, () => ({ cpu_time: { u64: each }, vcpu_time: { u64: each } })), count: 2 };
   },
   domainMemoryStats: ({ domain: ref }, { node }) => {
     const domain = node.findActive(ref);
