@@ -1,7 +1,7 @@
 /*
- * Procedures and events that came after libvirt 9.0.0, which is the newest daemon that the specs have.
- * Their bytes are written here a second time, by hand, from the description of the protocol: what no
- * daemon has confirmed is at least said twice.
+ * Procedures and events that came after libvirt 9.0.0, the daemon that the other specs have. Their bytes
+ * are written here a second time, by hand, from the description of the protocol; newer.libvirt.spec.ts
+ * is for those who have a newer daemon.
  */
 import { describe, expect, it } from 'vitest';
 import { eventKindOf } from './events.ts';

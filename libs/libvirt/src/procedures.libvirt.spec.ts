@@ -6,6 +6,7 @@
  * end the connection.
  *
  * Of what is newer than the daemon there is another thing to see: that it says so, and that we understand that.
+ * CV_LIBVIRT_SYSTEM is a folder with another system, of another libvirt (see the README).
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from './connection.ts';
@@ -22,7 +23,7 @@ import { nothing } from './xdr.ts';
 
 let daemon: OwnLibvirtd;
 beforeAll(async () => {
-  daemon = await startLibvirtd();
+  daemon = await startLibvirtd({}, process.env['CV_LIBVIRT_SYSTEM'] === undefined ? {} : { system: process.env['CV_LIBVIRT_SYSTEM'] });
 }, 60_000);
 afterAll(() => daemon?.stop());
 

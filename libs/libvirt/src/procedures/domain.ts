@@ -57,8 +57,8 @@ export const domainProcedures = {
   domainGetAutostart: remote(15, '0.2.1', { domain }, bool, high),
   domainSetAutostart: remote(29, '0.2.1', { domain, autostart: bool }, nothing, high),
   /** Whether the domain starts with the node's next start, once. */
-  domainGetAutostartOnce: remote(449, '11.2.0', { domain }, bool),
-  domainSetAutostartOnce: remote(450, '11.2.0', { domain, autostart: bool }, nothing),
+  domainGetAutostartOnce: remote(449, '11.2.0', { domain }, bool, high),
+  domainSetAutostartOnce: remote(450, '11.2.0', { domain, autostart: bool }, nothing, high),
   /** `uri` names the element when `kind` is `element`. Error 80 (isNoMetadata) when there is none. */
   domainGetMetadata: remote(265, '0.9.10', { domain, kind: choice(metadataKinds, 'element'), uri: textOptional, flags: affect }, text),
   /** Without `metadata`, removes it. `key` is the prefix under which an element is put. */

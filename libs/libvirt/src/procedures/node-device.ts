@@ -61,7 +61,7 @@ export const nodeDeviceProcedures = {
   nodeDeviceSetAutostart: remote(434, '7.8.0', { name: text, autostart: bool }, nothing, high),
   nodeDeviceIsActive: remote(436, '7.8.0', { name: text }, bool, high),
   /** Changes a mediated device: `live`, or its definition, or (without flags) what there is. */
-  nodeDeviceUpdate: remote(447, '10.1.0', { name: text, xml: text, flags: affect }, nothing),
+  nodeDeviceUpdate: remote(447, '10.1.0', { name: text, xml: text, flags: affect }, nothing, high),
   nodeDeviceIsPersistent: remote(435, '7.8.0', { name: text }, bool, high),
   /** Takes a device from its driver, so that a guest may have it. */
   nodeDeviceDetachFlags: remote(301, '1.0.5', { name: text, driver: textOptional, flags: noFlags }, nothing),
