@@ -4,7 +4,7 @@
  * Left to itself a socket makes a buffer for every read. Answers and events are decoded before the next
  * read, so one buffer does for all of them, of all connections: a read and what follows from it happen in
  * one turn of the event loop. A stream's data is kept by whoever reads the stream, so a connection that
- * carries such reads into buffers of its own, and each place in them is used once.
+ * carries much of it reads into buffers of its own, and each place in them is used once.
  */
 import type { OnReadOpts } from 'node:net';
 
@@ -42,8 +42,9 @@ export class SocketReads {
 
   /** The same bytes, to keep. They must be of the chunk that is being told of. */
   kept(bytes: Buffer): Buffer {
+    if (bytes.length < keptBytesMin) return Buffer.from(bytes);
     this.#wantsOwn = true;
-    if (this.#own === undefined || bytes.length < keptBytesMin) return Buffer.from(bytes);
+    if (this.#own === undefined) return Buffer.from(bytes);
     this.#kept = true;
     return bytes;
   }
