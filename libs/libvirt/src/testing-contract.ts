@@ -337,6 +337,19 @@ export const behaviours: readonly Behaviour[] = [
     },
   },
   {
+    name: 'shows the password of a screen only to who asks for it',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const devices = `<graphics type='vnc' socket='${bench.folder}/${bench.unique('vnc')}' passwd='a &lt; b'/>`;
+      await withDomain(bench, { devices }, async (domain) => {
+        const password = async (...flags: readonly ('secure' | 'inactive')[]) => childOf(parseXml(await libvirt.domainGetXmlDesc({ domain, flags })), 'devices', 'graphics')?.attributes['passwd'];
+        assert.deepEqual([await password(), await password('secure')], [undefined, 'a < b']);
+        await libvirt.domainCreateWithFlags({ domain });
+        assert.deepEqual([await password(), await password('secure'), await password('inactive'), await password('inactive', 'secure')], [undefined, 'a < b', undefined, 'a < b']);
+      });
+    },
+  },
+  {
     name: 'refuses XML that is none, or not a domain, or without a name, or of a name that is taken',
     run: async (bench) => {
       const { libvirt } = bench;

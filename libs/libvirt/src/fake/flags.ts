@@ -23,6 +23,7 @@ const refused: { readonly [N in keyof All]?: WordsOf<Args<All[N]>> } = {
   connectGetDomainCapabilities: { flags: ['disableDeprecatedFeatures', 'expandCpuFeatures', 'supportedCpuFeatures'] },
   connectListAllNodeDevices: { filter: ['ccwgroupDevice', 'ccwgroupMember', 'persistent', 'transient'] },
   nodeDeviceGetXmlDesc: { flags: ['inactive'] },
+  domainGetXmlDesc: { flags: ['updateCpu', 'migratable'] },
   domainGetMessages: { kinds: ['ioErrors'] },
   domainCreateWithFlags: { flags: ['validate'] },
   domainCreateXml: { flags: ['bypassCache', 'forceBoot'] },

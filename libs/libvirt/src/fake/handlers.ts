@@ -111,6 +111,13 @@ function withoutPrefix(node: XmlElement, prefix: string): XmlElement {
   return { name: bare(node.name), attributes, children: node.children.map((child) => (typeof child === 'string' ? child : withoutPrefix(child, prefix))) };
 }
 
+function withoutPasswords(root: XmlElement): XmlElement {
+  const all = childOf(root, 'devices');
+  if (all === undefined) return root;
+  const bare = (one: XmlElement) => ({ ...one, attributes: Object.fromEntries(Object.entries(one.attributes).filter(([key]) => key !== 'passwd')) });
+  return withChild(root, 'devices', { ...all, children: all.children.map((one) => (typeof one !== 'string' && one.name === 'graphics' ? bare(one) : one)) });
+}
+
 function setMetadata(node: FakeNode, domain: FakeDomain, args: { readonly kind: string; readonly metadata: string | null; readonly key: string | null; readonly uri: string | null; readonly flags: readonly string[] }): void {
   const which = devices.affected(domain, args.flags);
   let put: XmlElement | undefined;
@@ -301,11 +308,17 @@ const typed: HandlersOf = {
     const { facts } = domain;
     return { state: domain.state === 'unknown' ? 'nostate' : domain.state, memoryKibMax: facts.memoryKibMax, memoryKib: facts.memoryKib, vcpus: facts.vcpus, cpuTimeNs: domain.active ? node.cpuTimeNs(domain) : 0n };
   },
-  domainGetXmlDesc: ({ domain, flags }, { node }) => node.xmlOf(node.find(domain), flags.includes('inactive')),
+  domainGetXmlDesc: ({ domain, flags }, { node }) => {
+    const xml = node.xmlOf(node.find(domain), flags.includes('inactive'));
+    return flags.includes('secure') || !xml.includes(' passwd=') ? xml : printed(withoutPasswords(parsed(xml, 'domain')));
+  },
   domainIsActive: ({ domain }, { node }) => node.find(domain).active,
   domainIsPersistent: ({ domain }, { node }) => node.find(domain).persistent !== undefined,
   // QEMU's driver never says yes, whatever was changed.
-  domainIsUpdated: ({ domain }, { node }) => node.find(domain) === undefined,
+  domainIsUpdated: ({ domain }, { node }) => {
+    node.find(domain);
+    return false;
+  },
   domainGetOsType: ({ domain }, { node }) => textOf(childOf(parsed(node.find(domain).definition.xml, 'domain'), 'os', 'type')),
   domainGetHostname: ({ domain: ref, flags }, { node }) => {
     if (flags.includes('agent') && flags.includes('lease')) throw invalidArgument("Flags 'VIR_DOMAIN_GET_HOSTNAME_LEASE' and 'VIR_DOMAIN_GET_HOSTNAME_AGENT' are mutually exclusive");
