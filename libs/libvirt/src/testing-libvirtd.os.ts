@@ -76,6 +76,8 @@ for folder in /dev /proc /sys /tmp /var/tmp /run/lock; do mkdir -p "$system$fold
 for file in /etc/passwd /etc/group; do touch "$system$file"; mount --bind "$file" "$system$file"; done
 exec chroot --userspec="$user" "$system" "$@"
 `;
+/** The words with which a program runs in another system, as the user that its daemon has. */
+export const inSystem = (system: string, words: readonly string[]): readonly string[] => ['/usr/bin/unshare', '--mount', '/bin/sh', '-c', otherSystemScript, 'sh', system, `${nobody}:${nobody}`, ...words];
 
 export async function startLibvirtd(settings: LibvirtdSettings = {}, options: LibvirtdOptions = {}): Promise<OwnLibvirtd> {
   const [tini, libvirtd] = await Promise.all([find('tini'), find('libvirtd')]);
@@ -95,9 +97,9 @@ export async function startLibvirtd(settings: LibvirtdSettings = {}, options: Li
   let running: { readonly process: ChildProcess; readonly ended: Promise<unknown>; readonly log: () => string } | undefined;
 
   const start = async () => {
-    const words = [...(options.system === undefined ? [libvirtd] : ['/usr/sbin/libvirtd']), ...(options.listening === true ? ['--listen'] : [])];
-    const entering = options.system === undefined ? [] : ['/usr/bin/unshare', '--mount', '/bin/sh', '-c', otherSystemScript, 'sh', options.system, `${nobody}:${nobody}`];
-    const child = spawn(tini, ['-s', '--', ...entering, ...words], {
+    const listening = options.listening === true ? ['--listen'] : [];
+    const words = options.system === undefined ? [libvirtd, ...listening] : inSystem(options.system, ['/usr/sbin/libvirtd', ...listening]);
+    const child = spawn(tini, ['-s', '--', ...words], {
       cwd: '/',
       env: { ...folders, PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8', ...options.environment },
       stdio: ['ignore', 'ignore', 'pipe'],
