@@ -1120,6 +1120,21 @@ export const behaviours: readonly Behaviour[] = [
         assert.equal((await libvirt.domainGetBlockIoTune({ domain, disk: 'vda' })).total_bytes_sec, 0);
         await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: mib }, flags: ['live'] });
         assert.equal((await libvirt.domainGetBlockIoTune({ domain, disk: 'vda' })).total_bytes_sec, mib);
+        const limit = async (...flags: readonly ('live' | 'config')[]) => {
+          const { total_bytes_sec, read_iops_sec, write_iops_sec_max } = await libvirt.domainGetBlockIoTune({ domain, disk: 'vda', flags });
+          return [total_bytes_sec, read_iops_sec, write_iops_sec_max];
+        };
+        assert.deepEqual(await limit('config'), [0, 0, 0]);
+        await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { read_iops_sec: 50 }, flags: ['config'] });
+        assert.deepEqual([await limit(), await limit('config')], [[mib, 0, 0], [0, 50, 0]]);
+        await refused(errorCodes.invalidArgument, libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: mib, read_bytes_sec: mib }, flags: ['live'] }));
+        await refused(argumentUnsupported, libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { more: { no_such_limit: { u32: 1 } } }, flags: ['live'] }));
+        await refused(errorCodes.invalidArgument, libvirt.domainSetBlockIoTune({ domain, disk: 'vdq', parameters: { total_bytes_sec: 1 }, flags: ['live'] }));
+        await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: 0 }, flags: ['live'] });
+        assert.deepEqual(await limit(), [0, 0, 0]);
+        await libvirt.domainDestroyFlags({ domain });
+        await libvirt.domainCreateWithFlags({ domain });
+        assert.deepEqual(await limit(), [0, 50, 0]);
       }),
   },
   {

@@ -14,6 +14,7 @@ import { parsed, printed, withChild } from './definition.ts';
 import * as devices from './devices.ts';
 import * as guest from './guest.ts';
 import * as life from './life.ts';
+import * as limits from './limits.ts';
 import * as migration from './migration.ts';
 import * as networks from './networks.ts';
 import type { Migrations } from './migration.ts';
@@ -164,9 +165,6 @@ const settingsOf = (domain: FakeDomain, kind: string): Record<string, unknown> =
   return one;
 };
 const merged = (domain: FakeDomain, kind: string, given: Readonly<Record<string, unknown>>): void => void Object.assign(settingsOf(domain, kind), Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)));
-
-const noLimits = { total_bytes_sec: 0, read_bytes_sec: 0, write_bytes_sec: 0, total_iops_sec: 0, read_iops_sec: 0, write_iops_sec: 0 } as const;
-const noBandwidth = { 'inbound.average': 0, 'inbound.peak': 0, 'inbound.burst': 0, 'inbound.floor': 0, 'outbound.average': 0, 'outbound.peak': 0, 'outbound.burst': 0 } as const;
 
 function interfaceOf(node: FakeNode, domain: FakeDomain, device: string) {
   const found = node.interfacesOf(domain).find((one) => one.mac === device.toLowerCase() || (one.device !== '' && one.device === device));
@@ -437,26 +435,27 @@ const typed: HandlersOf = {
   domainSetMemoryFlags: ({ domain, memoryKib, flags }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, flags),
   domainSetMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.findActive(domain), memoryKib, ['live']),
   domainSetMemoryStatsPeriod: ({ domain, seconds, flags }, { node }) => devices.setMemoryStatsPeriod(node, node.find(domain), seconds, flags),
-  domainGetBlockIoTune: ({ domain: ref, disk }, { node }) => {
+  domainGetBlockIoTune: ({ domain: ref, disk, flags }, { node }) => {
     const domain = node.find(ref);
-    return { ...noLimits, ...(disk === null ? {} : settingsOf(domain, `iotune ${block.diskOf(domain, disk).target}`)) };
+    const [which = 'live'] = devices.affected(domain, flags);
+    // Without a disk it is asked what there is to ask for.
+    return disk === null ? limits.noDiskLimits : limits.diskLimits(node, domain, which, block.diskOf(domain, disk).target);
   },
   domainSetBlockIoTune: ({ domain: ref, disk, parameters, flags }, { node }) => {
     const domain = node.find(ref);
-    devices.affected(domain, flags);
-    merged(domain, `iotune ${block.diskOf(domain, disk).target}`, parameters);
+    limits.limitDisk(node, domain, devices.affected(domain, flags), block.diskOf(domain, disk).target, parameters);
   },
   domainGetInterfaceParameters: ({ domain: ref, device, flags }, { node }) => {
     const domain = node.find(ref);
-    const [which] = devices.affected(domain, flags);
-    return { ...noBandwidth, ...settingsOf(domain, `bandwidth ${which} ${interfaceOf(node, domain, device).mac}`) };
+    const [which = 'live'] = devices.affected(domain, flags);
+    return limits.interfaceLimits(node, domain, which, interfaceOf(node, domain, device).mac);
   },
   domainSetInterfaceParameters: ({ domain: ref, device, parameters, flags }, { node }) => {
     const domain = node.find(ref);
     const which = devices.affected(domain, flags);
     const { kind, mac } = interfaceOf(node, domain, device);
     if (kind === 'user') throw configUnsupported(`setting bandwidth on interfaces of type '${kind}' is not implemented yet`);
-    for (const one of which) merged(domain, `bandwidth ${one} ${mac}`, parameters);
+    limits.limitInterface(node, domain, which, mac, parameters);
   },
 
   connectGetAllDomainStats: ({ domains: refs, groups, flags }, { node }) => {
