@@ -54,8 +54,8 @@ export function diskLimits(node: FakeNode, domain: FakeDomain, which: Affect, ta
 export function limitDisk(node: FakeNode, domain: FakeDomain, which: readonly Affect[], target: string, given: Given): void {
   const entries = supported(given, diskFields);
   const said = (name: string) => Number(entries.find(([one]) => one === name)?.[1] ?? 0) > 0;
-  for (const of of ['bytes_sec', 'iops_sec', 'bytes_sec_max', 'iops_sec_max']) {
-    if (said(`total_${of}`) && (said(`read_${of}`) || said(`write_${of}`))) throw invalidArgument(`total and read/write of ${of} cannot be set at the same time`);
+  for (const rate of ['bytes_sec', 'iops_sec', 'bytes_sec_max', 'iops_sec_max']) {
+    if (said(`total_${rate}`) && (said(`read_${rate}`) || said(`write_${rate}`))) throw invalidArgument(`total and read/write of ${rate} cannot be set at the same time`);
   }
   for (const one of which) found(node, domain, one, isDisk(target));
   for (const one of which) {
