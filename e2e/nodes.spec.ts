@@ -7,7 +7,7 @@ import { errorCodes } from '@chronovirt/libvirt/errors';
 import { targetOf } from '@chronovirt/libvirt/fake/daemon';
 import { connectBus } from '@chronovirt/messaging/connect';
 import { sendHeartbeat } from '@chronovirt/messaging/listen';
-import type { FakeMachine } from '@chronovirt/node-agent/simulated/fake-machine';
+import type { FakeMachine } from '@chronovirt/node-agent/simulated/fake-machine.os';
 import { atRest, simulatedViews, type NodeView } from './invariants.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { Refused, wish, type Accepted, type Event, type Operation, type Rest, type Vm } from './rest.ts';

@@ -103,6 +103,9 @@ async function initialRoot(root: string, release: string): Promise<Buffer> {
     file('init', ours('init'), 0o755),
     file('etc/udhcpc', ours('udhcpc'), 0o755),
     file('sbin/shutdown', ours('shutdown'), 0o755),
+    file('sbin/chpasswd', ours('chpasswd'), 0o755),
+    // Where the guest agent looks for it.
+    link('sbin/hwclock', '/bin/busybox'),
     file('etc/acpi/PWRF/00000080', '#!/bin/sh\nexec /sbin/shutdown -h\n', 0o755),
     file('etc/passwd', 'root:x:0:0:root:/root:/bin/sh\n'),
     file('etc/shadow', 'root::20000:0:99999:7:::\n', 0o600),
@@ -118,7 +121,7 @@ async function initialRoot(root: string, release: string): Promise<Buffer> {
 }
 
 const APPLETS = ('[ acpid ash awk basename cat chmod chown clear cp cut date dd df dmesg du echo env expr false find free fsfreeze getty grep halt head hexdump hostname id ifconfig insmod ip kill less ln login ls lsmod md5sum ' +
-  'mkdir mknod more mount mv nc netstat nslookup pidof ping poweroff printf ps pwd reboot rm rmdir route run-parts sed seq setsid sh sha256sum sleep sort stty su sync tail tar tee test top touch tr true udhcpc umount uname uptime vi wc wget which xargs').split(' ');
+  'mkdir mknod mkpasswd more mount mv nc netstat nslookup pidof ping poweroff printf ps pwd reboot rm rmdir route run-parts sed seq setsid sh sha256sum sleep sort stty su sync tail tar tee test top touch tr true udhcpc umount uname uptime vi wc wget which xargs').split(' ');
 
 /** Everything of ours that decides what is in the image. */
 function recipeHash(): string {

@@ -8,10 +8,11 @@
  * reader of events of the gap, say "connected". So whoever lists everything after a gap misses nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { fromAuthConf } from './auth-conf.ts';
 import { CallAborted, Disconnected, errorCodes, LibvirtError, UnsupportedError } from './errors.ts';
 import type { CloseReason } from './errors.ts';
 import { eventKind, eventKindOf, eventKinds, EventQueue } from './events.ts';
-import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEvent, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
+import type { DomainEventKind, DomainEventOf, EventFamily, EventKind, EventStream, MonitorEvent, NetworkEventKind, NetworkEventOf, NodeDeviceEvent, SecretEvent, StoragePoolEvent } from './events.ts';
 import { networkUpdateCommands, networkUpdateSections } from './layouts.ts';
 import type { DomainRef, NetworkRef, NodeDevice, SecretRef, StoragePoolRef } from './layouts.ts';
 import { procedures, programs, sessionProcedures } from './procedures.ts';
@@ -67,7 +68,10 @@ export interface ConnectOptions {
   readonly keepalive?: KeepaliveOptions | false;
   /** Connect again when the connection is lost, and register events again. Default: not. */
   readonly reconnect?: ReconnectOptions | boolean;
-  /** Who we are, where the daemon wants SASL. A function is asked for each connection that is made. */
+  /**
+   * Who we are, where the daemon wants SASL. A function is asked for each connection that is made;
+   * `fromAuthConf()` (auth-conf.ts) looks into libvirt's own file. Default: that, if the URI has `authfile`.
+   */
   readonly credentials?: Credentials | ((asked: CredentialsAsked) => Credentials | Promise<Credentials>);
   /** The mechanisms to speak; of several the strongest is taken. Default: all that there are. */
   readonly saslMechanisms?: readonly SaslMechanism[];
@@ -84,6 +88,10 @@ export interface CredentialsAsked {
   /** Where the daemon is, for people. */
   readonly where: string;
   readonly driver: string;
+  /** Its host, as the caller named it: `localhost` for a socket. */
+  readonly host: string;
+  /** The URI's parameter `authfile`. */
+  readonly authFile: string | undefined;
 }
 
 export interface CallOptions {
@@ -147,12 +155,14 @@ export interface Libvirt extends Calls {
   readonly closed: Promise<CloseReason>;
   /** Resolves when connected (again); rejects when closed for good or the signal is aborted. */
   whenConnected(options?: { readonly signal?: AbortSignal }): Promise<void>;
-  /** Resolves once registered: what happens from then on is in the stream, or reported as a gap. */
+  /** Resolves once registered: what happens from then on is in the stream, or reported as a gap. `UnsupportedError` for a kind that is newer than the daemon. */
   domainEvents<const K extends DomainEventKind>(
     options: EventOptions & { readonly kinds: readonly K[]; readonly domain?: DomainRef },
   ): Promise<EventStream<DomainEventOf<K>>>;
-  /** As domainEvents. */
-  networkEvents(options?: EventOptions & { readonly network?: NetworkRef }): Promise<EventStream<NetworkEvent>>;
+  /** As domainEvents. Without `kinds`, `lifecycle`; `metadataChange` needs libvirt 9.8.0. */
+  networkEvents<const K extends NetworkEventKind = 'lifecycle'>(
+    options?: EventOptions & { readonly network?: NetworkRef; readonly kinds?: readonly K[] },
+  ): Promise<EventStream<NetworkEventOf<K>>>;
   /** As domainEvents: started, stopped, refreshed, … */
   storagePoolEvents(options?: EventOptions & { readonly pool?: StoragePoolRef }): Promise<EventStream<StoragePoolEvent>>;
   /** As domainEvents: devices of the node come and go. */
@@ -318,8 +328,9 @@ class Connection {
     return this.#listen(kinds, options.domain?.uuid, options);
   }
 
-  networkEvents(options: EventOptions & { readonly network?: NetworkRef } = {}) {
-    return this.#listen(eventKinds('network'), options.network?.uuid, options);
+  networkEvents(options: EventOptions & { readonly network?: NetworkRef; readonly kinds?: readonly NetworkEventKind[] } = {}) {
+    const kinds = [...new Set(options.kinds ?? ['lifecycle'])].map((kind) => eventKind('network', kind));
+    return this.#listen(kinds, options.network?.uuid, options);
   }
 
   storagePoolEvents(options: EventOptions & { readonly pool?: StoragePoolRef } = {}) {
@@ -403,7 +414,7 @@ class Connection {
         procedure: procedure.number,
         priority: procedure.priority,
         label: name,
-        object: objectOf(args),
+        object: () => objectOf(args),
         encode: (writer) => procedure.args.write(writer, args),
         decode: (reader) => procedure.result.read(reader) as unknown,
         timeoutMs: options.timeoutMs ?? this.#settings.callTimeoutMs,
@@ -444,6 +455,7 @@ class Connection {
     let session: Session | undefined;
     const rpc = new Rpc(channel.socket, {
       packetsApart: channel.packetsApart,
+      reads: channel.reads,
       inFlightMax: this.#settings.inFlightMax,
       queuedMax: this.#settings.queuedMax,
       onMessage: (program, procedure, reader) => this.#onMessage(rpc, program, procedure, reader),
@@ -498,13 +510,15 @@ class Connection {
   }
 
   async #authenticate(say: (name: string, procedure: Procedure, args: unknown) => Promise<unknown>, channel: Channel, signal: AbortSignal): Promise<void> {
-    const { credentials, plainAllowed, target } = this.#settings;
+    const { plainAllowed, target } = this.#settings;
+    const credentials = this.#settings.credentials ?? (target.authFile === undefined ? undefined : fromAuthConf());
     const failed = (cause: SaslError) => new Disconnected('connect', true, { kind: 'authenticationFailed', message: cause.message });
     if (credentials === undefined) throw this.#refusal('libvirtd wants SASL, and there are no credentials');
     try {
       const offered = ((await say('authSaslInit', sessionProcedures.authSaslInit, {})) as string).split(/[\s,]+/).filter((word) => word !== '');
       const mechanism = chooseMechanism({ offered, wanted: this.#settings.saslMechanisms, plainAllowed: plainAllowed || channel.confidential });
-      const given = typeof credentials === 'function' ? await aborting(signal, Promise.resolve(credentials({ mechanism, where: channel.where, driver: target.driver }))) : credentials;
+      const asked = { mechanism, where: channel.where, driver: target.driver, host: hostOf(target), authFile: target.authFile };
+      const given = typeof credentials === 'function' ? await aborting(signal, Promise.resolve(credentials(asked))) : credentials;
       const exchange = startSasl(mechanism, given);
       let answer = (await say('authSaslStart', sessionProcedures.authSaslStart, { mechanism, data: exchange.first })) as SaslAnswer;
       for (let step = 0; !answer.complete; step += 1) {
@@ -655,7 +669,9 @@ class Connection {
     const held = registration.held?.session === session ? registration.held : undefined;
     if (listeners.size > 0 && held === undefined) {
       const procedure = registering[kind.family].register;
-      const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {})) as number;
+      const callbackId = (await this.#callOn(session.rpc, `${kind.family}Events ${kind.kind}`, procedure, { eventId: kind.id }, {}).catch((error: unknown) => {
+        throw kind.since === undefined ? error : unsupportedIfUnknown(error);
+      })) as number;
       registration.held = { session, callbackId };
     } else if (listeners.size === 0 && held !== undefined) {
       registration.held = undefined;
@@ -683,6 +699,8 @@ function aborting<Value>(signal: AbortSignal, promise: Promise<Value>): Promise<
   });
 }
 
+const hostOf = (target: Target | RemoteTarget): string => ('transport' in target && 'host' in target.transport ? target.transport.host : 'localhost');
+
 const keyOf = (kind: EventKind): string => `${kind.family} ${kind.kind}`;
 
 /** How the daemon is asked for the events of each family, and no longer. */
@@ -695,6 +713,11 @@ const registering: Readonly<Record<EventFamily, { readonly register: Procedure; 
   // Of all kinds and all domains: what a listener does not want is dropped here.
   monitor: { register: sessionProcedures.connectDomainMonitorEventRegister, deregister: sessionProcedures.connectDomainMonitorEventDeregister },
 };
+
+/** What a daemon says of an event that is newer than itself has no code of its own: it is an internal error. */
+function unsupportedIfUnknown(error: unknown): unknown {
+  return error instanceof LibvirtError && error.code === errorCodes.internal ? new UnsupportedError(error) : error;
+}
 
 const uuidText = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 

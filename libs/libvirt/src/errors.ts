@@ -156,7 +156,9 @@ export const errorCodes = {
   noNetworkPort: 107,
   noHostname: 108,
   checkpointInconsistent: 109,
-  agentCommandTimeout: 111,
+  noNetworkMetadata: 111,
+  agentCommandTimeout: 112,
+  agentCommandFailed: 113,
 } as const;
 
 const has = (error: unknown, ...codes: readonly number[]): error is LibvirtError => error instanceof LibvirtError && codes.includes(error.code);
@@ -171,7 +173,7 @@ export const isNoSecret = (error: unknown): error is LibvirtError => has(error, 
 export const isNoNodeDevice = (error: unknown): error is LibvirtError => has(error, errorCodes.noNodeDevice);
 /** The disk or interface that was named is not one of the domain's. */
 export const isNoDevice = (error: unknown): error is LibvirtError => has(error, errorCodes.deviceMissing);
-export const isNoMetadata = (error: unknown): error is LibvirtError => has(error, errorCodes.noMetadata);
+export const isNoMetadata = (error: unknown): error is LibvirtError => has(error, errorCodes.noMetadata, errorCodes.noNetworkMetadata);
 /** The object is not in a state for this: already running, not running. */
 export const isOperationInvalid = (error: unknown): error is LibvirtError => has(error, errorCodes.operationInvalid);
 /** The object's lock is held by another call that did not end in time, or it is in use. */

@@ -27,17 +27,19 @@ export interface EventEntry<C> {
   /** The number of the message. */
   readonly procedure: number;
   readonly message: C;
+  /** libvirt's release that brought it, where that is after 9.0.0: older daemons refuse the registration. */
+  readonly since: string | undefined;
 }
 
-const event = <C extends AnyCodec>(id: number, procedure: number, message: C): EventEntry<C> => ({ id, procedure, message });
+const event = <C extends AnyCodec>(id: number, procedure: number, message: C, since?: string): EventEntry<C> => ({ id, procedure, message, since });
 
 const lifecycleDetails = {
   defined: ['added', 'updated', 'renamed', 'fromSnapshot'],
   undefined: ['removed', 'renamed'],
-  started: ['booted', 'migrated', 'restored', 'fromSnapshot', 'wakeup', 'recovery'],
-  suspended: ['paused', 'migrated', 'ioerror', 'watchdog', 'restored', 'fromSnapshot', 'apiError', 'postcopy', 'postcopyFailed'],
+  started: ['booted', 'migrated', 'restored', 'fromSnapshot', 'wakeup', 'recreated'],
+  suspended: ['paused', 'migrated', 'ioerror', 'watchdog', 'restored', 'fromSnapshot', 'apiError', 'postcopy', 'postcopyFailed', 'guestShutdown'],
   resumed: ['unpaused', 'migrated', 'fromSnapshot', 'postcopy', 'postcopyFailed'],
-  stopped: ['shutdown', 'destroyed', 'crashed', 'migrated', 'saved', 'failed', 'fromSnapshot'],
+  stopped: ['shutdown', 'destroyed', 'crashed', 'migrated', 'saved', 'failed', 'fromSnapshot', 'recreated'],
   shutdown: ['finished', 'guest', 'host'],
   pmsuspended: ['memory', 'disk'],
   crashed: ['panicked', 'crashloaded'],
@@ -130,6 +132,16 @@ export const domainEvents = {
     }),
   ),
   memoryDeviceSizeChange: event(26, 438, struct({ callbackId, domain, device: text, sizeKib: u64Number })),
+  /** The guest gave its interface (an alias) another MAC address. */
+  nicMacChange: event(27, 453, struct({ callbackId, domain, device: text, macOld: text, macNew: text }), '11.2.0'),
+  vcpuRemoved: event(28, 454, struct({ callbackId, domain, vcpu: u32 }), '12.4.0'),
+  /** As agentLifecycle, of every virtio channel, by its name. */
+  channelLifecycle: event(
+    29,
+    455,
+    struct({ callbackId, domain, channel: text, state: named({ connected: 1, disconnected: 2 }), reason: named({ unknown: 0, domainStarted: 1, channel: 2 }) }),
+    '12.4.0',
+  ),
 } as const;
 
 export const networkEvents = {
@@ -138,6 +150,7 @@ export const networkEvents = {
     315,
     struct({ callbackId, network, event: named({ defined: 0, undefined: 1, started: 2, stopped: 3 }), detail: reserved }),
   ),
+  metadataChange: event(1, 446, struct({ callbackId, network, metadata: named(layout.metadataKinds), uri: textOptional }), '9.8.0'),
 } as const;
 
 export const storagePoolEvents = {
@@ -182,7 +195,9 @@ type EventsOf<T extends Readonly<Record<string, EventEntry<AnyCodec>>>> = {
 export type DomainEventKind = keyof typeof domainEvents;
 export type DomainEventOf<K extends DomainEventKind> = EventsOf<typeof domainEvents>[K];
 export type DomainEvent = DomainEventOf<DomainEventKind>;
-export type NetworkEvent = EventsOf<typeof networkEvents>[keyof typeof networkEvents];
+export type NetworkEventKind = keyof typeof networkEvents;
+export type NetworkEventOf<K extends NetworkEventKind> = EventsOf<typeof networkEvents>[K];
+export type NetworkEvent = NetworkEventOf<NetworkEventKind>;
 export type StoragePoolEvent = EventsOf<typeof storagePoolEvents>[keyof typeof storagePoolEvents];
 export type NodeDeviceEvent = EventsOf<typeof nodeDeviceEvents>[keyof typeof nodeDeviceEvents];
 export type SecretEvent = EventsOf<typeof secretEvents>[keyof typeof secretEvents];
@@ -322,13 +337,14 @@ export interface EventKind {
   readonly kind: string;
   readonly id: number;
   readonly message: AnyCodec;
+  readonly since: string | undefined;
 }
 
 const kindByProcedure = { remote: new Map<number, EventKind>(), qemu: new Map<number, EventKind>() };
 for (const family of families) {
   const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
   const byProcedure = kindByProcedure[family === 'monitor' ? 'qemu' : 'remote'];
-  for (const [kind, { id, procedure, message }] of Object.entries(table)) byProcedure.set(procedure, { family, kind, id, message });
+  for (const [kind, { procedure, ...entry }] of Object.entries(table)) byProcedure.set(procedure, { family, kind, ...entry });
 }
 
 /** What a message of the program tells, if it is one of these events. */
@@ -338,7 +354,7 @@ export function eventKind(family: EventFamily, kind: string): EventKind {
   const table: Readonly<Record<string, EventEntry<AnyCodec>>> = familyTables[family];
   const entry = table[kind];
   if (entry === undefined) throw new TypeError(`${kind} is no event of a ${family}: ${Object.keys(table).join(', ')}`);
-  return { family, kind, id: entry.id, message: entry.message };
+  return { family, kind, id: entry.id, message: entry.message, since: entry.since };
 }
 
 /** All kinds of a family. */

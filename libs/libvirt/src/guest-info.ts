@@ -43,6 +43,8 @@ export interface GuestInfo {
   readonly filesystems: readonly GuestFilesystem[];
   readonly disks: readonly GuestDisk[];
   readonly interfaces: readonly GuestInterface[];
+  /** How many processes ran or wanted to, on average of 1, 5 and 15 minutes (libvirt 11.2.0). */
+  readonly load: readonly [number, number, number] | undefined;
 }
 
 const text = (value: TypedParameterValue | undefined): string | undefined => (typeof value === 'string' ? value : undefined);
@@ -56,6 +58,7 @@ const times = <T>(count: TypedParameterValue | undefined, of: (index: number) =>
 export function guestInfo(p: TypedParameters): GuestInfo {
   const timezone = text(p['timezone.name']);
   const offset = number(p['timezone.offset']);
+  const [one, five, fifteen] = ['load.1m', 'load.5m', 'load.15m'].map((field) => number(p[field]));
   return {
     hostname: text(p['hostname']),
     os: Object.fromEntries(Object.entries(p).flatMap(([field, value]) => (field.startsWith('os.') ? [[field.slice(3), String(value)]] : []))),
@@ -93,5 +96,6 @@ export function guestInfo(p: TypedParameters): GuestInfo {
         prefix: number(p[`if.${one}.addr.${address}.prefix`]),
       })),
     })),
+    load: one === undefined || five === undefined || fifteen === undefined ? undefined : [one, five, fifteen],
   };
 }

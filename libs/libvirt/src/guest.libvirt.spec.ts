@@ -34,7 +34,7 @@ beforeAll(async () => {
   folder = join(daemon.directory, 'run');
   libvirt = await reach(daemon.qemuSession);
   events = await libvirt.domainEvents({
-    kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'agentLifecycle', 'balloonChange', 'tunable', 'metadataChange', 'graphics', 'rtcChange', 'blockThreshold', 'jobCompleted'],
+    kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'agentLifecycle', 'balloonChange', 'tunable', 'metadataChange', 'graphics', 'rtcChange', 'blockThreshold', 'jobCompleted', 'pmSuspend', 'pmWakeup'],
   });
   void (async () => {
     for await (const event of events) seen.push(event as DomainEvent);
@@ -130,14 +130,65 @@ describe('a guest under QEMU', () => {
     }, 30_000);
     expect(addresses.addresses.find((address) => address.kind === 'ipv4')?.address).toMatch(/^10\.0\.2\./);
     expect((await libvirt.domainGetTime({ domain })).seconds).toBeGreaterThan(1_600_000_000);
-    // It has no `hwclock`, which its agent needs for this.
-    await expect(libvirt.domainSetTime({ domain, seconds: 1_900_000_000 })).rejects.toThrow(/guest-set-time/);
     const vcpus = await libvirt.domainGetGuestVcpus({ domain });
     expect(vcpus).toMatchObject({ vcpus: '0', online: '0' });
-    // Its agent has no `chpasswd` to use, and no folder for keys: what comes is the agent's own word.
-    await expect(libvirt.domainSetUserPassword({ domain, user: 'root', password: 'x' })).rejects.toSatisfy((error: unknown) => error instanceof LibvirtError && !isAgentUnresponsive(error));
     await libvirt.domainAuthorizedSshKeysSet({ domain, user: 'root', keys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 test'] });
     expect(await libvirt.domainAuthorizedSshKeysGet({ domain, user: 'root' })).toEqual(['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 test']);
+  });
+
+  it('is given another time, and its clock is as well', async () => {
+    await libvirt.domainSetTime({ domain, seconds: 1_900_000_000, nanoseconds: 5 });
+    expect(await sawEvent((event) => event.kind === 'rtcChange' && event.offsetSeconds > 1_000_000)).toBeDefined();
+    const { seconds } = await libvirt.domainGetTime({ domain });
+    expect(seconds).toBeGreaterThanOrEqual(1_900_000_000);
+    expect(seconds).toBeLessThan(1_900_000_100);
+    // From the emulated clock, which the guest has just set.
+    await libvirt.domainSetTime({ domain, flags: ['sync'] });
+    expect((await libvirt.domainGetTime({ domain })).seconds).toBeGreaterThanOrEqual(1_900_000_000);
+  });
+
+  it('lets in on its console who knows the password that it was given', async () => {
+    const line = await reach(daemon.qemuSession, { keepalive: false });
+    const console = await line.domainOpenConsole({ domain });
+    let screen = '';
+    console.on('data', (data: Buffer) => (screen += data.toString('latin1')));
+    const prompted = async (words: string, prompt: RegExp) => {
+      screen = '';
+      console.write(`${words}\r`);
+      await eventually(() => prompt.test(screen), 20_000);
+    };
+    await libvirt.domainSetUserPassword({ domain, user: 'root', password: 'ope:n $esame' });
+    // The shell of the first test is still there.
+    await prompted('exit', /login:/);
+    await prompted('root', /Password:/);
+    await prompted('wrong', /incorrect/);
+    await prompted('', /login:/);
+    await prompted('root', /Password:/);
+    await prompted('ope:n $esame', /# /);
+    // Encrypted, it is taken as it is.
+    await libvirt.domainSetUserPassword({ domain, user: 'root', password: '$6$salt$hash', flags: ['encrypted'] });
+    await prompted('cat /etc/shadow', /root:\$6\$salt\$hash:/);
+    console.destroy();
+    const error: unknown = await libvirt.domainSetUserPassword({ domain, user: 'stranger', password: 'hunter2' }).catch((caught: unknown) => caught);
+    expect(error).toBeInstanceOf(LibvirtError);
+    expect(isAgentUnresponsive(error)).toBe(false);
+    expect(String(error)).not.toMatch(/hunter2/);
+  });
+
+  it('sleeps, and is woken', async () => {
+    await libvirt.domainPmSuspendForDuration({ domain, target: 'memory' });
+    await sawEvent((event) => event.kind === 'pmSuspend');
+    await sawEvent((event) => event.kind === 'lifecycle' && event.event === 'pmsuspended' && event.detail === 'memory');
+    expect(await libvirt.domainGetState({ domain })).toMatchObject({ state: 'pmsuspended' });
+    await expect(libvirt.domainGetTime({ domain })).rejects.toBeInstanceOf(LibvirtError);
+    await libvirt.domainPmWakeup({ domain });
+    await sawEvent((event) => event.kind === 'pmWakeup');
+    await sawEvent((event) => event.kind === 'lifecycle' && event.event === 'started' && event.detail === 'wakeup');
+    expect(await libvirt.domainGetState({ domain })).toEqual({ state: 'running', reason: 'wakeup' });
+    await agentAnswers(libvirt, domain);
+    // It has no swap to sleep on.
+    await expect(libvirt.domainPmSuspendForDuration({ domain, target: 'hybrid' })).rejects.toThrow(/guest-suspend-hybrid/);
+    await expect(libvirt.domainPmWakeup({ domain })).rejects.toBeInstanceOf(LibvirtError);
   });
 
   it('reboots through its agent', async () => {
@@ -292,7 +343,6 @@ describe('a guest under QEMU', () => {
     expect(JSON.parse(await libvirt.domainMonitorCommand({ domain, command: '{"execute":"query-status"}' }))).toMatchObject({ return: { status: 'running' } });
     await expect(libvirt.domainAttach({ pid: 1 })).rejects.toBeInstanceOf(LibvirtError);
     await expect(libvirt.domainSendProcessSignal({ domain, pid: 1, signal: 15 })).rejects.toBeInstanceOf(LibvirtError);
-    await expect(libvirt.domainPmWakeup({ domain })).rejects.toBeInstanceOf(LibvirtError);
     await expect(libvirt.domainGetLaunchSecurityInfo({ domain })).resolves.toEqual({});
     await expect(libvirt.domainSetLaunchSecurityState({ domain, parameters: { 'sev-secret': 'AA==', 'sev-secret-header': 'AA==' } })).rejects.toBeInstanceOf(LibvirtError);
   });

@@ -14,7 +14,7 @@ import { eventKindOf } from './events.ts';
 import { remoteError } from './layouts.ts';
 import { procedures, programs, sessionProcedures } from './procedures.ts';
 import type { Procedure } from './procedures.ts';
-import { startLibvirtd } from './testing-libvirtd.os.ts';
+import { inSystem, startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
 import { Reader, Writer } from './xdr.ts';
 
@@ -76,13 +76,16 @@ function look(packet: Buffer): void {
   }
 }
 
+/** Of another libvirt, and virsh of that: see the README. */
+const system = process.env['CV_LIBVIRT_SYSTEM'];
+
 let daemon: OwnLibvirtd;
 let proxy: Server;
 let path: string;
 let folder: string;
 
 beforeAll(async () => {
-  daemon = await startLibvirtd();
+  daemon = await startLibvirtd({}, system === undefined ? {} : { system });
   folder = join(daemon.directory, 'run');
   path = join(folder, 'proxy');
   proxy = createServer((client) => {
@@ -92,7 +95,7 @@ beforeAll(async () => {
     client.on('data', packets(look)).pipe(server);
     server.on('data', packets(look)).pipe(client);
   });
-  await new Promise<void>((resolve) => proxy.listen(path, resolve));
+  await new Promise<void>((resolve) => proxy.listen({ path, writableAll: true }, resolve));
 }, 60_000);
 
 afterAll(async () => {
@@ -102,7 +105,9 @@ afterAll(async () => {
 
 /** Each line on its own: one that fails does not stop the next. */
 async function virsh(uri: string, lines: readonly string[]): Promise<string> {
-  const child = spawn('virsh', ['-q', '-c', `${uri}?socket=${path}`], { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/bin:/bin', LC_ALL: 'C.UTF-8', HOME: folder } });
+  const words = ['virsh', '-q', '-c', `${uri}?socket=${path}`];
+  const [program = '', ...args] = system === undefined ? words : inSystem(system, words);
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8', HOME: folder } });
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output += text));
@@ -172,6 +177,13 @@ describe('what virsh says to the test driver and to QEMU', () => {
       `define ${xml} --validate`, 'shutdown g --mode acpi', 'start g --paused', 'destroy g --graceful', 'start g --paused', `dump g ${join(folder, 'core')} --memory-only --format kdump-zlib`, `save g ${join(folder, 'save')} --paused`, `restore ${join(folder, 'save')} --running`, `attach-device g ${device} --config`, `detach-device g ${device} --config`,
       'schedinfo g --live --set weight=60', 'vcpupin g 0 0 --live', 'domjobabort g --postcopy', 'vcpucount g --maximum', 'nodedev-detach computer --driver vfio', 'shutdown g', 'destroy g', 'domrename g h', 'undefine h --managed-save', 'undefine g', `create ${xml}`, 'destroy g',
     ];
+    // What the virsh of libvirt 9.0.0 does not know.
+    const newer = [
+      `net-define ${network}`, 'net-desc n --title --config LAN', 'net-desc n', 'net-metadata n urn:x --key x --set "<a/>"', 'net-metadata n urn:x', 'net-undefine n', `nodedev-update computer ${device}`,
+      'nodedev-dumpxml computer --inactive', `define ${testGuest}`, `define ${qemuGuest}`, 'autostart g --once', 'dominfo g', 'domthrottlegroupset g slow --total-bytes-sec 1000000 --config',
+      'domthrottlegroupdel g slow --config', 'domdisplay-reload g --type 1', 'domifannounce g 52:54:00:00:00:01 --initial 100', 'setvcpus g 1 --async --live', 'blockresize g vda --extend 1G', 'undefine g',
+    ];
+    const newerCalls: readonly (keyof typeof procedures)[] = ['networkSetMetadata', 'networkGetMetadata', 'nodeDeviceUpdate', 'domainGetAutostartOnce', 'domainSetAutostartOnce', 'domainSetThrottleGroup', 'domainDelThrottleGroup', 'domainGraphicsReload', 'domainAnnounceInterface'];
     const onTest = await virsh('test+unix:///default', [...node, ...stored, ...networks, ...life(testGuest)]);
     expect(onTest).toContain('Domain');
     // Here the guest is only defined: its image does not exist.
@@ -180,7 +192,10 @@ describe('what virsh says to the test driver and to QEMU', () => {
       'event --all --timeout 1', 'event --event lifecycle --timeout 1', 'net-event --event lifecycle --timeout 1', 'pool-event --event lifecycle --timeout 1', 'nodedev-event --event lifecycle --timeout 1', 'secret-event --event lifecycle --timeout 1', 'qemu-monitor-event --timeout 1',
     ]);
 
+    if (system !== undefined) for (const uri of ['test+unix:///default', 'qemu+unix:///session']) await virsh(uri, newer);
+
     expect(wrong).toEqual([]);
+    if (system !== undefined) expect([...called.keys()]).toEqual(expect.arrayContaining([...newerCalls]));
     // As many as virsh can be made to call; each of them with what it was told to say.
     expect(called.size).toBeGreaterThan(280);
     expect(answered.size).toBeGreaterThan(190);

@@ -25,7 +25,7 @@ export const uuid: Codec<string> = {
 export const text = string();
 export const textOptional = optional(text);
 /** Most procedures have a word of flags of which none is defined yet. */
-export const noFlags = hidden(u32, 0);
+export const noFlags = hidden(flags({}), []);
 
 /** A domain as libvirt names it. `id` is -1 while it does not run. A plain value: it holds nothing open. */
 export interface Domain {

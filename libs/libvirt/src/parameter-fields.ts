@@ -85,6 +85,9 @@ export const bandwidth = known(
   16,
 );
 
+/** VIR_DOMAIN_ANNOUNCE_INTERFACE_*: how often it is told, and how long between, in milliseconds: first, each time so much more, at most. */
+export const announceParameters = known({ initial: 'u32', max: 'u32', rounds: 'u32', step: 'u32' }, 16);
+
 /** VIR_DOMAIN_BLOCK_STATS_*: counters since the start; times in nanoseconds. */
 export const blockStats = known(
   {
@@ -174,6 +177,7 @@ export const jobStats = known(
     errmsg: 'string',
     disk_temp_used: 'size',
     disk_temp_total: 'size',
+    vfio_data_transferred: 'size',
   },
   64,
 );
@@ -201,16 +205,21 @@ export const migrateParameters = known(
     'auto_converge.increment': 'i32',
     'parallel.connections': 'i32',
     'tls.destination': 'string',
+    'compression.zlib.level': 'i32',
+    'compression.zstd.level': 'i32',
+    migrate_disks_detect_zeroes: 'strings',
+    'bandwidth.avail.switchover': 'size',
+    migrate_disks_target_zero: 'strings',
   },
   64,
 );
 
-/** VIR_DOMAIN_SAVE_PARAM_*. */
-export const saveParameters = known({ file: 'string', dxml: 'string' }, 64);
+/** VIR_DOMAIN_SAVE_PARAM_*. `image_format` (11.2.0): raw, gzip, zstd, sparse, …; `parallel.channels` with `sparse`. */
+export const saveParameters = known({ file: 'string', dxml: 'string', image_format: 'string', 'parallel.channels': 'i32' }, 64);
 
 /** VIR_DOMAIN_LAUNCH_SECURITY_SEV_*, as the guest was launched. */
 export const launchSecurityInfo = known(
-  { 'sev-measurement': 'string', 'sev-api-major': 'u32', 'sev-api-minor': 'u32', 'sev-build-id': 'u32', 'sev-policy': 'u32' },
+  { 'sev-measurement': 'string', 'sev-api-major': 'u32', 'sev-api-minor': 'u32', 'sev-build-id': 'u32', 'sev-policy': 'u32', 'sev-snp-policy': 'u64' },
   64,
 );
 /** VIR_DOMAIN_LAUNCH_SECURITY_SEV_SECRET*: what is put into a guest that waits for it. */

@@ -10,7 +10,7 @@
  * A procedure marked `high` may never wait for a guest's monitor. The daemon has few workers for the
  * others and more for these, and rpc.ts keeps a place for them.
  */
-import { flags, hidden, i32, struct, u32 } from './xdr.ts';
+import { flags, hidden, i32, struct } from './xdr.ts';
 import type { AnyCodec, Codec, Fields, Hidden, StructIn, StructOut } from './xdr.ts';
 
 export const programs = { remote: 0x2000_8086, qemu: 0x2000_8087, keepalive: 0x6b65_6570 } as const;
@@ -82,4 +82,4 @@ export const room = (count: number, codec: Codec<number> = i32): Codec<Hidden> =
 /** Bit 2 of many words of flags: strings among typed parameters are understood. */
 const stringsUnderstood = 4;
 export const affectAndStrings = flags({ live: 1, config: 2 }, stringsUnderstood);
-export const onlyStrings = hidden(u32, stringsUnderstood);
+export const onlyStrings = hidden(flags({}, stringsUnderstood), []);

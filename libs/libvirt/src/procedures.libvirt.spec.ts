@@ -4,6 +4,9 @@
  * this shows that each layout is understood, also of what the test driver cannot do. Where the driver
  * answers, our reading of the result is shown as well: a reply that is not read to its very end would
  * end the connection.
+ *
+ * Of what is newer than the daemon there is another thing to see: that it says so, and that we understand that.
+ * CV_LIBVIRT_SYSTEM is a folder with another system, of another libvirt (see the README).
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from './connection.ts';
@@ -12,13 +15,15 @@ import { remote } from './procedure.ts';
 import type { Call, Libvirt } from './connection.ts';
 import { procedures } from './procedures.ts';
 import type { Procedure } from './procedures.ts';
+import { domainEvents, networkEvents } from './events.ts';
+import type { DomainEventKind, NetworkEventKind } from './events.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
 import { nothing } from './xdr.ts';
 
 let daemon: OwnLibvirtd;
 beforeAll(async () => {
-  daemon = await startLibvirtd();
+  daemon = await startLibvirtd({}, process.env['CV_LIBVIRT_SYSTEM'] === undefined ? {} : { system: process.env['CV_LIBVIRT_SYSTEM'] });
 }, 60_000);
 afterAll(() => daemon?.stop());
 
@@ -96,6 +101,7 @@ const anything: Readonly<Record<string, unknown>> = {
   usageId: 'x',
   value: Buffer.from('x'),
   command: '{"execute":"query-status"}',
+  group: 'g',
   timeout: 1,
 };
 /** Where the bag's word is of another kind. */
@@ -120,6 +126,8 @@ const particular: Readonly<Record<string, Readonly<Record<string, unknown>>>> = 
 
 const names = Object.keys(procedures) as (keyof typeof procedures)[];
 const misunderstood = /unable to decode|unknown procedure/i;
+/** As libvirt counts its versions. */
+const versionOf = (since: string): number => since.split('.').reduce((sum, part) => sum * 1_000 + Number(part), 0);
 
 describe('every procedure of the table', () => {
   it.each(names)('%s is understood by libvirtd', async (name) => {
@@ -131,6 +139,11 @@ describe('every procedure of the table', () => {
         () => 'answered',
         (error: unknown) => error,
       );
+      if (versionOf(procedures[name].since) > (await libvirt.connectGetLibVersion())) {
+        expect(outcome).toBeInstanceOf(UnsupportedError);
+        expect(outcome).toMatchObject({ call: name });
+        return;
+      }
       if (outcome === 'answered') return;
       // No TypeError (our encoding), no Disconnected (our reading), no time-out: the daemon's own word, and not that it did not understand.
       expect(outcome).toBeInstanceOf(LibvirtError);
@@ -149,6 +162,26 @@ describe('every procedure of the table', () => {
       const error: unknown = await through.call('domainFromTomorrow', remote(9_999, '99.0.0', {}, nothing), {}, {}).catch((caught: unknown) => caught);
       expect(error).toBeInstanceOf(UnsupportedError);
       expect(error).toMatchObject({ call: 'domainFromTomorrow' });
+      expect(await libvirt.connectGetType()).toBe('TEST');
+    } finally {
+      await libvirt.close();
+    }
+  });
+
+  it('that a newer daemon would have, newer events are unsupported, and the connection goes on', async () => {
+    const libvirt = await connect(daemon.testDriver);
+    try {
+      const version = await libvirt.connectGetLibVersion();
+      // The casts: keys of the tables that are gone through.
+      const attempts = [
+        ...Object.entries(domainEvents).map(([kind, { since }]) => ({ since, listen: () => libvirt.domainEvents({ kinds: [kind as DomainEventKind] }) })),
+        ...Object.entries(networkEvents).map(([kind, { since }]) => ({ since, listen: () => libvirt.networkEvents({ kinds: [kind as NetworkEventKind] }) })),
+      ];
+      const outcomes = await Promise.all(attempts.map(async ({ since, listen }) => ({ newer: since !== undefined && versionOf(since) > version, outcome: await listen().catch((error: unknown) => error) })));
+      for (const { newer, outcome } of outcomes) {
+        if (newer) expect(outcome).toBeInstanceOf(UnsupportedError);
+        else expect(outcome).not.toBeInstanceOf(Error);
+      }
       expect(await libvirt.connectGetType()).toBe('TEST');
     } finally {
       await libvirt.close();

@@ -4,7 +4,8 @@
  * An entry (see procedure.ts) says all that there is to know about a procedure. Names are libvirt's own,
  * in camel case: domainGetState is REMOTE_PROC_DOMAIN_GET_STATE, which virDomainGetState calls; libvirt's
  * reference of that function describes it. Numbers and layouts are facts of the protocol, which libvirt
- * promises to keep; each was seen to be understood by libvirtd 9.0.0 (procedures.libvirt.spec.ts).
+ * promises to keep; each was seen to be understood by libvirtd 9.0.0, or where that lacks it by 12.8.0
+ * (procedures.libvirt.spec.ts).
  *
  * Left out: what passes file descriptors (domain_create_with_files and its kind, domain_open_graphics,
  * domain_fd_associate, the monitor command with files), since Node cannot; the migration protocols

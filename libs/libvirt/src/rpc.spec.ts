@@ -100,6 +100,42 @@ describe('packets', () => {
       }),
     ));
 
+  it('whose payload is taken in pieces lose none of it, however the bytes are cut', () =>
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 20 }), fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 50 }), (payloads, cuts) => {
+        const packets = payloads.map((payload, index) => encodePacket({ program: 1, procedure: 1, type: 0, serial: index, status: 0 }, (writer) => writer.fixedBytes(payload)));
+        const bytes = Buffer.concat(packets);
+        const seen: Buffer[] = [];
+        let taken = 0;
+        const splitter = new PacketSplitter({
+          takes: (head) => {
+            const serial = head.readUInt32BE(20);
+            expect(head.readUInt32BE(0)).toBe(packets[serial]?.length);
+            if (serial % 3 === 0) return false;
+            taken += 1;
+            seen.push(Buffer.from(head.subarray(0, 28)));
+            return true;
+          },
+          onPiece: (piece) => {
+            expect(piece.length).toBeGreaterThan(0);
+            seen.push(Buffer.concat([seen.pop() as Buffer, piece]));
+            return true;
+          },
+        });
+        for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
+          const length = cuts[turn % cuts.length] as number;
+          // What was given may be written over: only copies of it are looked at below.
+          const chunk = Buffer.from(bytes.subarray(at, at + length));
+          splitter.push(chunk, (packet) => seen.push(Buffer.from(packet)) > 0);
+          chunk.fill(0xee);
+          at += length;
+        }
+        expect(seen).toEqual(packets);
+        // A cut of one byte leaves no packet with a payload whole.
+        if (cuts.every((cut) => cut === 1)) expect(taken).toBe(packets.filter((packet, index) => packet.length > 28 && index % 3 !== 0).length);
+      }),
+    ));
+
   it('of an announced size that does not come take no memory', () => {
     const announced = Buffer.alloc(8);
     announced.writeUInt32BE(packetBytesMax);
@@ -247,6 +283,32 @@ describe('packets that go apart', () => {
     for (const call of calls) call.catch(nothing);
     await until(() => written.length === 64);
     expect(new Set(written)).toEqual(new Set([32]));
+  });
+});
+
+describe('time limits', () => {
+  it('are kept one by one: a shorter one is not held up by a longer one, nor the other way round', async () => {
+    const { call, peer } = pair({ inFlightMax: 3 });
+    const ended: string[] = [];
+    const limited = (name: string, timeoutMs: number) => call({ timeoutMs }).then(nothing, (error: unknown) => {
+      expect(error).toBeInstanceOf(CallTimeout);
+      ended.push(name);
+    });
+    const all = [limited('long', 150), limited('short', 20), limited('middle', 80)];
+    // One that waits for a place has its limit too.
+    all.push(limited('waiting', 50));
+    await Promise.all(all);
+    expect(ended).toEqual(['short', 'waiting', 'middle', 'long']);
+    expect(peer.seen.length).toBe(3);
+  });
+
+  it('leave those alone that have none', async () => {
+    const { call, peer } = pair();
+    const endless = call({ timeoutMs: 0 });
+    await expect(call({ timeoutMs: 20 })).rejects.toBeInstanceOf(CallTimeout);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    peer.reply(peer.seen[0] as Seen, (writer) => i32.write(writer, 3));
+    expect(await endless).toBe(3);
   });
 });
 
@@ -465,6 +527,42 @@ describe('a stream', () => {
       }
       await closed;
       expect(stream.errored).toBeNull();
+    }
+  });
+
+  it('gives data on before its packet is whole, and drops the rest of what was given up', async () => {
+    const { rpc, peer, call } = pair();
+    peer.onPacket = (packet) => {
+      if (packet.procedure === 60) return peer.reply(packet, (writer) => i32.write(writer, 5));
+      if (packet.type === messageType.call) peer.reply(packet);
+    };
+    const { opened, stream } = openStream(rpc);
+    await opened;
+    const packet = encodePacket({ ...(peer.seen[0] as Seen), type: messageType.stream, status: messageStatus.continue }, (writer) => writer.fixedBytes(Buffer.alloc(1_000, 'x')));
+    let received = 0;
+    stream.on('data', (data: Buffer) => (received += data.length));
+    peer.socket.write(packet.subarray(0, 228));
+    await until(() => received === 200);
+    peer.socket.write(packet.subarray(228, 300));
+    await until(() => received === 272);
+    stream.destroy();
+    peer.socket.write(packet.subarray(300));
+    expect(await call()).toBe(5);
+    expect(received).toBe(272);
+  });
+
+  it('that never was, or of another version, ends the connection with the first words of its data', async () => {
+    for (const [at, word] of [[20, 77], [8, 2]] as const) {
+      const { rpc, peer, reasons } = pair();
+      peer.onPacket = (packet) => packet.type === messageType.call && peer.reply(packet);
+      const { opened, stream } = openStream(rpc);
+      await opened;
+      const packet = encodePacket({ ...(peer.seen[0] as Seen), type: messageType.stream, status: messageStatus.continue }, (writer) => writer.fixedBytes(Buffer.alloc(1_000)));
+      packet.writeUInt32BE(word, at);
+      peer.socket.write(packet.subarray(0, 100));
+      if (at === 8) peer.socket.write(packet.subarray(100));
+      await until(() => stream.destroyed);
+      expect(reasons).toMatchObject([{ kind: 'protocolViolation' }]);
     }
   });
 

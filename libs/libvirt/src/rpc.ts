@@ -16,7 +16,8 @@
  *   Bulk streams therefore want a connection of their own.
  *
  * What the peer sends is not trusted: a packet that breaks the rules ends the connection with a
- * reason, never the process, and what is buffered is at most one packet.
+ * reason, never the process, and what is buffered is at most one packet. A stream's data is given on
+ * as it comes and never put together.
  */
 import type { Duplex } from 'node:stream';
 import { CallAborted, CallRefused, CallTimeout, Disconnected, errorCodes, errorLevel, LibvirtError, UnsupportedError } from './errors.ts';
@@ -25,6 +26,7 @@ import { remoteError } from './layouts.ts';
 import type { RemoteError } from './layouts.ts';
 import { programs } from './procedures.ts';
 import type { Priority } from './procedures.ts';
+import type { SocketReads } from './transport-reads.ts';
 import { i64Number, Reader, struct, u32, Writer, XdrError } from './xdr.ts';
 
 export const messageType = { call: 0, reply: 1, message: 2, stream: 3, callWithFds: 4, replyWithFds: 5, streamHole: 6 } as const;
@@ -32,7 +34,6 @@ export const messageStatus = { ok: 0, error: 1, continue: 2 } as const;
 export const packetBytesMin = 28;
 /** VIR_NET_MESSAGE_MAX and the length word itself. */
 export const packetBytesMax = 33_554_432 + 4;
-const headerBytes = 24;
 /** What any packet may take before it has come: more than a packet of stream data. */
 const roomBytesAtOnce = 524_288;
 /** Every version takes this much stream data in one packet. */
@@ -48,6 +49,10 @@ const endedStreamsKept = 256;
 const pongsWaitingMax = 8;
 
 const writer = new Writer(packetBytesMax);
+/** Smaller packets are put together before they are written. */
+const gatheredPacketBytesMax = 4_096;
+const nothing = () => {};
+const nothingYet = Buffer.alloc(0);
 const streamHole = struct({ length: i64Number, flags: u32 });
 
 export interface PacketHeader {
@@ -73,41 +78,87 @@ export function encodePacket(header: PacketHeader, encode: (writer: Writer) => v
   return writer.take();
 }
 
-/** Cuts a byte stream into packets. Holds at most one, of at most `packetBytesMax`. */
+/** Takes payloads in the pieces in which they come. */
+export interface PieceTaker {
+  /** Whether this packet's payload is wanted so. `head` begins with its length and its header; there is a payload. */
+  takes(head: Buffer): boolean;
+  /** False when nothing more of the chunk is wanted. */
+  onPiece(piece: Buffer): boolean;
+}
+
+/** Cuts a byte stream into packets. Holds at most one, of at most `packetBytesMax`, and of one that is taken in pieces only the header. */
 export class PacketSplitter {
+  readonly #pieces: PieceTaker | undefined;
   /** Bytes of a packet that is not complete yet. */
-  #partial: Buffer = Buffer.alloc(0);
+  #partial: Buffer = nothingYet;
   #partialBytes = 0;
+  /** What is to come of a payload that is taken in pieces. */
+  #pieceBytesLeft = 0;
+
+  constructor(pieces?: PieceTaker) {
+    this.#pieces = pieces;
+  }
 
   /** Calls `onPacket` for each packet that `chunk` completes, until it answers false. Throws XdrError on an impossible length. */
   push(chunk: Buffer, onPacket: (packet: Buffer) => boolean): void {
-    let rest = chunk;
-    while (this.#partialBytes > 0) {
-      if (this.#partialBytes < 4) {
-        const taken = rest.subarray(0, 4 - this.#partialBytes);
-        this.#append(taken, 4);
-        rest = rest.subarray(taken.length);
-        if (this.#partialBytes < 4) return;
-      }
-      const length = packetLength(this.#partial, 0);
-      const taken = rest.subarray(0, length - this.#partialBytes);
-      this.#append(taken, length);
-      rest = rest.subarray(taken.length);
-      if (this.#partialBytes < length) return;
-      const packet = this.#partial.subarray(0, length);
-      this.#partial = Buffer.alloc(0);
-      this.#partialBytes = 0;
-      if (!onPacket(packet)) return;
-    }
     let offset = 0;
-    while (rest.length - offset >= 4) {
-      const length = packetLength(rest, offset);
-      if (rest.length - offset < length) break;
-      if (!onPacket(rest.subarray(offset, offset + length))) return;
-      offset += length;
+    while (offset < chunk.length) {
+      const left = chunk.length - offset;
+      if (this.#pieceBytesLeft > 0) {
+        const taken = Math.min(left, this.#pieceBytesLeft);
+        this.#pieceBytesLeft -= taken;
+        offset += taken;
+        if (this.#pieces?.onPiece(chunk.subarray(offset - taken, offset)) === false) return;
+      } else if (this.#partialBytes > 0) {
+        const wanted = this.#bytesWanted();
+        const taken = Math.min(left, wanted - this.#partialBytes);
+        this.#append(chunk.subarray(offset, offset + taken), wanted);
+        offset += taken;
+        if (!this.#grown(onPacket)) return;
+      } else if (left < 4) {
+        this.#append(chunk.subarray(offset), 4);
+        return;
+      } else {
+        const length = packetLength(chunk, offset);
+        if (left >= length) {
+          offset += length;
+          if (!onPacket(chunk.subarray(offset - length, offset))) return;
+        } else if (left >= packetBytesMin && this.#pieces?.takes(chunk.subarray(offset)) === true) {
+          this.#pieceBytesLeft = length - packetBytesMin;
+          offset += packetBytesMin;
+        } else {
+          this.#append(chunk.subarray(offset), left < packetBytesMin ? packetBytesMin : length);
+          return;
+        }
+      }
     }
-    const left = rest.length - offset;
-    if (left > 0) this.#append(rest.subarray(offset), left < 4 ? 4 : packetLength(rest, offset));
+  }
+
+  /** The next size at which there is something to say of what is partial: its length, its header, its end. */
+  #bytesWanted(): number {
+    if (this.#partialBytes < 4) return 4;
+    return this.#partialBytes < packetBytesMin ? packetBytesMin : packetLength(this.#partial, 0);
+  }
+
+  #grown(onPacket: (packet: Buffer) => boolean): boolean {
+    const bytes = this.#partialBytes;
+    if (bytes < 4) return true;
+    const length = packetLength(this.#partial, 0);
+    if (bytes === length) {
+      const packet = this.#partial.subarray(0, length);
+      this.#forget();
+      return onPacket(packet);
+    }
+    if (bytes === packetBytesMin && this.#pieces?.takes(this.#partial) === true) {
+      this.#forget();
+      this.#pieceBytesLeft = length - packetBytesMin;
+    }
+    return true;
+  }
+
+  #forget(): void {
+    this.#partial = nothingYet;
+    this.#partialBytes = 0;
   }
 
   /** A packet of data has its room at once. Beyond that what has really come is doubled, so that a large length alone costs nothing. */
@@ -162,7 +213,7 @@ export interface OutgoingCall<Out> {
   readonly priority: Priority;
   /** Name of the call and of its object, for errors. */
   readonly label: string;
-  readonly object: string | undefined;
+  readonly object: string | (() => string | undefined) | undefined;
   readonly encode: (writer: Writer) => void;
   readonly decode: (reader: Reader) => Out;
   readonly timeoutMs: number;
@@ -177,7 +228,8 @@ interface Pending {
   sent: boolean;
   /** Undefined once the caller has been told something: the reply is then dropped. */
   settle: { readonly resolve: (value: unknown) => void; readonly reject: (error: Error) => void } | undefined;
-  timer: NodeJS.Timeout | undefined;
+  /** On the clock of performance.now(). Infinity: no limit. */
+  readonly expiresAtMs: number;
   onAbort: (() => void) | undefined;
 }
 
@@ -191,6 +243,8 @@ export interface RpcOptions {
   readonly queuedMax: number;
   /** Each packet is written when the one before it has left (transport.ts says why). */
   readonly packetsApart?: boolean;
+  /** Reads the socket in place of its `data` events. */
+  readonly reads?: SocketReads | undefined;
   /** An event: program and procedure say which. Throws XdrError when it cannot be read. */
   readonly onMessage: (program: number, procedure: number, reader: Reader) => void;
   readonly onClosed: (reason: CloseReason) => void;
@@ -199,7 +253,10 @@ export interface RpcOptions {
 export class Rpc {
   readonly #socket: Duplex;
   readonly #options: RpcOptions;
-  readonly #splitter = new PacketSplitter();
+  readonly #reads: SocketReads | undefined;
+  readonly #splitter: PacketSplitter;
+  /** The stream of the payload that comes in pieces. */
+  #piecesOf = 0;
   /** Sent and not answered, by serial. */
   readonly #inFlight = new Map<number, Pending>();
   #lowInFlight = 0;
@@ -215,7 +272,12 @@ export class Rpc {
   #pongsWaiting = 0;
   #whenIdle: (() => void)[] = [];
   #serial = 0;
-  #corked = false;
+  /** A packet has left in this turn of the event loop; these leave together when it is over. */
+  #gathering = false;
+  #gathered: Buffer[] = [];
+  /** One timer for the time limits of all calls, on the clock of performance.now(). It is not taken back when its call is answered. */
+  #limitTimer: NodeJS.Timeout | undefined;
+  #limitAtMs = Number.POSITIVE_INFINITY;
   #closeReason: CloseReason | undefined;
   #heard = true;
   #misses = 0;
@@ -224,7 +286,15 @@ export class Rpc {
   constructor(socket: Duplex, options: RpcOptions) {
     this.#socket = socket;
     this.#options = options;
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    this.#reads = options.reads;
+    this.#splitter = new PacketSplitter({ takes: (head) => this.#takesPieces(head), onPiece: (piece) => this.#onPiece(piece) });
+    const onPacket = (packet: Buffer) => {
+      this.#onPacket(packet);
+      return this.#closeReason === undefined;
+    };
+    const onData = (chunk: Buffer) => this.#onData(chunk, onPacket);
+    if (options.reads === undefined) socket.on('data', onData);
+    else options.reads.onChunk = onData;
     socket.on('error', (cause: Error) => this.close({ kind: 'socketError', message: `the connection failed: ${cause.message}`, cause }));
     socket.on('close', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
     socket.on('end', () => this.close({ kind: 'closedByPeer', message: 'libvirtd closed the connection' }));
@@ -245,7 +315,8 @@ export class Rpc {
       if (this.#closeReason !== undefined) return reject(new Disconnected(call.label, false, this.#closeReason));
       if (call.signal?.aborted === true) return reject(new CallAborted(call.label, false, 'aborted before it was sent', { cause: call.signal.reason }));
       const queue = this.#queued[call.priority];
-      if (queue.size >= this.#options.queuedMax) return reject(new CallRefused(call.label, false, `${queue.size} calls already wait for a place`));
+      const mustWait = queue.size > 0 || !this.#hasPlace(call.priority);
+      if (mustWait && queue.size >= this.#options.queuedMax) return reject(new CallRefused(call.label, false, `${queue.size} calls already wait for a place`));
       const serial = this.#serialNext();
       let packet: Buffer;
       try {
@@ -262,29 +333,52 @@ export class Rpc {
         sent: false,
         // The decoder of the same call makes the value that resolve is given.
         settle: { resolve: resolve as (value: unknown) => void, reject },
-        timer: undefined,
+        expiresAtMs: call.timeoutMs > 0 ? performance.now() + call.timeoutMs : Number.POSITIVE_INFINITY,
         onAbort: undefined,
       };
-      if (call.timeoutMs > 0) {
-        pending.timer = setTimeout(() => {
-          const why = pending.sent ? `no answer within ${call.timeoutMs} ms` : `no place on the connection within ${call.timeoutMs} ms`;
-          this.#giveUp(pending, new CallTimeout(call.label, pending.sent, why));
-        }, Math.min(call.timeoutMs, timerMsMax));
-      }
+      if (pending.expiresAtMs < this.#limitAtMs) this.#limitAt(pending.expiresAtMs);
       if (call.signal !== undefined) {
         const { signal } = call;
         pending.onAbort = () => this.#giveUp(pending, new CallAborted(call.label, pending.sent, 'aborted', { cause: signal.reason }));
         signal.addEventListener('abort', pending.onAbort, { once: true });
       }
-      queue.add(pending);
-      this.#sendQueued();
+      if (mustWait) queue.add(pending);
+      else this.#sendCall(pending);
     });
+  }
+
+  #limitAt(atMs: number): void {
+    clearTimeout(this.#limitTimer);
+    this.#limitAtMs = atMs;
+    this.#limitTimer = setTimeout(() => this.#onLimit(), Math.min(Math.max(1, Math.ceil(atMs - performance.now())), timerMsMax));
+  }
+
+  #onLimit(): void {
+    const now = performance.now();
+    this.#limitAtMs = Number.POSITIVE_INFINITY;
+    let next = Number.POSITIVE_INFINITY;
+    for (const all of [this.#inFlight.values(), this.#queued.high, this.#queued.low]) {
+      for (const pending of all) {
+        if (pending.settle === undefined) continue;
+        if (pending.expiresAtMs > now) {
+          next = Math.min(next, pending.expiresAtMs);
+          continue;
+        }
+        const { label, timeoutMs } = pending.call;
+        const why = pending.sent ? `no answer within ${timeoutMs} ms` : `no place on the connection within ${timeoutMs} ms`;
+        this.#giveUp(pending, new CallTimeout(label, pending.sent, why));
+      }
+    }
+    if (next < this.#limitAtMs) this.#limitAt(next);
   }
 
   /** Answers of the daemon to pings keep the connection; without `missesMax` of them it is closed. */
   startKeepalive(intervalMs: number, missesMax: number): void {
     this.#keepalive = setInterval(() => {
-      if (this.#heard || this.#pausing.size > 0) {
+      const heard = this.#heard;
+      // Before anything is asked: the answer may come while it is sent.
+      this.#heard = false;
+      if (heard || this.#pausing.size > 0) {
         this.#misses = 0;
       } else {
         this.#misses += 1;
@@ -294,7 +388,6 @@ export class Rpc {
         }
         this.#sendKeepalive(keepaliveProcedure.ping);
       }
-      this.#heard = false;
     }, intervalMs);
     this.#keepalive.unref();
   }
@@ -319,6 +412,8 @@ export class Rpc {
     if (this.#closeReason !== undefined) return;
     this.#closeReason = reason;
     clearInterval(this.#keepalive);
+    clearTimeout(this.#limitTimer);
+    this.#gathered = [];
     this.#socket.destroy();
     const pending = [...this.#inFlight.values(), ...this.#queued.high, ...this.#queued.low];
     this.#inFlight.clear();
@@ -340,40 +435,59 @@ export class Rpc {
     return this.#serial;
   }
 
-  #sendQueued(): void {
+  #hasPlace(priority: Priority): boolean {
     const { inFlightMax } = this.#options;
-    const lowMax = Math.max(1, inFlightMax - 1);
-    while (this.#closeReason === undefined && this.#inFlight.size < inFlightMax) {
-      const [high] = this.#queued.high;
-      const [low] = this.#lowInFlight < lowMax ? this.#queued.low : [];
-      const next = high ?? low;
-      if (next === undefined) return;
-      this.#queued[next.call.priority].delete(next);
-      this.#inFlight.set(next.serial, next);
-      if (next.call.priority === 'low') this.#lowInFlight += 1;
-      next.sent = true;
-      // The daemon may answer in the same read in which it confirms, so the stream is known before the call leaves.
-      if (next.sink !== undefined) this.#streams.set(next.serial, { sink: next.sink, call: next.call });
-      this.#send(next.packet);
+    return this.#inFlight.size < inFlightMax && (priority === 'high' || this.#lowInFlight < Math.max(1, inFlightMax - 1));
+  }
+
+  #sendQueued(): void {
+    const { high, low } = this.#queued;
+    while (this.#closeReason === undefined && (high.size > 0 || low.size > 0)) {
+      const queue = high.size > 0 ? high : low;
+      const [next] = queue;
+      if (next === undefined || !this.#hasPlace(next.call.priority)) return;
+      queue.delete(next);
+      this.#sendCall(next);
     }
   }
 
-  /** Packets of one turn of the event loop leave in one system call. */
+  #sendCall(pending: Pending): void {
+    this.#inFlight.set(pending.serial, pending);
+    if (pending.call.priority === 'low') this.#lowInFlight += 1;
+    pending.sent = true;
+    // The daemon may answer in the same read in which it confirms, so the stream is known before the call leaves.
+    if (pending.sink !== undefined) this.#streams.set(pending.serial, { sink: pending.sink, call: pending.call });
+    this.#send(pending.packet);
+  }
+
+  /** The first packet of a turn of the event loop leaves at once, so that the daemon can begin; what follows in that turn leaves together. */
   #send(packet: Buffer, sent?: (error?: Error | null) => void): void {
     if (this.#options.packetsApart === true) {
       this.#waiting.push({ bytes: packet, sent });
       if (!this.#writing) this.#writeNext();
       return;
     }
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#socket.cork();
+    if (this.#gathering && sent === undefined && packet.length <= gatheredPacketBytesMax) {
+      this.#gathered.push(packet);
+      return;
+    }
+    // A call that is alone on the way has nothing behind it.
+    if (!this.#gathering && this.#inFlight.size > 1) {
+      this.#gathering = true;
       process.nextTick(() => {
-        this.#corked = false;
-        this.#socket.uncork();
+        this.#gathering = false;
+        this.#sendGathered();
       });
     }
+    this.#sendGathered();
     this.#socket.write(packet, sent);
+  }
+
+  #sendGathered(): void {
+    const packets = this.#gathered;
+    if (packets.length === 0) return;
+    this.#gathered = [];
+    this.#socket.write(packets.length === 1 ? (packets[0] as Buffer) : Buffer.concat(packets));
   }
 
   #writeNext(): void {
@@ -416,23 +530,43 @@ export class Rpc {
   }
 
   #release(pending: Pending): void {
-    clearTimeout(pending.timer);
     if (pending.onAbort !== undefined) pending.call.signal?.removeEventListener('abort', pending.onAbort);
     pending.settle = undefined;
   }
 
-  #onData(chunk: Buffer): void {
+  #onData(chunk: Buffer, onPacket: (packet: Buffer) => boolean): void {
     if (this.#closeReason !== undefined) return;
     this.#heard = true;
     try {
-      this.#splitter.push(chunk, (packet) => {
-        this.#onPacket(packet);
-        return this.#closeReason === undefined;
-      });
+      this.#splitter.push(chunk, onPacket);
     } catch (cause) {
       if (!(cause instanceof XdrError)) throw cause;
       this.close({ kind: 'protocolViolation', message: `libvirtd broke the protocol: ${cause.message}`, cause });
     }
+  }
+
+  /** Data of streams, that is. Their packets are the only ones of which a part can be used. */
+  #takesPieces(head: Buffer): boolean {
+    const reader = new Reader(head, 8, packetBytesMin);
+    const version = reader.u32();
+    reader.i32();
+    const type = reader.i32();
+    const serial = reader.u32();
+    if (version !== protocolVersion || type !== messageType.stream || reader.i32() !== messageStatus.continue) return false;
+    this.#streamOf(serial);
+    this.#piecesOf = serial;
+    return true;
+  }
+
+  #onPiece(piece: Buffer): boolean {
+    // It may have ended since the packet began.
+    const stream = this.#streams.get(this.#piecesOf);
+    if (stream !== undefined) this.#onStreamData(stream.sink, piece);
+    return this.#closeReason === undefined;
+  }
+
+  #onStreamData(sink: StreamSink, data: Buffer): void {
+    sink.onData(this.#reads === undefined ? data : this.#reads.kept(data));
   }
 
   #onPacket(packet: Buffer): void {
@@ -498,11 +632,8 @@ export class Rpc {
   }
 
   #onStream(header: PacketHeader, reader: Reader, packet: Buffer): void {
-    const stream = this.#streams.get(header.serial);
-    if (stream === undefined) {
-      if (this.#streamsEnded.has(header.serial)) return;
-      throw new XdrError(`data of stream ${header.serial}, which is not open`);
-    }
+    const stream = this.#streamOf(header.serial);
+    if (stream === undefined) return;
     if (header.type === messageType.streamHole) {
       const { length } = streamHole.read(reader);
       reader.end();
@@ -513,7 +644,7 @@ export class Rpc {
     switch (header.status) {
       case messageStatus.continue:
         if (reader.bytesLeft === 0) stream.sink.onEnd();
-        else stream.sink.onData(packet.subarray(4 + headerBytes));
+        else this.#onStreamData(stream.sink, packet.subarray(packetBytesMin));
         return;
       case messageStatus.ok:
         this.#endStream(header.serial);
@@ -530,8 +661,16 @@ export class Rpc {
     }
   }
 
+  /** Undefined when it has ended. Throws XdrError when there was none. */
+  #streamOf(serial: number): { readonly sink: StreamSink; readonly call: OutgoingCall<unknown> } | undefined {
+    const stream = this.#streams.get(serial);
+    if (stream === undefined && !this.#streamsEnded.has(serial)) throw new XdrError(`data of stream ${serial}, which is not open`);
+    return stream;
+  }
+
   #endStream(serial: number): void {
     this.#streams.delete(serial);
+    if (this.#streams.size === 0) this.#reads?.rest();
     this.#pause(serial, false);
     this.#streamsEnded.add(serial);
     if (this.#streamsEnded.size > endedStreamsKept) {
@@ -559,8 +698,11 @@ export class Rpc {
     }
     // The payload is not copied into the packet: it is written behind its header.
     packet.writeUInt32BE(packet.length + data.length, 0);
-    this.#send(packet);
+    this.#sendGathered();
+    this.#socket.cork();
+    this.#send(packet, nothing);
     this.#send(data, sent);
+    this.#socket.uncork();
   }
 
   #port(serial: number, call: OutgoingCall<unknown>): StreamPort {
@@ -593,14 +735,14 @@ export class Rpc {
 }
 
 /** The daemon's error, as ours. */
-export function toError(call: { readonly label: string; readonly object: string | undefined }, error: RemoteError): LibvirtError {
+export function toError(call: { readonly label: string; readonly object: string | (() => string | undefined) | undefined }, error: RemoteError): LibvirtError {
   const parts = {
     code: error.code,
     domain: error.domain,
     level: errorLevel(error.level),
     reason: error.message ?? 'libvirtd gave no reason',
     call: call.label,
-    object: call.object,
+    object: typeof call.object === 'function' ? call.object() : call.object,
   };
   const absent = error.code === errorCodes.noSupport || (error.code === errorCodes.rpc && /unknown (procedure|program)/i.test(parts.reason));
   return absent ? new UnsupportedError(parts) : new LibvirtError(parts);

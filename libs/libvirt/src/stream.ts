@@ -21,6 +21,8 @@ import type { StreamPort, StreamSink } from './rpc.ts';
 
 /** Bytes that may wait for their reader before the connection is paused. */
 const waitingBytesMax = 262_144;
+/** Bytes taken from those that wait before they are asked for. Few: what has been taken in several pieces is read as one, which is a copy. */
+const takenBytesMax = 16_384;
 /** A hole read as bytes comes in pieces of this size. */
 const zerosBytesMax = 65_536;
 
@@ -52,7 +54,7 @@ export class LibvirtStream extends Duplex implements StreamSink {
   readonly #holes = new WeakMap<Uint8Array, number>();
 
   constructor(port: StreamPort, direction: StreamDirection = 'both', sparse = false) {
-    super({ readableHighWaterMark: waitingBytesMax, writableHighWaterMark: waitingBytesMax });
+    super({ readableHighWaterMark: takenBytesMax, writableHighWaterMark: waitingBytesMax });
     this.#port = port;
     this.#direction = direction;
     this.#sparse = sparse;

@@ -62,6 +62,11 @@ describe('the URI of a daemon elsewhere', () => {
   ])('%s means the driver %s', (uri, driver, transport) => expect(targetOf(uri)).toEqual({ driver, transport }));
 });
 
+it('a file of credentials is for us, and the daemon is not told of it', () => {
+  expect(targetOf('qemu+tcp://node-1/system?authfile=/a%20b/auth.conf&x=y')).toEqual({ driver: 'qemu:///system?x=y', authFile: '/a b/auth.conf', transport: { kind: 'tcp', host: 'node-1', port: 16_509 } });
+  expect(targetOf('qemu:///system?socket=/s&authfile=/c')).toEqual({ driver: 'qemu:///system', authFile: '/c', socket: '/s' });
+});
+
 describe('what is refused', () => {
   it.each([
     ['a word', 'system'],
@@ -76,7 +81,7 @@ describe('what is refused', () => {
     ['a switch that is no number', 'qemu+tls://host/system?no_verify=yes'],
     ['a daemon of its own for a driver that has none', 'test:///default?mode=direct'],
     ['what would weaken TLS if left out', 'qemu+tls://host/system?tls_priority=NORMAL'],
-    ['a file of credentials', 'qemu+tcp://host/system?auth=/etc/secret'],
+    ['a way of authentication', 'qemu+tcp://host/system?auth=polkit'],
   ])('%s', (_what, uri) => expect(() => targetOf(uri)).toThrow(TypeError));
 
   it.each(['qemu+ssh://me:hunter2@host/system', 'qemu+pigeon://me:hunter2@host/system', 'qemu+tcp://me:hunter2@[host/system'])('%s is, without saying its password', (uri) => {

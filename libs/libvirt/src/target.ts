@@ -18,6 +18,8 @@ export interface Target {
   readonly socket: string;
   /** The driver: `qemu:///system`, `qemu:///session`, `test:///default`. */
   readonly driver: string;
+  /** Where credentials are looked up: see auth-conf.ts. */
+  readonly authFile?: string;
 }
 
 export interface TcpTransport {
@@ -92,6 +94,8 @@ export type DaemonMode = 'auto' | 'legacy' | 'direct';
 /** A daemon elsewhere. */
 export interface RemoteTarget {
   readonly driver: string;
+  /** Where credentials are looked up: see auth-conf.ts. */
+  readonly authFile?: string;
   readonly transport: TcpTransport | TlsTransport | SshTransport | ProgramTransport | StreamTransport;
 }
 
@@ -104,6 +108,7 @@ type TransportName = (typeof transports)[number];
 /** Parameters that are for us, and the transports that have them. */
 const parametersOf: Readonly<Record<string, readonly TransportName[]>> = {
   name: transports,
+  authfile: transports,
   mode: ['unix', 'ssh'],
   socket: ['unix', 'ssh'],
   command: ['ssh', 'ext'],
@@ -117,7 +122,7 @@ const parametersOf: Readonly<Record<string, readonly TransportName[]>> = {
   // What this asks for is checked in any case.
   no_sanity: transports,
 };
-/** Parameters of libvirt that we have nothing for: GnuTLS's own words, ways of ssh libraries, a file of credentials. */
+/** Parameters of libvirt that we have nothing for: GnuTLS's own words, ways of ssh libraries, the way of authentication. */
 const parametersRefused = ['tls_priority', 'sshauth', 'known_hosts_verify', 'auth'];
 
 /** The modular daemon of each driver. */
@@ -190,15 +195,17 @@ export function targetOf(uri: string, options: TargetOptions = {}): Target | Rem
   const host = url.hostname === '' ? 'localhost' : decodeURIComponent(url.hostname.replace(/^\[(.*)\]$/, '$1'));
   const port = (otherwise: number) => (url.port === '' ? otherwise : Number(url.port));
   const mode = oneOf('mode', ['auto', 'legacy', 'direct'], 'auto');
+  const authFile = ours.get('authfile');
+  const common = { driver: told, ...(authFile === undefined ? {} : { authFile }) };
 
   switch (transport) {
     case 'unix':
-      return { driver: told, socket: ours.get('socket') ?? socketOf(driver, url.pathname, mode, options) };
+      return { ...common, socket: ours.get('socket') ?? socketOf(driver, url.pathname, mode, options) };
     case 'tcp':
-      return { driver: told, transport: { kind: 'tcp', host, port: port(portTcp) } };
+      return { ...common, transport: { kind: 'tcp', host, port: port(portTcp) } };
     case 'tls': {
       const folder = ours.get('pkipath');
-      return { driver: told, transport: { kind: 'tls', host, port: port(portTls), verifyServer: !set('no_verify'), ...(folder === undefined ? {} : { certificates: folder }) } };
+      return { ...common, transport: { kind: 'tls', host, port: port(portTls), verifyServer: !set('no_verify'), ...(folder === undefined ? {} : { certificates: folder }) } };
     }
     case 'ssh': {
       const text = <Name extends string>(parameter: string, name: Name) => {
@@ -207,7 +214,7 @@ export function targetOf(uri: string, options: TargetOptions = {}): Target | Rem
         return (value === undefined ? {} : { [name]: value }) as Partial<Record<Name, string>>;
       };
       return {
-        driver: told,
+        ...common,
         transport: {
           kind: 'ssh',
           host,
@@ -228,7 +235,7 @@ export function targetOf(uri: string, options: TargetOptions = {}): Target | Rem
     case 'ext': {
       const program = ours.get('command');
       if (program === undefined) throw refuse('needs the parameter command, the program to talk through');
-      return { driver: told, transport: { kind: 'program', program } };
+      return { ...common, transport: { kind: 'program', program } };
     }
   }
 }

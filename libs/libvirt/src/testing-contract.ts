@@ -16,9 +16,13 @@ import { readDomain } from './domain-xml.ts';
 import { errorCodes, LibvirtError } from './errors.ts';
 import type { DomainEvent, DomainEventKind } from './events.ts';
 import type { Domain, StorageVolume } from './layouts.ts';
+import { procedures, sessionProcedures } from './procedures.ts';
+import type { Procedure, ProcedureName } from './procedures.ts';
 import { domainStats } from './stats.ts';
 import { eventually } from './testing-connections.ts';
 import { childrenOf, childOf, parseXml, textOf } from './xml.ts';
+import { Reader, Writer, XdrError } from './xdr.ts';
+import type { AnyCodec } from './xdr.ts';
 
 /** What a driver needs of its surroundings. */
 export interface Bench {
@@ -40,6 +44,8 @@ export interface Bench {
 
 export interface Behaviour {
   readonly name: string;
+  /** It shows only how a call is refused, of no call what it does. */
+  readonly onlyRefusals?: true;
   readonly run: (bench: Bench) => Promise<void>;
 }
 
@@ -150,6 +156,113 @@ const chainOf = async (libvirt: Libvirt, domain: Domain): Promise<string[]> => {
   return chain;
 };
 
+/** Codes of libvirt's that errors.ts has no name for. */
+const noNodeDevice = 53;
+const argumentUnsupported = 74;
+const noHostname = 108;
+
+const unknownFlag = 0x0200_0000;
+/** With that for the last word of its arguments, which is of flags. */
+const withFlags = (word: number) => (procedure: Procedure): Procedure => {
+  const args: AnyCodec = {
+    ...procedure.args,
+    write: (writer, value) => {
+      procedure.args.write(writer, value);
+      writer.patchU32(writer.bytes - 4, word);
+    },
+  };
+  return { ...procedure, args, countFirst: false, stream: undefined };
+};
+/** One bit that has no meaning anywhere. */
+const withUnknownFlag = withFlags(unknownFlag);
+
+/** A call that the client's own types do not have. */
+function raw(libvirt: Libvirt, name: ProcedureName | keyof typeof sessionProcedures, args: object, changed = (procedure: Procedure): Procedure => procedure): Promise<unknown> {
+  // The method that each call of the table goes through.
+  const through = libvirt as unknown as { call(name: string, procedure: Procedure, args: unknown, options: object): Promise<unknown> };
+  return through.call(name, changed({ ...procedures, ...sessionProcedures }[name]), args, {});
+}
+
+/** What is nowhere. */
+const nobody = { name: 'd', uuid: '00000000-1111-4000-8000-000000000000', id: -1 };
+const nothingAt = { pool: 'p', name: 'v', key: '/no/such/volume' };
+const nowhere = (name: string) => ({ ...anything(nobody), ...particular[name], pool: nobody, volume: nothingAt, from: nothingAt });
+
+/** What a daemon says to one flag of a call about what is not there. */
+export async function answerToFlag(libvirt: Libvirt, name: (typeof flagged)[number], flag: number): Promise<{ readonly code: number; readonly reason: string }> {
+  const error: unknown = await raw(libvirt, name, nowhere(name), withFlags(flag)).catch((cause: unknown) => cause);
+  if (error instanceof LibvirtError) return error;
+  if (error instanceof Error) throw error;
+  return { code: 0, reason: '' };
+}
+
+/** Whether the last word of a procedure's arguments is of flags. Its own reading says so. */
+export function endsInFlags(name: string): boolean {
+  const procedure = ({ ...procedures, ...sessionProcedures } as Readonly<Record<string, Procedure>>)[name];
+  if (procedure === undefined) throw new Error(`no procedure ${name}`);
+  if (procedure.args.bytesMin === 0) return false;
+  const writer = new Writer(65_536);
+  withUnknownFlag(procedure).args.write(writer, nowhere(name));
+  const reader = new Reader(writer.take());
+  try {
+    procedure.args.read(reader);
+  } catch (error) {
+    // The word was the length of something.
+    if (error instanceof XdrError) return false;
+    throw error;
+  }
+  return reader.unknownFlags === unknownFlag;
+}
+
+/** What a call may be told that comes back before it is done. */
+const anything = (domain: Domain): Readonly<Record<string, unknown>> => {
+  const point = { name: 'p', domain };
+  const { uuid } = domain;
+  return {
+    domain, domains: [domain], snapshot: point, checkpoint: point, network: { uuid }, secret: { uuid }, uuid, name: 'computer', architecture: 'x86_64', virtualisation: 'qemu', key: 'k', uri: 'urn:k', xml: '<a/>',
+    parameters: {}, disk: 'vda', device: 'vda', path: 'vda', alias: 'a', size: 1, bandwidth: 0, vcpus: 1, memoryKib: 65_536, seconds: 1, capacityBytes: mib, value: Buffer.from('x'),
+    command: '{}', mibPerSecond: 1, downtimeMs: 1, keys: [28], user: 'u', password: 'p', timeout: 1, destination: 'qemu:///x', feature: 1, eventId: 0, callbackId: 0, id: 1, usage: 'volume', usageId: '/u',
+  };
+};
+
+/** Where that is of another kind. */
+const particular: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  networkUpdateOnWire: { command: 1, section: 1, parentIndex: 0 },
+  connectNodeDeviceEventRegisterAny: { device: null },
+  domainSetBlockIoTune: { parameters: { total_bytes_sec: 1 } },
+  domainSetInterfaceParameters: { parameters: { 'inbound.average': 1 } },
+};
+
+/** The procedures whose last word is of flags. But connectOpen: of its word libvirtd looks at one bit. */
+export const flagged = [
+  'connectDomainMonitorEventRegister', 'networkUpdateOnWire',
+  'connectGetDomainCapabilities', 'connectGetCpuModelNames', 'nodeGetCpuStats', 'nodeGetMemoryStats', 'nodeGetCpuMap', 'connectListAllDomains',
+  'domainGetState', 'domainGetXmlDesc', 'domainGetHostname', 'domainGetControlInfo', 'domainGetMetadata', 'domainSetMetadata', 'domainGetMessages',
+  'domainInterfaceAddresses', 'domainDefineXmlFlags', 'domainCreateWithFlags', 'domainCreateXml', 'domainUndefineFlags', 'domainRename',
+  'domainShutdownFlags', 'domainReboot', 'domainReset', 'domainDestroyFlags', 'domainInjectNmi', 'domainSendKey', 'domainManagedSave',
+  'domainHasManagedSaveImage', 'domainManagedSaveRemove', 'domainOpenConsole', 'domainScreenshot', 'domainAttachDeviceFlags',
+  'domainDetachDeviceFlags', 'domainDetachDeviceAlias', 'domainUpdateDeviceFlags', 'domainSetVcpusFlags', 'domainGetVcpusFlags',
+  'domainSetMemoryFlags', 'domainSetMemoryStatsPeriod', 'domainGetBlockIoTune', 'domainSetBlockIoTune', 'domainGetInterfaceParameters',
+  'domainSetInterfaceParameters', 'connectGetAllDomainStats', 'domainMemoryStats', 'domainBlockStatsFlags',
+  'domainGetBlockInfo', 'domainGetDiskErrors', 'domainGetJobStats', 'domainAbortJobFlags', 'domainBlockCommit', 'domainBlockPull',
+  'domainBlockRebase', 'domainBlockCopy', 'domainBlockJobAbort', 'domainGetBlockJobInfo', 'domainBlockJobSetSpeed', 'domainBlockResize',
+  'domainSnapshotCreateXml', 'domainListAllSnapshots', 'domainSnapshotListAllChildren', 'domainSnapshotNum', 'domainSnapshotListNames',
+  'domainSnapshotLookupByName', 'domainSnapshotGetXmlDesc', 'domainHasCurrentSnapshot', 'domainSnapshotCurrent', 'domainSnapshotIsCurrent',
+  'domainSnapshotHasMetadata', 'domainSnapshotGetParent', 'domainRevertToSnapshot', 'domainSnapshotDelete', 'domainCheckpointCreateXml',
+  'domainListAllCheckpoints', 'domainCheckpointListAllChildren', 'domainCheckpointLookupByName', 'domainCheckpointGetXmlDesc',
+  'domainCheckpointGetParent', 'domainCheckpointDelete', 'domainBackupBegin', 'domainBackupGetXmlDesc', 'domainSetUserPassword',
+  'domainGetGuestInfo', 'domainGetFsinfo', 'domainFsfreeze', 'domainFsthaw', 'domainFstrim', 'domainGetTime', 'domainSetTime',
+  'domainAgentSetResponseTimeout', 'domainAgentCommand', 'domainMonitorCommand', 'domainMigrateBegin3Params', 'domainMigratePrepare3Params',
+  'domainMigratePerform3Params', 'domainMigrateGetMaxSpeed', 'domainMigrateSetMaxSpeed', 'domainMigrateGetMaxDowntime',
+  'domainMigrateSetMaxDowntime', 'connectListAllStoragePools', 'storagePoolDefineXml', 'storagePoolCreateXml', 'storagePoolBuild',
+  'storagePoolCreate', 'storagePoolDelete', 'storagePoolRefresh', 'storagePoolGetXmlDesc', 'storagePoolListAllVolumes', 'storageVolCreateXml',
+  'storageVolCreateXmlFrom', 'storageVolDelete', 'storageVolWipePattern', 'storageVolWipe', 'storageVolGetInfoFlags', 'storageVolGetXmlDesc',
+  'storageVolResize', 'storageVolUpload', 'storageVolDownload', 'connectListAllNetworks', 'networkDefineXmlFlags', 'networkCreateXmlFlags',
+  'networkGetXmlDesc', 'networkGetDhcpLeases', 'networkListAllPorts', 'connectListAllInterfaces', 'connectListAllNwfilters',
+  'connectListAllNwfilterBindings', 'connectListAllNodeDevices', 'nodeNumOfDevices', 'nodeListDevices', 'nodeDeviceGetXmlDesc',
+  'connectListAllSecrets', 'secretDefineXml', 'secretSetValue', 'secretGetValue', 'secretGetXmlDesc',
+] as const satisfies readonly (ProcedureName | keyof typeof sessionProcedures)[];
+
 const network = (name: string, third: number) =>
   `<network><name>${name}</name><bridge name='cvc${third}'/><ip address='192.168.${third}.1' netmask='255.255.255.0'><dhcp><range start='192.168.${third}.10' end='192.168.${third}.20'/></dhcp></ip></network>`;
 
@@ -220,6 +333,19 @@ export const behaviours: readonly Behaviour[] = [
         assert.equal(childOf(read.root, 'clock')?.attributes['offset'], 'utc');
         assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'shutoff', reason: 'unknown' });
         assert.deepEqual(await libvirt.domainGetInfo({ domain }), { state: 'shutoff', memoryKibMax: 65_536, memoryKib: 65_536, vcpus: 1, cpuTimeNs: 0n });
+      });
+    },
+  },
+  {
+    name: 'shows the password of a screen only to who asks for it',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const devices = `<graphics type='vnc' socket='${bench.folder}/${bench.unique('vnc')}' passwd='a &lt; b'/>`;
+      await withDomain(bench, { devices }, async (domain) => {
+        const password = async (...flags: readonly ('secure' | 'inactive')[]) => childOf(parseXml(await libvirt.domainGetXmlDesc({ domain, flags })), 'devices', 'graphics')?.attributes['passwd'];
+        assert.deepEqual([await password(), await password('secure')], [undefined, 'a < b']);
+        await libvirt.domainCreateWithFlags({ domain });
+        assert.deepEqual([await password(), await password('secure'), await password('inactive'), await password('inactive', 'secure')], [undefined, 'a < b', undefined, 'a < b']);
       });
     },
   },
@@ -325,13 +451,14 @@ export const behaviours: readonly Behaviour[] = [
     run: async (bench) => {
       const { libvirt } = bench;
       await withDomain(bench, {}, async (domain) => {
+        // Its definition has been told when this is answered.
+        assert.equal(await libvirt.domainGetAutostart({ domain }), false);
         const events = await recorded(bench, libvirt, ['lifecycle'], domain);
         const name = bench.unique('renamed');
         await libvirt.domainRename({ domain, name });
         assert.equal((await libvirt.domainLookupByName({ name })).uuid, domain.uuid);
         await events.until(['undefined renamed', 'defined renamed']);
         await events.close();
-        assert.equal(await libvirt.domainGetAutostart({ domain }), false);
         await libvirt.domainSetAutostart({ domain, autostart: true });
         assert.equal(await libvirt.domainGetAutostart({ domain }), true);
         assert.ok((await libvirt.connectListAllDomains({ filter: ['autostart'] })).some((one) => one.uuid === domain.uuid));
@@ -708,6 +835,10 @@ export const behaviours: readonly Behaviour[] = [
       await libvirt.secretSetValue({ secret, value: Buffer.from('value') });
       assert.equal((await libvirt.secretGetValue({ secret })).toString(), 'value');
       assert.deepEqual(await libvirt.secretLookupByUsage({ usage: 'volume', usageId: usage }), secret);
+      const xml = parseXml(await libvirt.secretGetXmlDesc({ secret }));
+      assert.deepEqual([xml.attributes, textOf(childOf(xml, 'uuid')), textOf(childOf(xml, 'usage', 'volume'))], [{ ephemeral: 'no', private: 'no' }, secret.uuid, usage]);
+      const listed = async (filter: 'private' | 'noPrivate') => (await libvirt.connectListAllSecrets({ filter: [filter] })).some((one) => one.uuid === secret.uuid);
+      assert.deepEqual([await listed('private'), await listed('noPrivate')], [false, true]);
       await libvirt.secretUndefine({ secret });
       await refused(errorCodes.noSecret, libvirt.secretLookupByUuid({ uuid: secret.uuid }));
       await eventually(() => told.length >= 3).catch(() => undefined);
@@ -772,7 +903,17 @@ export const behaviours: readonly Behaviour[] = [
           () => libvirt.domainAgentCommand({ domain, command: '{"execute":"guest-ping"}', timeout: 1 }),
           () => libvirt.domainFsfreeze({ domain }),
           () => libvirt.domainInterfaceAddresses({ domain, source: 'agent' }),
+          () => libvirt.domainGetHostname({ domain, flags: ['agent'] }),
+          () => libvirt.domainGetHostname({ domain }),
+          () => libvirt.domainGetFsinfo({ domain }),
+          () => libvirt.domainFstrim({ domain }),
+          () => libvirt.domainSetTime({ domain, seconds: 1_700_000_000 }),
+          () => libvirt.domainSetUserPassword({ domain, user: 'root', password: 'x' }),
         ];
+        await refused(noHostname, libvirt.domainGetHostname({ domain, flags: ['lease'] }));
+        await refused(argumentUnsupported, libvirt.domainFstrim({ domain, mountpoint: '/' }));
+        assert.equal(await libvirt.domainAgentSetResponseTimeout({ domain, timeout: 3 }), 0);
+        await refused(errorCodes.invalidArgument, libvirt.domainAgentSetResponseTimeout({ domain, timeout: -3 }));
         for (const call of calls) await refused(errorCodes.operationInvalid, call());
         await libvirt.domainResume({ domain });
         for (const call of calls) await refused(errorCodes.agentUnresponsive, call());
@@ -798,7 +939,7 @@ export const behaviours: readonly Behaviour[] = [
       const devices = `<serial type='pty'/><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
         <graphics type='vnc' socket='${bench.folder}/${bench.unique('vnc')}'/><video><model type='vga'/></video>`;
       await withDomain(bench, { memory: `<memory unit='MiB'>128</memory>`, disks: [{ path: disk, target: 'vda' }], devices }, async (domain) => {
-        const events = await recorded(bench, libvirt, ['lifecycle', 'reboot'], domain);
+        const events = await recorded(bench, libvirt, ['lifecycle', 'reboot', 'rtcChange'], domain);
         await libvirt.domainCreateWithFlags({ domain });
         const terminal = await libvirt.domainOpenConsole({ domain, flags: ['force'] });
         let said = '';
@@ -819,6 +960,20 @@ export const behaviours: readonly Behaviour[] = [
         assert.ok((await libvirt.domainInterfaceAddresses({ domain, source: 'agent' })).some((one) => one.name === 'lo' && one.addresses.some((address) => address.address === '127.0.0.1')));
         const info = await libvirt.domainGetGuestInfo({ domain, kinds: ['hostname'] });
         assert.equal(typeof info['hostname'], 'string');
+        assert.equal(await libvirt.domainGetHostname({ domain, flags: ['agent'] }), info['hostname']);
+        const filesystems = await libvirt.domainGetFsinfo({ domain });
+        assert.ok(filesystems.length > 0 && filesystems.every((one) => one.mountpoint.startsWith('/') && one.name !== '' && one.type !== '' && one.devices.includes('vda')));
+        await libvirt.domainFstrim({ domain });
+        const later = 1_900_000_000;
+        await libvirt.domainSetTime({ domain, seconds: later });
+        await eventually(() => events.told().includes('rtcChange'));
+        for (const flags of [[], ['sync']] as const) {
+          if (flags.length > 0) await libvirt.domainSetTime({ domain, flags });
+          const { seconds } = await libvirt.domainGetTime({ domain });
+          assert.ok(seconds >= later && seconds < later + 600, String(seconds));
+        }
+        await libvirt.domainSetUserPassword({ domain, user: 'root', password: 'x' });
+        await refused(errorCodes.internal, libvirt.domainSetUserPassword({ domain, user: 'stranger', password: 'x' }));
         // How many there are is the guest's affair; all of them come back.
         const frozen = await libvirt.domainFsfreeze({ domain });
         assert.equal(await libvirt.domainFsthaw({ domain }), frozen);
@@ -952,6 +1107,8 @@ export const behaviours: readonly Behaviour[] = [
         assert.deepEqual(await buffer(await libvirt.storageVolDownload({ volume: copy })), Buffer.alloc(mib, 7));
         await libvirt.storageVolWipePattern({ volume: copy });
         assert.deepEqual(await buffer(await libvirt.storageVolDownload({ volume: copy })), Buffer.alloc(mib));
+        await libvirt.storageVolWipe({ volume });
+        assert.deepEqual(await buffer(await libvirt.storageVolDownload({ volume })), Buffer.alloc(mib));
         await cleaned(libvirt, [volume, copy]);
       }),
   },
@@ -963,6 +1120,21 @@ export const behaviours: readonly Behaviour[] = [
         assert.equal((await libvirt.domainGetBlockIoTune({ domain, disk: 'vda' })).total_bytes_sec, 0);
         await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: mib }, flags: ['live'] });
         assert.equal((await libvirt.domainGetBlockIoTune({ domain, disk: 'vda' })).total_bytes_sec, mib);
+        const limit = async (...flags: readonly ('live' | 'config')[]) => {
+          const { total_bytes_sec, read_iops_sec, write_iops_sec_max } = await libvirt.domainGetBlockIoTune({ domain, disk: 'vda', flags });
+          return [total_bytes_sec, read_iops_sec, write_iops_sec_max];
+        };
+        assert.deepEqual(await limit('config'), [0, 0, 0]);
+        await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { read_iops_sec: 50 }, flags: ['config'] });
+        assert.deepEqual([await limit(), await limit('config')], [[mib, 0, 0], [0, 50, 0]]);
+        await refused(errorCodes.invalidArgument, libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: mib, read_bytes_sec: mib }, flags: ['live'] }));
+        await refused(argumentUnsupported, libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { more: { no_such_limit: { u32: 1 } } }, flags: ['live'] }));
+        await refused(errorCodes.invalidArgument, libvirt.domainSetBlockIoTune({ domain, disk: 'vdq', parameters: { total_bytes_sec: 1 }, flags: ['live'] }));
+        await libvirt.domainSetBlockIoTune({ domain, disk: 'vda', parameters: { total_bytes_sec: 0 }, flags: ['live'] });
+        assert.deepEqual(await limit(), [0, 0, 0]);
+        await libvirt.domainDestroyFlags({ domain });
+        await libvirt.domainCreateWithFlags({ domain });
+        assert.deepEqual(await limit(), [0, 50, 0]);
       }),
   },
   {
@@ -990,6 +1162,376 @@ export const behaviours: readonly Behaviour[] = [
         }
       });
     },
+  },
+  {
+    name: 'lists what there is of networks, filters, secrets and devices, in every form',
+    run: async ({ libvirt }) => {
+      const networks = await libvirt.connectListAllNetworks();
+      assert.deepEqual(networks.map(({ name }) => name).sort(), [...(await libvirt.connectListNetworks()), ...(await libvirt.connectListDefinedNetworks())].sort());
+      assert.deepEqual((await libvirt.connectListAllNetworks({ filter: ['active'] })).map(({ name }) => name).sort(), (await libvirt.connectListNetworks()).sort());
+      const filters = await libvirt.connectListAllNwfilters();
+      assert.deepEqual(filters.map(({ name }) => name).sort(), (await libvirt.connectListNwfilters()).sort());
+      assert.equal(await libvirt.connectNumOfNwfilters(), filters.length);
+      assert.deepEqual(await libvirt.connectListAllNwfilterBindings(), []);
+      const devices = (await libvirt.connectListAllNodeDevices()).map(({ name }) => name);
+      assert.deepEqual(devices.toSorted(), (await libvirt.nodeListDevices({})).toSorted());
+      assert.equal(await libvirt.nodeNumOfDevices({}), devices.length);
+      assert.deepEqual((await libvirt.connectListAllNodeDevices({ filter: ['system'] })).map(({ name }) => name), ['computer']);
+      assert.deepEqual(await libvirt.nodeListDevices({ capability: 'system' }), ['computer']);
+      assert.deepEqual(await libvirt.nodeDeviceLookupByName({ name: 'computer' }), { name: 'computer' });
+      assert.equal(await libvirt.nodeDeviceGetParent({ name: 'computer' }), null);
+      assert.equal(await libvirt.nodeDeviceIsActive({ name: 'computer' }), true);
+      const computer = parseXml(await libvirt.nodeDeviceGetXmlDesc({ name: 'computer' }));
+      assert.deepEqual([computer.name, textOf(childOf(computer, 'name')), childOf(computer, 'capability')?.attributes['type']], ['device', 'computer', 'system']);
+      const name = 'no-such-device';
+      for (const call of [() => libvirt.nodeDeviceLookupByName({ name }), () => libvirt.nodeDeviceGetXmlDesc({ name }), () => libvirt.nodeDeviceGetParent({ name }), () => libvirt.nodeDeviceIsActive({ name })]) await refused(noNodeDevice, call());
+    },
+  },
+  {
+    name: 'knows the loopback as a device and as an interface',
+    run: async ({ libvirt }) => {
+      const name = 'net_lo_00_00_00_00_00_00';
+      const devices = (await libvirt.connectListAllNodeDevices({ filter: ['net'] })).map((one) => one.name);
+      assert.ok(devices.includes(name) && devices.every((one) => one.startsWith('net_')), devices.join());
+      assert.equal(await libvirt.nodeNumOfDevices({ capability: 'net' }), devices.length);
+      assert.equal(await libvirt.nodeDeviceGetParent({ name }), 'computer');
+      const xml = parseXml(await libvirt.nodeDeviceGetXmlDesc({ name }));
+      assert.deepEqual([textOf(childOf(xml, 'parent')), childOf(xml, 'capability')?.attributes['type'], textOf(childOf(xml, 'capability', 'interface'))], ['computer', 'net', 'lo']);
+      // It is among the interfaces, but not among their names.
+      const interfaces = await libvirt.connectListAllInterfaces();
+      assert.deepEqual(interfaces.find((one) => one.name === 'lo'), { name: 'lo', mac: '00:00:00:00:00:00' });
+      const [on, off] = [await libvirt.connectListInterfaces(), await libvirt.connectListDefinedInterfaces()];
+      assert.deepEqual([await libvirt.connectNumOfInterfaces(), await libvirt.connectNumOfDefinedInterfaces()], [on.length, off.length]);
+      assert.deepEqual([...on, ...off].sort(), interfaces.map((one) => one.name).filter((one) => one !== 'lo').sort());
+    },
+  },
+  {
+    name: 'registers who listens, and does not know who does not',
+    run: async ({ libvirt }) => {
+      const events = await libvirt.nodeDeviceEvents();
+      await events.close();
+      const unknown = 9_999;
+      for (const call of [
+        () => raw(libvirt, 'connectDomainEventCallbackRegisterAny', { eventId: unknown }),
+        () => raw(libvirt, 'connectNetworkEventRegisterAny', { eventId: unknown }),
+        () => raw(libvirt, 'connectStoragePoolEventRegisterAny', { eventId: unknown }),
+        () => raw(libvirt, 'connectSecretEventRegisterAny', { eventId: unknown }),
+        () => raw(libvirt, 'connectNodeDeviceEventRegisterAny', { eventId: unknown }),
+        () => raw(libvirt, 'connectDomainEventCallbackDeregisterAny', { callbackId: unknown }),
+        () => raw(libvirt, 'connectNetworkEventDeregisterAny', { callbackId: unknown }),
+        () => raw(libvirt, 'connectStoragePoolEventDeregisterAny', { callbackId: unknown }),
+        () => raw(libvirt, 'connectSecretEventDeregisterAny', { callbackId: unknown }),
+        () => raw(libvirt, 'connectNodeDeviceEventDeregisterAny', { callbackId: unknown }),
+      ]) await refused(errorCodes.internal, call());
+      // The client has asked for the close reason when it came. To ask for less than nothing is no mistake.
+      await raw(libvirt, 'connectUnregisterCloseCallback', {});
+      await raw(libvirt, 'connectUnregisterCloseCallback', {});
+      await raw(libvirt, 'connectRegisterCloseCallback', {});
+    },
+  },
+  {
+    name: 'tells what QEMU says on its monitor, and that somebody spoke there',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      await withDomain(bench, {}, async (defined) => {
+        const domain = await libvirt.domainCreateWithFlags({ domain: defined });
+        const events = await libvirt.monitorEvents({ domain });
+        const told: string[] = [];
+        const reading = (async () => {
+          for await (const event of events) if (event.kind === 'monitor') told.push(event.event);
+        })();
+        await libvirt.domainSuspend({ domain });
+        await libvirt.domainResume({ domain });
+        await libvirt.domainReset({ domain });
+        await eventually(() => told.length >= 3, bench.patienceMs).catch(() => undefined);
+        assert.deepEqual(told, ['STOP', 'RESUME', 'RESET']);
+        await events.close();
+        await reading;
+        await refused(errorCodes.internal, raw(libvirt, 'connectDomainMonitorEventDeregister', { callbackId: 9_999 }));
+        assert.deepEqual(await libvirt.domainGetMessages({ domain }), []);
+        await libvirt.domainMonitorCommand({ domain, command: '{"execute":"query-status"}' });
+        assert.deepEqual(await libvirt.domainGetMessages({ domain, kinds: ['tainting'] }), ['tainted: custom monitor control commands issued']);
+        assert.deepEqual(await libvirt.domainGetMessages({ domain, kinds: ['deprecation'] }), []);
+        await libvirt.domainDestroyFlags({ domain });
+        assert.deepEqual(await libvirt.domainGetMessages({ domain }), []);
+      });
+    },
+  },
+  {
+    name: 'changes a medium and a link of what is started, and not what is soldered in',
+    run: (bench) =>
+      withPool(bench, async (pool) => {
+        const { libvirt } = bench;
+        const { key } = await libvirt.storageVolCreateXml({ pool, xml: volumeXml('cd.iso', 1) });
+        const drive = (file?: string) => `<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>${file === undefined ? '' : `<source file='${file}'/>`}<target dev='hdc' bus='ide'/><readonly/></disk>`;
+        const nic = (model: string, link: string, mac = '52:54:00:00:00:78') => `<interface type='user'><mac address='${mac}'/><model type='${model}'/><link state='${link}'/></interface>`;
+        const rng = `<rng model='virtio'><backend model='random'>/dev/urandom</backend><alias name='ua-rng'/></rng>`;
+        await withDomain(bench, { devices: `${drive()}${nic('virtio', 'up')}${rng}` }, async (domain) => {
+          const update = (xml: string, ...flags: readonly ('live' | 'config')[]) => libvirt.domainUpdateDeviceFlags({ domain, xml, flags });
+          const seen = async (...flags: readonly 'inactive'[]) => {
+            const { disks, root } = readDomain(await libvirt.domainGetXmlDesc({ domain, flags }));
+            const link = childOf(root, 'devices', 'interface', 'link');
+            return [disks.find((disk) => disk.target === 'hdc')?.path, link?.attributes['state']];
+          };
+          await refused(errorCodes.operationInvalid, update(drive(key), 'live'));
+          // A firmware that looks for a medium shuts the tray again.
+          await libvirt.domainCreateWithFlags({ domain, flags: ['paused'] });
+          await update(drive(key), 'live');
+          await update(nic('virtio', 'down'), 'live', 'config');
+          assert.deepEqual([await seen(), await seen('inactive')], [[key, 'down'], [undefined, 'down']]);
+          await update(drive(), 'live');
+          assert.deepEqual(await seen(), [undefined, 'down']);
+          await refused(errorCodes.operationUnsupported, update(nic('e1000', 'down'), 'live'));
+          await refused(errorCodes.deviceMissing, update(nic('virtio', 'down', '52:54:00:00:00:79'), 'live'));
+          await refused(errorCodes.configUnsupported, update(rng, 'live'));
+          await refused(errorCodes.operationUnsupported, update(rng, 'config'));
+          await refused(errorCodes.operationUnsupported, libvirt.domainDetachDevice({ domain, xml: drive() }));
+          await refused(errorCodes.deviceMissing, libvirt.domainDetachDevice({ domain, xml: drive().replace("'cdrom'", "'disk'").replace('hdc', 'vdq').replace('ide', 'virtio') }));
+          // What a guest is asked to let go, it keeps until it says so: only of what will start is the answer known at once.
+          await libvirt.domainDetachDeviceAlias({ domain, alias: 'ua-rng', flags: ['config'] });
+          assert.equal(childOf(parseXml(await libvirt.domainGetXmlDesc({ domain, flags: ['inactive'] })), 'devices', 'rng'), undefined);
+          for (const alias of ['ua-rng', 'net0']) await refused(errorCodes.internal, libvirt.domainDetachDeviceAlias({ domain, alias, flags: ['config'] }));
+          // Whatever was changed.
+          assert.equal(await libvirt.domainIsUpdated({ domain }), false);
+        });
+      }),
+  },
+  {
+    name: 'forgets a saved state when told so',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      await withDomain(bench, {}, async (domain) => {
+        await refused(errorCodes.systemError, libvirt.domainManagedSaveRemove({ domain }));
+        await libvirt.domainCreateWithFlags({ domain });
+        await libvirt.domainManagedSave({ domain });
+        await libvirt.domainManagedSaveRemove({ domain });
+        assert.equal(await libvirt.domainHasManagedSaveImage({ domain }), false);
+        assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'shutoff', reason: 'saved' });
+        await libvirt.domainCreateWithFlags({ domain });
+        assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'running', reason: 'booted' });
+      });
+    },
+  },
+  {
+    name: 'counts and names snapshots, and pulls the images between into the disk',
+    run: (bench) =>
+      withDisk(bench, async (domain, path) => {
+        const { libvirt } = bench;
+        for (const name of ['one', 'two', 'three']) await libvirt.domainSnapshotCreateXml({ domain, xml: `<domainsnapshot><name>${name}</name></domainsnapshot>`, flags: ['diskOnly', 'atomic'] });
+        const expected = [
+          [[], ['one', 'three', 'two']],
+          [['roots'], ['one']],
+          [['leaves'], ['three']],
+          [['noLeaves'], ['one', 'two']],
+          [['metadata'], ['one', 'three', 'two']],
+          [['noMetadata'], []],
+          [['diskOnly'], ['one', 'three', 'two']],
+          [['active'], []],
+          [['external'], ['one', 'three', 'two']],
+          [['internal'], []],
+        ] as const;
+        for (const [filter, names] of expected) {
+          assert.deepEqual((await libvirt.domainSnapshotListNames({ domain, filter })).sort(), names, filter.join());
+          assert.equal(await libvirt.domainSnapshotNum({ domain, filter }), names.length, filter.join());
+        }
+        assert.deepEqual(await libvirt.domainSnapshotListNames({ domain, filter: ['topological'] }), ['one', 'two', 'three']);
+        const at = (name: string) => ({ snapshot: { name, domain } });
+        assert.deepEqual([await libvirt.domainSnapshotIsCurrent(at('two')), await libvirt.domainSnapshotIsCurrent(at('three'))], [false, true]);
+        assert.equal(await libvirt.domainSnapshotHasMetadata(at('one')), true);
+        for (const call of [() => libvirt.domainSnapshotHasMetadata(at('none')), () => libvirt.domainSnapshotIsCurrent(at('none'))]) await refused(errorCodes.noDomainSnapshot, call());
+        await refused(errorCodes.invalidArgument, libvirt.domainBlockRebase({ domain, disk: 'vda', base: '/no/such/image' }));
+        const events = await recorded(bench, libvirt, ['blockJob'], domain);
+        await libvirt.domainBlockRebase({ domain, disk: 'vda', base: path.replace('base.qcow2', 'base.one') });
+        await events.until(['vda pull completed']);
+        assert.deepEqual(await chainOf(libvirt, domain), ['base.three', 'base.one', 'base.qcow2']);
+        await events.close();
+      }),
+  },
+  {
+    name: 'copies the disk of a transient domain in the older form, at the speed that it is told, and goes on with the copy',
+    run: (bench) =>
+      withDisk(bench, async (domain) => {
+        const { libvirt } = bench;
+        const disk = 'vda';
+        const copy = { domain, disk, base: `${bench.folder}/${bench.unique('copy')}.qcow2`, flags: ['copy'] } as const;
+        await refused(errorCodes.operationInvalid, libvirt.domainBlockRebase(copy));
+        await libvirt.domainUndefineFlags({ domain });
+        await refused(errorCodes.invalidArgument, libvirt.domainBlockJobSetSpeed({ domain, disk, bandwidth: 5 }));
+        const events = await recorded(bench, libvirt, ['blockJob'], domain);
+        await libvirt.domainBlockRebase(copy);
+        await events.until(['vda copy ready']);
+        await libvirt.domainBlockJobSetSpeed({ domain, disk, bandwidth: 5 });
+        assert.equal((await libvirt.domainGetBlockJobInfo({ domain, disk }))?.bandwidth, 5);
+        assert.equal((await libvirt.domainGetBlockJobInfo({ domain, disk, flags: ['bandwidthBytes'] }))?.bandwidth, 5 * mib);
+        await libvirt.domainBlockJobSetSpeed({ domain, disk, bandwidth: mib, flags: ['bandwidthBytes'] });
+        assert.equal((await libvirt.domainGetBlockJobInfo({ domain, disk }))?.bandwidth, 1);
+        await libvirt.domainBlockJobAbort({ domain, disk, flags: ['pivot'] });
+        await events.until(['vda copy ready', 'vda copy completed']);
+        assert.deepEqual(await chainOf(libvirt, domain), [copy.base.slice(bench.folder.length + 1)]);
+        await events.close();
+      }),
+  },
+  {
+    name: 'knows what came of a checkpoint',
+    run: (bench) =>
+      withDisk(bench, async (domain) => {
+        const { libvirt } = bench;
+        for (const name of ['one', 'two', 'three']) await libvirt.domainCheckpointCreateXml({ domain, xml: `<domaincheckpoint><name>${name}</name></domaincheckpoint>` });
+        const children = async (name: string, filter: readonly 'descendants'[] = []) => (await libvirt.domainCheckpointListAllChildren({ checkpoint: { name, domain }, filter })).map((one) => one.name).sort();
+        assert.deepEqual([await children('one'), await children('one', ['descendants']), await children('three')], [['two'], ['three', 'two'], []]);
+        await refused(errorCodes.noDomainCheckpoint, children('four'));
+        await libvirt.domainCheckpointDelete({ checkpoint: { name: 'two', domain } });
+        assert.deepEqual(await children('one'), ['three']);
+        for (const name of ['one', 'three']) await libvirt.domainCheckpointDelete({ checkpoint: { name, domain } });
+      }),
+  },
+  {
+    name: 'is told how often to ask the balloon, and says what it has of labels, jobs and traffic',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const device = '52:54:00:00:00:7a';
+      await withDomain(bench, { devices: `<interface type='user'><mac address='${device}'/><model type='virtio'/></interface>` }, async (domain) => {
+        const period = async (...flags: readonly 'inactive'[]) => childOf(parseXml(await libvirt.domainGetXmlDesc({ domain, flags })), 'devices', 'memballoon', 'stats')?.attributes['period'];
+        await refused(errorCodes.invalidArgument, libvirt.domainSetMemoryStatsPeriod({ domain, seconds: -1 }));
+        await refused(errorCodes.operationInvalid, libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 5, flags: ['live'] }));
+        await libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 5 });
+        assert.equal(await period(), '5');
+        assert.deepEqual(await libvirt.domainGetSecurityLabelList({ domain }), []);
+        await refused(errorCodes.operationInvalid, libvirt.domainAbortJobFlags({ domain }));
+        await refused(errorCodes.operationInvalid, libvirt.domainInterfaceStats({ domain, device }));
+        await libvirt.domainCreateWithFlags({ domain });
+        await libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 7, flags: ['live'] });
+        assert.deepEqual([await period(), await period('inactive')], ['7', '5']);
+        await libvirt.domainSetMemoryStatsPeriod({ domain, seconds: 0, flags: ['live'] });
+        assert.equal(await period(), undefined);
+        assert.deepEqual((await libvirt.domainGetSecurityLabelList({ domain }))[0], { label: '', enforcing: false });
+        for (const flags of [[], ['postcopy']] as const) await refused(errorCodes.operationInvalid, libvirt.domainAbortJobFlags({ domain, flags }));
+        // QEMU's own network has no end on the node at which somebody could count or limit.
+        await refused(errorCodes.internal, libvirt.domainInterfaceStats({ domain, device }));
+        await refused(errorCodes.invalidArgument, libvirt.domainInterfaceStats({ domain, device: '52:54:00:00:00:7b' }));
+        await refused(errorCodes.configUnsupported, libvirt.domainSetInterfaceParameters({ domain, device, parameters: { 'inbound.average': 1 } }));
+        assert.equal((await libvirt.domainGetInterfaceParameters({ domain, device }))['inbound.average'], 0);
+        await refused(errorCodes.invalidArgument, libvirt.domainGetInterfaceParameters({ domain, device: '52:54:00:00:00:7b' }));
+      });
+    },
+  },
+  {
+    name: 'counts at the node\'s end of an interface, and keeps the limits for what will start',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const name = bench.unique('net');
+      const network_ = await libvirt.networkCreateXml({ xml: network(name, 233) });
+      const device = '52:54:00:00:00:7c';
+      try {
+        await withDomain(bench, { devices: `<interface type='network'><mac address='${device}'/><source network='${name}'/><model type='virtio'/></interface>` }, async (domain) => {
+          await libvirt.domainSetInterfaceParameters({ domain, device, parameters: { 'inbound.average': 128, 'inbound.peak': 256 }, flags: ['config'] });
+          const limits = await libvirt.domainGetInterfaceParameters({ domain, device });
+          assert.deepEqual([limits['inbound.average'], limits['inbound.peak'], limits['outbound.average']], [128, 256, 0]);
+          await libvirt.domainSetInterfaceParameters({ domain, device, parameters: { 'inbound.average': 0 }, flags: ['config'] });
+          assert.equal((await libvirt.domainGetInterfaceParameters({ domain, device, flags: ['config'] }))['inbound.average'], 0);
+          await libvirt.domainCreateWithFlags({ domain });
+          const end = readDomain(await libvirt.domainGetXmlDesc({ domain })).interfaces[0]?.device;
+          assert.match(end ?? '', /net\d+$/);
+          for (const one of [device, end as string]) {
+            const counted = await libvirt.domainInterfaceStats({ domain, device: one });
+            assert.ok(Object.values(counted).every((count) => count >= 0n), one);
+            assert.deepEqual([counted.rxErrors, counted.txErrors], [0n, 0n]);
+          }
+          await refused(errorCodes.invalidArgument, libvirt.domainInterfaceStats({ domain, device: 'vnet9999' }));
+        });
+      } finally {
+        await libvirt.networkDestroy({ network: network_ });
+      }
+    },
+  },
+  {
+    name: 'keeps a network that is gone when it stops, until it is defined',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const name = bench.unique('net');
+      const xml = network(name, 234);
+      const transient = await libvirt.networkCreateXmlFlags({ xml });
+      assert.deepEqual(await libvirt.networkLookupByUuid({ uuid: transient.uuid }), transient);
+      assert.equal(await libvirt.networkIsPersistent({ network: transient }), false);
+      assert.deepEqual(await libvirt.networkListAllPorts({ network: transient }), []);
+      const listed = async (filter: 'transient' | 'persistent') => (await libvirt.connectListAllNetworks({ filter: [filter] })).some((one) => one.uuid === transient.uuid);
+      assert.deepEqual([await listed('transient'), await listed('persistent')], [true, false]);
+      await refused(errorCodes.operationFailed, libvirt.networkCreateXml({ xml }));
+      await refused(errorCodes.operationInvalid, libvirt.networkSetAutostart({ network: transient, autostart: true }));
+      await refused(errorCodes.operationInvalid, libvirt.networkUndefine({ network: transient }));
+      await libvirt.networkDefineXmlFlags({ xml: xml.replace('<name>', `<uuid>${transient.uuid}</uuid><name>`), flags: ['validate'] });
+      assert.equal(await libvirt.networkIsPersistent({ network: transient }), true);
+      await libvirt.networkUndefine({ network: transient });
+      await libvirt.networkDestroy({ network: transient });
+      await refused(errorCodes.noNetwork, libvirt.networkLookupByUuid({ uuid: transient.uuid }));
+      const again = await libvirt.networkCreateXml({ xml });
+      await libvirt.networkDestroy({ network: again });
+      await refused(errorCodes.noNetwork, libvirt.networkGetXmlDesc({ network: again }));
+    },
+  },
+  {
+    name: 'starts a pool that nobody defined, and forgets it when it stops',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      const name = bench.unique('pool');
+      const path = `${bench.folder}/${name}`;
+      const xml = `<pool type='dir'><name>${name}</name><target><path>${path}</path></target></pool>`;
+      await refused(errorCodes.systemError, libvirt.storagePoolCreateXml({ xml }));
+      const pool = await libvirt.storagePoolCreateXml({ xml, flags: ['build'] });
+      assert.deepEqual([await libvirt.storagePoolIsActive({ pool }), await libvirt.storagePoolIsPersistent({ pool })], [true, false]);
+      await refused(errorCodes.operationFailed, libvirt.storagePoolCreateXml({ xml }));
+      await refused(errorCodes.internal, libvirt.storagePoolSetAutostart({ pool, autostart: true }));
+      await libvirt.storagePoolDestroy({ pool });
+      await refused(errorCodes.noStoragePool, libvirt.storagePoolLookupByName({ name }));
+    },
+  },
+  {
+    name: 'refuses flags that nobody knows, whatever it is asked',
+    onlyRefusals: true,
+    run: (bench) =>
+      withPool(bench, async (pool) =>
+        withDomain(bench, {}, async (domain) => {
+          const { libvirt } = bench;
+          const volume = await libvirt.storageVolCreateXml({ pool, xml: volumeXml('v', 1) });
+          const off = await libvirt.storagePoolDefineXml({ xml: `<pool type='dir'><name>${bench.unique('pool')}</name><target><path>${bench.folder}/${bench.unique('off')}</path></target></pool>` });
+          try {
+            for (const name of flagged) {
+              // What is done to a pool that is off is refused to one that is on before its flags are looked at.
+              const args = { ...anything(domain), ...particular[name], pool: ['storagePoolBuild', 'storagePoolDelete'].includes(name) ? off : pool, volume, from: volume };
+              await refused(errorCodes.invalidArgument, raw(libvirt, name, args, withUnknownFlag)).catch((cause: unknown) => assert.fail(`${name}: ${String(cause)}`));
+            }
+          } finally {
+            await libvirt.storagePoolUndefine({ pool: off });
+          }
+          assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'shutoff', reason: 'unknown' });
+        }),
+      ),
+  },
+  {
+    name: 'refuses flags that others know',
+    onlyRefusals: true,
+    run: (bench) =>
+      withPool(bench, async (pool) => {
+        const { libvirt } = bench;
+        const volume = await libvirt.storageVolCreateXml({ pool, xml: volumeXml('v', 1) });
+        await withDisk(bench, async (domain) => {
+          const xml = `<interface type='user'/>`;
+          for (const call of [
+            () => libvirt.domainShutdownFlags({ domain, modes: ['initctl'] }),
+            () => libvirt.domainReboot({ domain, modes: ['signal'] }),
+            () => libvirt.domainAttachDeviceFlags({ domain, xml, flags: ['force'] }),
+            () => libvirt.domainDetachDeviceFlags({ domain, xml, flags: ['force'] }),
+            () => libvirt.domainGetVcpusFlags({ domain, flags: ['hotpluggable'] }),
+            () => libvirt.domainGetHostname({ domain, flags: ['lease', 'agent'] }),
+            () => libvirt.domainSnapshotCreateXml({ domain, xml: '<domainsnapshot/>', flags: ['quiesce'] }),
+            () => libvirt.domainBackupBegin({ domain, xml: '<domainbackup/>', flags: ['preserveShutdownDomain'] }),
+            () => libvirt.storageVolDelete({ volume, flags: ['zeroed'] }),
+            () => libvirt.storageVolCreateXml({ pool, xml: volumeXml('w', 1), flags: ['reflink'] }),
+          ]) await refused(errorCodes.invalidArgument, call()).catch((cause: unknown) => assert.fail(`${call.toString()}: ${String(cause)}`));
+          // Without an agent in its definition nothing can be quiet.
+          await refused(argumentUnsupported, libvirt.domainSnapshotCreateXml({ domain, xml: '<domainsnapshot/>', flags: ['quiesce', 'diskOnly'] }));
+        });
+      }),
   },
 ];
 

@@ -54,6 +54,7 @@ export function guestXml({ name, uuid, disk, devices = '', growing = false }: Gu
     <features><acpi/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features>
     <cpu mode='custom' match='exact' check='none'><model fallback='allow'>qemu64</model>${numa}</cpu>
     <on_reboot>restart</on_reboot>
+    <pm><suspend-to-mem enabled='yes'/></pm>
     <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>
       <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${disk}'/><target dev='vda' bus='virtio'/></disk>
       <serial type='pty'><target port='0'/></serial>

@@ -58,7 +58,26 @@ export interface LibvirtdOptions {
   /** Listens where `settings` says so: listen_tcp, listen_tls, listen_addr, … */
   readonly listening?: boolean;
   readonly environment?: Readonly<Record<string, string>>;
+  /**
+   * The folder of another system (unpacked packages) whose libvirtd is to run, with that system's QEMU. It shares this
+   * one's temporary files, and needs root.
+   */
+  readonly system?: string;
 }
+
+// Arguments: the system's folder, user and group, and the words to run in it.
+const otherSystemScript = `
+set -e
+system=$1 user=$2
+shift 2
+for folder in bin sbin lib lib64; do [ -e "$system/$folder" ] || ln -s "usr/$folder" "$system/$folder"; done
+[ -e "$system/var/lock" ] || ln -s /run/lock "$system/var/lock"
+for folder in /dev /proc /sys /tmp /var/tmp /run/lock; do mkdir -p "$system$folder"; mount --rbind "$folder" "$system$folder"; done
+for file in /etc/passwd /etc/group; do touch "$system$file"; mount --bind "$file" "$system$file"; done
+exec chroot --userspec="$user" "$system" "$@"
+`;
+/** The words with which a program runs in another system, as the user that its daemon has. */
+export const inSystem = (system: string, words: readonly string[]): readonly string[] => ['/usr/bin/unshare', '--mount', '/bin/sh', '-c', otherSystemScript, 'sh', system, `${nobody}:${nobody}`, ...words];
 
 export async function startLibvirtd(settings: LibvirtdSettings = {}, options: LibvirtdOptions = {}): Promise<OwnLibvirtd> {
   const [tini, libvirtd] = await Promise.all([find('tini'), find('libvirtd')]);
@@ -78,11 +97,13 @@ export async function startLibvirtd(settings: LibvirtdSettings = {}, options: Li
   let running: { readonly process: ChildProcess; readonly ended: Promise<unknown>; readonly log: () => string } | undefined;
 
   const start = async () => {
-    const child = spawn(tini, ['-s', '--', libvirtd, ...(options.listening === true ? ['--listen'] : [])], {
+    const listening = options.listening === true ? ['--listen'] : [];
+    const words = options.system === undefined ? [libvirtd, ...listening] : inSystem(options.system, ['/usr/sbin/libvirtd', ...listening]);
+    const child = spawn(tini, ['-s', '--', ...words], {
       cwd: '/',
       env: { ...folders, PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8', ...options.environment },
       stdio: ['ignore', 'ignore', 'pipe'],
-      ...(root ? { uid: nobody, gid: nobody } : {}),
+      ...(root && options.system === undefined ? { uid: nobody, gid: nobody } : {}),
     });
     let log = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4_000)));

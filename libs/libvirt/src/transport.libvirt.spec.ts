@@ -13,9 +13,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { fromAuthConf } from './auth-conf.ts';
 import { connect } from './connection.ts';
-import type { ConnectOptions, CredentialsAsked, Libvirt } from './connection.ts';
-import { Disconnected, isAccessDenied, UnsupportedError } from './errors.ts';
+import type { ConnectionState, ConnectOptions, CredentialsAsked, Libvirt } from './connection.ts';
+import { Disconnected, isAccessDenied, LibvirtError, UnsupportedError } from './errors.ts';
 import type { RemoteTarget, Target } from './target.ts';
 import { startLibvirtd, startSystemLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
@@ -353,7 +354,7 @@ describe('SASL', () => {
   it('takes the strongest, and asks for the credentials each time', async () => {
     const asked: CredentialsAsked[] = [];
     const libvirt = await reach(unix(), { reconnect: { delayMsMin: 20 }, credentials: (what) => (asked.push(what), Promise.resolve(credentials)) });
-    expect(asked).toEqual([{ mechanism: 'SCRAM-SHA-256', driver: 'test:///default', where: `libvirtd at ${guarded.socket}` }]);
+    expect(asked).toEqual([{ mechanism: 'SCRAM-SHA-256', driver: 'test:///default', where: `libvirtd at ${guarded.socket}`, host: 'localhost', authFile: undefined }]);
     await guarded.kill();
     await guarded.start();
     await libvirt.whenConnected();
@@ -387,8 +388,100 @@ describe('SASL', () => {
     expect(isAccessDenied(error)).toBe(true);
   });
 
+  describe('with auth.conf', () => {
+    const known = '[credentials-a]\nauthname=fred\npassword=s3cret=,word\n';
+    const here = '[auth-libvirt-localhost]\ncredentials=a\n';
+    const ofFile = async (text: string): Promise<string> => {
+      const path = join(folder, `auth-${randomBytes(4).toString('hex')}.conf`);
+      await writeFile(path, text);
+      return path;
+    };
+    const uri = (more = '') => `test+unix:///default?socket=${guarded.socket}${more}`;
+    const virshOpens = (file: string): Promise<boolean> =>
+      new Promise((resolve) => {
+        const child = execFile('virsh', ['-q', '-c', uri(), 'list', '--name'], { env: { PATH: '/usr/bin:/bin', HOME: folder, LC_ALL: 'C', LIBVIRT_AUTH_FILE: file } }, (error) => resolve(error === null));
+        child.stdin?.end();
+      });
+
+    it.each([
+      ['of this host', known + here, true],
+      ['of all hosts', `${known}[auth-libvirt-default]\ncredentials=a\n`, true],
+      ['of another host', `${known}[auth-libvirt-elsewhere]\ncredentials=a\n`, false],
+      ['with comments, spaces and other ends of lines', `# c\r\n${known.replaceAll('\n', '\r\n')}\r\n  [auth-libvirt-localhost] \r\n  credentials = a`, true],
+      ['with a comment that is none', `; c\n${known}${here}`, false],
+      ['with a line that is nothing', `${known}${here}nothing\n`, false],
+      ['with more than we need', known.replace('authname', 'username=other\nrealm=r\nauthname') + here, true],
+      ['without a name', known.replace('authname', 'username') + here, false],
+      ['that are not there', here, false],
+      ['that are not named', `${known}[auth-libvirt-localhost]\nx=a\n[auth-libvirt-default]\ncredentials=a\n`, false],
+      ['of which the last counts', known.replace('password=', 'password=wr0ng-word\npassword=') + here, true],
+      ['in two groups of one name', `${known}${here}[credentials-a]\npassword=wr0ng-word\n`, false],
+      ['that are wrong', known.replace('s3cret', 'wr0ng-word') + here, false],
+    ])('credentials %s open the door, or not, as they do for virsh', async (_what, text, opens) => {
+      const file = await ofFile(text);
+      expect(await virshOpens(file)).toBe(opens);
+      const attempt = reach(uri(), { credentials: fromAuthConf({ environment: { LIBVIRT_AUTH_FILE: file } }) });
+      if (opens) return expect(await (await attempt).connectGetType()).toBe('TEST');
+      const error: unknown = await attempt.catch((caught: unknown) => caught);
+      expect(error instanceof Disconnected ? error.reason.kind : isAccessDenied(error)).toEqual(error instanceof Disconnected ? 'authenticationFailed' : true);
+      expect(String(error)).not.toMatch(/s3cret|wr0ng-word/);
+    });
+
+    it('is looked up where virsh looks', async () => {
+      const home = join(folder, 'home');
+      await mkdir(join(home, '.config/libvirt'), { recursive: true });
+      await mkdir(join(home, 'xdg/libvirt'), { recursive: true });
+      const right = await ofFile(known + here);
+      const wrong = await ofFile(known.replace('s3cret', 'wr0ng-word') + here);
+      const opens = (environment: Readonly<Record<string, string>>, more = '') =>
+        reach(uri(more), { credentials: fromAuthConf({ environment: { HOME: home, ...environment } }) }).then(() => true, () => false);
+      await writeFile(join(home, '.config/libvirt/auth.conf'), known + here);
+      expect(await opens({})).toBe(true);
+      await writeFile(join(home, 'xdg/libvirt/auth.conf'), known.replace('s3cret', 'wr0ng-word') + here);
+      expect(await opens({ XDG_CONFIG_HOME: join(home, 'xdg') })).toBe(false);
+      expect(await opens({ XDG_CONFIG_HOME: join(home, 'xdg') }, `&authfile=${right}`)).toBe(true);
+      expect(await opens({ LIBVIRT_AUTH_FILE: wrong }, `&authfile=${right}`)).toBe(false);
+      expect(await failureOf(uri(), { credentials: fromAuthConf({ file: join(home, 'nothing') }) })).toMatchObject({ reason: { message: expect.stringMatching(/nothing cannot be read: ENOENT/) as string } });
+    });
+
+    it('is used without a word where the URI names it, and TLS has the name of its server', async () => {
+      const file = await ofFile(`${known}[auth-libvirt-127.0.0.1]\ncredentials=a\n`);
+      expect(await (await reach(`${tls()}&authfile=${file}`)).connectGetType()).toBe('TEST');
+      expect(await failureOf(uri(`&authfile=${file}`))).toMatchObject({ reason: { message: `${file} has no credentials for localhost` } });
+    });
+  });
+
   it('gives up on credentials that do not come', async () => {
     expect(await failureOf(unix(), { connectTimeoutMs: 300, credentials: () => new Promise<never>(() => {}) })).toMatchObject({ name: 'Disconnected' });
+  });
+});
+
+describe('a daemon whose driver is another daemon', () => {
+  // To a libvirtd a URI with a host is a hypervisor elsewhere: it speaks for us there.
+  const through = () => ({ driver: `test+tcp://127.0.0.1:${ports.tcp}/default`, socket: guarded.socket });
+  const credentials = { username: 'fred', password: 's3cret=,word' };
+
+  it('says when that is lost', async () => {
+    const libvirt = await reach(through(), { credentials });
+    expect(await libvirt.connectGetUri()).toBe(through().driver);
+    await daemon.kill();
+    expect(await libvirt.closed).toMatchObject({ kind: 'hypervisorGone', message: 'libvirtd lost its connection to the hypervisor: it failed' });
+    await expect(libvirt.connectGetType()).rejects.toMatchObject({ reason: { kind: 'hypervisorGone' } });
+    await daemon.start();
+  });
+
+  it('is connected to again when that is there again', async () => {
+    const states: ConnectionState[] = [];
+    const libvirt = await reach(through(), { credentials, reconnect: { delayMsMin: 20, delayMsMax: 200 }, onState: (state) => states.push(state) });
+    const events = await libvirt.domainEvents({ kinds: ['lifecycle'] });
+    await daemon.kill();
+    expect(await connect(through(), { credentials }).catch((error: unknown) => error)).toBeInstanceOf(LibvirtError);
+    await daemon.start();
+    await until(() => states.some((state) => state.status === 'disconnected'), 'the loss');
+    await libvirt.whenConnected();
+    expect((await events.next()).value).toMatchObject({ kind: 'gap', because: 'reconnected' });
+    expect(await libvirt.connectGetType()).toBe('TEST');
+    expect(states.find((state) => state.status === 'disconnected')).toMatchObject({ reason: { kind: 'hypervisorGone' } });
   });
 });
 

@@ -10,15 +10,19 @@
  * - Whether others can read along decides which ways of authentication are taken.
  */
 import { createConnection } from 'node:net';
+import type { OnReadOpts, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { RemoteTarget, Target } from './target.ts';
 import { settled } from './transport-opening.ts';
 import type { OpenOptions } from './transport-opening.ts';
+import { SocketReads } from './transport-reads.ts';
 import { runProgram, sshArguments } from './transport-ssh.ts';
 import { connectTls } from './transport-tls.ts';
 
 export interface Channel {
   readonly socket: Duplex;
+  /** Gets what comes in place of the socket's `data` events. The socket is paused. */
+  readonly reads?: SocketReads;
   /** Each packet is written when the one before it has left. */
   readonly packetsApart: boolean;
   /** Nobody but the daemon can read what is sent. */
@@ -34,14 +38,15 @@ export interface Channel {
 export async function openChannel(target: Target | RemoteTarget, options: OpenOptions): Promise<Channel> {
   if ('socket' in target) {
     const where = `libvirtd at ${target.socket}`;
-    return { socket: await connected(where, createConnection({ path: target.socket }), options), packetsApart: false, confidential: true, where };
+    const { socket, reads } = readDirectly((onread) => createConnection({ path: target.socket, onread }));
+    return { socket: await connected(where, socket, options), reads, packetsApart: false, confidential: true, where };
   }
   const { transport } = target;
   switch (transport.kind) {
     case 'tcp': {
       const where = `libvirtd at ${transport.host}:${transport.port}`;
-      const socket = await connected(where, createConnection({ host: transport.host, port: transport.port, noDelay: true, keepAlive: true }), options);
-      return { socket, packetsApart: false, confidential: false, where };
+      const { socket, reads } = readDirectly((onread) => createConnection({ host: transport.host, port: transport.port, noDelay: true, keepAlive: true, onread }));
+      return { socket: await connected(where, socket, options), reads, packetsApart: false, confidential: false, where };
     }
     case 'tls': {
       const where = `libvirtd at ${transport.host}:${transport.port}`;
@@ -63,6 +68,14 @@ export async function openChannel(target: Target | RemoteTarget, options: OpenOp
       return { socket: await started(where, transport.program, transport.args ?? [], options), packetsApart: false, confidential: false, where };
     }
   }
+}
+
+/** Nothing is read before someone takes it: whoever does resumes the socket. */
+function readDirectly(connecting: (onread: OnReadOpts) => Socket): { readonly socket: Socket; readonly reads: SocketReads } {
+  const reads = new SocketReads();
+  const socket = connecting(reads.onread);
+  socket.pause();
+  return { socket, reads };
 }
 
 const started = (where: string, program: string, args: readonly string[], { signal, timeoutMs }: OpenOptions): Promise<Duplex> =>

@@ -86,6 +86,17 @@ describe('a value', () => {
     expect(read(domainStateAndReason, written(struct({ a: i32, b: i32 }), { a: 1, b: 99 }))).toEqual({ state: 'running', reason: 'unknown' });
   });
 
+  it('of flags is read without the bits that have no name, and says which they were in the last word', () => {
+    const codec = struct({ before: flags({ a: 1 }), last: flags({ b: 2, top: 0x8000_0000 }, 4) });
+    const packet = written(struct({ before: u32, last: u32 }), { before: 0xffff_ffff, last: 0xc000_000e });
+    const reader = new Reader(packet);
+    expect(codec.read(reader)).toEqual({ before: ['a'], last: ['b', 'top'] });
+    expect(reader.unknownFlags).toBe(0x4000_0008);
+    const known = new Reader(written(codec, { before: [], last: ['top'] }));
+    codec.read(known);
+    expect(known.unknownFlags).toBe(0);
+  });
+
   it('that only the wire has follows from its siblings', () => {
     const codec = only('things', { things: array(i32, 9), count: hidden(u32, (parent) => (parent['things'] as unknown[]).length) });
     expect(written(codec, [5, 6]).toString('hex')).toBe('00000002' + '00000005' + '00000006' + '00000002');

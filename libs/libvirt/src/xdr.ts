@@ -27,6 +27,11 @@ export class Reader {
   readonly #buffer: Buffer;
   #offset: number;
   readonly #end: number;
+  /**
+   * Bits without a name in the last word of flags that was read. Whoever reads answers goes on without them, since a newer
+   * server may say more; whoever is asked must refuse what it does not understand.
+   */
+  unknownFlags = 0;
 
   constructor(buffer: Buffer, offset = 0, end = buffer.length) {
     this.#buffer = buffer;
@@ -439,18 +444,26 @@ export function choice<const N extends Readonly<Record<string, number>>>(
   return mapped(inner, { decode: (name) => name, encode: (name: keyof N | undefined) => name ?? otherwise });
 }
 
-/** A set of bits by name; may be left out. Bits without a name are dropped when read. `always` is set in any case. */
+/** A set of bits by name; may be left out. Bits without a name are dropped when read (`Reader.unknownFlags`). `always` is set in any case. */
 export function flags<const N extends Readonly<Record<string, number>>>(bits: N, always = 0): Codec<(keyof N)[], readonly (keyof N)[] | undefined> {
   const entries = Object.entries(bits) as [keyof N, number][];
-  return mapped(u32, {
-    decode: (word) => entries.filter(([, bit]) => (word & bit) !== 0).map(([name]) => name),
-    encode: (names: readonly (keyof N)[] | undefined) =>
-      (names ?? []).reduce((word, name) => {
-        const bit = bits[name];
-        if (bit === undefined) throw new XdrError(`${String(name)} is none of ${Object.keys(bits).join(', ')}`);
-        return (word | bit) >>> 0;
-      }, always),
-  });
+  const unknown = ~entries.reduce((word, [, bit]) => word | bit, always);
+  return {
+    bytesMin: 4,
+    write: (writer, names) =>
+      writer.u32(
+        (names ?? []).reduce((word, name) => {
+          const bit = bits[name];
+          if (bit === undefined) throw new XdrError(`${String(name)} is none of ${Object.keys(bits).join(', ')}`);
+          return (word | bit) >>> 0;
+        }, always),
+      ),
+    read: (reader) => {
+      const word = reader.u32();
+      reader.unknownFlags = (word & unknown) >>> 0;
+      return entries.filter(([, bit]) => (word & bit) !== 0).map(([name]) => name);
+    },
+  };
 }
 
 /** With a value for callers who give none. */

@@ -13,7 +13,7 @@ import type { FleetConfig } from './config.ts';
 import { JoinRefused } from './join.os.ts';
 import { startAgent } from './service.ts';
 import type { Running, Shared } from './service.ts';
-import type { FakeMachine } from './simulated/fake-machine.ts';
+import type { FakeMachine } from './simulated/fake-machine.os.ts';
 
 export interface Fleet extends Running {
   /** The machine of node `sim-<index>`, once it has joined. */

@@ -23,7 +23,7 @@ import type { Membership } from './join.os.ts';
 import { createMemoryJournal } from './journal/journal.ts';
 import type { Journal } from './journal/journal.ts';
 import type { LibvirtHost } from './libvirt/host.ts';
-import type { FakeMachine } from './simulated/fake-machine.ts';
+import type { FakeMachine } from './simulated/fake-machine.os.ts';
 
 /** A service that was started. */
 export interface Running {
@@ -151,7 +151,7 @@ type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { r
 async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }]> {
   const { hypervisor } = config;
   if (hypervisor.kind === 'simulated') {
-    const { createFakeMachine } = await import('./simulated/fake-machine.ts');
+    const { createFakeMachine } = await import('./simulated/fake-machine.os.ts');
     const machine = createFakeMachine({ name: config.name, poolId: poolIdOf(nodeId, 'simulated'), ...hypervisor.simulated });
     opened(machine);
     const connected = await openLibvirt(machine.host, SIMULATED_IN_FLIGHT, { nodeId, log, signal, onWait });

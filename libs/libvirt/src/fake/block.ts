@@ -130,7 +130,7 @@ export function blockCommit(node: FakeNode, domain: FakeDomain, args: { readonly
   startJob(node, domain, disk, {
     type: active ? 'activeCommit' : 'commit',
     staysReady: active,
-    bandwidth: args.bandwidth,
+    bandwidth: bandwidthBytes(args.bandwidth, args.flags),
     finish: () => setChain(node, domain, disk.target, [...chain.slice(0, top), ...chain.slice(base)]),
   });
 }
@@ -170,6 +170,9 @@ export function progressOf(node: FakeNode, job: BlockJob): { readonly current: n
   const share = job.ready ? 1 : Math.min(0.99, (node.clock.now() - job.startedAt) / Math.max(1, node.jobMs));
   return { current: Math.floor(job.end * share), end: job.end };
 }
+
+/** Bytes in a second, of which libvirt's older words give MiB. */
+export const bandwidthBytes = (bandwidth: number, flags: readonly string[]): number => (flags.includes('bandwidthBytes') ? bandwidth : bandwidth * 1_048_576);
 
 export function resizeDisk(node: FakeNode, domain: FakeDomain, name: string, bytes: number): void {
   const disk = diskOf(domain, name);

@@ -62,13 +62,3 @@ export function domainCapabilitiesXml(architecture: string, machine: string, vir
     ),
   );
 }
-
-export const sysinfoXml = (node: FakeNode): string =>
-  printed(
-    element(
-      'sysinfo',
-      { type: 'smbios' },
-      element('bios', {}, element('entry', { name: 'vendor' }, 'Chronovirt'), element('entry', { name: 'version' }, '1')),
-      element('system', {}, element('entry', { name: 'manufacturer' }, 'Chronovirt'), element('entry', { name: 'product' }, 'pretend node'), element('entry', { name: 'serial' }, node.hostname), element('entry', { name: 'uuid' }, node.uuid)),
-    ),
-  );

@@ -17,6 +17,7 @@ import { encodePacket, messageStatus, messageType } from '../rpc.ts';
 import type { RemoteTarget } from '../target.ts';
 import type { Reader } from '../xdr.ts';
 import { chance } from './clock.ts';
+import { notHonoured } from './flags.ts';
 import { handlers, rawArguments } from './handlers.ts';
 import type { CallContext } from './handlers.ts';
 import { Migrations } from './migration.ts';
@@ -24,10 +25,10 @@ import { networksOf, startNetwork, stopNetwork } from './networks.ts';
 import { FakeNode } from './node.ts';
 import type { Emitted, FakeDomain, FakeNodeOptions } from './node.ts';
 import { destroy, start, stop } from './life.ts';
-import { internal, operationInvalid, Refusal } from './refusal.ts';
+import { internal, operationInvalid, Refusal, unsupportedFlags } from './refusal.ts';
 import { startPool, storageOf } from './storage.ts';
 import { WireSession } from './wire.ts';
-import type { NamedProcedure, Served } from './wire.ts';
+import type { Given, NamedProcedure, Served } from './wire.ts';
 
 export interface Fault {
   /** Which calls; all, where nothing is said. */
@@ -99,7 +100,7 @@ export class FakeDaemon {
       requestsMax: options.clientRequestsMax ?? 5,
       keepaliveMs: options.keepaliveMs ?? 5_000,
       keepaliveMisses: options.keepaliveMisses ?? 5,
-      answer: (session, call, args, raw) => this.#answer(session, call, args, raw),
+      answer: (session, call, given) => this.#answer(session, call, given),
       closed: (session) => this.#onClosed(session),
     };
   }
@@ -241,14 +242,14 @@ export class FakeDaemon {
     for (const session of this.#sessions) session.tell(event, encoded);
   };
 
-  #answer(session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown {
+  #answer(session: WireSession, call: NamedProcedure, given: Given): unknown {
     this.calls.set(call.name, (this.calls.get(call.name) ?? 0) + 1);
-    return this.#through(this.#faults.values(), session, call, args, raw);
+    return this.#through(this.#faults.values(), session, call, given);
   }
 
   /** Past the faults that are left: one that only takes time lets those after it strike too. */
-  #through(faults: IterableIterator<Struck>, session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown {
-    const about = (args as { readonly domain?: { readonly uuid?: string } } | undefined)?.domain?.uuid;
+  #through(faults: IterableIterator<Struck>, session: WireSession, call: NamedProcedure, given: Given): unknown {
+    const about = (given.args as { readonly domain?: { readonly uuid?: string } } | undefined)?.domain?.uuid;
     for (const active of faults) {
       const { fault } = active;
       if (fault.call !== undefined && !(Array.isArray(fault.call) ? fault.call : [fault.call]).includes(call.name)) continue;
@@ -258,9 +259,9 @@ export class FakeDaemon {
       active.struck += 1;
       if (active.struck >= (fault.times ?? Number.POSITIVE_INFINITY)) this.#faults.delete(active);
       const late = fault.effect.kind === 'delay' || fault.effect.kind === 'hang';
-      return this.#strike(active, session, () => (late ? this.#through(faults, session, call, args, raw) : this.#do(session, call, args, raw)));
+      return this.#strike(active, session, () => (late ? this.#through(faults, session, call, given) : this.#do(session, call, given)));
     }
-    return this.#do(session, call, args, raw);
+    return this.#do(session, call, given);
   }
 
   #strike({ fault: { effect }, waiting, struck }: Struck, session: WireSession, work: () => unknown): unknown {
@@ -286,13 +287,17 @@ export class FakeDaemon {
     }
   }
 
-  #do(session: WireSession, { name, procedure }: NamedProcedure, args: unknown, raw: Reader): unknown {
+  #do(session: WireSession, { name, procedure }: NamedProcedure, { args, unknownFlags, raw }: Given): unknown {
     if (session.opened === undefined && !beforeOpening.has(name)) throw internal('hypervisor connection not open', 'rpc');
     if (session.readOnly && changes(name)) throw new Refusal(29, 'none', `operation ${name} forbidden for read only access`);
     const handler = handlers[name];
     if (handler === undefined) throw new Refusal(3, 'none', `this function is not supported by the connection driver: vir${name.charAt(0).toUpperCase()}${name.slice(1)}`);
+    // libvirtd looks at one bit of these, whatever the others are.
+    if (unknownFlags !== 0 && name !== 'connectOpen') throw unsupportedFlags(`0x${unknownFlags.toString(16)}`, name);
+    const without = notHonoured(name, args);
+    if (without.length > 0) throw unsupportedFlags(without.join(', '), name);
     const context: CallContext = { node: this.node, session, migrations: this.#migrations };
-    const given = name in rawArguments ? (rawArguments[name] as { read(reader: Reader): unknown }).read(raw) : args;
+    const given = name in rawArguments ? (rawArguments[name] as { read(reader: Reader): unknown }).read(raw()) : args;
     const waits = needsMonitor(name, procedure.priority, given);
     if (waits) {
       const { domain: ref } = given as { readonly domain?: { readonly uuid: string } };

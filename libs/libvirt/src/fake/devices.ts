@@ -7,7 +7,7 @@ import type { XmlElement } from '../xml.ts';
 import { diskAlias, diskFacts, diskWithDefaults, interfaceWithDefaults, kibOf, withAttributes, withChild } from './definition.ts';
 import { lease, networkByName } from './networks.ts';
 import type { FakeDomain, FakeNode } from './node.ts';
-import { configUnsupported, invalidArgument, noDevice, operationFailed, operationInvalid, xmlSyntax, xmlWrong } from './refusal.ts';
+import { configUnsupported, internal, invalidArgument, noDevice, operationFailed, operationInvalid, operationUnsupported, xmlSyntax, xmlWrong } from './refusal.ts';
 import { parseXml, XmlError } from '../xml.ts';
 
 export type Affect = 'live' | 'config';
@@ -142,7 +142,7 @@ export function detach(node: FakeNode, domain: FakeDomain, wanted: { readonly xm
     const devices = devicesIn(root);
     if ('alias' in wanted) {
       const device = devices.find((other) => aliasOf(other) === wanted.alias);
-      if (device === undefined) throw noDevice(`no device found with alias ${wanted.alias}`);
+      if (device === undefined) throw internal(`no device found with alias ${wanted.alias}`, 'domainConfiguration');
       return { which: one, root, devices, device };
     }
     const given = deviceOf(wanted.xml);
@@ -150,6 +150,11 @@ export function detach(node: FakeNode, domain: FakeDomain, wanted: { readonly xm
     if (device === undefined) throw missing(given);
     return { which: one, root, devices, device };
   });
+  for (const { which: one, device } of found) {
+    const kind = device.attributes['device'] ?? 'disk';
+    const bus = attributeOf(device, 'bus', 'target') ?? '';
+    if (one === 'live' && device.name === 'disk' && ['cdrom', 'floppy'].includes(kind) && !(kind === 'cdrom' && ['usb', 'scsi'].includes(bus))) throw operationUnsupported(`disk device type '${kind}' cannot be detached`);
+  }
   for (const { which: one, root, devices, device } of found) {
     if (one === 'live' && device.name === 'disk' && domain.blockJobs?.has(attributeOf(device, 'dev', 'target') ?? '') === true) throw configUnsupported(`disk '${attributeOf(device, 'dev', 'target')}' already in active block job`);
     node.setTree(domain, one, grown(withDevices(root, devices.filter((other) => other !== device)), device, -1));
@@ -166,10 +171,12 @@ export function update(node: FakeNode, domain: FakeDomain, xml: string, flags: r
     const devices = devicesIn(root);
     const before = matching(devices, given);
     if (before === undefined) throw missing(given);
-    if (given.name !== 'disk' && given.name !== 'interface') throw configUnsupported(`live update of device '${given.name}' is not supported`);
+    if (given.name !== 'disk' && given.name !== 'interface') throw one === 'live' ? configUnsupported(`live update of device '${given.name}' is not supported`) : operationUnsupported(`persistent update of device '${given.name}' is not supported`);
     if (given.name === 'disk' && one === 'live' && (before.attributes['device'] ?? 'disk') === 'disk' && attributeOf(before, 'file', 'source') !== attributeOf(given, 'file', 'source')) {
-      throw configUnsupported(`cannot modify field 'source' (or it's parts) of the disk`);
+      throw configUnsupported('disk source can be changed only in removable drives');
     }
+    const [modelBefore, modelAfter] = [before, given].map((device) => attributeOf(device, 'type', 'model') ?? 'rtl8139');
+    if (given.name === 'interface' && one === 'live' && modelBefore !== modelAfter) throw operationUnsupported(`cannot modify network device model from ${modelBefore} to ${modelAfter}`);
     const after = given.name === 'disk' ? diskWithDefaults(given) : interfaceWithDefaults(given, () => macOf(before) ?? '');
     const kept = one === 'live' ? childrenOf(before).filter((child) => child.name === 'alias' || (child.name === 'target' && given.name === 'interface')) : [];
     const names = new Set(kept.map((child) => child.name));
@@ -199,6 +206,19 @@ export function setVcpus(node: FakeNode, domain: FakeDomain, vcpus: number, flag
     // The load is that of the vCPUs: what was used so far stays used.
     if (running) node.setState(domain, 'running', domain.reason);
     node.setTree(domain, one, withChild(root, 'vcpu', element('vcpu', { ...rest, current: now === max ? undefined : now }, max)));
+  }
+}
+
+/** How often the guest's balloon driver reports, in seconds. */
+export function setMemoryStatsPeriod(node: FakeNode, domain: FakeDomain, seconds: number, flags: readonly string[]): void {
+  if (seconds < 0) throw invalidArgument('period in virDomainSetMemoryStatsPeriod must be zero or greater', 'domainConfiguration');
+  for (const one of affected(domain, flags)) {
+    const root = node.treeOf(domain, one);
+    const devices = devicesIn(root);
+    const balloon = devices.find((device) => device.name === 'memballoon' && device.attributes['model'] !== 'none');
+    if (balloon === undefined) throw operationInvalid('No memory balloon device configured, can not set the collection period');
+    const now = withChild(balloon, 'stats', seconds === 0 ? undefined : element('stats', { period: seconds }));
+    node.setTree(domain, one, withDevices(root, devices.map((device) => (device === balloon ? now : device))));
   }
 }
 

@@ -2,7 +2,7 @@
  * The agent inside a pretend guest: as QEMU's own agent answers, and with what it refuses. It answers only
  * once the guest is up, and not while its domain stands still.
  */
-import { agentUnresponsive, internal, operationInvalid, Refusal } from './refusal.ts';
+import { agentUnresponsive, argumentUnsupported, internal, operationInvalid } from './refusal.ts';
 import { chance } from './clock.ts';
 import { leaseOf } from './networks.ts';
 import type { FakeDomain, FakeNode } from './node.ts';
@@ -14,10 +14,16 @@ export function agentOf(domain: FakeDomain): void {
   if (!domain.facts.agent) throw noAgent();
   if (!domain.agentConnected) throw agentUnresponsive('QEMU guest agent is not connected');
 }
-// VIR_ERR_ARGUMENT_UNSUPPORTED
-const noAgent = () => new Refusal(74, 'qemu', 'argument unsupported: QEMU guest agent is not configured');
+const noAgent = () => argumentUnsupported('QEMU guest agent is not configured');
 
 export const hostnameOf = (node: FakeNode, domain: FakeDomain): string => node.behaviourOf(domain).hostname ?? domain.name;
+
+/** Milliseconds, by the guest's own clock. */
+export const guestTime = (node: FakeNode, domain: FakeDomain): number => node.clock.now() + domain.clockAheadMs;
+export function setGuestTime(node: FakeNode, domain: FakeDomain, ms: number): void {
+  domain.clockAheadMs = ms - node.clock.now();
+  node.emitDomain('rtcChange', domain, { offsetSeconds: Math.round(domain.clockAheadMs / 1_000) });
+}
 
 export interface GuestInterface {
   readonly name: string;
@@ -78,8 +84,11 @@ const commands: Readonly<Record<string, (node: FakeNode, domain: FakeDomain, arg
   'guest-sync': (_node, _domain, { id }) => id,
   'guest-info': () => ({ version: '7.2.0', supported_commands: [...Object.keys(commands), ...disabled].sort().map((name) => ({ name, enabled: !disabled.includes(name), 'success-response': true })) }),
   'guest-get-host-name': (node, domain) => ({ 'host-name': hostnameOf(node, domain) }),
-  'guest-get-time': (node) => node.clock.now() * 1e6,
-  'guest-set-time': () => ({}),
+  'guest-get-time': (node, domain) => guestTime(node, domain) * 1e6,
+  'guest-set-time': (node, domain, { time }) => {
+    if (typeof time === 'number') setGuestTime(node, domain, time / 1e6);
+    return {};
+  },
   'guest-get-timezone': () => ({ zone: 'UTC', offset: 0 }),
   'guest-get-osinfo': () => os,
   'guest-get-users': () => [],

@@ -14,13 +14,14 @@ import { parsed, printed, withChild } from './definition.ts';
 import * as devices from './devices.ts';
 import * as guest from './guest.ts';
 import * as life from './life.ts';
+import * as limits from './limits.ts';
 import * as migration from './migration.ts';
 import * as networks from './networks.ts';
 import type { Migrations } from './migration.ts';
 import type { FakeDomain, FakeNode } from './node.ts';
 import * as points from './points.ts';
-import { capabilitiesXml, domainCapabilitiesXml, sysinfoXml } from './capabilities.ts';
-import { internal, invalidArgument, noBackup, noDomain, noMetadata, noSecret, noSnapshot, noCheckpoint, notSupported, operationFailed, operationInvalid, Refusal, xmlWrong } from './refusal.ts';
+import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
+import { argumentUnsupported, configUnsupported, internal, invalidArgument, noBackup, noDomain, noMetadata, noSecret, noSnapshot, noCheckpoint, notSupported, operationFailed, operationInvalid, operationUnsupported, Refusal, systemError, xmlWrong } from './refusal.ts';
 import * as stats from './stats.ts';
 import * as storage from './storage.ts';
 import { hasEvent, WireAnswer } from './wire.ts';
@@ -38,10 +39,9 @@ type Given<P> = P extends Procedure<infer A> ? Decoded<A> : never;
 type HandlersOf = { readonly [N in keyof All]?: (args: Given<All[N]>, context: CallContext) => Answer<All[N]> };
 
 /** Arguments of which the server must see more than the client's own types show. */
-const cpuStatsArguments = struct({ domain: domainLayout, count: u32, firstCpu: i32, cpus: u32, flags: u32 });
 const vcpusArguments = struct({ domain: domainLayout, vcpusMax: i32, mapBytes: i32 });
 const blockStatsArguments = struct({ domain: domainLayout, path: text, count: i32, flags: u32 });
-export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainGetCpuStats: cpuStatsArguments, domainBlockStatsFlags: blockStatsArguments, domainGetVcpus: vcpusArguments };
+export const rawArguments: Readonly<Record<string, AnyCodec>> = { domainBlockStatsFlags: blockStatsArguments, domainGetVcpus: vcpusArguments };
 const blockStatsFields = 8;
 const vcpusAnswer = struct({ info: array(struct({ vcpu: u32, state: i32, timeNs: u64, cpu: i32 }), 16_384), maps: bytes(8_388_608) });
 const vcpuRunning = 1;
@@ -112,6 +112,13 @@ function withoutPrefix(node: XmlElement, prefix: string): XmlElement {
   return { name: bare(node.name), attributes, children: node.children.map((child) => (typeof child === 'string' ? child : withoutPrefix(child, prefix))) };
 }
 
+function withoutPasswords(root: XmlElement): XmlElement {
+  const all = childOf(root, 'devices');
+  if (all === undefined) return root;
+  const bare = (one: XmlElement) => ({ ...one, attributes: Object.fromEntries(Object.entries(one.attributes).filter(([key]) => key !== 'passwd')) });
+  return withChild(root, 'devices', { ...all, children: all.children.map((one) => (typeof one !== 'string' && one.name === 'graphics' ? bare(one) : one)) });
+}
+
 function setMetadata(node: FakeNode, domain: FakeDomain, args: { readonly kind: string; readonly metadata: string | null; readonly key: string | null; readonly uri: string | null; readonly flags: readonly string[] }): void {
   const which = devices.affected(domain, args.flags);
   let put: XmlElement | undefined;
@@ -159,9 +166,6 @@ const settingsOf = (domain: FakeDomain, kind: string): Record<string, unknown> =
 };
 const merged = (domain: FakeDomain, kind: string, given: Readonly<Record<string, unknown>>): void => void Object.assign(settingsOf(domain, kind), Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)));
 
-const noLimits = { total_bytes_sec: 0, read_bytes_sec: 0, write_bytes_sec: 0, total_iops_sec: 0, read_iops_sec: 0, write_iops_sec: 0 } as const;
-const noBandwidth = { 'inbound.average': 0, 'inbound.peak': 0, 'inbound.burst': 0, 'inbound.floor': 0, 'outbound.average': 0, 'outbound.peak': 0, 'outbound.burst': 0 } as const;
-
 function interfaceOf(node: FakeNode, domain: FakeDomain, device: string) {
   const found = node.interfacesOf(domain).find((one) => one.mac === device.toLowerCase() || (one.device !== '' && one.device === device));
   if (found === undefined) throw invalidArgument(`'${device}' is not a known interface`, 'domainConfiguration');
@@ -189,20 +193,20 @@ function jobProgress(node: FakeNode, domain: FakeDomain) {
 }
 
 const registrationOf = (context: CallContext, family: Registration['family'], kindId: number, subject: string | undefined): number => {
-  if (!hasEvent(family, kindId)) throw invalidArgument(`eventID in registerAny must be less than ${kindId}`, 'domain');
+  if (!hasEvent(family, kindId)) throw internal(`unsupported event ID ${kindId}`, 'rpc');
   return context.session.register({ family, kindId, subject });
 };
 const deregister = (context: CallContext, callbackId: number): void => {
   if (!context.session.registrations.delete(callbackId)) throw internal(`domain event callback ${callbackId} not registered`, 'rpc');
 };
 
-const nodeDevices = (node: FakeNode): readonly string[] => ['computer', 'net_lo_00_00_00_00_00_00', `net_eth0_52_54_00_${node.hostname.length.toString(16).padStart(2, '0')}_00_01`, 'pci_0000_00_00_0'];
+const macOfNode = (node: FakeNode): string => `52:54:00:${node.hostname.length.toString(16).padStart(2, '0')}:00:01`;
+const nodeDevices = (node: FakeNode): readonly string[] => ['computer', 'net_lo_00_00_00_00_00_00', `net_eth0_${macOfNode(node).replaceAll(':', '_')}`, 'pci_0000_00_00_0'];
+const kindOfDevice = (name: string) => (name === 'computer' ? ('system' as const) : name.startsWith('net_') ? ('net' as const) : ('pci' as const));
 function nodeDevice(node: FakeNode, name: string): string {
   if (!nodeDevices(node).includes(name)) throw new Refusal(53, 'nodeDevice', `Node device not found: no node device with matching name '${name}'`);
   return name;
 }
-
-const timeOf = (node: FakeNode) => ({ seconds: Math.floor(node.clock.now() / 1_000), nanoseconds: (Math.floor(node.clock.now()) % 1_000) * 1_000_000 });
 
 const typed: HandlersOf = {
   authList: () => [0],
@@ -232,7 +236,10 @@ const typed: HandlersOf = {
   connectNodeDeviceEventDeregisterAny: ({ callbackId }, context) => deregister(context, callbackId),
   connectSecretEventRegisterAny: ({ eventId, secret }, context) => registrationOf(context, 'secret', eventId, secret?.uuid),
   connectSecretEventDeregisterAny: ({ callbackId }, context) => deregister(context, callbackId),
-  connectDomainMonitorEventRegister: ({ domain }, context) => registrationOf(context, 'monitor', 0, domain?.uuid),
+  connectDomainMonitorEventRegister: ({ domain, event }, context) => {
+    if (event !== null) throw notSupported('the fake tells of all monitor events or of none', 'qemu');
+    return registrationOf(context, 'monitor', 0, domain?.uuid);
+  },
   connectDomainMonitorEventDeregister: ({ callbackId }, context) => deregister(context, callbackId),
 
   connectGetType: () => 'QEMU',
@@ -241,7 +248,6 @@ const typed: HandlersOf = {
   connectGetHostname: (_args, { node }) => node.hostname,
   connectGetUri: (_args, { session }) => session.opened ?? '',
   connectIsSecure: () => true,
-  connectGetSysinfo: (_args, { node }) => sysinfoXml(node),
   connectGetMaxVcpus: ({ virtualisation }) => (virtualisation === 'kvm' ? 1_024 : 255),
   connectGetCapabilities: (_args, { node }) => capabilitiesXml(node),
   connectGetDomainCapabilities: ({ architecture, machine, virtualisation }) => domainCapabilitiesXml(architecture ?? 'x86_64', machine ?? 'pc', virtualisation ?? 'kvm'),
@@ -300,17 +306,22 @@ const typed: HandlersOf = {
     const { facts } = domain;
     return { state: domain.state === 'unknown' ? 'nostate' : domain.state, memoryKibMax: facts.memoryKibMax, memoryKib: facts.memoryKib, vcpus: facts.vcpus, cpuTimeNs: domain.active ? node.cpuTimeNs(domain) : 0n };
   },
-  domainGetXmlDesc: ({ domain, flags }, { node }) => node.xmlOf(node.find(domain), flags.includes('inactive')),
+  domainGetXmlDesc: ({ domain, flags }, { node }) => {
+    const xml = node.xmlOf(node.find(domain), flags.includes('inactive'));
+    return flags.includes('secure') || !xml.includes(' passwd=') ? xml : printed(withoutPasswords(parsed(xml, 'domain')));
+  },
   domainIsActive: ({ domain }, { node }) => node.find(domain).active,
   domainIsPersistent: ({ domain }, { node }) => node.find(domain).persistent !== undefined,
-  domainIsUpdated: ({ domain: ref }, { node }) => {
-    const domain = node.find(ref);
-    return domain.active && domain.persistent !== undefined && domain.persistent !== domain.live;
+  // QEMU's driver never says yes, whatever was changed.
+  domainIsUpdated: ({ domain }, { node }) => {
+    node.find(domain);
+    return false;
   },
-  domainGetOsType: () => 'hvm',
+  domainGetOsType: ({ domain }, { node }) => textOf(childOf(parsed(node.find(domain).definition.xml, 'domain'), 'os', 'type')),
   domainGetHostname: ({ domain: ref, flags }, { node }) => {
+    if (flags.includes('agent') && flags.includes('lease')) throw invalidArgument("Flags 'VIR_DOMAIN_GET_HOSTNAME_LEASE' and 'VIR_DOMAIN_GET_HOSTNAME_AGENT' are mutually exclusive");
     const domain = node.findActive(ref);
-    if (flags.includes('agent')) {
+    if (!flags.includes('lease')) {
       guest.agentOf(domain);
       return guest.hostnameOf(node, domain);
     }
@@ -333,9 +344,9 @@ const typed: HandlersOf = {
   },
   domainGetMetadata: ({ domain, ...args }, { node }) => metadata(node.find(domain), node, args),
   domainSetMetadata: ({ domain, ...args }, { node }) => setMetadata(node, node.find(domain), args),
-  domainGetMessages: () => [],
+  domainGetMessages: ({ domain, kinds }, { node }) => (node.find(domain).tainted && (kinds.length === 0 || kinds.includes('tainting')) ? ['tainted: custom monitor control commands issued'] : []),
   domainInterfaceAddresses: ({ domain, source }, { node }) => addressesOf(node, node.findActive(domain), source),
-  domainGetSecurityLabelList: () => [],
+  domainGetSecurityLabelList: ({ domain }, { node }) => (node.find(domain).active ? [{ label: '', enforcing: false }] : []),
 
   domainDefineXmlFlags: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
   domainDefineXml: ({ xml }, { node }) => life.define(node, life.readDefinition(node, xml)).handle,
@@ -385,8 +396,10 @@ const typed: HandlersOf = {
   domainSendKey: ({ domain }, { node }) => void node.findActive(domain),
   domainManagedSave: ({ domain, flags }, { node }) => life.save(node, node.findActive(domain), flags.includes('paused') ? 'paused' : flags.includes('running') ? 'running' : undefined),
   domainHasManagedSaveImage: ({ domain }, { node }) => node.find(domain).managedSave !== undefined,
-  domainManagedSaveRemove: ({ domain }, { node }) => {
-    node.find(domain).managedSave = undefined;
+  domainManagedSaveRemove: ({ domain: ref }, { node }) => {
+    const domain = node.find(ref);
+    if (domain.managedSave === undefined) throw systemError(`Failed to remove managed save file '/var/lib/libvirt/qemu/save/${domain.name}.save': No such file or directory`);
+    domain.managedSave = undefined;
   },
   domainOpenConsole: ({ domain, device, flags }, { node }) => consoleStream(node, node.findActive(domain), device, flags),
   domainScreenshot: ({ domain, screen }, { node }) => screenshotStream(node, node.findActive(domain), screen),
@@ -421,27 +434,33 @@ const typed: HandlersOf = {
   domainSetMaxMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, ['maximum']),
   domainSetMemoryFlags: ({ domain, memoryKib, flags }, { node }) => devices.setMemory(node, node.find(domain), memoryKib, flags),
   domainSetMemory: ({ domain, memoryKib }, { node }) => devices.setMemory(node, node.findActive(domain), memoryKib, ['live']),
-  domainSetMemoryStatsPeriod: ({ domain }, { node }) => void node.find(domain),
-  domainGetBlockIoTune: ({ domain: ref, disk }, { node }) => {
+  domainSetMemoryStatsPeriod: ({ domain, seconds, flags }, { node }) => devices.setMemoryStatsPeriod(node, node.find(domain), seconds, flags),
+  domainGetBlockIoTune: ({ domain: ref, disk, flags }, { node }) => {
     const domain = node.find(ref);
-    return { ...noLimits, ...(disk === null ? {} : settingsOf(domain, `iotune ${block.diskOf(domain, disk).target}`)) };
+    const [which = 'live'] = devices.affected(domain, flags);
+    // Without a disk it is asked what there is to ask for.
+    return disk === null ? limits.noDiskLimits : limits.diskLimits(node, domain, which, block.diskOf(domain, disk).target);
   },
   domainSetBlockIoTune: ({ domain: ref, disk, parameters, flags }, { node }) => {
     const domain = node.find(ref);
-    devices.affected(domain, flags);
-    merged(domain, `iotune ${block.diskOf(domain, disk).target}`, parameters);
+    limits.limitDisk(node, domain, devices.affected(domain, flags), block.diskOf(domain, disk).target, parameters);
   },
-  domainGetInterfaceParameters: ({ domain: ref, device }, { node }) => {
+  domainGetInterfaceParameters: ({ domain: ref, device, flags }, { node }) => {
     const domain = node.find(ref);
-    return { ...noBandwidth, ...settingsOf(domain, `bandwidth ${interfaceOf(node, domain, device).mac}`) };
+    const [which = 'live'] = devices.affected(domain, flags);
+    return limits.interfaceLimits(node, domain, which, interfaceOf(node, domain, device).mac);
   },
   domainSetInterfaceParameters: ({ domain: ref, device, parameters, flags }, { node }) => {
     const domain = node.find(ref);
-    devices.affected(domain, flags);
-    merged(domain, `bandwidth ${interfaceOf(node, domain, device).mac}`, parameters);
+    const which = devices.affected(domain, flags);
+    const { kind, mac } = interfaceOf(node, domain, device);
+    if (kind === 'user') throw configUnsupported(`setting bandwidth on interfaces of type '${kind}' is not implemented yet`);
+    limits.limitInterface(node, domain, which, mac, parameters);
   },
 
   connectGetAllDomainStats: ({ domains: refs, groups, flags }, { node }) => {
+    const missing = groups.filter((group) => !stats.groups.includes(group));
+    if (flags.includes('enforceGroups') && missing.length > 0) throw argumentUnsupported(`Stats types ${missing.join(', ')} are not supported by this daemon`);
     const wanted = refs.length > 0 ? refs.map((ref) => node.find(ref)) : [...node.domains.values()];
     const found = wanted.filter((domain) => stateFilter(domain, flags));
     const nowait = flags.includes('nowait');
@@ -449,18 +468,6 @@ const typed: HandlersOf = {
     if (nowait) return answer();
     const waits = found.map((domain) => node.monitor(domain)).filter((wait) => wait !== undefined);
     return waits.length === 0 ? answer() : Promise.all(waits).then(answer);
-  },
-  domainGetCpuStats: (given, { node }) => {
-    // What rawArguments reads is what this is given.
-    const { domain: ref, count, firstCpu, cpus } = given as unknown as Decoded<typeof cpuStatsArguments>;
-    const domain = node.findActive(ref);
-    const time = node.cpuTimeNs(domain);
-    if (firstCpu === -1) return { cpus: count === 0 ? [] : [{ cpu_time: { u64: time }, user_time: { u64: (time * 6n) / 10n }, system_time: { u64: time - (time * 6n) / 10n } }], count: 3 };
-    if (cpus === 0) return { cpus: [], count: node.cpus };
-    if (firstCpu >= node.cpus) throw invalidArgument(`start_cpu ${firstCpu} larger than maximum of ${node.cpus - 1}`, 'none');
-    if (count === 0) return { cpus: [], count: 2 };
-    const each = time / BigInt(node.cpus);
-    return { cpus: Array.from({ length: Math.min(cpus, node.cpus - firstCpu) }, () => ({ cpu_time: { u64: each }, vcpu_time: { u64: each } })), count: 2 };
   },
   domainMemoryStats: ({ domain: ref }, { node }) => {
     const domain = node.findActive(ref);
@@ -493,7 +500,9 @@ const typed: HandlersOf = {
   },
   domainInterfaceStats: ({ domain: ref, device }, { node }) => {
     const domain = node.findActive(ref);
-    const all = stats.interfaceCounters(node, domain, interfaceOf(node, domain, device).mac);
+    const one = interfaceOf(node, domain, device);
+    if (one.device === '') throw internal('Interface name not provided', 'none');
+    const all = stats.interfaceCounters(node, domain, one.mac);
     return { rxBytes: all.rxBytes, rxPackets: all.rxPackets, rxErrors: 0n, rxDropped: 0n, txBytes: all.txBytes, txPackets: all.txPackets, txErrors: 0n, txDropped: 0n };
   },
   domainGetDiskErrors: ({ domain }, { node }) => {
@@ -527,29 +536,34 @@ const typed: HandlersOf = {
     };
   },
   domainAbortJob: ({ domain }, { node }) => abortJob(node.findActive(domain)),
-  domainAbortJobFlags: ({ domain }, { node }) => abortJob(node.findActive(domain)),
+  domainAbortJobFlags: ({ domain, flags }, { node }) => {
+    const found = node.findActive(domain);
+    if (flags.includes('postcopy')) throw operationInvalid('current job is not outgoing migration in post-copy mode');
+    abortJob(found);
+  },
 
   domainBlockCommit: ({ domain, ...args }, { node }) => block.blockCommit(node, node.findActive(domain), args),
-  domainBlockPull: ({ domain, disk, bandwidth }, { node }) => block.blockPull(node, node.findActive(domain), { disk, bandwidth }),
-  domainBlockRebase: ({ domain, disk, base, bandwidth, flags }, { node }) => {
+  domainBlockPull: ({ domain, disk, bandwidth, flags }, { node }) => block.blockPull(node, node.findActive(domain), { disk, bandwidth: block.bandwidthBytes(bandwidth, flags) }),
+  domainBlockRebase: ({ domain, disk, base, bandwidth: given, flags }, { node }) => {
     const found = node.findActive(domain);
+    const bandwidth = block.bandwidthBytes(given, flags);
     if (!flags.includes('copy')) return block.blockPull(node, found, { disk, base, bandwidth });
     const xml = element('disk', { type: 'file' }, element('source', { file: base ?? '' }), element('driver', { type: flags.includes('copyRaw') ? 'raw' : undefined }));
-    return block.blockCopy(node, found, { disk, xml, bandwidth, flags: [...flags, 'transientJob'] });
+    return block.blockCopy(node, found, { disk, xml, bandwidth, flags });
   },
   domainBlockCopy: ({ domain, disk, xml, parameters, flags }, { node }) => block.blockCopy(node, node.findActive(domain), { disk, xml: parsed(xml, 'disk'), bandwidth: parameters.bandwidth ?? 0, flags }),
   domainBlockJobAbort: ({ domain, disk, flags }, { node }) => block.abortBlockJob(node, node.findActive(domain), disk, flags.includes('pivot')),
-  domainGetBlockJobInfo: ({ domain: ref, disk }, { node }) => {
+  domainGetBlockJobInfo: ({ domain: ref, disk, flags }, { node }) => {
     const domain = node.findActive(ref);
     const job = domain.blockJobs?.get(block.diskOf(domain, disk).target);
-    return job === undefined ? null : { type: job.type, bandwidth: job.bandwidth, ...block.progressOf(node, job) };
+    return job === undefined ? null : { type: job.type, bandwidth: flags.includes('bandwidthBytes') ? job.bandwidth : Math.ceil(job.bandwidth / 1_048_576), ...block.progressOf(node, job) };
   },
-  domainBlockJobSetSpeed: ({ domain: ref, disk, bandwidth }, { node }) => {
+  domainBlockJobSetSpeed: ({ domain: ref, disk, bandwidth, flags }, { node }) => {
     const domain = node.findActive(ref);
     const { target } = block.diskOf(domain, disk);
     const job = domain.blockJobs?.get(target);
     if (job === undefined) throw invalidArgument(`disk ${target} does not have an active block job`);
-    job.bandwidth = bandwidth;
+    job.bandwidth = block.bandwidthBytes(bandwidth, flags);
   },
   domainBlockResize: ({ domain, disk, size, flags }, { node }) => block.resizeDisk(node, node.findActive(domain), disk, flags.includes('bytes') ? size : size * 1_024),
 
@@ -654,10 +668,7 @@ const typed: HandlersOf = {
     return job.xml;
   },
 
-  domainSetUserPassword: ({ domain: ref, user }, { node }) => {
-    const domain = node.findActive(ref);
-    guest.agentCommand(node, domain, JSON.stringify({ execute: 'guest-set-user-password', arguments: { username: user ?? '' } }));
-  },
+  domainSetUserPassword: ({ domain, user }, { node }) => void guest.agentCommand(node, node.findActive(domain), JSON.stringify({ execute: 'guest-set-user-password', arguments: { username: user ?? '' } })),
   domainGetGuestInfo: ({ domain, kinds }, { node }) => guest.guestInfo(node, node.findActive(domain), kinds),
   domainGetFsinfo: ({ domain: ref }, { node }) => {
     const domain = node.findActive(ref);
@@ -666,13 +677,25 @@ const typed: HandlersOf = {
   },
   domainFsfreeze: ({ domain, mountpoints }, { node }) => guest.freeze(node, node.findActive(domain), mountpoints),
   domainFsthaw: ({ domain }, { node }) => guest.thaw(node, node.findActive(domain)),
-  domainFstrim: ({ domain }, { node }) => guest.agentOf(node.findActive(domain)),
-  domainGetTime: ({ domain }, { node }) => {
+  domainFstrim: ({ domain, mountpoint }, { node }) => {
+    if (mountpoint !== null) throw argumentUnsupported('Specifying mount point is not supported for now');
     guest.agentOf(node.findActive(domain));
-    return timeOf(node);
   },
-  domainSetTime: ({ domain }, { node }) => guest.agentOf(node.findActive(domain)),
-  domainAgentSetResponseTimeout: ({ domain }, { node }) => {
+  domainGetTime: ({ domain: ref }, { node }) => {
+    const domain = node.findActive(ref);
+    guest.agentOf(domain);
+    const now = guest.guestTime(node, domain);
+    return { seconds: Math.floor(now / 1_000), nanoseconds: (Math.floor(now) % 1_000) * 1_000_000 };
+  },
+  domainSetTime: ({ domain: ref, seconds, nanoseconds, flags }, { node }) => {
+    const domain = node.find(ref);
+    if (!domain.active) throw operationUnsupported("cannot set time: qemu doesn't support rtc-reset-reinjection command");
+    guest.agentOf(domain);
+    // The emulated clock is always right.
+    if (!flags.includes('sync')) guest.setGuestTime(node, domain, seconds * 1_000 + nanoseconds / 1e6);
+  },
+  domainAgentSetResponseTimeout: ({ domain, timeout }, { node }) => {
+    if (timeout < -2) throw invalidArgument(`guest agent timeout '${timeout}' is less than the minimum '-2'`);
     node.find(domain);
     return 0;
   },
@@ -680,6 +703,7 @@ const typed: HandlersOf = {
   domainMonitorCommand: ({ domain: ref, command, flags }, { node }) => {
     const domain = node.findActive(ref);
     if (flags.includes('hmp')) throw notSupported('the fake has no human monitor', 'qemu');
+    domain.tainted = true;
     let asked: { readonly execute?: unknown };
     try {
       asked = JSON.parse(command) as typeof asked;
@@ -774,7 +798,7 @@ const typed: HandlersOf = {
   storagePoolGetAutostart: ({ pool }, { node }) => storage.findPool(node, pool).autostart,
   storagePoolSetAutostart: ({ pool: ref, autostart }, { node }) => {
     const pool = storage.findPool(node, ref);
-    if (!pool.persistent) throw invalidArgument('pool has no config file', 'storage');
+    if (!pool.persistent) throw internal('pool has no config file', 'storage');
     pool.autostart = autostart;
   },
   storagePoolIsActive: ({ pool }, { node }) => storage.findPool(node, pool).active,
@@ -856,9 +880,10 @@ const typed: HandlersOf = {
     networks.findNetwork(node, network);
     return [];
   },
-  connectListAllInterfaces: () => [],
-  connectNumOfInterfaces: () => 0,
-  connectListInterfaces: () => [],
+  // As udev's driver does it: the loopback is an interface, and is neither counted nor among the names.
+  connectListAllInterfaces: ({ filter }, { node }) => (filter.length === 0 || filter.includes('active') ? [{ name: 'eth0', mac: macOfNode(node) }, { name: 'lo', mac: '00:00:00:00:00:00' }] : []),
+  connectNumOfInterfaces: () => 1,
+  connectListInterfaces: () => ['eth0'],
   connectNumOfDefinedInterfaces: () => 0,
   connectListDefinedInterfaces: () => [],
   connectListAllNwfilters: () => [],
@@ -866,15 +891,19 @@ const typed: HandlersOf = {
   connectNumOfNwfilters: () => 0,
   connectListNwfilters: () => [],
 
-  connectListAllNodeDevices: (_args, { node }) => nodeDevices(node).map((name) => ({ name })),
-  nodeNumOfDevices: (_args, { node }) => nodeDevices(node).length,
-  nodeListDevices: (_args, { node }) => [...nodeDevices(node)],
+  connectListAllNodeDevices: ({ filter }, { node }) => {
+    const kinds = filter.filter((word) => word !== 'active' && word !== 'inactive');
+    if (filter.includes('inactive') && !filter.includes('active')) return [];
+    return nodeDevices(node).filter((name) => kinds.length === 0 || kinds.includes(kindOfDevice(name))).map((name) => ({ name }));
+  },
+  nodeNumOfDevices: ({ capability }, { node }) => nodeDevices(node).filter((name) => capability === null || kindOfDevice(name) === capability).length,
+  nodeListDevices: ({ capability }, { node }) => nodeDevices(node).filter((name) => capability === null || kindOfDevice(name) === capability),
   nodeDeviceLookupByName: ({ name }, { node }) => ({ name: nodeDevice(node, name) }),
   nodeDeviceGetParent: ({ name }, { node }) => (nodeDevice(node, name) === 'computer' ? null : 'computer'),
   nodeDeviceIsActive: ({ name }, { node }) => nodeDevice(node, name) !== '',
   nodeDeviceGetXmlDesc: ({ name }, { node }) => {
     nodeDevice(node, name);
-    const kind = name === 'computer' ? 'system' : name.startsWith('net_') ? 'net' : 'pci';
+    const kind = kindOfDevice(name);
     return printed(element('device', {}, element('name', {}, name), name === 'computer' ? undefined : element('parent', {}, 'computer'), element('capability', { type: kind }, ...(kind === 'net' ? [element('interface', {}, name.split('_')[1] ?? '')] : []))));
   },
 

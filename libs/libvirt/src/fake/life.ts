@@ -141,6 +141,8 @@ export function stop(node: FakeNode, domain: FakeDomain, detail: StopDetail, rea
   domain.agentConnected = false;
   domain.frozen = false;
   domain.hung = false;
+  domain.tainted = false;
+  domain.clockAheadMs = 0;
   domain.consoleTaken?.();
   node.lifecycle(domain, 'stopped', detail);
   if (domain.persistent === undefined) remove(node, domain);
@@ -176,6 +178,7 @@ export function reset(node: FakeNode, domain: FakeDomain): void {
     node.emitDomain('agentLifecycle', domain, { state: 'disconnected', reason: 'channel' });
   }
   domain.frozen = false;
+  node.emitMonitor(domain, 'RESET', '{"guest":false,"reason":"host-qmp-system-reset"}');
   node.emitDomain('reboot', domain, {});
   boots(node, domain);
 }
@@ -189,12 +192,14 @@ export function askReboot(node: FakeNode, domain: FakeDomain): void {
 export function suspend(node: FakeNode, domain: FakeDomain): void {
   if (domain.state === 'paused') return;
   node.setState(domain, 'paused', 'user');
+  node.emitMonitor(domain, 'STOP', null);
   node.lifecycle(domain, 'suspended', 'paused');
 }
 
 export function resume(node: FakeNode, domain: FakeDomain): void {
   if (domain.state === 'running') throw operationInvalid('domain is already running');
   node.setState(domain, 'running', 'unpaused');
+  node.emitMonitor(domain, 'RESUME', null);
   node.lifecycle(domain, 'resumed', 'unpaused');
 }
 

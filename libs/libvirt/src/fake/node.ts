@@ -7,7 +7,7 @@
  * What libvirt's connections see of each other is here: all sessions of a node share it, and `emit` tells
  * all of them.
  */
-import { domainEvents, networkEvents, nodeDeviceEvents, secretEvents, storagePoolEvents } from '../events.ts';
+import { domainEvents, monitorEvents, networkEvents, nodeDeviceEvents, secretEvents, storagePoolEvents } from '../events.ts';
 import type { DomainEventKind, EventEntry, EventFamily } from '../events.ts';
 import type { Domain, DomainRef, DomainState, Named, Secret } from '../layouts.ts';
 import type { AnyCodec, Encodable } from '../xdr.ts';
@@ -52,6 +52,7 @@ export interface BlockJob {
   readonly path: string;
   readonly startedAt: number;
   readonly end: number;
+  /** Bytes in a second; 0 is no limit. */
   bandwidth: number;
   ready: boolean;
   /** What becomes of the chain when it is done (or pivots). */
@@ -98,6 +99,10 @@ export class FakeDomain {
   agentConnected = false;
   frozen = false;
   hung = false;
+  /** Somebody has spoken to its QEMU past libvirt since it was started. */
+  tainted = false;
+  /** Of the guest's clock, once somebody has set it. */
+  clockAheadMs = 0;
   /** Nanoseconds of CPU that were used until `runningSince`. */
   cpuNs = 0;
   runningSince = 0;
@@ -234,6 +239,12 @@ export class FakeNode {
   emitSecret(secret: Secret, event: 'defined' | 'undefined' | 'valueChanged'): void {
     if (event === 'valueChanged') this.#tell('secret', secretEvents.valueChanged, secret.uuid, { secret });
     else this.#tell('secret', secretEvents.lifecycle, secret.uuid, { secret, event });
+  }
+  /** What its QEMU says by itself. */
+  emitMonitor(domain: FakeDomain, event: 'STOP' | 'RESUME' | 'RESET', details: string | null): void {
+    if (this.listeners.size === 0) return;
+    const now = this.clock.now();
+    this.#tell('monitor', monitorEvents.monitor, domain.uuid, { domain: domain.handle, event, seconds: Math.floor(now / 1_000), microseconds: Math.floor((now % 1_000) * 1_000), details });
   }
   emitNodeDevice(name: string, event: 'created' | 'deleted'): void {
     this.#tell('nodeDevice', nodeDeviceEvents.lifecycle, name, { device: { name }, event });

@@ -7,6 +7,7 @@ import { attributeOf, childOf, childrenOf, element, textOf } from '../xml.ts';
 import type { XmlElement } from '../xml.ts';
 import { chainOf, setChain } from './block.ts';
 import { parsed, printed } from './definition.ts';
+import { agentOf } from './guest.ts';
 import { run, start, stop } from './life.ts';
 import type { FakeDomain, FakeNode, PointOfDomain } from './node.ts';
 import { configUnsupported, invalidArgument, noCheckpoint, noSnapshot, operationFailed, operationInvalid, operationUnsupported } from './refusal.ts';
@@ -55,7 +56,7 @@ export function createSnapshot(node: FakeNode, domain: FakeDomain, xml: string, 
     if (points.has(name) && !has('redefine')) throw operationFailed(`domain moment ${name} already exists`, 'domainConfiguration');
   };
   if (name.includes('/')) throw invalidArgument(`invalid snapshot name '${name}': name can't contain '/'`);
-  if (has('quiesce') && !domain.agentConnected) throw agentMissing();
+  if (has('quiesce') && !has('diskOnly')) throw invalidArgument("Flag 'VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE' requires flag 'VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY'");
   const listed = childrenOf(childOf(request, 'disks'), 'disk');
   for (const one of listed) if (!domain.facts.disks.some((disk) => disk.target === one.attributes['name'] || disk.chain[0] === one.attributes['name'])) throw configUnsupported(`no disk named '${one.attributes['name']}'`, 'snapshot');
   const memory = childOf(request, 'memory')?.attributes['snapshot'];
@@ -79,6 +80,7 @@ export function createSnapshot(node: FakeNode, domain: FakeDomain, xml: string, 
     });
     if (overlays.length === 0) throw configUnsupported('nothing selected for snapshot');
     taken();
+    if (has('quiesce')) agentOf(domain);
     for (const { target, path } of overlays) {
       const chain = chainOf(node, domain, target);
       storageOf(node).files.set(path, { capacity: fileSizeOrUsual(node, chain[0]?.path).capacity, allocation: 200_704 });
@@ -115,7 +117,6 @@ export function createSnapshot(node: FakeNode, domain: FakeDomain, xml: string, 
   if (has('halt') && domain.active) stop(node, domain, 'fromSnapshot', 'fromSnapshot');
   return point;
 }
-const agentMissing = () => operationInvalid('quiesce requested but the guest agent is not connected');
 
 export function pointXml(point: PointOfDomain, withDomain: boolean): string {
   if (!withDomain) return printed(point.root);
@@ -188,6 +189,7 @@ export function createCheckpoint(node: FakeNode, domain: FakeDomain, xml: string
   const request = parsed(xml, 'domaincheckpoint');
   const redefine = flags.includes('redefine');
   if (!domain.active && !redefine) throw operationUnsupported('cannot create checkpoint for inactive domain');
+  if (flags.includes('quiesce')) agentOf(domain);
   const name = textOf(childOf(request, 'name')) || String(Math.floor(node.clock.now() / 1_000));
   const points = (domain.checkpoints ??= new Map<string, PointOfDomain>());
   if (points.has(name) && !redefine) throw operationFailed(`domain moment ${name} already exists`, 'domainConfiguration');

@@ -28,6 +28,10 @@ const of =
 export const internal = of(errorCodes.internal, 'qemu', 'internal error: ');
 export const notSupported = of(errorCodes.noSupport, 'domain', 'this function is not supported by the connection driver: ');
 export const invalidArgument = of(errorCodes.invalidArgument, 'qemu', 'invalid argument: ');
+/** In libvirt's own words, which have no others before them. */
+export const unsupportedFlags = (which: string, call: string): Refusal => new Refusal(errorCodes.invalidArgument, 'qemu', `unsupported flags (${which}) in function ${call}`);
+/** VIR_ERR_ARGUMENT_UNSUPPORTED. */
+export const argumentUnsupported = of(74, 'qemu', 'argument unsupported: ');
 export const operationInvalid = of(errorCodes.operationInvalid, 'qemu', 'Requested operation is not valid: ');
 export const operationFailed = of(errorCodes.operationFailed, 'qemu', 'operation failed: ');
 export const operationUnsupported = of(errorCodes.operationUnsupported, 'qemu', 'Operation not supported: ');

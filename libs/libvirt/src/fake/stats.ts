@@ -72,6 +72,9 @@ export function memoryCounters(node: FakeNode, domain: FakeDomain): MemoryCounte
   return { currentKib, maxKib: facts.memoryKibMax, availableKib, unusedKib: Math.floor(availableKib * (1 - used)), usableKib: Math.floor(availableKib * (1 - used * 0.8)), rssKib: Math.floor(currentKib * used) + 40_960 };
 }
 
+/** What there is; of the others libvirt says nothing, unless it is made to. */
+export const groups: readonly string[] = ['state', 'cpu', 'balloon', 'vcpu', 'interface', 'block'];
+
 /** The answer of connectGetAllDomainStats for one domain. `busy`: what would wait for its QEMU is left out. */
 export function statsOf(node: FakeNode, domain: FakeDomain, groups: readonly string[], options: { readonly busy: boolean }): Record<string, Field> {
   const wanted = (group: string) => groups.length === 0 || groups.includes(group);

@@ -109,6 +109,14 @@ export interface Registration {
   readonly subject: string | undefined;
 }
 
+/** The arguments of a call: as its procedure reads them, and as they came. */
+export interface Given {
+  readonly args: unknown;
+  /** Bits of its flags that have no name. */
+  readonly unknownFlags: number;
+  readonly raw: () => Reader;
+}
+
 /** What the daemon gives its sessions. */
 export interface Served {
   readonly clock: Clock;
@@ -116,7 +124,7 @@ export interface Served {
   readonly keepaliveMs: number;
   readonly keepaliveMisses: number;
   /** Answers a call, now or later. A refusal is thrown. */
-  answer(session: WireSession, call: NamedProcedure, args: unknown, raw: Reader): unknown;
+  answer(session: WireSession, call: NamedProcedure, given: Given): unknown;
   closed(session: WireSession): void;
 }
 
@@ -307,17 +315,18 @@ export class WireSession {
       const known = packet.procedure >= 1 && packet.procedure <= knownNumberMax[program];
       return this.#refuse(packet, known ? new Refusal(3, 'none', `this function is not supported by the connection driver: procedure ${packet.procedure}`) : rpcRefused(`unknown procedure: ${packet.procedure}`));
     }
-    let args: unknown;
+    let given: Given;
     const raw = () => new Reader(packet.buffer, 4 + headerBytes);
     try {
-      args = call.procedure.args.read(raw());
+      const reader = raw();
+      given = { args: call.procedure.args.read(reader), unknownFlags: reader.unknownFlags, raw };
     } catch (error) {
       if (!(error instanceof XdrError)) throw error;
       return this.#refuse(packet, rpcRefused('Unable to decode message payload'));
     }
     let answer: unknown;
     try {
-      answer = this.#served.answer(this, call, args, raw());
+      answer = this.#served.answer(this, call, given);
     } catch (error) {
       return this.#refuse(packet, error);
     }

@@ -43,7 +43,7 @@ export const blockProcedures = {
       disk: text,
       xml: text,
       parameters: defaulted(parameters.blockCopyParameters, {}),
-      flags: flags({ shallow: 1, reuseExternal: 2, transientJob: 4, synchronousWrites: 8 }),
+      flags: flags({ shallow: 1, reuseExternal: 2, transientJob: 4, synchronousWrites: 8, targetZeroed: 16 }),
     },
     nothing,
   ),
@@ -59,8 +59,8 @@ export const blockProcedures = {
     }),
   ),
   domainBlockJobSetSpeed: remote(239, '0.9.4', { domain, disk: text, bandwidth: u64Number, flags: flags({ bandwidthBytes: 1 }) }, nothing),
-  /** KiB, or bytes with `bytes`. */
-  domainBlockResize: remote(251, '0.9.8', { domain, disk: text, size: u64Number, flags: flags({ bytes: 1 }) }, nothing),
+  /** KiB, or bytes with `bytes`. `capacity` since 10.0.0, `extend` since 12.3.0. */
+  domainBlockResize: remote(251, '0.9.8', { domain, disk: text, size: u64Number, flags: flags({ bytes: 1, capacity: 2, extend: 4 }) }, nothing),
   /** At most 4 MiB at a time, as the guest sees it. */
   domainBlockPeek: remote(103, '0.4.2', { domain, disk: text, offset: u64Number, size: u32, flags: noFlags }, bytes(4_194_304)),
   domainMemoryPeek: remote(104, '0.4.2', { domain, offset: u64Number, size: u32, address: choice({ virtual: 1, physical: 2 }, 'virtual', u32) }, bytes(4_194_304)),

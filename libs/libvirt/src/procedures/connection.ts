@@ -5,7 +5,7 @@ import { countOf, high, needResults, onlyStrings, remote, room } from '../proced
 import { array, bool, choice, defaulted, flags, hidden, i32, mapped, named, nothing, only, struct, u32, u64, u64Number } from '../xdr.ts';
 
 const compareFlags = flags({ failIncompatible: 1, validateXml: 2 });
-const baselineFlags = flags({ expandFeatures: 1, migratable: 2 });
+const baselineFlags = flags({ expandFeatures: 1, migratable: 2, ignoreHost: 4 });
 const comparison = named({ incompatible: 0, identical: 1, superset: 2 });
 const hypervisor = { emulator: textOptional, architecture: textOptional, machine: textOptional, virtualisation: textOptional };
 
@@ -40,7 +40,7 @@ export const connectionProcedures = {
   /** XML `<capabilities>`. It lists KVM even where no guest can run under it. */
   connectGetCapabilities: remote(7, '0.2.1', {}, text),
   /** XML `<domainCapabilities>` for one emulator, architecture, machine and kind of virtualisation. */
-  connectGetDomainCapabilities: remote(342, '1.2.7', { ...hypervisor, flags: noFlags }, text),
+  connectGetDomainCapabilities: remote(342, '1.2.7', { ...hypervisor, flags: flags({ disableDeprecatedFeatures: 1, expandCpuFeatures: 2, supportedCpuFeatures: 4 }) }, text),
   /** Names of the CPU models that libvirt knows for an architecture. */
   connectGetCpuModelNames: remote(312, '1.1.3', { architecture: text, needResults, flags: noFlags }, only('models', { models: array(text, 8_192), count: countOf('models') })),
   /** The CPU described by XML `<cpu>` against the node's. `failIncompatible` makes the daemon's error say why. */

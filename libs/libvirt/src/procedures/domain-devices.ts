@@ -5,7 +5,7 @@ import { affectAndStrings, countOf, high, remote, room } from '../procedure.ts';
 import { array, bool, defaulted, flags, hidden, i32, mapped, named, nothing, only, struct, u32, u64, u64Number } from '../xdr.ts';
 
 const modify = flags({ live: 1, config: 2, force: 4 });
-const vcpuFlags = flags({ live: 1, config: 2, maximum: 4, guest: 8, hotpluggable: 16 });
+const vcpuFlags = flags({ live: 1, config: 2, maximum: 4, guest: 8, hotpluggable: 16, asyncUnplug: 32 });
 /** vCPUs of which pins are told, if the caller says nothing. */
 const vcpusMax = 256;
 
@@ -20,8 +20,8 @@ export const domainDeviceProcedures = {
   domainSetVcpusFlags: remote(199, '0.8.5', { domain, vcpus: u32, flags: vcpuFlags }, nothing),
   domainGetVcpusFlags: remote(200, '0.8.5', { domain, flags: vcpuFlags }, i32),
   domainGetMaxVcpus: remote(18, '0.2.1', { domain }, i32, high),
-  /** Plugs the vCPUs of a list (`1,3-4`) in or out. */
-  domainSetVcpu: remote(384, '3.1.0', { domain, vcpus: text, enabled: bool, flags: affect }, nothing),
+  /** Plugs the vCPUs of a list (`1,3-4`) in or out. `asyncUnplug` (12.4.0) does not wait for the guest: the event vcpuRemoved says when. */
+  domainSetVcpu: remote(384, '3.1.0', { domain, vcpus: text, enabled: bool, flags: flags({ live: 1, config: 2, asyncUnplug: 4 }) }, nothing),
   /** What the guest agent says of the vCPUs. */
   domainGetGuestVcpus: remote(371, '2.0.0', { domain, flags: noFlags }, parameters.guestVcpus),
   domainSetGuestVcpus: remote(372, '2.0.0', { domain, vcpus: text, enabled: bool, flags: noFlags }, nothing),
@@ -86,6 +86,11 @@ export const domainDeviceProcedures = {
     only('parameters', { parameters: parameters.blockIoTune, count: countOf('parameters') }),
   ),
   domainSetBlockIoTune: remote(252, '0.9.8', { domain, disk: text, parameters: parameters.blockIoTune, flags: affect }, nothing),
+  /** Limits that several disks share: those whose XML names the group. */
+  domainSetThrottleGroup: remote(451, '11.2.0', { domain, group: text, parameters: parameters.blockIoTune, flags: affect }, nothing),
+  domainDelThrottleGroup: remote(452, '11.2.0', { domain, group: textOptional, flags: affect }, nothing),
+  /** Has the guest's interface (all of them without `device`: a MAC address, or the node's end) tell the switches where it is. */
+  domainAnnounceInterface: remote(456, '12.5.0', { domain, device: textOptional, parameters: parameters.announceParameters, flags: noFlags }, nothing),
   /** `device`: the MAC address, or the node's end of the interface. */
   domainGetInterfaceParameters: remote(
     257,

@@ -56,6 +56,9 @@ export const domainProcedures = {
   ),
   domainGetAutostart: remote(15, '0.2.1', { domain }, bool, high),
   domainSetAutostart: remote(29, '0.2.1', { domain, autostart: bool }, nothing, high),
+  /** Whether the domain starts with the node's next start, once. */
+  domainGetAutostartOnce: remote(449, '11.2.0', { domain }, bool, high),
+  domainSetAutostartOnce: remote(450, '11.2.0', { domain, autostart: bool }, nothing, high),
   /** `uri` names the element when `kind` is `element`. Error 80 (isNoMetadata) when there is none. */
   domainGetMetadata: remote(265, '0.9.10', { domain, kind: choice(metadataKinds, 'element'), uri: textOptional, flags: affect }, text),
   /** Without `metadata`, removes it. `key` is the prefix under which an element is put. */
@@ -65,8 +68,8 @@ export const domainProcedures = {
     { domain, kind: choice(metadataKinds, 'element'), metadata: textOptional, key: textOptional, uri: textOptional, flags: affect },
     nothing,
   ),
-  /** Warnings that libvirt keeps about a domain: what is deprecated, and what taints it. */
-  domainGetMessages: remote(426, '7.1.0', { domain, kinds: flags({ deprecation: 1, tainting: 2 }) }, array(text, 2_048)),
+  /** Warnings that libvirt keeps about a domain: what is deprecated, what taints it, and (since 11.1.0) errors of its disks. */
+  domainGetMessages: remote(426, '7.1.0', { domain, kinds: flags({ deprecation: 1, tainting: 2, ioErrors: 4 }) }, array(text, 2_048)),
   /** Addresses as the DHCP server (`lease`), the guest agent or the ARP table knows them. */
   domainInterfaceAddresses: remote(353, '1.2.14', { domain, source: addressSource, flags: noFlags }, interfaceAddresses),
   domainGetSecurityLabelList: remote(
@@ -124,7 +127,7 @@ export const domainProcedures = {
     {
       domain,
       event: named({ poweroff: 0, reboot: 1, crash: 2 }, u32),
-      action: named({ destroy: 0, restart: 1, restartRename: 2, preserve: 3, coredumpDestroy: 4, coredumpRestart: 5 }, u32),
+      action: named({ destroy: 0, restart: 1, restartRename: 2, preserve: 3, coredumpDestroy: 4, coredumpRestart: 5, preserveRunning: 6 }, u32),
       flags: affect,
     },
     nothing,
@@ -162,6 +165,8 @@ export const domainProcedures = {
   domainOpenConsole: remote(201, '0.8.6', { domain, device: textOptional, flags: flags({ force: 1, safe: 2 }) }, nothing, { stream: 'both' }),
   /** The virtio channel with that target name (or alias), else the first. */
   domainOpenChannel: remote(296, '1.0.2', { domain, name: textOptional, flags: flags({ force: 1 }) }, nothing, { stream: 'both' }),
+  /** Has the VNC server read its certificates again. */
+  domainGraphicsReload: remote(448, '10.2.0', { domain, kind: choice({ any: 0, vnc: 1 }, 'any', u32), flags: noFlags }, nothing),
   /** A picture of the screen; `answer` of the stream is its media type. */
   domainScreenshot: remote(211, '0.9.2', { domain, screen: defaulted(u32, 0), flags: noFlags }, textOptional, { stream: 'down' }),
 } as const;

@@ -10,7 +10,7 @@ export const guestProcedures = {
   domainGetGuestInfo: remote(
     418,
     '5.7.0',
-    { domain, kinds: flags({ users: 1, os: 2, timezone: 4, hostname: 8, filesystem: 16, disks: 32, interfaces: 64 }), flags: noFlags },
+    { domain, kinds: flags({ users: 1, os: 2, timezone: 4, hostname: 8, filesystem: 16, disks: 32, interfaces: 64, load: 128, devices: 256 }), flags: noFlags },
     typedParameters(2_048),
   ),
   domainGetFsinfo: remote(

@@ -1,8 +1,8 @@
 /** Networks, their ports, interfaces of the node, filters. */
 import * as parameters from '../parameter-fields.ts';
-import { dhcpLease, filter, filterBinding, network, networkPort, nodeInterface, noFlags, text, textOptional, uuid } from '../layouts.ts';
+import { affect, dhcpLease, filter, filterBinding, metadataKinds, network, networkPort, nodeInterface, noFlags, text, textOptional, uuid } from '../layouts.ts';
 import { countOf, high, needResults, remote, room } from '../procedure.ts';
-import { array, bool, flags, nothing, only, u32 } from '../xdr.ts';
+import { array, bool, choice, flags, nothing, only, u32 } from '../xdr.ts';
 
 const listMax = 16_384;
 const validate = flags({ validate: 1 });
@@ -37,6 +37,16 @@ export const networkProcedures = {
     '1.2.6',
     { network, mac: textOptional, needResults, flags: noFlags },
     only('leases', { leases: array(dhcpLease, 65_536), count: countOf('leases', u32) }),
+  ),
+
+  /** `uri` names the element when `kind` is `element`. Error 111 (isNoMetadata) when there is none. */
+  networkGetMetadata: remote(445, '9.7.0', { network, kind: choice(metadataKinds, 'element'), uri: textOptional, flags: affect }, text),
+  /** Without `metadata`, removes it. `key` is the prefix under which an element is put. */
+  networkSetMetadata: remote(
+    444,
+    '9.7.0',
+    { network, kind: choice(metadataKinds, 'element'), metadata: textOptional, key: textOptional, uri: textOptional, flags: affect },
+    nothing,
   ),
 
   networkListAllPorts: remote(404, '5.5.0', { network, needResults, flags: noFlags }, only('ports', { ports: array(networkPort, listMax), count: countOf('ports', u32) }), high),

@@ -1,5 +1,5 @@
 /** Devices of the node, and secrets. */
-import { nodeDevice, noFlags, secret, secretUsages, text, textOptional, uuid } from '../layouts.ts';
+import { affect, nodeDevice, noFlags, secret, secretUsages, text, textOptional, uuid } from '../layouts.ts';
 import { countOf, high, needResults, remote, room } from '../procedure.ts';
 import { array, bool, bytes, flags, i32, named, nothing, only, u32 } from '../xdr.ts';
 
@@ -34,6 +34,10 @@ export const nodeDeviceProcedures = {
         apQueue: 1 << 19,
         apMatrix: 1 << 20,
         vpd: 1 << 21,
+        ccwgroupDevice: 1 << 22,
+        ccwgroupMember: 1 << 23,
+        persistent: 1 << 28,
+        transient: 1 << 29,
         inactive: 1 << 30,
         active: 0x8000_0000,
       }),
@@ -43,7 +47,7 @@ export const nodeDeviceProcedures = {
   ),
   nodeDeviceLookupByName: remote(113, '0.5.0', { name: text }, nodeDevice, high),
   nodeDeviceLookupScsiHostByWwn: remote(297, '1.0.3', { wwnn: text, wwpn: text, flags: noFlags }, nodeDevice, high),
-  nodeDeviceGetXmlDesc: remote(114, '0.5.0', { name: text, flags: noFlags }, text),
+  nodeDeviceGetXmlDesc: remote(114, '0.5.0', { name: text, flags: flags({ inactive: 1 }) }, text),
   nodeDeviceGetParent: remote(115, '0.5.0', { name: text }, textOptional, high),
   nodeDeviceNumOfCaps: remote(116, '0.5.0', { name: text }, i32, high),
   nodeDeviceListCaps: remote(117, '0.5.0', { name: text, room: room(1_024) }, array(text, 65_536), high),
@@ -56,6 +60,8 @@ export const nodeDeviceProcedures = {
   nodeDeviceGetAutostart: remote(433, '7.8.0', { name: text }, bool, high),
   nodeDeviceSetAutostart: remote(434, '7.8.0', { name: text, autostart: bool }, nothing, high),
   nodeDeviceIsActive: remote(436, '7.8.0', { name: text }, bool, high),
+  /** Changes a mediated device: `live`, or its definition, or (without flags) what there is. */
+  nodeDeviceUpdate: remote(447, '10.1.0', { name: text, xml: text, flags: affect }, nothing, high),
   nodeDeviceIsPersistent: remote(435, '7.8.0', { name: text }, bool, high),
   /** Takes a device from its driver, so that a guest may have it. */
   nodeDeviceDetachFlags: remote(301, '1.0.5', { name: text, driver: textOptional, flags: noFlags }, nothing),

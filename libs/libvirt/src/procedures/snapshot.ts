@@ -59,6 +59,6 @@ export const snapshotProcedures = {
   domainCheckpointDelete: remote(417, '5.6.0', { checkpoint, flags: deleteFlags }, nothing),
 
   /** Begins a job, which domainGetJobStats follows and the event jobCompleted ends; in mode `pull`, domainAbortJob does. */
-  domainBackupBegin: remote(421, '6.0.0', { domain, xml: text, checkpointXml: textOptional, flags: flags({ reuseExternal: 1 }) }, nothing),
+  domainBackupBegin: remote(421, '6.0.0', { domain, xml: text, checkpointXml: textOptional, flags: flags({ reuseExternal: 1, preserveShutdownDomain: 2 }) }, nothing),
   domainBackupGetXmlDesc: remote(422, '6.0.0', { domain, flags: noFlags }, text, high),
 } as const;

@@ -1,4 +1,4 @@
-/* What stands around a libvirt: a real machine (machine.os.ts), or nothing but memory (../simulated/fake-machine.ts). */
+/* What stands around a libvirt: a real machine (machine.os.ts), or nothing but memory (../simulated/fake-machine.os.ts). */
 import type { DomainPlan, Seed } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
