@@ -16,6 +16,7 @@ const BOOTED_WITHIN_MS = 90_000;
 
 interface Machine extends Vm {
   readonly spec: { readonly vcpus: number; readonly memoryMib: number; readonly diskGib: number; readonly boot: readonly string[]; readonly media: { readonly file: string } | null };
+  readonly volumes: readonly { readonly volumeId: string; readonly unit: number; readonly sizeGib: number; readonly limits: object | null }[];
   readonly nics: readonly { readonly network: string; readonly address: string; readonly mac: string }[];
   readonly pending: readonly string[];
 }
@@ -157,6 +158,93 @@ describe('a machine that is changed', () => {
     await rest.ok('DELETE', `/v1/networks/${second?.id ?? ''}`);
   });
 
+  it('A4-10 a blank disk is attached while it runs, keeps its name in the guest, and is detached and attached again with what was written', async () => {
+    const added = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 });
+    await rest.succeeded(added.operation.id);
+    const [attached] = (await shown()).volumes;
+    if (attached === undefined) throw new Error('no volume is shown');
+    expect(attached).toMatchObject({ unit: 1, sizeGib: 1, limits: null });
+    const { stdout } = await run('qemu-img', ['info', '-U', '--output=json', join(node.poolDir, `${attached.volumeId}.qcow2`)]);
+    expect(JSON.parse(stdout)).toMatchObject({ format: 'qcow2', 'virtual-size': 2 ** 30 });
+    expect((JSON.parse(stdout) as { 'backing-filename'?: string })['backing-filename']).toBeUndefined();
+    await rest.until('the guest has it', async () => (await script('cat /sys/block/vdb/size')).trim() === String(2 ** 21), 3_000, 100);
+    expect((await script('cat /sys/block/vdb/serial')).trim()).toBe(attached.volumeId.slice(-20));
+    await script('echo kept-by-the-volume | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null');
+    await expect(rest.ok('POST', `/v1/vms/${vm.id}/volumes`, { volume: attached.volumeId })).rejects.toMatchObject({ code: 'volume.attached' });
+    await expect(rest.ok('DELETE', `/v1/volumes/${attached.volumeId}`)).rejects.toMatchObject({ status: 409, code: 'volume.attached' });
+
+    const second = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'more', sizeGib: 1 });
+    await rest.succeeded(second.operation.id);
+    const removed = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${attached.volumeId}`);
+    await rest.succeeded(removed.operation.id, 60_000);
+    expect(await script('ls /sys/block')).not.toContain('vdb');
+    expect(await script('ls /sys/block')).toContain('vdc');
+    expect(await rest.ok('GET', `/v1/volumes/${attached.volumeId}`)).toMatchObject({ status: 'detached', vmId: null, name: 'data' });
+
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: attached.volumeId })).operation.id);
+    expect(await rest.until('the guest has it again', () => script('dd if=/dev/vdb bs=512 count=1 2>/dev/null'), 3_000, 100)).toContain('kept-by-the-volume');
+    expect((await rest.all<{ name: string | null }>('/v1/volumes')).map(({ name }) => name).sort()).toEqual(['data', 'more']);
+    expect((await rest.all<{ system: boolean }>('/v1/volumes?system=true')).filter(({ system }) => system)).toHaveLength(1);
+  });
+
+  it('A4-10 the disk that the machine was made with, and one that is not its own, are not detached', async () => {
+    const [system] = (await rest.all<{ id: string; system: boolean }>(`/v1/volumes?system=true&vm=${vm.id}`)).filter((volume) => volume.system);
+    await expect(rest.ok('DELETE', `/v1/vms/${vm.id}/volumes/${system?.id ?? ''}`)).rejects.toMatchObject({ code: 'vm.system_disk' });
+    await expect(rest.ok('DELETE', `/v1/vms/${vm.id}/volumes/volume_${'0'.repeat(32)}`)).rejects.toMatchObject({ status: 404, code: 'vm.volume_not_found' });
+  });
+
+  it('A4-10 a disk that the guest holds on to is not taken from it: it is said so, and nothing is changed', async () => {
+    // Without anything to boot it stays in the firmware, which lets go of nothing.
+    const stubborn = await rest.running({ name: 'stubborn', media: 'cv-spec-blue', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 }) as Machine;
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/volumes`, { name: 'held', sizeGib: 1 })).operation.id);
+    const [volume] = (await rest.vm(stubborn.id) as Machine).volumes;
+    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}`);
+    const ended = await rest.ended(operation.id, 120_000);
+    expect([ended.status, ended.error?.code]).toEqual(['compensated', 'disk.not_released']);
+    expect((await rest.vm(stubborn.id) as Machine).volumes).toEqual([volume]);
+    expect(await rest.ok('GET', `/v1/volumes/${volume?.volumeId ?? ''}`)).toMatchObject({ status: 'attached', vmId: stubborn.id });
+    expect(await node.virsh('domblklist', await node.domainOf(stubborn))).toContain(volume?.volumeId);
+    // One that is paused could not answer at all, and would let go later, when nobody expects it any more.
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/pause`)).operation.id);
+    await expect(rest.ok('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}`)).rejects.toMatchObject({ status: 409, code: 'vm.paused' });
+    // Stopped, it has nothing to say.
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/stop`, { timeoutSeconds: 0, force: true })).operation.id);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}?delete=true`)).operation.id);
+    await rest.gone(stubborn.id);
+  });
+
+  it('A4-15 it is limited to what it may read and write, and the limit holds', async () => {
+    const volume = (await shown()).volumes.find(({ unit }) => unit === 2);
+    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: { bytesPerSecond: 1_048_576 } })).operation.id);
+    expect(await node.virsh('blkdeviotune', await node.domainOf(vm), 'vdc')).toMatch(/total_bytes_sec\s*: 1048576/);
+    const seconds = Number(await script("s=$(cut -d' ' -f1 /proc/uptime); dd if=/dev/zero of=/dev/vdc bs=65536 count=96 conv=fsync 2>/dev/null; e=$(cut -d' ' -f1 /proc/uptime); echo $s $e | awk '{print $2-$1}'"));
+    // 6 MiB: at the limit 6 s, of which the first second's share may be had at once.
+    expect(6 / seconds).toBeLessThan(1.3);
+    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: null })).operation.id);
+    expect(await node.virsh('blkdeviotune', await node.domainOf(vm), 'vdc')).toMatch(/total_bytes_sec\s*: 0/);
+  });
+
+  it('A4-11 a disk beside the first grows while it runs', async () => {
+    const volume = (await shown()).volumes.find(({ unit }) => unit === 1);
+    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { sizeGib: 2 })).operation.id);
+    await rest.until('the guest sees it', async () => (await script('cat /sys/block/vdb/size')).trim() === String(2 * 2 ** 21), 5_000);
+    await expect(rest.ok('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { sizeGib: 1 })).rejects.toMatchObject({ code: 'vm.disk_cannot_shrink' });
+  });
+
+  it('A4-14 detached and deleted, its file is gone; its places are found again after a start', async () => {
+    const volume = (await shown()).volumes.find(({ unit }) => unit === 1);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}?delete=true`)).operation.id, 60_000);
+    await rest.until('its file is gone', async () => !(await node.disks()).includes(volume?.volumeId ?? ''), 20_000);
+    await rest.until('its record too', async () => (await rest.call('GET', `/v1/volumes/${volume?.volumeId ?? ''}`)).status === 404, 20_000);
+    await acted('stop');
+    await acted('start');
+    await up();
+    const left = (await shown()).volumes;
+    expect(left).toMatchObject([{ unit: 2 }]);
+    // The guest counts its disks anew at each start; their serial numbers stay.
+    expect((await script('for disk in /sys/block/vd*; do cat $disk/serial; echo; done')).trim().split('\n').slice(1)).toEqual(left.map(({ volumeId }) => volumeId.slice(-20)));
+  });
+
   it('A1-21 it is renamed: everybody calls it so, it is the same machine, and the old name is free', async () => {
     const uuid = await node.virsh('domuuid', await node.domainOf(vm));
     await changed({ name: 'renamed' });
@@ -180,7 +268,12 @@ describe('a machine that is changed', () => {
 
   it('nothing of it is left when it is gone', async () => {
     await rest.gone(vm.id);
-    expect(await node.disks()).toEqual([]);
     expect(await node.domains()).toEqual([]);
+    // Its second disk is kept, until it is deleted too.
+    const [kept, ...others] = await rest.all<{ id: string; name: string; status: string }>('/v1/volumes?system=true');
+    expect([kept?.name, kept?.status, others]).toEqual(['more', 'detached', []]);
+    expect(await node.disks()).toEqual([kept?.id]);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/volumes/${kept?.id ?? ''}`)).operation.id, 30_000);
+    expect(await node.disks()).toEqual([]);
   });
 });

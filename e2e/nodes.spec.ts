@@ -203,6 +203,22 @@ describe('virtual machines on simulated nodes', () => {
     expect(await rest.vm(vm.id)).toMatchObject({ status: 'stopped', desired: 'running', statusBecause: expect.stringMatching(/no such domain/) });
   });
 
+  it('A4-14 a volume outlives its VM, and is deleted by an operation that ends when its bytes are gone', async () => {
+    const vm = await rest.running(wish('owner'));
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1, image: 'blank' })).operation.id);
+    const [volume] = await rest.all<{ id: string; status: string }>('/v1/volumes');
+    if (volume === undefined) throw new Error('no volume is shown');
+    await rest.gone(vm.id);
+    expect(await rest.ok('GET', `/v1/volumes/${volume.id}`)).toMatchObject({ status: 'detached', vmId: null });
+    const machine = machineOf(vm);
+    expect([...machine.disks.keys()]).toEqual([volume.id]);
+    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/volumes/${volume.id}`);
+    const ended = await rest.succeeded(operation.id);
+    expect(ended).toMatchObject({ kind: 'delete-volume', steps: [{ name: 'disk', status: 'done' }, { name: 'space', status: 'done' }] });
+    expect([...machine.disks.keys()]).toEqual([]);
+    await expect(rest.ok('DELETE', `/v1/volumes/${volume.id}`)).rejects.toMatchObject({ status: 404, code: 'volume.not_found' });
+  });
+
   it('A6-16 reserved addresses are never leased, and a full range is said to be full', async () => {
     await rest.ok('POST', '/v1/networks', { name: 'narrow', kind: 'nat', cidr: '10.77.0.0/29', reserved: ['10.77.0.2', '10.77.0.4'] });
     const vms = await Promise.all(['r1', 'r2', 'r3'].map((name) => rest.running(wish(name, { network: 'narrow' }))));

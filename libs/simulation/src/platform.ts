@@ -129,7 +129,19 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}),
   });
   /** Larger, smaller, called otherwise (or as another is), with an interface more or a disk that grows. */
-  const different = (name: string): CommandEnvelope['data'] => ({
+  const different = (name: string, volumes: Set<string>): CommandEnvelope['data'] => {
+    const [known] = random.chance(0.5) ? volumes : [];
+    if (known !== undefined) {
+      return random.pick([{ detachVolume: { volumeId: known, delete: random.chance(0.5) } }, { attachVolume: known }, { changeVolume: { volumeId: known, sizeGib: random.between(1, 4) } }]);
+    }
+    if (random.chance(0.3)) {
+      const volumeId = idFrom('volume', random.digits());
+      volumes.add(volumeId);
+      return { addVolume: { volumeId, name: 'data', sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
+    }
+    return otherwise(name);
+  };
+  const otherwise = (name: string): CommandEnvelope['data'] => ({
     ...(random.chance(0.5) ? { vcpus: random.between(1, 3), memoryMib: 128 * random.between(1, 4) } : {}),
     ...(random.chance(0.3) ? { name: random.chance(0.3) ? random.pick(names) : `${name}-${String(random.between(1, 3))}` } : {}),
     ...(random.chance(0.3) ? { addNic: 'cv-second' } : {}),
@@ -143,11 +155,12 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     const vmId = idFrom('vm', random.digits());
     await world.sleep(random.between(0, stormMs * 0.6));
     await create(name, vmId);
-    for (let acts = random.between(0, 2); acts > 0; acts--) {
+    const volumes = new Set<string>();
+    for (let acts = random.between(0, 3); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
       const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm']);
-      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name) : {});
+      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name, volumes) : {});
     }
     if (random.chance(0.5)) return;
     await world.sleep(random.between(0, 20_000));

@@ -203,11 +203,33 @@ export class Referee {
         return;
       }
       case 'VolumeCreated':
-        this.volumes.set(id, data['vmId'] as string);
+      case 'VolumeAttached': {
+        const vmId = data['vmId'] as string;
+        const holder = this.volumes.get(id);
+        if (holder !== undefined && holder !== '') this.fail(`${id} is given to ${vmId} while ${holder} has it`);
+        this.volumes.set(id, vmId);
         return;
+      }
+      case 'VolumeDetached': {
+        const vmId = data['vmId'] as VmId;
+        this.volumes.set(id, '');
+        for (const { nodeId, machine } of this.present()) if (machine.domains.get(vmId)?.plan.disks.some(({ volumeId }) => volumeId === id) === true) this.fail(`${id} is taken from ${vmId}, whose domain on ${nodeId} has it`);
+        return;
+      }
+      case 'VolumeDeleteStarted': {
+        const operationId = data['operationId'] as string;
+        this.operations.set(operationId, { operationId, vmId: id, what: 'delete-volume', since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
+        this.open.add(operationId);
+        return;
+      }
       case 'VolumeDeleted':
         if (!this.volumes.delete(id)) this.fail(`${id} is deleted twice`);
         this.checkNoDisk(id, 'record');
+        for (const operation of this.operations.values()) {
+          if (operation.what !== 'delete-volume' || operation.vmId !== id || operation.outcome !== undefined) continue;
+          Object.assign(operation, { outcome: 'done', endedAt: this.world.elapsed });
+          this.open.delete(operation.operationId);
+        }
         return;
       case 'Claimed':
         if (this.names.has(stream)) this.fail(`${stream} is claimed twice`);
@@ -341,8 +363,8 @@ export class Referee {
 
     for (const [key, address] of this.leases) belongs(`address ${address}`, key.slice(key.indexOf(' ') + 1));
     for (const [nodeId, { held }] of this.capacity) if (!this.removed.has(nodeId)) for (const vmId of held.keys()) belongs(`capacity on ${nodeId}`, vmId);
-    for (const [poolId, { nodeId, held }] of this.space) if (!this.removed.has(nodeId)) for (const { vmId } of held.values()) belongs(`space in ${poolId}`, vmId);
-    for (const [volumeId, vmId] of this.volumes) belongs(volumeId, vmId);
+    for (const [poolId, { nodeId, held }] of this.space) if (!this.removed.has(nodeId)) for (const [volumeId, { vmId }] of held) if (!this.volumes.has(volumeId)) belongs(`space in ${poolId}`, vmId);
+    for (const [volumeId, vmId] of this.volumes) if (vmId !== '') belongs(volumeId, vmId);
     for (const { owner, category } of this.names.values()) if (category === 'vm-name') belongs('name', owner);
     for (const { nodeId, machine } of this.present()) {
       for (const [vmId] of machine.domains) {
@@ -371,7 +393,12 @@ export class Referee {
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
     const wanted = planOf({ ...state, ...state.provisioned });
     const has = domain.plan;
-    for (const what of ['name', 'vcpus', 'memoryMib', 'boot', 'nics'] as const) if (JSON.stringify(has[what]) !== JSON.stringify(wanted[what])) this.fail(`${vmId} has ${what} ${JSON.stringify(has[what])} on ${nodeId} and should have ${JSON.stringify(wanted[what])}`);
+    for (const { volumeId } of state.volumes) {
+      if (this.volumes.get(volumeId) !== vmId) this.fail(`${vmId} uses ${volumeId}, which it does not have`);
+      if (!machine.disks.has(volumeId)) this.fail(`${vmId} has no disk ${volumeId} on ${nodeId}`);
+    }
+    for (const [volumeId, holder] of this.volumes) if (holder === vmId && volumeId !== state.provisioned.volumeId && !state.volumes.some((one) => one.volumeId === volumeId)) this.fail(`${vmId} has ${volumeId} and does not use it`);
+    for (const what of ['name', 'vcpus', 'memoryMib', 'boot', 'nics', 'disks'] as const) if (JSON.stringify(has[what]) !== JSON.stringify(wanted[what])) this.fail(`${vmId} has ${what} ${JSON.stringify(has[what])} on ${nodeId} and should have ${JSON.stringify(wanted[what])}`);
     if ((machine.disks.get(state.provisioned.volumeId)?.sizeGib ?? 0) < state.spec.diskGib) this.fail(`the disk of ${vmId} is too small`);
     const held = this.capacityOf(nodeId).held.get(vmId);
     if (held !== undefined && (held.vcpus < state.held.vcpus || held.memoryMib < state.held.memoryMib)) this.fail(`${vmId} holds ${JSON.stringify(held)} and runs with ${JSON.stringify(state.held)}`);

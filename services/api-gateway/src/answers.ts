@@ -1,4 +1,7 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
+import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
+import { BootOrder, Pending } from '@chronovirt/contracts/vm/vm.events';
+import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
 
 const nullable = <T extends z.ZodType>(schema: T) => schema.nullable();
@@ -23,7 +26,11 @@ export const VmAnswer = named('Vm', z.object({
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
+    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits),
   }),
+  volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
+  nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
+  pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
   networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
@@ -59,11 +66,16 @@ export const NetworkAnswer = named('Network', z.looseObject({
 }));
 
 export const ImageAnswer = named('Image', z.looseObject({
-  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time),
+  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time),
 }));
 
 export const PoolAnswer = named('Pool', z.object({
   id: z.string(), name: z.string(), nodeId: z.string(), capacityGib: z.int(), overcommitPercent: z.int(), promisedGib: z.int(), volumes: z.int(), createdAt: time, position: z.int(),
+}));
+
+export const VolumeAnswer = named('Volume', z.object({
+  id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['attached', 'detached', 'deleting']), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
+  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), createdAt: time, changedAt: time, position: z.int(),
 }));
 
 export const EventAnswer = named('Event', z.object({
@@ -78,6 +90,7 @@ named('NodePage', page(NodeAnswer));
 named('NetworkPage', page(NetworkAnswer));
 named('ImagePage', page(ImageAnswer));
 named('PoolPage', page(PoolAnswer));
+named('VolumePage', page(VolumeAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));

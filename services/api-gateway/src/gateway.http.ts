@@ -26,6 +26,7 @@ import { NodesHttp } from './nodes/nodes.http.ts';
 import { openApiText } from './openapi.http.ts';
 import { OperationsHttp } from './operations/operations.http.ts';
 import { PoolsHttp } from './pools/pools.http.ts';
+import { VolumesHttp } from './volumes/volumes.http.ts';
 import { ProblemFilter, SchemaPipe } from './problem.http.ts';
 import { traceparentOfRequest } from './request.http.ts';
 import { TokensHttp } from './tokens/tokens.http.ts';
@@ -38,7 +39,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -23,6 +23,7 @@ import { operationView } from './operations/operation.projection.ts';
 import { Operations } from './operations/operations.store.ts';
 import { OwedCommands } from './operations/owed-commands.store.ts';
 import { poolView } from './pools/pool.projection.ts';
+import { volumeView } from './volumes/volume.projection.ts';
 import { Reading } from './reading.store.ts';
 import { PENDING_AFTER_MS, type SubmitPorts } from './submit.ts';
 import { apiToken } from './tokens/token.ts';
@@ -32,7 +33,7 @@ import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, apiTokenView, joinTokenView, vmHistory,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory,
 ] as unknown as readonly Projection<unknown>[];
 
 const OWED_EVERY_MS = 1_000;

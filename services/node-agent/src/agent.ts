@@ -24,7 +24,7 @@
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
@@ -92,7 +92,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const running = new Map<string, AbortController>();
   /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
   const taken = new Map<string, Promise<Answer>>();
-  const queues = new Map<VmId, { tail: Promise<unknown>; waiting: number }>();
+  const queues = new Map<VmId | VolumeId, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
     nodeId,
@@ -100,7 +100,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     report: (report) => (halted ? Promise.reject(new Halted()) : ports.report(report)),
     now,
     generationOf: (vmId) => journal.vm(vmId)?.generation ?? 0,
-    expected: () => journal.vms().filter((vm) => vm.here).map((vm) => vm.vmId),
+    expected: () => journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) ? [vmId] : [])),
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
   });
 
@@ -117,7 +117,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async (vmId: VmId, work: () => Promise<Answer>): Promise<Answer> => {
+  const enqueue = async (vmId: VmId | VolumeId, work: () => Promise<Answer>): Promise<Answer> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -140,7 +140,11 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     return undefined;
   };
 
-  const generationRefusal = ({ type, data: { vmId, generation } }: AgentCommand): Refusal | undefined => {
+  const generationRefusal = (command: AgentCommand): Refusal | undefined => {
+    // A volume that is gone is gone, and one that no VM has has no placement.
+    if (command.type === 'EnsureDisk' && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
+    if (command.type === 'RemoveVolume') return undefined;
+    const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
     if (known !== undefined && !known.here && generation <= known.generation) {
@@ -162,6 +166,10 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         throw fault;
       });
       if (isRefusal(outcome)) return outcome;
+      if (command.type === 'RemoveVolume') {
+        if (!halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
+        return accept();
+      }
       if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...(outcome === undefined ? {} : { pending: [...outcome.pending] }) });
     } finally {
@@ -188,7 +196,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       const copy = `${envelope.id} ${String(envelope.session)}`;
       const first = taken.get(copy);
       if (first !== undefined) return first;
-      const answer = enqueue(command.data.vmId, async () => {
+      const answer = enqueue(objectOf(command), async () => {
         if (halted) throw new Halted();
         const meanwhile = recall(envelope.id);
         if (meanwhile !== undefined) return meanwhile;
@@ -238,6 +246,11 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     },
   };
 }
+
+/** Whose queue a command stands in. */
+const objectOf = ({ type, data }: AgentCommand): VmId | VolumeId => (type === 'RemoveVolume' ? (data.vmId ?? data.volumeId) : data.vmId);
+
+const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
 
 /** The contract's bound on a hello. */
 const INVENTORY_MAX = 16_384;

@@ -82,8 +82,8 @@ export interface Hypervisor {
   watch(watcher: Watcher): () => void;
 
   ensureDisk(disk: DiskPlan): Done;
-  /** Refused while the VM runs. */
-  removeDisk(vmId: VmId, volumeId: VolumeId): Done;
+  /** Refused while the VM runs with it. null: no VM has it. */
+  removeDisk(vmId: VmId | null, volumeId: VolumeId): Done;
 
   /** Defined and started; it is never taken down while the agent knows of a use. */
   ensureNetwork(plan: NetworkPlan): Done;

@@ -22,6 +22,7 @@ import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { node } from './node/node.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
+import { type DropVolume, dropVolume } from './provisioning/drop-volume.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
@@ -32,7 +33,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, dropVolume] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -73,6 +74,8 @@ export class Scheduler {
   private accepting = 0;
   private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
+  /** Deletions of volumes that this process has begun. */
+  private readonly dropping = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
 
@@ -173,7 +176,7 @@ export class Scheduler {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
       vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, cloudInit: wish.cloudInit ?? null,
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, cloudInit: wish.cloudInit ?? null, diskLimits: null,
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
@@ -188,7 +191,7 @@ export class Scheduler {
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data']): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data']): Promise<Handled> {
     const { handler, view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
@@ -196,7 +199,14 @@ export class Scheduler {
     if (network === undefined) return handler.refuse(envelope, refuse('network.unknown', { network: addNic ?? null, field: 'network' }));
     const holder = wish.name === undefined ? undefined : view.holderOfName(wish.name);
     if (holder !== undefined && holder !== vmId) return handler.refuse(envelope, refuse('vm.name_taken', { name: wish.name ?? '', heldBy: holder, field: 'name' }));
+    const image = addVolume?.image === undefined ? null : view.entryCalled('image', addVolume.image);
+    if (image === undefined) return handler.refuse(envelope, refuse('image.unknown', { image: addVolume?.image ?? null, field: 'image' }));
+    if (image?.format === 'iso') return handler.refuse(envelope, refuse('image.is_a_medium', { image: image.name, field: 'image' }));
+    if (image !== null && addVolume !== undefined && addVolume.sizeGib < image.minDiskGib) return handler.refuse(envelope, refuse('image.needs_more_disk', { diskGib: addVolume.sizeGib, minDiskGib: image.minDiskGib, field: 'sizeGib' }));
     const change: Reconfiguration = {
+      // Where a disk stands is the VM's own to say.
+      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format } } }),
+      ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
       ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
@@ -381,6 +391,10 @@ export class Scheduler {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
+    for (const { meta, ...volume } of [...view.deletingVolumes()]) {
+      // Begun already, it is among the open ones, or has ended and the log will say so.
+      if (!this.dropping.has(volume.operationId)) await attempt('delete a volume', this.dropVolume(volume, meta));
+    }
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
       const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);
@@ -394,6 +408,12 @@ export class Scheduler {
         meta: { actor: 'system:scheduler', operationId, vmId: entry.vmId as VmId },
       }));
     }
+  }
+
+  private async dropVolume(volume: DropVolume, meta: CommandMeta): Promise<void> {
+    await this.sagas.start(dropVolume.name, volume.operationId, volume as unknown as Facts, meta);
+    this.dropping.add(volume.operationId);
+    if (this.dropping.size > REACTED_MAX) this.dropping.clear();
   }
 
   /**

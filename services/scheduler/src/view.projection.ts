@@ -7,10 +7,11 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import { categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
@@ -133,13 +134,43 @@ export const openSaga: Projection<OpenSaga> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga] as const;
+/** A volume whose bytes, space and record are being taken away. */
+export interface DeletingVolume {
+  readonly volumeId: VolumeId;
+  readonly operationId: OperationId;
+  readonly poolId: PoolId;
+  readonly nodeId: NodeId;
+  readonly meta: CommandMeta;
+}
+
+export const deletingVolume: Projection<DeletingVolume> = {
+  name: 'scheduler.deleting_volume',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  fold(document, recorded) {
+    const event = recorded as unknown as VolumeEvent;
+    switch (event.type) {
+      case 'VolumeDeleteStarted': {
+        const { commandId: _, ...meta } = recorded.meta;
+        return { ...event.data, meta: { ...meta, operationId: event.data.operationId } };
+      }
+      case 'VolumeDeleteAbandoned':
+      case 'VolumeDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
+  private readonly volumes = new ProjectionInMemory(deletingVolume);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -150,7 +181,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -164,6 +195,7 @@ export class SchedulerView {
     if (event.type === 'CapacityReserved') this.forgetPromise(idOfStream(event.stream), String(event.data['vmId']));
     this.catalog.take(event);
     this.sagas.take(event);
+    if (category === 'volume') this.volumes.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -276,6 +308,10 @@ export class SchedulerView {
   /** VMs whose operation may wait for somebody to begin it. */
   *calling(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
+  }
+
+  *deletingVolumes(): Generator<DeletingVolume> {
+    yield* this.volumes.documents.values();
   }
 
   *openSagas(): Generator<OpenSaga> {

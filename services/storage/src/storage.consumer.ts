@@ -45,6 +45,17 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
     return answer;
   };
 
+  /** Each has a stream of its own; repeated as a whole, done once. */
+  const detachAll = async (envelope: CommandEnvelope, { vmId, volumes }: Extract<VolumeCommand, { type: 'DetachVolumes' }>['data']): Promise<Answer> => {
+    for (const { volumeId, delete: operationId } of volumes) {
+      const { answer } = await handler.handle(volume, {
+        id: commandIdOf(`${envelope.id}:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(volume.category, volumeId), command: { type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } },
+      });
+      if (isRefusal(answer)) return answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
   return {
     /** Obeys a command, or tells what it was answered before. */
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
@@ -54,8 +65,14 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
           return registerImage(envelope, command);
         case 'DeleteImage':
           return deleteImage(envelope, command);
+        case 'DetachVolumes':
+          return detachAll(envelope, command.data);
         case 'CreateVolume':
         case 'ResizeVolume':
+        case 'AttachVolume':
+        case 'DetachVolume':
+        case 'RemoveDetachedVolume':
+        case 'AbandonVolumeDelete':
         case 'DeleteVolume':
           return (await handler.handle(volume, { ...handling(envelope, streamOf(volume.category, command.data.volumeId), command), likelyNew: command.type === 'CreateVolume' })).answer;
         default:

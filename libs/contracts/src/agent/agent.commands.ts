@@ -11,6 +11,7 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
+import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
@@ -24,7 +25,7 @@ export type Seed = z.infer<typeof Seed>;
 export const DomainPlan = z.object({
   name: Name, vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), devices: z.enum(['virtio', 'legacy']), boot: BootOrder,
   /** `unit` 0 is the guest's vda, 1 its vdb, whatever is attached beside. */
-  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24),
+  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable() })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
   media: ImageFile.nullable(),
   seed: Seed.nullable(),
@@ -55,6 +56,8 @@ export const agentCommands = {
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId })),
+  /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
+  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable() })),
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 

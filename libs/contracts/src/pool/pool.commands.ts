@@ -9,6 +9,6 @@ export const poolCommands = {
   ReserveSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
   /** What is promised to a volume becomes this much. */
   ResizeSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
-  ReleaseSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId })),
+  ReleaseSpace: command('storage', 'poolId', z.object({ poolId: PoolId, volumeId: VolumeId, vmId: VmId.nullable() })),
 } as const;
 export type PoolCommand = CommandOf<typeof poolCommands>;

@@ -9,6 +9,6 @@ export const poolEvents = {
   PoolResized: event(z.object({ nodeId: NodeId, capacityGib: z.int().min(0) })),
   SpaceReserved: event(z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
   SpaceResized: event(z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1), beforeGib: z.int().min(1) })),
-  SpaceReleased: event(z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
+  SpaceReleased: event(z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), sizeGib: z.int().min(1) })),
 } as const;
 export type PoolEvent = EventOf<typeof poolEvents>;

@@ -1,10 +1,10 @@
 /* What a change makes of a machine: the same for whoever decides, carries out or shows it. */
-import type { Nic, Reconfiguration, VmSpec } from './vm.events.ts';
+import type { AttachedVolume, Nic, Reconfiguration, VmSpec } from './vm.events.ts';
 
 /** The wish with a change in it. A machine that is made larger than it could become can become that large. */
-export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media }: Reconfiguration): S => ({
+export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, diskLimits }: Reconfiguration): S => ({
   ...spec,
-  ...(name === undefined || spec.name === undefined ? {} : { name }), diskGib: diskGib ?? spec.diskGib, boot: boot ?? spec.boot, media: media === undefined ? spec.media : media,
+  ...(name === undefined || spec.name === undefined ? {} : { name }), diskGib: diskGib ?? spec.diskGib, boot: boot ?? spec.boot, media: media === undefined ? spec.media : media, diskLimits: diskLimits === undefined ? spec.diskLimits : diskLimits,
   vcpus: vcpus ?? spec.vcpus, vcpusMax: Math.max(spec.vcpusMax, vcpus ?? 0),
   memoryMib: memoryMib ?? spec.memoryMib, memoryMibMax: Math.max(spec.memoryMibMax, memoryMib ?? 0),
 });
@@ -12,3 +12,11 @@ export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> &
 /** The interfaces beside the first, with a change in them; `added` has its address by now. */
 export const nicsAfterChange = (nics: readonly Nic[], { removeNic }: Reconfiguration, added: Nic | null): readonly Nic[] =>
   [...nics.filter(({ mac }) => mac !== removeNic), ...(added === null ? [] : [added])];
+
+/** The disks beside the first, with a change in them; `added` is the one that came. */
+export const volumesAfterChange = (volumes: readonly AttachedVolume[], { changeVolume, detachVolume }: Reconfiguration, added: AttachedVolume | null): readonly AttachedVolume[] => [
+  ...volumes.filter(({ volumeId }) => volumeId !== detachVolume?.volumeId).map((volume) => (volume.volumeId !== changeVolume?.volumeId ? volume : {
+    ...volume, sizeGib: changeVolume.sizeGib ?? volume.sizeGib, limits: changeVolume.limits === undefined ? volume.limits : changeVolume.limits,
+  })),
+  ...(added === null ? [] : [added]),
+];

@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
+import { NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 import { CloudInit } from './cloud-init.ts';
-import { BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
+import { DiskLimits } from '../volume/volume.events.ts';
+import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -47,11 +48,28 @@ export const ReconfigureVmBody = z.strictObject({
   diskGib: z.int().min(1).max(65_536).optional().describe('The system disk can only grow; the guest sees it at once'),
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
+  diskLimits: DiskLimits.nullable().optional().describe('Of the system disk; null takes them off'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ReconfigureVm' });
 export type ReconfigureVmBody = z.infer<typeof ReconfigureVmBody>;
 
 /** The body of POST /v1/vms/:id/nics. */
 export const AddNicBody = z.strictObject({ network: Reference.describe('Id or name of a network in which the VM has no interface yet') }).meta({ id: 'AddNic' });
+
+/** The body of POST /v1/vms/:id/volumes: a new disk, or one that no VM has. */
+export const AddVolumeBody = z.union([
+  z.strictObject({
+    name: Name, sizeGib: z.int().min(1).max(65_536), image: Reference.optional().describe('Id or name of an image that it begins as; without one it is blank'),
+    limits: DiskLimits.optional(),
+  }),
+  z.strictObject({ volume: VolumeId.describe('A volume on the node of the VM that no VM has') }),
+]).meta({ id: 'AddVolume' });
+export type AddVolumeBody = z.infer<typeof AddVolumeBody>;
+
+/** The body of PATCH /v1/vms/:id/volumes/:volumeId. */
+export const ChangeVolumeBody = z.strictObject({
+  sizeGib: z.int().min(1).max(65_536).optional().describe('It can only grow; a running guest sees it at once'),
+  limits: DiskLimits.nullable().optional().describe('null takes them off'),
+}).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ChangeVolume' });
 
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
@@ -73,7 +91,10 @@ export const vmCommands = {
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
-    addNic: Reference.optional(), removeNic: text(17).optional(),
+    diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
+    addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
+    attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
+    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
   })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),
   /** From reconcilers: take back what is owed. */
@@ -86,7 +107,7 @@ export const vmCommands = {
   /** From sagas. */
   AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, poolId: PoolId, decision: Json })),
   FinishVm: command('scheduler', 'vmId', z.object({
-    ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), pending: z.array(Pending) }).nullable(),
+    ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -4,6 +4,7 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, Volume
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
+import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit } from './cloud-init.ts';
 
 /** What the first shape of VmRequested held. */
@@ -46,6 +47,8 @@ export const VmSpec = z.object({
   boot: BootOrder,
   media: Media.nullable(),
   cloudInit: CloudInit.nullable(),
+  /** Of the disk it was made with. */
+  diskLimits: DiskLimits.nullable(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -63,6 +66,10 @@ export const Provisioned = z.object({
 });
 export type Provisioned = z.infer<typeof Provisioned>;
 
+/** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. */
+export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable() });
+export type AttachedVolume = z.infer<typeof AttachedVolume>;
+
 /** What a machine can have changed, each name resolved. What is left out stays. */
 export const Reconfiguration = z.object({
   name: Name.optional(),
@@ -71,6 +78,13 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  diskLimits: DiskLimits.nullable().optional(),
+  /** A new disk, blank or over an image. */
+  addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']) }).nullable(), limits: DiskLimits.nullable() }).optional(),
+  /** One that no VM has. */
+  attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
+  changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
+  detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
@@ -96,7 +110,7 @@ const Operation = { operationId: OperationId };
 export const vmEvents = {
   VmRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec1, imageFile: ImageFile, imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan })).revised(
     z.object({ ...Operation, vmId: VmId, ...RequestedVm.shape }),
-    (older) => ({ ...older, spec: { ...older.spec, vcpusMax: older.spec.vcpus, memoryMibMax: older.spec.memoryMib, boot: ['disk' as const], media: null, cloudInit: null } }),
+    (older) => ({ ...older, spec: { ...older.spec, vcpusMax: older.spec.vcpus, memoryMibMax: older.spec.memoryMib, boot: ['disk' as const], media: null, cloudInit: null, diskLimits: null } }),
   ),
   /** Only what became different; at any time, also while an operation runs. */
   VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional() })),
@@ -109,8 +123,8 @@ export const vmEvents = {
     timeoutSeconds: z.int().min(0).max(3_600), force: z.boolean(),
   })),
   VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
-  /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface. */
-  VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), pending: z.array(Pending) })),
+  /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface, `volume` is the disk that came. */
+  VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

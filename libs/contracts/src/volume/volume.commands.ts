@@ -1,10 +1,22 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { ImageId, NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { ImageId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { Name } from '../text.ts';
+
+const OfVm = { volumeId: VolumeId, vmId: VmId };
 
 export const volumeCommands = {
-  CreateVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1) })),
-  ResizeVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
-  DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId })),
+  CreateVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1), name: Name.optional() })),
+  ResizeVolume: command('storage', 'volumeId', z.object({ ...OfVm, sizeGib: z.int().min(1) })),
+  /** Refused when another VM has it, or when it is not in the pool. */
+  AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId })),
+  /** Nothing when it is not attached to this VM. With `delete`, the operation that does it, it goes then. */
+  DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable() })),
+  /** The same for several, when their VM goes. */
+  DetachVolumes: command('storage', 'vmId', z.object({ vmId: VmId, volumes: z.array(z.object({ volumeId: VolumeId, delete: OperationId.nullable() })).max(32) })),
+  /** From the gateway: a volume that no VM has. */
+  RemoveDetachedVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, operationId: OperationId })),
+  AbandonVolumeDelete: command('storage', 'volumeId', z.object({ volumeId: VolumeId, operationId: OperationId })),
+  DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId.nullable() })),
 } as const;
 export type VolumeCommand = CommandOf<typeof volumeCommands>;

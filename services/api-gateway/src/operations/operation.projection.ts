@@ -15,6 +15,7 @@
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import type { OperationEvent } from '@chronovirt/contracts/operation/operation.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { SagaEvent } from '@chronovirt/decider/saga';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
@@ -58,9 +59,9 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent);
+type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: 'VolumeDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-drop-volume': 'delete-volume' };
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
@@ -152,6 +153,8 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       const { refused, because, owed } = event.data;
       return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
     }
+    case 'VolumeDeleteStarted':
+      return settle({ ...(before ?? begun(event, key, 'delete-volume', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'SagaStarted': {
       const vmId = event.data.input['vmId'];
       const action = event.data.input['action'];
@@ -195,6 +198,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && event.type !== 'VmPlaced' && event.type !== 'VmProvisioned' && event.type !== 'VmReconfigured' ? [event.data.operationId as string] : [];
+  if (event.type === 'VolumeDeleteStarted') return [event.data.operationId];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };

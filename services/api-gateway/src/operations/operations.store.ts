@@ -12,6 +12,8 @@ import type { OperationDocument, OperationStatus } from './operation.projection.
 import { aggregated } from './batch.ts';
 
 const SCANNED_AT_ONCE = 200;
+/** Kinds, of what is no VM, that are not done when their command was obeyed. */
+const byOthers: ReadonlySet<string> = new Set(['delete-volume']);
 
 export class Operations {
   private readonly views: Views;
@@ -56,7 +58,7 @@ export class Operations {
     });
   }
 
-  /** Pending ones whose command was answered: refused is the end of it; obeyed, for what is not about a VM, is success. */
+  /** Pending ones whose command was answered: refused is the end of it; obeyed, for what is neither about a VM nor carried out by a saga, is success. */
   private async answered(operations: readonly OperationDocument[]): Promise<readonly OperationDocument[]> {
     const pending = operations.filter(({ status, members }) => status === 'pending' && members === null);
     if (pending.length === 0) return operations;
@@ -68,7 +70,7 @@ export class Operations {
         const { refused, because } = found.answer;
         return { ...operation, status: 'failed', waitsFor: null, endedAt: found.at, error: { code: refused, message: inWords(refused, because), because: because ?? {} } };
       }
-      return operation.vmId === null ? { ...operation, status: 'succeeded', percent: 100, waitsFor: null, endedAt: found.at } : operation;
+      return operation.vmId === null && !byOthers.has(operation.kind) ? { ...operation, status: 'succeeded', percent: 100, waitsFor: null, endedAt: found.at } : operation;
     });
   }
 }

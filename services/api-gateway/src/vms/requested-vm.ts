@@ -19,11 +19,11 @@ export const requestedVm = (body: Omit<CreateVmBody, 'count'>, vmId: string, ope
   id: vmId, name: body.name, description: body.description, status: 'requested', statusBecause: null, desired: 'running', observed: null,
   spec: {
     imageId: idOr('image', body.image), networkId: idOr('network', body.network), subnetId: null, vcpus: body.vcpus, memoryMib: body.memoryMib, diskGib: body.diskGib,
-    vcpusMax: body.vcpusMax ?? body.vcpus, memoryMibMax: body.memoryMibMax ?? body.memoryMib, boot: body.boot ?? null, media: null, cloudInit: body.cloudInit ?? null,
+    vcpusMax: body.vcpusMax ?? body.vcpus, memoryMibMax: body.memoryMibMax ?? body.memoryMib, boot: body.boot ?? null, media: null, cloudInit: body.cloudInit ?? null, diskLimits: null,
     accel: body.accel, devices: body.devices, nodeId: idOr('node', body.node), tags: body.tags, protected: body.protected,
   },
   networkName: idOr('network', body.network) === null ? body.network : null,
-  nodeId: null, generation: 0, nics: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
+  nodeId: null, generation: 0, volumes: [], nics: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
   createdAt: null, changedAt: null, position: null,
 });
 

@@ -7,8 +7,8 @@
  * read, instead of being written 200 times when a node with 200 VMs falls silent.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
-import { specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { Pending, PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { AttachedVolume, Pending, PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import { inWords } from '../problem.ts';
@@ -39,6 +39,8 @@ export interface VmSummary {
   readonly nodeId: string | null;
   readonly generation: number;
   /** Interfaces beside the first, whose address and MAC stand above. */
+  /** Disks beside the first. */
+  readonly volumes: readonly AttachedVolume[];
   readonly nics: readonly { readonly networkId: string; readonly network: string; readonly address: string; readonly mac: string }[];
   /** What of a running VM will only be so after it was stopped and started. */
   readonly pending: readonly Pending[];
@@ -80,7 +82,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   if (event.type === 'VmRequested') {
     const { vmId, operationId, spec: { name, description, ...spec }, network } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, nics: [], pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: [], nics: [], pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position,
     }, event);
@@ -118,9 +120,9 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmReconfigureRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
     case 'VmReconfigured': {
-      const { change, nic, pending } = event.data;
+      const { change, nic, volume, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];
-      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], pending }, event);
+      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], volumes: volumesAfterChange(vm.volumes, change, volume), pending }, event);
     }
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);

@@ -1,8 +1,8 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
-import { VmId, type OperationId } from '@chronovirt/contracts/ids';
+import { VmId, VolumeId, type OperationId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
-import { AddNicBody, ChangeVmBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { obeyed } from '../command.http.ts';
@@ -20,6 +20,8 @@ import type { VmSummary } from './vm-summary.projection.ts';
 const NoBody = z.strictObject({}).optional();
 const StopBody = StopVmBody.optional();
 const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest') }).meta({ id: 'DeleteVmQuery' });
+
+const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
 
 type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm';
 
@@ -130,6 +132,31 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeNic(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('mac', { schema: Mac }) mac: string): Promise<void> {
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { removeNic: mac });
+  }
+
+  @Post(':id/volumes')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Add a disk: a new one, blank or over an image, or a volume that no VM has; a running guest gets it at once', operationId: 'addVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async addVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: AddVolumeBody }) body: AddVolumeBody): Promise<void> {
+    const asked = requestOf(request, body);
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', 'volume' in body ? { attachVolume: body.volume } : { addVolume: { ...body, volumeId: asked.ids.thing('volume') } });
+  }
+
+  @Patch(':id/volumes/:volume')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Grow a disk, or limit what the guest may do with it', operationId: 'changeVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async changeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Body({ schema: ChangeVolumeBody }) body: z.infer<typeof ChangeVolumeBody>): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { changeVolume: { volumeId, ...body } });
+  }
+
+  @Delete(':id/volumes/:volume')
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Take a disk away; a running guest has to let go of it. It stays a volume, unless delete=true', operationId: 'removeVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async removeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Query({ schema: RemoveVolumeQuery }) query: z.infer<typeof RemoveVolumeQuery>): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { detachVolume: { volumeId, delete: query.delete === 'true' } });
   }
 
   @Delete(':id')

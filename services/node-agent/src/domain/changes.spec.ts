@@ -6,9 +6,11 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, macs: [mac] };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
+const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: (volumeId: string) => `/pool/${volumeId}` };
+const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
-  changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, (file) => `/images/${file}`);
+  changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, paths);
 
 describe('What has to be done to a domain that runs', () => {
   it('is nothing when it is as it should be', () => expect(wanted()).toEqual({ changes: [], pending: [] }));
@@ -26,12 +28,21 @@ describe('What has to be done to a domain that runs', () => {
   it('is to put in a medium, change it, or take it out, where there is a drive', () => {
     expect(wanted({ media: 'one.iso' }).changes).toEqual([{ kind: 'media', path: '/images/one.iso' }]);
     const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, memoryMib: 512 }) } as const;
-    expect(changesOf({ ...live, media: '/images/one.iso' }, plan, String).changes).toEqual([{ kind: 'media', path: undefined }]);
-    expect(changesOf({ ...live, media: null }, { ...plan, media: 'one.iso' }, String).changes).toEqual([]);
+    expect(changesOf({ ...live, media: '/images/one.iso' }, plan, paths).changes).toEqual([{ kind: 'media', path: undefined }]);
+    expect(changesOf({ ...live, media: null }, { ...plan, media: 'one.iso' }, paths).changes).toEqual([]);
   });
   it('is to unplug what goes before plugging in what comes', () => {
     const nic = { network, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
     expect(wanted({ nics: [nic] }).changes).toEqual([{ kind: 'remove nic', mac }, { kind: 'add nic', nic }]);
+  });
+  it('is to attach and detach disks by what they are, not by where they stand, and to limit them', () => {
+    const [first] = wantedPlan().disks;
+    if (first === undefined) throw new Error('no disk');
+    const second = { volumeId: `volume_${hex(9)}`, unit: 4, sizeGib: 1, limits: null } as const;
+    expect(wanted({ disks: [first, second] }).changes).toEqual([{ kind: 'add disk', disk: second }]);
+    expect(wanted({ disks: [second] }).changes).toEqual([{ kind: 'remove disk', path: `/pool/volume_${hex(3)}` }, { kind: 'add disk', disk: second }]);
+    const limited = { ...first, limits: { iops: 100 } };
+    expect(wanted({ disks: [limited] }).changes).toEqual([{ kind: 'limits', disk: limited }]);
   });
   it('leaves the order of booting for the next start', () => expect(wanted({ boot: ['cdrom', 'disk'] })).toEqual({ changes: [], pending: ['boot'] }));
 });

@@ -3,7 +3,9 @@
  * one that runs. The answer is computed from what there is, never remembered, so a change that was begun
  * and not ended is simply continued.
  */
+import type { VolumeId } from '@chronovirt/contracts/ids';
 import type { BootDevice, Pending } from '@chronovirt/contracts/vm/vm.events';
+import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import type { DomainPlan } from '../hypervisor.ts';
 
 /** A domain as it runs now. Memory in MiB, with what was plugged in. */
@@ -16,6 +18,8 @@ export interface LiveDomain {
   /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
   readonly media: string | undefined | null;
   readonly macs: readonly string[];
+  /** By path, beside the drives for media. */
+  readonly disks: readonly { readonly path: string; readonly limits: DiskLimits | null }[];
 }
 
 export type Change =
@@ -23,12 +27,19 @@ export type Change =
   | { readonly kind: 'memory'; readonly mib: number }
   | { readonly kind: 'media'; readonly path: string | undefined }
   | { readonly kind: 'add nic'; readonly nic: DomainPlan['nics'][number] }
-  | { readonly kind: 'remove nic'; readonly mac: string };
+  | { readonly kind: 'remove nic'; readonly mac: string }
+  | { readonly kind: 'add disk'; readonly disk: Disk }
+  | { readonly kind: 'remove disk'; readonly path: string }
+  | { readonly kind: 'limits'; readonly disk: Disk };
+
+type Disk = DomainPlan['disks'][number];
+
+const sameLimits = (a: DiskLimits | null, b: DiskLimits | null): boolean => a?.iops === b?.iops && a?.bytesPerSecond === b?.bytesPerSecond;
 
 /** Linux uses memory that is plugged in by sections of so much (x86-64). */
 const MEMORY_SECTION_MIB = 128;
 
-export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file: string) => string): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
+export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (volumeId: VolumeId) => string }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
   const changes: Change[] = [];
   const pending: Pending[] = [];
 
@@ -49,5 +60,13 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file
   // First what goes: what comes may need its place.
   for (const mac of live.macs) if (!macs.has(mac)) changes.push({ kind: 'remove nic', mac });
   for (const nic of plan.nics) if (!live.macs.includes(nic.mac)) changes.push({ kind: 'add nic', nic });
+
+  const paths = new Set(plan.disks.map(({ volumeId }) => diskPathOf(volumeId)));
+  for (const { path } of live.disks) if (!paths.has(path)) changes.push({ kind: 'remove disk', path });
+  for (const disk of plan.disks) {
+    const present = live.disks.find(({ path }) => path === diskPathOf(disk.volumeId));
+    if (present === undefined) changes.push({ kind: 'add disk', disk });
+    else if (!sameLimits(present.limits, disk.limits)) changes.push({ kind: 'limits', disk });
+  }
   return { changes, pending };
 }

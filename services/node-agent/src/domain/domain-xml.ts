@@ -105,7 +105,10 @@ export const diskXml = (disk: Disk, devices: DomainPlan['devices'], path: string
     element('source', { file: path }),
     element('target', { dev: targetOf(disk, devices), bus: devices === 'virtio' ? 'virtio' : 'sata' }),
     // What the guest sees as the disk's serial number: 20 characters at most for virtio.
-    element('serial', {}, disk.volumeId.slice(-20)));
+    element('serial', {}, disk.volumeId.slice(-20)),
+    disk.limits === null ? undefined : element('iotune', {},
+      disk.limits.bytesPerSecond === undefined ? undefined : element('total_bytes_sec', {}, disk.limits.bytesPerSecond),
+      disk.limits.iops === undefined ? undefined : element('total_iops_sec', {}, disk.limits.iops)));
 
 /** The drive for media, with or without one in it, and that of what cloud-init is told. */
 export const driveXml = (which: 'media' | 'seed', devices: DomainPlan['devices'], path: string | undefined): Xml => {

@@ -36,7 +36,8 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       for (const { network, mac } of data.nics) refused ??= await hypervisor.removeLease(network, mac);
       return refused;
     }
-    case 'RemoveDisk': return hypervisor.removeDisk(data.vmId, data.volumeId);
+    case 'RemoveDisk':
+    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId);
   }
 }
 

@@ -6,7 +6,7 @@
  * go first. VMs that no welcome names any more and nobody spoke of for as long go too.
  */
 import { DatabaseSync } from 'node:sqlite';
-import type { VmId } from '@chronovirt/contracts/ids';
+import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
 import { newest } from './journal.ts';
 import type { Journal, KnownVm } from './journal.ts';
@@ -58,7 +58,7 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
   };
 
   // Read once: what is known of VMs is asked for each command.
-  const vms = new Map<VmId, KnownVm>();
+  const vms = new Map<VmId | VolumeId, KnownVm>();
   for (const row of statements.vms.all() as { vm_id: VmId; generation: number; here: number }[]) {
     vms.set(row.vm_id, { vmId: row.vm_id, generation: row.generation, here: row.here === 1 });
   }

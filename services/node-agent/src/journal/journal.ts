@@ -6,11 +6,12 @@
  * Its functions answer at once. That is on purpose: between looking something up and recording it
  * nothing else can happen, so there is no lock.
  */
-import type { VmId } from '@chronovirt/contracts/ids';
+import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
 
 export interface KnownVm {
-  readonly vmId: VmId;
+  /** A volume, too, may be known to be gone. */
+  readonly vmId: VmId | VolumeId;
   /** The newest placement that this node has heard of. */
   readonly generation: number;
   /** False: that placement is another node's, or the VM is deleted. */
@@ -21,7 +22,7 @@ export interface Journal {
   recall(commandId: string): Answer | undefined;
   /** The first answer to a command stays; a later one is ignored. On disk when this returns. */
   record(commandId: string, answer: Answer): void;
-  vm(vmId: VmId): KnownVm | undefined;
+  vm(vmId: VmId | VolumeId): KnownVm | undefined;
   vms(): readonly KnownVm[];
   /** On disk when this returns. A generation never goes back. */
   remember(vm: KnownVm): void;
@@ -37,7 +38,7 @@ export const newest = (known: KnownVm | undefined, heard: KnownVm): KnownVm => (
 /** For simulated nodes, whose domains live no longer than the process either; and for the simulation, which keeps it across crashes. */
 export function createMemoryJournal(answersMax = 100_000): Journal {
   const answers = new Map<string, Answer>();
-  const vms = new Map<VmId, KnownVm>();
+  const vms = new Map<VmId | VolumeId, KnownVm>();
   let lastSession = 0;
   const remember = (vm: KnownVm): void => void vms.set(vm.vmId, newest(vms.get(vm.vmId), vm));
   return {

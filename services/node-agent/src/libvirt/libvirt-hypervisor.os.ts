@@ -14,6 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { idFrom, uuidOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { BootDevice } from '@chronovirt/contracts/vm/vm.events';
+import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
@@ -22,13 +23,13 @@ import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/la
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
-import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
+import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change, LiveDomain } from '../domain/changes.ts';
-import { dimmXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
+import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import type { LibvirtHost } from './host.ts';
@@ -419,14 +420,14 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
-  /** A guest that is asked to let go of an interface may take its time, or never do it. */
-  const unplugNic = async (domain: Domain, mac: string): Promise<Refusal | undefined> => {
-    const device = async (): Promise<XmlElement | undefined> => childrenOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), 'interface').find((one) => attributeOf(one, 'address', 'mac')?.toLowerCase() === mac);
+  /** A guest that is asked to let go of a device may take its time, or never do it. */
+  const unplug = async (domain: Domain, kind: 'interface' | 'disk', isIt: (device: XmlElement) => boolean, refused: Refusal): Promise<Refusal | undefined> => {
+    const device = async (): Promise<XmlElement | undefined> => childrenOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), kind).find(isIt);
     const deadline = performance.now() + UNPLUG_MS;
     for (let asked = -Infinity; ;) {
       const there = await device();
       if (there === undefined) return undefined;
-      if (performance.now() > deadline) return refuse('nic.not_released', { mac, says: 'the guest did not let go of the interface; stop the VM, or try again' });
+      if (performance.now() > deadline) return refused;
       if (performance.now() - asked > PRESS_EVERY_MS) {
         asked = performance.now();
         // Being asked again while it still thinks about it is an error of libvirt's, and none of ours.
@@ -480,16 +481,25 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainAttachDeviceFlags({ domain, xml: nicXml(one.nic, devices).xml, flags: ['live'] });
         return undefined;
       case 'remove nic':
-        return unplugNic(domain, one.mac);
+        return unplug(domain, 'interface', (device) => macIn(device) === one.mac, refuse('nic.not_released', { mac: one.mac, says: 'the guest did not let go of the interface; stop the VM, or try again' }));
+      case 'add disk':
+        await slow.domainAttachDeviceFlags({ domain, xml: diskXml(one.disk, devices, disks.pathOf(one.disk.volumeId)).xml, flags: ['live'] });
+        return undefined;
+      case 'remove disk':
+        return unplug(domain, 'disk', (device) => attributeOf(device, 'file', 'source') === one.path, refuse('disk.not_released', { says: 'the guest did not let go of the disk; unmount it in the guest, or stop the VM' }));
+      case 'limits':
+        await slow.domainSetBlockIoTune({ domain, disk: targetOf(one.disk, devices), parameters: { total_bytes_sec: one.disk.limits?.bytesPerSecond ?? 0, total_iops_sec: one.disk.limits?.iops ?? 0 }, flags: ['live'] });
+        return undefined;
     }
   };
 
   /** Disks that are smaller than they should be. One that runs tells its guest. */
   const grow = async (domain: Domain, running: boolean, plan: DomainPlan): Promise<Refusal | undefined> => {
+    const attached = new Set(running ? readDomain(await slow.domainGetXmlDesc({ domain })).disks.map(({ path }) => path ?? '') : []);
     for (const disk of plan.disks) {
       const bytes = disk.sizeGib * 2 ** 30;
       const target = targetOf(disk, plan.devices);
-      if (!running) {
+      if (!running || !attached.has(disks.pathOf(disk.volumeId))) {
         const refused = await disks.grow(disk.volumeId, disk.sizeGib);
         if (refused !== undefined) return refused;
       } else if ((await slow.domainGetBlockInfo({ domain, path: target })).capacityBytes < bytes) {
@@ -510,7 +520,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, (file) => host.mediaPathOf(file)) : { changes: [], pending: [] };
+      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf: (volumeId) => disks.pathOf(volumeId) }) : { changes: [], pending: [] };
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;
@@ -593,9 +603,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
     ensureDisk: (disk) => disks.ensure(disk),
     removeDisk: async (vmId, volumeId) => {
-      const domain = await find(vmId);
+      const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
-      return seen !== undefined && powered(seen) ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId);
+      const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path === disks.pathOf(volumeId));
+      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId);
     },
 
     ensureNetwork,
@@ -687,6 +698,14 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   };
 }
 
+const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
+
+/** libvirt writes what is not limited as 0, or not at all. */
+const limitsIn = (iotune: XmlElement | undefined): DiskLimits | null => {
+  const [bytesPerSecond, iops] = ['total_bytes_sec', 'total_iops_sec'].map((name) => Number(textOf(childOf(iotune, name)) || 0));
+  return bytesPerSecond === 0 && iops === 0 ? null : { ...(iops === 0 ? {} : { iops }), ...(bytesPerSecond === 0 ? {} : { bytesPerSecond }) };
+};
+
 const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: 'cdrom', network: 'network' };
 
 /** A running domain's XML, as far as it can be changed. */
@@ -701,7 +720,8 @@ function liveDomain(xml: string): LiveDomain {
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
     boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
     media: drive === undefined ? null : drive.path,
-    macs: childrenOf(devices, 'interface').flatMap((one) => attributeOf(one, 'address', 'mac')?.toLowerCase() ?? []),
+    macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
+    disks: childrenOf(devices, 'disk').filter((one) => one.attributes['device'] === 'disk').map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
   };
 }
 

@@ -122,8 +122,9 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       disks.set(disk.volumeId, disk);
       return undefined;
     }),
-    removeDisk: (vmId, volumeId) => verb('removeDisk', vmId, () => {
-      if (powered(vmId)) return refuse('disk.in_use', { volumeId, vmId });
+    removeDisk: (vmId, volumeId) => verb('removeDisk', vmId ?? undefined, () => {
+      const domain = vmId === null ? undefined : domains.get(vmId);
+      if (domain !== undefined && holdsMemory(domain) && domain.plan.disks.some((disk) => disk.volumeId === volumeId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
       return undefined;
     }),

@@ -26,6 +26,8 @@ export interface RemoveVm {
   /** Whose leases a node may serve. */
   readonly nics: readonly { readonly network: NetworkPlan; readonly mac: string }[];
   readonly subnetIds: readonly SubnetId[];
+  /** Disks beside the first: they stay, or are deleted by an operation of their own. */
+  readonly volumes: readonly { readonly volumeId: VolumeId; readonly delete: OperationId | null }[];
   readonly nameKey: string;
   /** Of a name that it was to get, and that is owed. */
   readonly otherNameKey: string | null;
@@ -43,6 +45,10 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   disk: {
     after: ['domain'], deadlineMs: 60_000, undo, settledBy,
     run: ({ nodeId, vmId, generation, volumeId }) => (nodeId === null ? undefined : verb('RemoveDisk', { nodeId, vmId, generation }, { volumeId })),
+  },
+  volumes: {
+    after: ['domain'], deadlineMs: 30_000, undo,
+    run: ({ vmId, volumes }) => (volumes.length === 0 ? undefined : { to: 'storage', target: vmId, type: 'DetachVolumes', data: { vmId, volumes } }),
   },
   address: {
     after: ['disk'], deadlineMs: 30_000, undo,

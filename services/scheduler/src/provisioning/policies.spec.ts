@@ -13,7 +13,7 @@ const op = (n: number): OperationId => `op_${hex(100 + n)}`;
 const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
 const spec: VmSpec = {
   name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
+  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null, diskLimits: null,
 };
 const requested: VmEvent = { type: 'VmRequested', data: { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network } };
 const placed: VmEvent = { type: 'VmPlaced', data: { operationId: op(1), nodeId, poolId, generation: 1, decision: {} } };

@@ -72,20 +72,26 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   // With what a change has left that is owed.
   nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
   subnetIds: [vm.network, ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
+  // One that was to come, and is owed, goes with it; the others stay.
+  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: null })), ...listOf(vm.debt?.change?.addVolume).map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
+
+/** The operation that deletes a volume because of another operation. */
+const dropOf = (operationId: OperationId, volumeId: string, hashOf: (text: string) => string): OperationId => `op_${hashOf(`${operationId}:${volumeId}`).slice(0, 32)}`;
 
 const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || one === undefined ? [] : [one]);
 
 const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
 
 const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
-  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, held } = vm;
+  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, volumes, held } = vm;
   if (nodeId === null || poolId === null || provisioned === null) throw new Error(`${vmId} has no node`);
   const { volumeId, mac, address } = provisioned;
   return {
-    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics },
+    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics, volumes },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
+    dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
   };
 };

@@ -3,7 +3,7 @@
  * medium, interfaces. Whatever is new is taken first; then the node is given the whole domain as it should
  * be, and makes what it has the same; then what is not needed any more is given back.
  *
- *     name, capacity, address, space ─▶ volume ─▶ domain ─▶ back
+ *     name, capacity, address, volume ─▶ space ─▶ disk ─▶ domain ─▶ back
  *
  * The way back is the same command with the domain as it was. Disks only grow, so a disk that has grown
  * stays so, and costs nothing: it is thin.
@@ -11,13 +11,13 @@
  * Capacity is only ever added here. What a running machine shall have less of waits for its next start, and
  * a start takes what is needed then.
  *
- * A reconfiguration gives back at most one thing (a name, or an address), as its last step: what was given
+ * A reconfiguration gives back at most one thing (a name, an address or a volume), as its last step: what was given
  * back may belong to somebody else a moment later, so nothing may follow that could fail.
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
-import type { PoolId, OperationId } from '@chronovirt/contracts/ids';
-import { nicsAfterChange, specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
+import type { OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
+import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from '@chronovirt/decider/decider';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
@@ -30,6 +30,8 @@ export interface ReconfigureVm extends OnNode {
   /** What is set aside for it while it runs: more than the wish where less waits for a start. */
   readonly held: Share;
   readonly poolId: PoolId;
+  /** The operation that deletes the volume that goes. */
+  readonly dropOperationId: OperationId;
   /** Network of the interface that goes. */
   readonly removedSubnetId: string | null;
   /** SHA-256 of the names. */
@@ -40,8 +42,15 @@ export interface ReconfigureVm extends OnNode {
 const addedNic = ({ change }: ReconfigureVm, facts: StepFacts): Nic | null =>
   (change.addNic === undefined ? null : { network: change.addNic, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address') });
 
-const after = (vm: ReconfigureVm, facts: StepFacts): Machine =>
-  ({ ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)) });
+const addedVolume = ({ change: { addVolume, attachVolume } }: ReconfigureVm, facts: StepFacts): AttachedVolume | null => {
+  if (addVolume !== undefined) return { volumeId: addVolume.volumeId, unit: addVolume.unit, sizeGib: addVolume.sizeGib, limits: addVolume.limits };
+  return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null };
+};
+
+const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
+  ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)),
+  volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)),
+});
 
 const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
 const unclaim = ({ vmId }: ReconfigureVm, key: string): Outgoing => ({ to: 'scheduler', target: key, type: 'UnclaimVmName', data: { key, owner: vmId } });
@@ -50,8 +59,52 @@ const release = ({ vmId }: ReconfigureVm, subnetId: string): Outgoing => ({ to: 
 const resizeCapacity = ({ vmId, nodeId }: ReconfigureVm, { vcpus, memoryMib }: Share): Outgoing =>
   ({ to: 'scheduler', target: nodeId, type: 'ResizeCapacity', data: { nodeId, vmId, vcpus, memoryMib } });
 const grows = ({ change, held }: ReconfigureVm): boolean => (change.vcpus ?? 0) > held.vcpus || (change.memoryMib ?? 0) > held.memoryMib;
-const resizeSpace = ({ vmId, poolId, machine: { volumeId } }: ReconfigureVm, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
-const resizeVolume = ({ vmId, machine: { volumeId } }: ReconfigureVm, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
+/** A disk that grows; null: none does. */
+const growth = ({ machine: { spec, volumeId, volumes }, change: { diskGib, changeVolume } }: ReconfigureVm) => {
+  if (diskGib !== undefined) return { volumeId, fromGib: spec.diskGib, toGib: diskGib };
+  const present = volumes.find((volume) => volume.volumeId === changeVolume?.volumeId);
+  return changeVolume?.sizeGib === undefined || present === undefined ? null : { volumeId: present.volumeId, fromGib: present.sizeGib, toGib: changeVolume.sizeGib };
+};
+type Growth = NonNullable<ReturnType<typeof growth>>;
+const resizeSpace = ({ vmId, poolId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
+const resizeVolume = ({ vmId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
+const detach = ({ vmId }: ReconfigureVm, volumeId: VolumeId, operationId: OperationId | null): Outgoing => ({ to: 'storage', target: volumeId, type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } });
+
+const runVolume = (vm: ReconfigureVm): Outgoing | undefined => {
+  const { vmId, nodeId, poolId, change: { addVolume, attachVolume } } = vm;
+  if (addVolume !== undefined) {
+    const { volumeId, sizeGib, image, name } = addVolume;
+    return { to: 'storage', target: volumeId, type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: image?.imageId ?? null, sizeGib, name } };
+  }
+  if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, poolId } };
+  const grows = growth(vm);
+  return grows === null ? undefined : resizeVolume(vm, grows, grows.toGib);
+};
+const undoVolume = (vm: ReconfigureVm): Outgoing | undefined => {
+  const { vmId, change: { addVolume, attachVolume } } = vm;
+  if (addVolume !== undefined) return { to: 'storage', target: addVolume.volumeId, type: 'DeleteVolume', data: { volumeId: addVolume.volumeId, vmId } };
+  if (attachVolume !== undefined) return detach(vm, attachVolume.volumeId, null);
+  const grows = growth(vm);
+  return grows === null ? undefined : resizeVolume(vm, grows, grows.fromGib);
+};
+const runSpace = (vm: ReconfigureVm): Outgoing | undefined => {
+  const { vmId, poolId, change: { addVolume } } = vm;
+  if (addVolume !== undefined) return { to: 'storage', target: poolId, type: 'ReserveSpace', data: { poolId, volumeId: addVolume.volumeId, vmId, sizeGib: addVolume.sizeGib } };
+  const grows = growth(vm);
+  return grows === null ? undefined : resizeSpace(vm, grows, grows.toGib);
+};
+const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
+  const { vmId, poolId, change: { addVolume } } = vm;
+  if (addVolume !== undefined) return { to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId: addVolume.volumeId, vmId } };
+  const grows = growth(vm);
+  return grows === null ? undefined : resizeSpace(vm, grows, grows.fromGib);
+};
+const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
+  const { addVolume } = vm.change;
+  return addVolume === undefined ? undefined : verb('EnsureDisk', onNode(vm), { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
+};
+const removeDisk = ({ nodeId, vmId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
+  (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId } });
 
 const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
 const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], insist: true });
@@ -76,19 +129,11 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       run: ({ change: { addNic }, vmId }) => (addNic === undefined ? undefined : { to: 'ipam', target: addNic.subnetId, type: 'LeaseAddress', data: { subnetId: addNic.subnetId, vmId } }),
       undo: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)),
     },
-    space: {
-      deadlineMs: DECIDED_MS,
-      run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeSpace(vm, vm.change.diskGib)),
-      undo: (vm) => resizeSpace(vm, vm.machine.spec.diskGib),
-    },
-    volume: {
-      after: ['space'],
-      deadlineMs: DECIDED_MS,
-      run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeVolume(vm, vm.change.diskGib)),
-      undo: (vm) => resizeVolume(vm, vm.machine.spec.diskGib),
-    },
+    volume: { deadlineMs: DECIDED_MS, run: runVolume, undo: undoVolume },
+    space: { after: ['volume'], deadlineMs: DECIDED_MS, run: runSpace, undo: undoSpace },
+    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
     domain: {
-      after: ['name', 'capacity', 'address', 'volume'],
+      after: ['disk'],
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
@@ -98,7 +143,11 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     back: {
       after: ['domain'],
       deadlineMs: DECIDED_MS,
-      run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId)),
+      run: (vm) => {
+        const { detachVolume } = vm.change;
+        if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);
+        return renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId);
+      },
       undo: nothingToUndo('nothing follows it'),
     },
   },
@@ -107,7 +156,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     return {
       to: 'scheduler', target: vm.vmId, type: 'FinishVm',
       data: {
-        vmId: vm.vmId, operationId: vm.operationId, how: 'reconfigured', provisioned: null, reconfigured: { nic: addedNic(vm, facts), pending },
+        vmId: vm.vmId, operationId: vm.operationId, how: 'reconfigured', provisioned: null, reconfigured: { nic: addedNic(vm, facts), volume: addedVolume(vm, facts), pending },
         observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null,
       },
     };
@@ -138,8 +187,9 @@ export const settleReconfiguration: Saga<SettleReconfiguration, Outgoing> = {
       settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
       run: (vm) => ({ ...takeBack(vm, vm.added), as: keyOf(vm, 'domain:undo'), cancels: [keyOf(vm, 'domain:run')] }),
     },
-    volume: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeVolume(vm, vm.machine.spec.diskGib)) },
-    space: { after: ['volume'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.diskGib === undefined ? undefined : resizeSpace(vm, vm.machine.spec.diskGib)) },
+    disk: { after: ['domain'], deadlineMs: 90_000, undo, settledBy: ['node.removed', 'node.not_found'], run: removeDisk },
+    space: { after: ['disk'], deadlineMs: DECIDED_MS, undo, run: undoSpace },
+    volume: { after: ['space'], deadlineMs: DECIDED_MS, undo, run: undoVolume },
     address: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)) },
     capacity: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (grows(vm) ? resizeCapacity(vm, vm.held) : undefined) },
     name: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyAfter) : undefined) },

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { PowerAction } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, PowerAction } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
+import { dropVolume } from './drop-volume.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
 import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
@@ -18,34 +19,39 @@ const provision: ProvisionVm = {
   ...ids, network, imageFile: 'guest.qcow2', imageFormat: 'qcow2',
   spec: {
     name: 'web-1', description: '', imageId: `image_${digits}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-    accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
+    accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null, diskLimits: null,
   },
 };
 const removals: readonly RemoveVm[] = [
-  { ...ids, subnetIds: [network.subnetId], nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, nics: [{ network, mac: '52:54:0a:15:00:02' }], otherNameKey: 'cd' },
+  { ...ids, subnetIds: [network.subnetId], nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, nics: [{ network, mac: '52:54:0a:15:00:02' }], otherNameKey: 'cd', volumes: [{ volumeId: `volume_${'5'.repeat(32)}`, delete: null }] },
   // Chosen, not assigned yet; and never placed at all.
-  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null },
-  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null },
+  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null, volumes: [] },
+  { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null, volumes: [] },
 ];
 const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume'];
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
-const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [] };
+const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], volumes: [] };
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
-  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, removedSubnetId: null,
+  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, removedSubnetId: null, dropOperationId: `op_${'9'.repeat(32)}`,
   nameKeyBefore: 'ab', nameKeyAfter: 'ab',
 };
+const second: AttachedVolume = { volumeId: `volume_${'5'.repeat(32)}`, unit: 1, sizeGib: 3, limits: null };
 const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, change: { name: 'web-2', vcpus: 2, memoryMib: 512, diskGib: 4, boot: ['cdrom', 'disk'], media: null, addNic: other }, nameKeyAfter: 'cd' },
   { ...reconfiguration, change: { vcpus: 1, memoryMib: 128 }, held: { vcpus: 2, memoryMib: 256 } },
+  { ...reconfiguration, change: { addVolume: { volumeId: second.volumeId, name: 'data', unit: 1, sizeGib: 3, image: null, limits: null } } },
+  { ...reconfiguration, change: { attachVolume: { volumeId: second.volumeId, unit: 1 } } },
+  { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { changeVolume: { volumeId: second.volumeId, sizeGib: 5, limits: { iops: 100 } } } },
+  { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { detachVolume: { volumeId: second.volumeId, delete: true } } },
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
 ];
 
 const factsOf = (step: string): Facts => ({
-  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' },
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
 
 const WORLDS = 2_000;
@@ -65,6 +71,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('making a VM', () => { expect(property(provisionVm, [provision])).toEqual([]); });
   it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
+  it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
@@ -96,9 +103,9 @@ describe('Taking a VM away', () => {
 });
 
 describe('Making a VM different', () => {
-  const [everything, smaller, without] = reconfigurations;
+  const [everything, smaller, adding, attaching, changing, detaching, without] = reconfigurations;
   const facts = { address: { mac: nic.mac, address: nic.address } };
-  if (everything === undefined || smaller === undefined || without === undefined) throw new Error('no input');
+  if (everything === undefined || smaller === undefined || without === undefined || adding === undefined || attaching === undefined || changing === undefined || detaching === undefined) throw new Error('no input');
 
   it('tells the node the whole domain as it should be, and to take it back as it was', () => {
     const after = reconfigureVm.steps['domain']?.run(everything, facts);
@@ -116,6 +123,20 @@ describe('Making a VM different', () => {
     expect(reconfigureVm.steps['back']?.run(everything, facts)).toMatchObject({ type: 'UnclaimVmName', data: { key: 'ab' } });
     expect(reconfigureVm.steps['back']?.run(without, {})).toMatchObject({ type: 'ReleaseAddress', data: { subnetId: other.subnetId } });
     expect(reconfigureVm.steps['back']?.run(smaller, {})).toBeUndefined();
+  });
+  it('makes the record of a new disk, then its space, then its bytes, and only then gives it to the machine', () => {
+    expect(reconfigureVm.steps['volume']?.run(adding, {})).toMatchObject({ type: 'CreateVolume', data: { volumeId: second.volumeId, name: 'data', sizeGib: 3 } });
+    expect(reconfigureVm.steps['space']).toMatchObject({ after: ['volume'] });
+    expect(reconfigureVm.steps['disk']?.run(adding, {})).toMatchObject({ type: 'EnsureDisk', data: { volumeId: second.volumeId, imageFile: null } });
+    expect(reconfigureVm.steps['domain']?.run(adding, {})).toMatchObject({ data: { disks: [{ unit: 0 }, second] } });
+  });
+  it('attaches, changes and detaches one', () => {
+    expect(reconfigureVm.steps['volume']?.run(attaching, {})).toMatchObject({ type: 'AttachVolume', data: { volumeId: second.volumeId } });
+    expect(reconfigureVm.steps['domain']?.run(attaching, { volume: { sizeGib: 7 } })).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 7 }] } });
+    expect(reconfigureVm.steps['volume']?.run(changing, {})).toMatchObject({ type: 'ResizeVolume', data: { sizeGib: 5 } });
+    expect(reconfigureVm.steps['domain']?.run(changing, {})).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 5, limits: { iops: 100 } }] } });
+    expect(reconfigureVm.steps['domain']?.run(detaching, {})).toMatchObject({ data: { disks: [{ unit: 0 }] } });
+    expect(reconfigureVm.steps['back']?.run(detaching, {})).toMatchObject({ type: 'DetachVolume', data: { volumeId: second.volumeId, delete: detaching.dropOperationId } });
   });
   it('tells which address was leased, and what waits for a start', () => {
     expect(reconfigureVm.done(everything, { ...facts, domain: { state: 'running', reason: 'booted', session: 1, sequence: 4, pending: ['boot'] } }))

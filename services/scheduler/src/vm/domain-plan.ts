@@ -2,7 +2,7 @@
 import type { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Nic, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, Nic, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 
 /** Of a node's capacity. */
 export interface Share {
@@ -21,14 +21,15 @@ export interface Machine {
   readonly address: string;
   /** Beside the first. */
   readonly nics: readonly Nic[];
+  readonly volumes: readonly AttachedVolume[];
 }
 
 /** Names may have underscores, host names may not. */
 const hostnameOf = (name: string): string => name.replaceAll('_', '-').replace(/[.-]+$/, '');
 
-export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics }: Machine): DomainPlan => ({
+export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes }: Machine): DomainPlan => ({
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot,
-  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib }],
+  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes],
   nics: [{ network, mac, address }, ...nics],
   media: spec.media?.file ?? null,
   seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: vmId, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { DomainState, Nic, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, DomainState, Nic, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import { sagaOf, vm } from './vm.ts';
@@ -15,7 +15,7 @@ const op = (n: number): OperationId => `op_${hex(100 + n)}`;
 const network = { networkId: `network_${hex(4)}`, subnetId: `subnet_${hex(5)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cvbr-0' } as const;
 const spec: VmSpec = {
   name: 'web-1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
-  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null,
+  accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: null, diskLimits: null,
 };
 const wish: Extract<VmEvent, { type: 'VmRequested' }>['data'] = { vmId, operationId: op(1), spec, imageFile: 'guest.qcow2', imageFormat: 'qcow2', network };
 const provisioned = { poolId, volumeId: `volume_${hex(1)}`, address: '10.21.0.2', prefix: 24, mac: '52:54:0a:15:00:02' } as const;
@@ -117,12 +117,12 @@ describe('A VM that is made different', () => {
   const asked = (wish: Reconfiguration, n = 3): VmEvent => ({ type: 'VmReconfigureRequested', data: { operationId: op(n), change: wish } });
   const second: NetworkPlan = { ...wish.network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
   const nic: Nic = { network: second, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
-  const changed = (wish: Reconfiguration, given: Nic | null = null, n = 3): VmEvent => ({ type: 'VmReconfigured', data: { operationId: op(n), change: wish, nic: given, pending: [] } });
+  const changed = (wish: Reconfiguration, given: Nic | null = null, n = 3): VmEvent => ({ type: 'VmReconfigured', data: { operationId: op(n), change: wish, nic: given, volume: null, pending: [] } });
   const finish = (reconfigured: Extract<VmCommand, { type: 'FinishVm' }>['data']['reconfigured']): VmCommand => ({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'reconfigured', provisioned: null, reconfigured, observed: null } });
 
   it('is so when its operation is done', () => {
     given(...running).when(change({ vcpus: 2 })).then(asked({ vcpus: 2 }));
-    given(...running, asked({ vcpus: 2 })).when(finish({ nic: null, pending: ['vcpus'] })).then({ type: 'VmReconfigured', data: { operationId: op(3), change: { vcpus: 2 }, nic: null, pending: ['vcpus'] } }, done(3, 'reconfigured'));
+    given(...running, asked({ vcpus: 2 })).when(finish({ nic: null, volume: null, pending: ['vcpus'] })).then({ type: 'VmReconfigured', data: { operationId: op(3), change: { vcpus: 2 }, nic: null, volume: null, pending: ['vcpus'] } }, done(3, 'reconfigured'));
     expect(replay(vm, [...running, asked({ vcpus: 2, name: 'other' }), changed({ vcpus: 2, name: 'other' }), done(3)])).toMatchObject({ spec: { vcpus: 2, name: 'other', memoryMib: spec.memoryMib }, operation: null });
   });
   it('stays as it was when it fails', () => expect(replay(vm, [...running, asked({ vcpus: 2 }), failed(3)])).toMatchObject({ spec: { vcpus: spec.vcpus }, failure: null, desired: 'running' }));
@@ -137,6 +137,26 @@ describe('A VM that is made different', () => {
     expect(replay(vm, two)).toMatchObject({ nics: [nic] });
     given(...two).when(change({ addNic: second }, 4)).thenRefused('vm.nic_in_network', { vmId, networkId: second.networkId, network: 'second', field: 'network' });
     expect(replay(vm, [...two, asked({ removeNic: nic.mac }, 4), changed({ removeNic: nic.mac }, null, 4), done(4)])).toMatchObject({ nics: [] });
+  });
+  const digits = (n: string): `volume_${string}` => `volume_${n.repeat(32)}`;
+  const disk = (n: string) => ({ addVolume: { volumeId: digits(n), name: `data-${n}`, unit: 1, sizeGib: 3, image: null, limits: null } });
+  const attachedAs = (n: string, unit: number): AttachedVolume => ({ volumeId: digits(n), unit, sizeGib: 3, limits: null });
+  const with1: readonly VmEvent[] = [...running, asked(disk('1')), { type: 'VmReconfigured', data: { operationId: op(3), change: disk('1'), nic: null, volume: attachedAs('1', 1), pending: [] } }, done(3)];
+  it('gives a disk the first place that is free, and the disk keeps it', () => {
+    given(...with1).when(change(disk('2'), 4)).then(asked({ addVolume: { ...disk('2').addVolume, unit: 2 } }, 4));
+    given(...with1).when(change({ attachVolume: { volumeId: digits('1'), unit: 1 } }, 4)).thenRefused('volume.attached', { volumeId: digits('1'), vmId });
+    const without1: readonly VmEvent[] = [...with1, asked({ detachVolume: { volumeId: digits('1'), delete: false } }, 4), { type: 'VmReconfigured', data: { operationId: op(4), change: { detachVolume: { volumeId: digits('1'), delete: false } }, nic: null, volume: null, pending: [] } }, done(4)];
+    expect(replay(vm, without1)).toMatchObject({ volumes: [] });
+    given(...without1).when(change({ detachVolume: { volumeId: digits('1'), delete: false } }, 5)).thenRefused('vm.volume_not_found', { vmId, volumeId: digits('1') });
+  });
+  it('keeps the disk it was made with, and lets go of nothing while it is paused', () => {
+    given(...with1).when(change({ detachVolume: { volumeId: provisioned.volumeId, delete: true } }, 4)).thenRefused('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
+    given(...with1, observed('paused', 2)).when(change({ detachVolume: { volumeId: digits('1'), delete: false } }, 4)).thenRefused('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  });
+  it('has disks that grow and are limited', () => {
+    given(...with1).when(change({ changeVolume: { volumeId: digits('1'), sizeGib: 2 } }, 4)).thenRefused('vm.disk_cannot_shrink', { vmId, diskGib: 3, wanted: 2, field: 'sizeGib' });
+    const wish = { changeVolume: { volumeId: digits('1'), sizeGib: 5, limits: { iops: 10 } } };
+    expect(replay(vm, [...with1, asked(wish, 4), { type: 'VmReconfigured', data: { operationId: op(4), change: wish, nic: null, volume: null, pending: [] } }, done(4)])).toMatchObject({ volumes: [{ unit: 1, sizeGib: 5, limits: { iops: 10 } }] });
   });
   it('holds what it runs with until it is started anew', () => {
     const smaller = [...running, asked({ memoryMib: 128 }), changed({ memoryMib: 128 }), done(3)];

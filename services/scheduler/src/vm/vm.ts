@@ -21,9 +21,9 @@
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import { nicsAfterChange, specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import { largerOf, type Share } from './domain-plan.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
@@ -52,6 +52,8 @@ export interface LiveVm {
   readonly provisioned: Provisioned | null;
   /** Interfaces beside the first. */
   readonly nics: readonly Nic[];
+  /** Disks beside the first. */
+  readonly volumes: readonly AttachedVolume[];
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
@@ -119,20 +121,43 @@ const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.str
 const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, { type: 'RequestReconfiguration' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
-  const { spec, nics, provisioned, network } = live;
+  const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
   if (addNic !== undefined && [network, ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
-  const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change } };
-  const nothingNew = addNic === undefined && removeNic === undefined && same(specAfterChange(spec, change), spec);
+  const { addVolume, attachVolume, changeVolume, detachVolume } = change;
+  if ((addVolume !== undefined || attachVolume !== undefined) && volumes.length >= VOLUMES_MAX) return refuse('vm.too_many_volumes', { vmId, max: VOLUMES_MAX + 1 });
+  if (attachVolume !== undefined && volumes.some(({ volumeId }) => volumeId === attachVolume.volumeId)) return refuse('volume.attached', { volumeId: attachVolume.volumeId, vmId });
+  const meant = detachVolume?.volumeId ?? changeVolume?.volumeId;
+  if (detachVolume?.volumeId === provisioned.volumeId) return refuse('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
+  const found = volumes.find(({ volumeId }) => volumeId === meant);
+  if (meant !== undefined && found === undefined) return refuse('vm.volume_not_found', { vmId, volumeId: meant });
+  if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
+  // It would let go later, when nobody expects it any more.
+  if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  const unit = freeUnit(volumes);
+  const placed: Reconfiguration = {
+    ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
+  };
+  const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
 /** Beside the first. */
 const NICS_MAX = 15;
+const VOLUMES_MAX = 23;
+
+/** The first place that no disk has: a disk keeps its place, whatever comes and goes beside it. */
+const freeUnit = (volumes: readonly AttachedVolume[]): number => {
+  const taken = new Set(volumes.map(({ unit }) => unit));
+  let unit = 1;
+  while (taken.has(unit)) unit++;
+  return unit;
+};
 
 const idleOr = (vm: LiveVm): Refusal | undefined =>
   vm.operation === null && vm.waitingDelete === null ? undefined : refuse('vm.busy', { operationId: vm.operation?.id ?? vm.waitingDelete, kind: vm.operation?.kind ?? 'delete' });
@@ -275,7 +300,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
+        nics: [], volumes: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -294,7 +319,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change } };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
-        return { ...state, spec, nics: nicsAfterChange(state.nics, event.data.change, event.data.nic), held: largerOf(state.held, spec) };
+        const { change, nic, volume } = event.data;
+        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec) };
       }
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.

@@ -1,0 +1,32 @@
+/*
+ * Deletes a volume that no VM has: its bytes, then the space that was promised to it, then its record. It
+ * only goes forward. A node that is silent is waited for, a day long; one that was removed took the bytes
+ * with it.
+ */
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { NodeId, OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
+import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
+
+export interface DropVolume {
+  readonly operationId: OperationId;
+  readonly volumeId: VolumeId;
+  readonly poolId: PoolId;
+  readonly nodeId: NodeId;
+}
+
+const undo = nothingToUndo('what is deleted stays deleted');
+const DAY_MS = 24 * 60 * 60_000;
+
+export const dropVolume: Saga<DropVolume, Outgoing> = {
+  name: 'drop-volume',
+  cleanUp: true,
+  steps: {
+    disk: {
+      deadlineMs: DAY_MS, undo, settledBy: ['node.removed', 'node.not_found'],
+      run: ({ nodeId, volumeId }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null } }),
+    },
+    space: { after: ['disk'], deadlineMs: DAY_MS, undo, run: ({ poolId, volumeId }) => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } }) },
+  },
+  done: ({ volumeId }) => ({ to: 'storage', target: volumeId, type: 'DeleteVolume', data: { volumeId, vmId: null } }),
+  failed: ({ volumeId, operationId }) => ({ to: 'storage', target: volumeId, type: 'AbandonVolumeDelete', data: { volumeId, operationId } }),
+};
