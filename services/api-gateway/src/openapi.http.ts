@@ -44,6 +44,8 @@ export const openApiText = (app: INestApplication, controllers: readonly Type[],
     .build();
   const document = SwaggerModule.createDocument(app, config, { standardSchemaConverter: converter });
   const { schemas } = z.toJSONSchema(answers, { target: 'draft-2020-12', io: 'output', uri: (id) => `#/components/schemas/${id}`, unrepresentable: 'any' });
-  const own = Object.fromEntries(Object.entries(schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema]));
-  return JSON.stringify({ ...document, components: { ...document.components, schemas: { ...own, ...document.components?.schemas } } });
+  // What answers share with requests, zod puts under a name of its own.
+  const { __shared: shared, ...named } = schemas as Record<string, Record<string, unknown>>;
+  const own = Object.fromEntries(Object.entries({ ...(shared?.['$defs'] as Record<string, Record<string, unknown>> | undefined), ...named }).map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema]));
+  return JSON.stringify({ ...document, components: { ...document.components, schemas: { ...own, ...document.components?.schemas } } }).replaceAll('__shared#/$defs/', '');
 };

@@ -197,7 +197,7 @@ export const requested = (envelope: Pick<CommandEnvelope, 'data'>): AnyEvent => 
     data: {
       vmId, operationId, imageFile: 'tiny.qcow2', imageFormat: 'qcow2', network: networkPlan,
       spec: {
-        accel: 'any', devices: 'virtio', tags: [], protected: false, description: '', vcpusMax: 1, memoryMibMax: 128, boot: ['disk'], media: null, cloudInit: null, ...wanted, imageId: ids.image, networkId: ids.network, subnetId: ids.subnet, nodeId: null,
+        accel: 'any', devices: 'virtio', tags: [], protected: false, description: '', vcpusMax: 1, memoryMibMax: 128, boot: ['disk'], media: null, cloudInit: null, diskLimits: null, ...wanted, imageId: ids.image, networkId: ids.network, subnetId: ids.subnet, nodeId: null,
       },
     },
   };
