@@ -219,6 +219,16 @@ describe('virtual machines on simulated nodes', () => {
     await expect(rest.ok('DELETE', `/v1/volumes/${volume.id}`)).rejects.toMatchObject({ status: 404, code: 'volume.not_found' });
   });
 
+  it('A1-15 a VM is deleted with its disks where that is asked for', async () => {
+    const vm = await rest.running(wish('all of it'.replaceAll(' ', '-')));
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    const machine = machineOf(vm);
+    expect(machine.disks.size).toBe(2);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`)).operation.id);
+    await rest.until('its volume is gone too', async () => (await rest.all('/v1/volumes?system=true')).length === 0, 10_000);
+    expect(machine.disks.size).toBe(0);
+  });
+
   it('A6-16 reserved addresses are never leased, and a full range is said to be full', async () => {
     await rest.ok('POST', '/v1/networks', { name: 'narrow', kind: 'nat', cidr: '10.77.0.0/29', reserved: ['10.77.0.2', '10.77.0.4'] });
     const vms = await Promise.all(['r1', 'r2', 'r3'].map((name) => rest.running(wish(name, { network: 'narrow' }))));

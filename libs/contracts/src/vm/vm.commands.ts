@@ -96,7 +96,7 @@ export const vmCommands = {
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
   })),
-  DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),
+  DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 

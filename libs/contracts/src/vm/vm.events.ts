@@ -129,7 +129,7 @@ export const vmEvents = {
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   /** A delete was accepted while another operation ran: that one is cancelled first. */
-  VmDeleteRequested: event(z.object({ ...Operation, force: z.boolean(), cancels: OperationId.nullable() })),
+  VmDeleteRequested: event(z.object({ ...Operation, force: z.boolean(), cancels: OperationId.nullable(), /** Its other disks go with it; without, they stay. */ deleteDisks: z.boolean().optional() })),
   VmDeleteStarted: event(z.object(Operation)),
   /** What a failed operation left behind on a node that was silent is taken back now. */
   VmCleanUpStarted: event(z.object(Operation)),

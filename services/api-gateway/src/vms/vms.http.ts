@@ -19,7 +19,9 @@ import type { VmSummary } from './vm-summary.projection.ts';
 /** Actions take no body, or an empty one. */
 const NoBody = z.strictObject({}).optional();
 const StopBody = StopVmBody.optional();
-const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest') }).meta({ id: 'DeleteVmQuery' });
+const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest'),
+  deleteDisks: z.enum(['true', 'false']).default('false').describe('Delete its other disks too; without, they stay as volumes that no VM has'),
+}).meta({ id: 'DeleteVmQuery' });
 
 const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
 
@@ -164,7 +166,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Delete a VM; never refused because another operation runs: that one is cancelled', operationId: 'deleteVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Query({ schema: DeleteQuery }) query: z.infer<typeof DeleteQuery>): Promise<void> {
-    await this.act(request, reply, id, 'DeleteVm', 'delete', { force: query.force === 'true' });
+    await this.act(request, reply, id, 'DeleteVm', 'delete', { force: query.force === 'true', ...(query.deleteDisks === 'true' ? { deleteDisks: true } : {}) });
   }
 
   @Post(':id/start')

@@ -73,7 +73,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
   subnetIds: [vm.network, ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
   // One that was to come, and is owed, goes with it; the others stay.
-  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: null })), ...listOf(vm.debt?.change?.addVolume).map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
+  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...listOf(vm.debt?.change?.addVolume).map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
 

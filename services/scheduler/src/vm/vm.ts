@@ -60,6 +60,8 @@ export interface LiveVm {
   readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null; readonly change: Reconfiguration | null } | null;
   /** A delete that waits until the running operation is over. */
   readonly waitingDelete: OperationId | null;
+  /** Whoever deletes it wants its other disks gone too. */
+  readonly deletesDisks: boolean;
   readonly failure: Refusal | null;
   /** Steps of a failed operation that a silent node kept from being taken back. */
   readonly owed: readonly string[];
@@ -272,8 +274,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
         const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
         if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
-        const { operationId, force } = command.data;
-        const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null } };
+        const { operationId, force, deleteDisks } = command.data;
+        const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null, ...(deleteDisks === true ? { deleteDisks } : {}) } };
         return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
       }
       case 'CleanUpVm': {
@@ -300,7 +302,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
+        nics: [], volumes: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -341,7 +343,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         };
       }
       case 'VmDeleteRequested':
-        return { ...state, desired: 'deleted', waitingDelete: event.data.operationId };
+        return { ...state, desired: 'deleted', waitingDelete: event.data.operationId, deletesDisks: state.deletesDisks || event.data.deleteDisks === true };
       case 'VmDeleteStarted':
         return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null, change: null }, waitingDelete: null };
       case 'VmCleanUpStarted':
