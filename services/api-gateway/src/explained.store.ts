@@ -19,7 +19,7 @@ type Parts = Pick<Gateway, 'events' | 'views'>;
 
 /** By the category of the stream. */
 const documentOf: Readonly<Record<string, Projection<unknown>>> = {
-  vm: vmSummary as Projection<unknown>, node: nodeSummary as Projection<unknown>, subnet: subnetView as Projection<unknown>, image: imageView as Projection<unknown>, token: apiTokenView as Projection<unknown>,
+  vm: vmSummary, node: nodeSummary, subnet: subnetView, image: imageView, token: apiTokenView,
 };
 /** What no reader of the document is shown. */
 const hidden = ['sha256', 'credentialKey', 'credentialKeys', 'sealKey'];

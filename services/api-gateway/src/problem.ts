@@ -101,7 +101,7 @@ const word = (value: unknown): string => (typeof value === 'string' || typeof va
 /** Sentences for people, where the code alone does not say enough. They may change; codes do not. */
 const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'precondition.failed': (b) => {
-    const fields = Object.keys((b['changed'] ?? {}) as Because);
+    const fields = Object.keys((b['changed'] ?? {}));
     const what = fields.length === 0 ? '' : `: ${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ` and ${String(fields.length - 5)} more fields` : ''}`;
     return `It is not as you have seen it: you know version ${word(b['expected'])}, this is version ${word(b['version'])}${what}. Nothing was done.`;
   },
