@@ -144,7 +144,7 @@ describe('A rehearsal', () => {
     const command = ({ type, target, data }: Pick<Draft, 'type' | 'target' | 'data'>, id: string, more: object = {}): CommandEnvelope =>
       readCommand(commands, { id, to: commands[type].to, target, type, data, meta: { actor: 'token_test' }, cancels: [], ...more });
 
-    const nodeId = idFrom('node', commandIdOf('the first node')) as NodeId;
+    const nodeId: NodeId = idFrom('node', commandIdOf('the first node'));
     made.node.push(nodeId);
     await obey(command({ type: 'RegisterNode', target: nodeId, data: { nodeId, name: 'node-1', machineId: 'machine-0', credentialKey: `U${'A'.repeat(55)}`, sealKey: 'x'.repeat(43) } }, commandIdOf('join')));
     await scheduler.hello({ helloId: commandIdOf('hello'), nodeId, description: { hypervisor: 'simulated', accel: 'tcg', accelBecause: 'simulated', cpus: 8, memoryMib: 16_384, versions: {} }, inventory: [], nodeAt: at });
