@@ -5,7 +5,7 @@
  *
  * A command may name the version of the stream that its caller has seen. It is compared with the version that
  * is decided on, and an append of 0 events checks that one too: so there is no moment between the comparison
- * and the commit. What a decider calls observations does not count (docs/decisions/0012).
+ * and the commit. What a decider calls observations does not count (docs/decisions/0013).
  */
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import { type Answer, type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';

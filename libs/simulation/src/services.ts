@@ -163,11 +163,14 @@ export class StorageService extends Service {
   }
 
   protected begin(life: Life): void {
-    const users = new ProjectionInMemory(imageUser);
-    this.follow(life, (event) => { users.take(event); });
     const { obey, report } = storage({
       handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf,
-      usersOf: (imageId) => Promise.resolve(usersAmong(users.documents.values(), imageId)),
+      // Up to the log's end, as the service waits for.
+      usersOf: (imageId) => {
+        const users = new ProjectionInMemory(imageUser);
+        for (const event of this.around.log.events) users.take(event);
+        return Promise.resolve(usersAmong(users.documents.values(), imageId));
+      },
     });
     const party = this.listen(life, obey);
     this.around.bus.consume('reports.pool', { ...party, handle: (body) => report(body as PoolReport).then(() => undefined) });

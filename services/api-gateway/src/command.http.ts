@@ -32,7 +32,7 @@ export const obeyed = async (
     case 'refused':
       throw await refusedWith(gateway, outcome.refusal, stream);
     case 'answered':
-      if (asked.dryRun) {
+      if (asked.rehearsalId !== undefined) {
         sendRehearsal(reply, outcome.answer);
         return undefined;
       }
@@ -40,7 +40,7 @@ export const obeyed = async (
       await gateway.reading.own(command.target);
       return outcome.answer;
     case 'pending':
-      if (asked.dryRun) throw noAnswer();
+      if (asked.rehearsalId !== undefined) throw noAnswer();
       sendJson(reply.code(202).header('location', `/v1/operations/${asked.operationId}`), JSON.stringify({
         operation: pendingOperation({ id: asked.operationId, kind, vmId: null, commandId: asked.commandId, actor: asked.actor }),
       }));
@@ -57,9 +57,10 @@ export const decided = async <C, E extends { readonly type: string; readonly dat
     meta: { actor: asked.actor, ...(asked.traceparent === undefined ? {} : { traceparent: asked.traceparent }) },
   };
   const work = async (handler: CommandHandler) => (await handler.handle(decider, handling)).answer;
-  const answer = await (asked.dryRun === true ? rehearse(gateway.events, work) : work(gateway.handler));
+  const dryRun = asked.rehearsalId !== undefined;
+  const answer = await (dryRun ? rehearse(gateway.events, work) : work(gateway.handler));
   if (isRefusal(answer)) throw await refusedWith(gateway, answer, about.stream);
-  if (asked.dryRun === true) {
+  if (dryRun) {
     sendRehearsal(reply, answer);
     return undefined;
   }

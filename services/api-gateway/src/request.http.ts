@@ -36,7 +36,6 @@ const KEY = /^[\x20-\x7e]{1,255}$/;
 export interface Asked extends Request {
   /** Ids of what this request makes. */
   readonly ids: ReturnType<typeof idsOf>;
-  readonly dryRun: boolean;
   /** The same for a member of a batch. */
   idsOf(commandId: string): ReturnType<typeof idsOf>;
 }
@@ -63,7 +62,7 @@ export const requestOf = (request: FastifyRequest, body: unknown): Asked => {
     actor,
     requestHash: key === undefined ? undefined : requestHashOf({ method: request.method, route: request.url.split('?')[0] ?? '', body: body ?? null, ...(expected === undefined ? {} : { expected }) }),
     traceparent: traceparentOfRequest(request),
-    dryRun, expected,
+    rehearsalId: dryRun ? newCommandId() : undefined, expected,
     ids,
     idsOf: (id) => idsOf(id, commandIdOf),
   };

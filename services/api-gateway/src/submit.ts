@@ -18,7 +18,6 @@
 import type { CommandEnvelope, Receiver } from '@chronovirt/contracts/command';
 import type { OperationId, VmId } from '@chronovirt/contracts/ids';
 import { idFrom } from '@chronovirt/contracts/ids';
-import { newCommandId } from '@chronovirt/event-log/command-id';
 import { type Accepted, type Answer, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 
 export interface SubmitPorts {
@@ -113,15 +112,15 @@ export interface Request {
   readonly traceparent: string | undefined;
   /** Version of the thing that the caller has seen (If-Match). */
   readonly expected?: number | undefined;
-  /** The caller only asks what would happen. */
-  readonly dryRun?: boolean;
+  /** The caller only asks what would happen: the id of the asking, another each time. */
+  readonly rehearsalId?: string | undefined;
 }
 
 type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>;
 
 /** A rehearsal has an id of its own, else whoever waits for the answer of the command itself would take its answer for that one. */
-const idOf = ({ commandId, dryRun }: Request, taken: Taken | undefined): Pick<CommandEnvelope, 'id' | 'rehearses'> =>
-  (dryRun === true ? { id: newCommandId(), rehearses: { id: commandId, ...(taken === undefined ? {} : { taken }) } } : { id: commandId });
+const idOf = ({ commandId, rehearsalId }: Request, taken: Taken | undefined): Pick<CommandEnvelope, 'id' | 'rehearses'> =>
+  (rehearsalId !== undefined ? { id: rehearsalId, rehearses: { id: commandId, ...(taken === undefined ? {} : { taken }) } } : { id: commandId });
 
 export const envelopeOf = (request: Request, command: { readonly to: Receiver; readonly target: string; readonly type: string; readonly data: object; readonly vmId?: VmId }, taken?: Taken): CommandEnvelope => ({
   ...idOf(request, taken),

@@ -6,7 +6,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { idFrom, streamOf } from '@chronovirt/contracts/ids';
 import type { NetworkCommand } from '@chronovirt/contracts/network/network.commands';
 import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands';
-import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
@@ -39,6 +39,8 @@ const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
   const createNetwork = async (envelope: CommandEnvelope, { networkId, name, kind, cidr, reserved }: Extract<NetworkCommand, { type: 'CreateNetwork' }>['data']): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
+    // Its parts come one after another: what does not exist yet cannot be as anybody has seen it.
+    if (envelope.expected !== undefined) return (await handler.refuse(envelope, refuse('precondition.failed', { expected: envelope.expected, version: 0, since: [] }))).answer;
     const range = rangeOf(cidr);
     if (isRefusal(range)) return (await handler.refuse(envelope, range)).answer;
     const nameStream = streamOf(networkName.category, keyOf(name));

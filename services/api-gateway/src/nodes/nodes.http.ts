@@ -5,7 +5,7 @@ import { idFrom, NodeId, type TokenId } from '@chronovirt/contracts/ids';
 import { ChangeNodeBody, JoinNodeBody } from '@chronovirt/contracts/node/node.commands';
 import { IssueJoinTokenBody } from '@chronovirt/contracts/token/token.commands';
 import { isRefusal } from '@chronovirt/decider/decider';
-import { commandIdOf, requestHashOf } from '@chronovirt/event-log/command-id';
+import { commandIdOf, newCommandId, requestHashOf } from '@chronovirt/event-log/command-id';
 import type { CommandHandler } from '@chronovirt/event-log/handle';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -99,7 +99,7 @@ export class NodesHttp {
     if (isRefusal(redeemed)) throw refused(redeemed);
 
     const commandId = commandIdOf(`${tokenId}:register:${requestHashOf(body)}`);
-    const envelope = envelopeOf({ commandId, operationId: idFrom('op', commandId), actor: tokenId, requestHash: undefined, traceparent, dryRun, expected: request.cv?.expected }, { to: 'scheduler', target: nodeId, type: 'RegisterNode', data: { nodeId, ...body } });
+    const envelope = envelopeOf({ commandId, operationId: idFrom('op', commandId), actor: tokenId, requestHash: undefined, traceparent, rehearsalId: dryRun ? newCommandId() : undefined, expected: request.cv?.expected }, { to: 'scheduler', target: nodeId, type: 'RegisterNode', data: { nodeId, ...body } });
     const outcome = await submit(ports, envelope, undefined);
     if (outcome.kind === 'refused') throw refused(outcome.refusal);
     // Nothing is recorded as owed: the agent itself asks again until it has joined.

@@ -4,6 +4,7 @@ import { type NodeId, type OperationId, VmId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { AddNicBody, ChangeVmBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal } from '@chronovirt/decider/decider';
+import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -69,9 +70,9 @@ export class VmsHttp {
       const ids = idsOfMember(asked, commandId);
       return { ...ids, commandId, data: { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId: ids.vmId, operationId: ids.operationId } };
     });
-    const envelopes = members.map((member) => envelopeOf({ ...requestOfMember(asked, member), dryRun: false }, creationOf(member)));
+    const envelopes = members.map((member) => envelopeOf({ ...requestOfMember(asked, member), rehearsalId: undefined }, creationOf(member)));
     const batch: Accepting = { id: asked.commandId, requestHash: asked.requestHash, operationId, kind: 'create-vms', commands: envelopes, actor };
-    if (asked.dryRun) {
+    if (asked.rehearsalId !== undefined) {
       await this.rehearseMany(asked, batch, members, reply);
       return;
     }
@@ -262,7 +263,7 @@ export class VmsHttp {
 
   /** True when that was only asked for: then what would happen was sent. */
   private async rehearsed(asked: Asked, reply: FastifyReply, outcome: Submitted, stream: string): Promise<boolean> {
-    if (!asked.dryRun) return false;
+    if (asked.rehearsalId === undefined) return false;
     if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, stream);
     if (outcome.kind === 'pending') throw noAnswer();
     sendRehearsal(reply, outcome.answer);
@@ -283,7 +284,9 @@ interface Member {
   readonly data: Omit<CreateVmBody, 'count'> & { readonly vmId: VmId; readonly operationId: OperationId };
 }
 
-const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({ ...asked, commandId, operationId, requestHash: undefined });
+const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({
+  ...asked, commandId, operationId, requestHash: undefined, rehearsalId: asked.rehearsalId === undefined ? undefined : commandIdOf(`${asked.rehearsalId}:${commandId}`),
+});
 const creationOf = ({ vmId, data }: Member) => ({ to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data }) as const;
 
 const idsOfMember = (asked: Asked, commandId: string): { readonly vmId: VmId; readonly operationId: OperationId } => {
