@@ -182,6 +182,15 @@ describe('If-Match', () => {
     expect((await gateway.call('PATCH', `/v1/vms/${id}?dryRun=true`, { body: { description: 'mine' }, headers: { 'if-match': '"1"' } })).json).toMatchObject({ code: 'precondition.failed', because: { version: 2 } });
   });
 
+  it('never holds for what does not exist yet', async () => {
+    const headers = { 'if-match': '"1"' };
+    const head = await gateway.head();
+    for (const [path, body] of [['/v1/vms', wish('unseen')], ['/v1/vms', wish('unseen', { count: 2 })], ['/v1/tokens', { name: 'unseen' }], ['/v1/nodes/join-tokens', {}]] as const) {
+      expect(await gateway.call('POST', path, { body, headers })).toMatchObject({ status: 412, json: { because: { expected: 1, version: 0 } } });
+    }
+    expect(await gateway.head()).toBe(head);
+  });
+
   it('does not mind what a node merely saw', async () => {
     const id = await created('watched');
     await gateway.append(`vm-${id}`, observed);

@@ -3,7 +3,7 @@ import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@ne
 import { type NodeId, type OperationId, VmId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { AddNicBody, ChangeVmBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
-import { isRefusal } from '@chronovirt/decider/decider';
+import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -63,7 +63,9 @@ export class VmsHttp {
   }
 
   private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count'>, count: number, reply: FastifyReply): Promise<void> {
-    const { operationId, actor } = asked;
+    const { operationId, actor, expected } = asked;
+    // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
+    if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
     if (wish.name.length + String(count).length + 1 > 63) throw malformed([{ path: 'body.name', code: 'too_big', message: `must leave room for -${String(count)}: the members' names have at most 63 characters` }]);
     const members = Array.from({ length: count }, (_, index): Member => {
       const commandId = asked.ids.member(index);
