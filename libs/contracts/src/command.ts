@@ -37,6 +37,15 @@ export const CommandEnvelope = z.object({
   requestHash: z.string().regex(/^[0-9a-f]{64}$/).optional(),
   /** For nodes: the session the sender believes in. A node refuses another with 'node.old_session'. */
   session: z.int().nonnegative().optional(),
+  /** Version of the target's stream that the caller has seen: 'precondition.failed' when more than observations came since. */
+  expected: z.int().nonnegative().optional(),
+  /** This command only asks what another one would be answered and would record now; nothing is written. */
+  rehearses: z.object({
+    /** The id that the other one has: what it names follows from it. */
+    id: CommandId,
+    /** Capacity that is to be thought away first: what earlier members of a batch would get. */
+    taken: z.array(z.object({ nodeId: NodeId, vcpus: z.int().nonnegative(), memoryMib: z.int().nonnegative() })).max(500).optional(),
+  }).optional(),
 });
 export type CommandEnvelope = z.infer<typeof CommandEnvelope>;
 
@@ -46,6 +55,11 @@ export const Accepted = z.object({
   facts: Json.optional(),
   /** Of its last event in the log; in a reply that comes straight from the commit. */
   position: z.int().positive().optional(),
+  /** Of a command that rehearsed another: what that one would record, and where a VM would be placed. */
+  rehearsal: z.object({
+    events: z.array(z.object({ stream: text(300), version: z.int().positive(), type: text(100), data: Json })),
+    placement: Json.optional(),
+  }).optional(),
 });
 export const Answer = z.union([Refusal, Accepted]);
 

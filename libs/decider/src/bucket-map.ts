@@ -49,6 +49,16 @@ export class BucketMap<K extends Key, V> {
     return new BucketMap(this.buckets.with(bucketOf(key), bucket), this.size - 1);
   }
 
+  /** A few of the keys, in no order that means anything. */
+  someKeys(max: number): readonly K[] {
+    const keys: K[] = [];
+    for (const [key] of this.entries()) {
+      if (keys.length >= max) break;
+      keys.push(key);
+    }
+    return keys;
+  }
+
   *entries(): Generator<readonly [K, V]> {
     for (const bucket of this.buckets) if (bucket !== undefined) yield* bucket;
   }

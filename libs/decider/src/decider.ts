@@ -29,6 +29,11 @@ export interface Decider<C, E, S> {
   evolve(state: S, event: E): S;
   /** What the sender is told beside "done", read from the state after the events. */
   facts?(command: C, state: S): Facts;
+  /**
+   * Types of events that tell what was seen or used and not what was decided about the thing: whoever read it
+   * before them may still write. An observation comes at any time; a caller must not be refused for it.
+   */
+  readonly observations?: readonly (E extends { readonly type: infer T } ? T : never)[];
 }
 
 /** The answer to a command: stored in the commit of its events, given again to whoever asks again. */
@@ -40,6 +45,14 @@ export interface Accepted {
   readonly facts?: Facts;
   /** Where in the log its last event stands. Only in the answer that comes straight back: the stored one was written in the same commit. */
   readonly position?: number;
+  /** Only where nothing was written, because that was asked for. */
+  readonly rehearsal?: Rehearsal;
+}
+
+/** What a command would record, in the order in which it would, and for a new VM where it would come. */
+export interface Rehearsal {
+  readonly events: readonly { readonly stream: string; readonly version: number; readonly type: string; readonly data: Facts }[];
+  readonly placement?: Facts;
 }
 
 export const refuse = (refused: string, because?: Facts): Refusal => (because === undefined ? { refused } : { refused, because });

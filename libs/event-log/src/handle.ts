@@ -2,9 +2,13 @@
  * Load, decide, append; on a lost race, again. The answer to every command is stored in the same commit as
  * its events, so a command delivered twice is answered twice and obeyed once. Cancelling a command answers
  * it beforehand.
+ *
+ * A command may name the version of the stream that its caller has seen. It is compared with the version that
+ * is decided on, and an append of 0 events checks that one too: so there is no moment between the comparison
+ * and the commit. What a decider calls observations does not count (docs/decisions/0013).
  */
 import type { CommandMeta } from '@chronovirt/contracts/command';
-import { type Answer, type Decider, isRefusal, refuse } from '@chronovirt/decider/decider';
+import { type Answer, type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { EventLog, Loading, RecordedEvent } from './log.ts';
 import { Mailbox } from './mailbox.ts';
 
@@ -18,6 +22,8 @@ export interface Handling<C> {
   readonly cancels: readonly string[];
   readonly meta: CommandMeta;
   readonly requestHash?: string | undefined;
+  /** Version of the stream that the caller has seen. */
+  readonly expected?: number | undefined;
   /**
    * 'events': a refusal, or nothing to record, is told but not stored. For questions that are asked of
    * several streams under one id (which node takes this VM?), and for reports, which wait for no answer.
@@ -79,7 +85,7 @@ const told = (stored: { readonly answer: Answer; readonly requestHash: string | 
   requestHash !== undefined && stored.requestHash !== undefined && stored.requestHash !== requestHash ? keyReused : stored.answer;
 
 const handle = async <C, E extends { readonly type: string; readonly data: object }, S>(
-  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash, store, likelyNew }: Handling<C>,
+  log: EventLog, decider: Decider<C, E, S>, { id, stream, command, cancels, meta, requestHash, expected, store, likelyNew }: Handling<C>,
 ): Promise<Handled> => {
   const recorded = { ...meta, commandId: id };
   // Before the stream is read: from here on the cancelled command can add nothing, and what it did add is seen.
@@ -88,7 +94,11 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
   let how: Loading = likelyNew === true ? 'new' : 'kept';
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
     const { state, version } = await log.load(stream, decider, how);
-    const decision = decider.decide(command, state);
+    const wish = decider.decide(command, state);
+    // What is not there has not changed; everything else, a refusal too, may be otherwise than the caller believes.
+    const isThere = !isRefusal(wish) || !wish.refused.endsWith('.not_found');
+    const stale = expected === undefined || expected === version || !isThere ? undefined : await staleness(log, decider, stream, expected, version);
+    const decision = stale ?? wish;
     const refused = isRefusal(decision);
     const events = refused ? [] : decision;
     const facts = refused ? undefined : decider.facts?.(command, events.reduce((now, event) => decider.evolve(now, event), state));
@@ -112,4 +122,28 @@ const handle = async <C, E extends { readonly type: string; readonly data: objec
     }
   }
   throw new Contention(stream);
+};
+
+/** How many of the events that a caller did not see are named to him. */
+const NAMED_MAX = 20;
+/** Pages of a stream that are looked through for something else than observations. */
+const PAGES_MAX = 20;
+
+/** Why what the caller has seen is not what is; undefined when only observations came since. */
+const staleness = async <C, E extends { readonly type: string }, S>(log: EventLog, decider: Decider<C, E, S>, stream: string, expected: number, version: number): Promise<Refusal | undefined> => {
+  const failed = (since: readonly RecordedEvent[]): Refusal => refuse('precondition.failed', {
+    expected, version, since: since.slice(-NAMED_MAX).map((event) => ({ version: event.version, type: event.type, actor: event.meta.actor, at: event.recordedAt })),
+  });
+  // Nobody can have seen that.
+  if (expected > version) return failed([]);
+  const observations: readonly string[] = decider.observations ?? [];
+  const decided: RecordedEvent[] = [];
+  let seen = expected;
+  for (let page = 0; page < PAGES_MAX && seen < version; page++) {
+    const events = (await log.since(stream, seen)).filter((event) => event.version <= version);
+    if (events.length === 0) break;
+    decided.push(...events.filter(({ type }) => !observations.includes(type)));
+    seen = events.at(-1)?.version ?? version;
+  }
+  return decided.length === 0 && seen >= version ? undefined : failed(decided);
 };

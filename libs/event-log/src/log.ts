@@ -49,6 +49,9 @@ export type Outcome =
   /** Somebody else was faster on this stream: nothing was written. */
   | { readonly kind: 'conflict' };
 
+/** How many events of a stream are read at once. */
+export const SINCE_MAX = 500;
+
 export type Loading = 'kept' | 'fresh' | 'new';
 
 export interface EventLog {
@@ -66,4 +69,8 @@ export interface EventLog {
   read(after: number, limit: number): Promise<readonly RecordedEvent[]>;
   /** Position of the last event, 0 when there is none. */
   head(): Promise<number>;
+  /** Events of one stream behind a version, in order, at most SINCE_MAX. */
+  since(stream: string, version: number): Promise<readonly RecordedEvent[]>;
+  /** An event's data as it would be stored. Throws on what may not be written: that is our bug. */
+  written(event: { readonly type: string; readonly data: object }): Readonly<Record<string, unknown>>;
 }

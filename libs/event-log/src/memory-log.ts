@@ -5,7 +5,7 @@
  */
 import { type Answer, type Decider, isRefusal } from '@chronovirt/decider/decider';
 import { eventIdOf } from './command-id.ts';
-import type { Append, EventLog, EventMeta, Outcome, RecordedEvent } from './log.ts';
+import { type Append, type EventLog, type EventMeta, type Outcome, type RecordedEvent, SINCE_MAX } from './log.ts';
 
 interface Faults {
   readonly versionUnchecked?: boolean;
@@ -79,5 +79,13 @@ export class MemoryLog implements EventLog {
 
   head(): Promise<number> {
     return Promise.resolve(this.events.length);
+  }
+
+  since(stream: string, version: number): Promise<readonly RecordedEvent[]> {
+    return Promise.resolve((this.streams.get(stream) ?? []).slice(version, version + SINCE_MAX));
+  }
+
+  written({ data }: { readonly data: object }): Readonly<Record<string, unknown>> {
+    return data as Readonly<Record<string, unknown>>;
   }
 }

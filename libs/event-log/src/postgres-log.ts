@@ -22,7 +22,7 @@ import { canonical, hashOfEvent } from './canonical.ts';
 import { eventIdOf } from './command-id.ts';
 import { decoderOf, EVENT_COLUMNS, type EventRow } from './event-row.ts';
 import { Gather, type Gathered } from './gather.ts';
-import type { Append, EventLog, EventMeta, Loading, Outcome, RecordedEvent } from './log.ts';
+import { type Append, type EventLog, type EventMeta, type Loading, type Outcome, type RecordedEvent, SINCE_MAX } from './log.ts';
 import { backOffMs, isConnectionLost, isDataError, rowsOf } from './sql.ts';
 
 export interface PostgresLogOptions {
@@ -79,7 +79,6 @@ const GROUP_MAX = 256;
 /** Two groups of appends take turns while commits are quick. */
 const APPEND_BESIDE = { itemsMin: 8, callMsMax: 3 };
 const WAITING_MAX = 20_000;
-const STREAM_PAGE = 500;
 const CONTENDED_MS = 10_000;
 const SNAPSHOT_EVERY = 500;
 /** 20, 40, 80 … ms: 5 s in all, longer than Postgres takes to come back from a crash. */
@@ -137,7 +136,7 @@ export class PostgresLog implements EventLog {
     }
     const from = kept ?? (await this.snapshotOf(stream)) ?? { state: folding.initial, version: 0, savedVersion: 0 };
     let { state, version } = from;
-    for (let page = STREAM_PAGE; page === STREAM_PAGE;) {
+    for (let page = SINCE_MAX; page === SINCE_MAX;) {
       const events = await this.loads.add({ stream, after: version });
       for (const event of events) state = folding.evolve(state, event);
       version += events.length;
@@ -194,6 +193,16 @@ export class PostgresLog implements EventLog {
   async head(): Promise<number> {
     const [row] = await rowsOf<[number]>(this.pool, 'event_log.head', 'select position from event_log.head');
     return row?.[0] ?? 0;
+  }
+
+  since(stream: string, version: number): Promise<readonly RecordedEvent[]> {
+    return this.loads.add({ stream, after: version });
+  }
+
+  written({ type, data }: { readonly type: string; readonly data: object }): Readonly<Record<string, unknown>> {
+    const spec = Object.hasOwn(this.events, type) ? this.events[type] : undefined;
+    if (spec === undefined) throw new Error(`${type} is no event that may be written`);
+    return JSON.parse(canonical(spec.write(data))) as Readonly<Record<string, unknown>>;
   }
 
   /** Forgets answers older than 30 days, a bounded number at a time. Returns how many. */
@@ -362,7 +371,7 @@ const APPEND = `select * from event_log.append(
 const LOAD = `
   select ${EVENT_COLUMNS}, u.o
   from unnest($1::text[], $2::int[]) with ordinality u(stream, version, o)
-  cross join lateral (select * from event_log.event e where e.stream = u.stream and e.version > u.version order by e.version limit ${String(STREAM_PAGE)}) e
+  cross join lateral (select * from event_log.event e where e.stream = u.stream and e.version > u.version order by e.version limit ${String(SINCE_MAX)}) e
   order by u.o, e.version`;
 
 /** One row for each event, or for a command without any, as event_log.append takes them. */

@@ -277,7 +277,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const removals: Promise<unknown>[] = [];
   for (const node of lost) {
     if (returns.includes(node)) node.down = false;
-    else removals.push(order('scheduler', node.nodeId, 'RemoveNode', { nodeId: node.nodeId, reason: 'its machine is lost' }));
+    else removals.push(order('scheduler', node.nodeId, 'RemoveNode', { nodeId: node.nodeId, reason: 'its machine is lost', force: true }));
   }
   logAway = false;
   bus.comeBack();

@@ -101,6 +101,8 @@ export abstract class Program {
         keep(stream, { decider: decider, ...loaded });
         return loaded;
       },
+      since: (stream, version) => before('since', () => log.since(stream, version)),
+      written: (event) => log.written(event),
       append: async (append) => {
         const outcome = await around(`append to ${append.stream}`, () => log.append(append));
         const known = kept.get(append.stream);

@@ -18,6 +18,7 @@ import { presence } from '@chronovirt/monitor/presence/presence';
 import { Watch } from '@chronovirt/monitor/presence/watch';
 import { Scheduler, schedulerSagas } from '@chronovirt/scheduler/scheduler.consumer';
 import { SchedulerView } from '@chronovirt/scheduler/view.projection';
+import { imageUser, usersAmong } from '@chronovirt/storage/image/image-user.projection';
 import { storage } from '@chronovirt/storage/storage.consumer';
 import type { Bus, Consumer } from './bus.ts';
 import { type Life, Program } from './program.ts';
@@ -162,7 +163,15 @@ export class StorageService extends Service {
   }
 
   protected begin(life: Life): void {
-    const { obey, report } = storage({ handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf });
+    const { obey, report } = storage({
+      handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf,
+      // Up to the log's end, as the service waits for.
+      usersOf: (imageId) => {
+        const users = new ProjectionInMemory(imageUser);
+        for (const event of this.around.log.events) users.take(event);
+        return Promise.resolve(usersAmong(users.documents.values(), imageId));
+      },
+    });
     const party = this.listen(life, obey);
     this.around.bus.consume('reports.pool', { ...party, handle: (body) => report(body as PoolReport).then(() => undefined) });
   }

@@ -34,7 +34,7 @@ export const VmAnswer = named('Vm', z.object({
   networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
-  createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()),
+  createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
 }));
 
 export const OperationAnswer = named('Operation', z.object({
@@ -57,16 +57,16 @@ export const NodeAnswer = named('Node', z.object({
   id: z.string(), name: z.string(), machineId: z.string(), status: z.enum(['joining', 'ready', 'silent', 'maintenance']), statusBecause: nullable(z.string()),
   description: nullable(z.looseObject({})), policy: z.looseObject({ accepting: z.boolean(), maintenance: z.boolean() }), session: z.int(), sessionStartedAt: nullable(time),
   silentSince: nullable(time), clockSkewMs: nullable(z.int()), removed: z.null(), capacity: nullable(z.object({ vcpus: shares, memoryMib: shares })), vms: z.int(),
-  createdAt: time, changedAt: time, position: z.int(),
+  createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
 export const NetworkAnswer = named('Network', z.looseObject({
   id: z.string(), networkId: z.string(), subnetId: z.string(), name: z.string(), kind: z.string(), cidr: z.string(), gateway: z.string(), prefix: z.int(), bridge: z.string(),
-  reserved: z.array(z.string()), addresses: z.object({ usable: z.int(), leased: z.int(), reserved: z.int(), free: z.int() }), createdAt: time,
+  reserved: z.array(z.string()), addresses: z.object({ usable: z.int(), leased: z.int(), reserved: z.int(), free: z.int() }), createdAt: time, version: nullable(z.int()).describe('Its ETag'),
 }));
 
 export const ImageAnswer = named('Image', z.looseObject({
-  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time),
+  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time), version: nullable(z.int()).describe('Its ETag'),
 }));
 
 export const PoolAnswer = named('Pool', z.object({
@@ -75,7 +75,7 @@ export const PoolAnswer = named('Pool', z.object({
 
 export const VolumeAnswer = named('Volume', z.object({
   id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['attached', 'detached', 'deleting']), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
-  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), createdAt: time, changedAt: time, position: z.int(),
+  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
 export const EventAnswer = named('Event', z.object({
@@ -93,6 +93,16 @@ named('PoolPage', page(PoolAnswer));
 named('VolumePage', page(VolumeAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
+named('Token', z.object({ id: z.string(), name: z.string(), issuedBy: z.string(), issuedAt: time, revokedAt: nullable(time), position: z.int(), version: z.int().describe('Its ETag') }));
+const rehearsed = {
+  events: z.array(z.object({ type: z.string(), category: z.string(), subject: z.string(), version: z.int(), data: z.looseObject({}) })).describe('What would be recorded at once, in order'),
+  placement: z.looseObject({ nodeId: nullable(z.string()), poolId: nullable(z.string()) }).optional().describe('Of a new VM: where it would come now, with every node\'s score or reason; refused and because when nowhere'),
+};
+export const RehearsalAnswer = named('Rehearsal', z.object({
+  dryRun: z.literal(true), version: z.int().describe('Of the stream after them'), ...rehearsed,
+  members: z.array(z.object({ name: z.string(), vmId: z.string(), operationId: z.string(), version: z.int().optional(), events: rehearsed.events.optional(), placement: rehearsed.placement, problem: ProblemAnswer.optional() })).optional()
+    .describe('Of a batch: each as if those before it were placed'),
+}));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

@@ -2,6 +2,7 @@
  * The HTTP side: Nest on Fastify, with what every request passes through.
  *
  *   onRequest   context, trace, security headers, then authentication, before any body is read
+ *               then dryRun and If-Match of a write
  *   handler     parse (SchemaPipe), submit or read, send
  *   filter      whatever went wrong, as a problem
  *   onResponse  the histogram, by route pattern and never by path
@@ -28,7 +29,7 @@ import { OperationsHttp } from './operations/operations.http.ts';
 import { PoolsHttp } from './pools/pools.http.ts';
 import { VolumesHttp } from './volumes/volumes.http.ts';
 import { ProblemFilter, SchemaPipe } from './problem.http.ts';
-import { traceparentOfRequest } from './request.http.ts';
+import { readGuards, traceparentOfRequest } from './request.http.ts';
 import { TokensHttp } from './tokens/tokens.http.ts';
 import { VmsHttp } from './vms/vms.http.ts';
 
@@ -103,7 +104,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
     metrics.inFlight.inc();
     reply.headers(securityHeaders);
     const span = options.traced ? startSpan(`${request.method} ${request.routeOptions.url ?? 'no route'}`, { kind: 'server', parent: traceparentOfRequest(request) }) : undefined;
-    request.cv = { actor: undefined, span, startedAt: performance.now() };
+    request.cv = { actor: undefined, span, startedAt: performance.now(), dryRun: false, expected: undefined };
     if (span === undefined) done();
     else context.with(span.context, done);
   });
@@ -124,6 +125,14 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
       else principal.then(admit, refuse);
     } catch (fault) {
       refuse(fault);
+    }
+  });
+  instance.addHook('onRequest', (request, reply, done) => {
+    try {
+      if (!request.is404) readGuards(request);
+      done();
+    } catch (fault) {
+      filter.answer(fault, request, reply);
     }
   });
   // Finding a histogram by its labels costs more than adding to it; there are only so many of them.

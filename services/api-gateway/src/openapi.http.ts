@@ -4,7 +4,7 @@
  */
 import 'reflect-metadata';
 import type { INestApplication, Type } from '@nestjs/common';
-import { DocumentBuilder, SwaggerModule } from '@nestjs/swagger';
+import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
 import { z } from 'zod';
 import { answers } from './answers.ts';
 
@@ -33,16 +33,33 @@ const withParameters = (controllers: readonly Type[]): void => {
   }
 };
 
+const rehearsal = { $ref: '#/components/schemas/Rehearsal' };
+
+/** Whatever takes dryRun answers it with 200, beside what else it may answer with 200. */
+const withRehearsals = (paths: OpenAPIObject['paths']): void => {
+  for (const path of Object.values(paths)) {
+    for (const operation of [path.post, path.patch, path.put, path.delete]) {
+      if (operation?.parameters?.some((parameter) => 'name' in parameter && parameter.name === 'dryRun') !== true) continue;
+      const usual = operation.responses['200'];
+      const schema = usual === undefined || '$ref' in usual ? undefined : usual.content?.['application/json']?.schema;
+      operation.responses['200'] = usual === undefined || '$ref' in usual || schema === undefined
+        ? { description: 'With dryRun: what would be recorded', content: { 'application/json': { schema: rehearsal } } }
+        : { description: `${usual.description}; with dryRun: what would be recorded`, content: { 'application/json': { schema: { oneOf: [schema, rehearsal] } } } };
+    }
+  }
+};
+
 export const openApiText = (app: INestApplication, controllers: readonly Type[], installation: string): string => {
   withParameters(controllers);
   const config = new DocumentBuilder()
     .setTitle('Chronovirt').setVersion('1')
-    .setDescription(`Installation ${installation}. Errors are RFC 9457 problems with a stable code. Writes take an Idempotency-Key and answer with Cv-Position; reads take Cv-At-Least.`)
+    .setDescription(`Installation ${installation}. Errors are RFC 9457 problems with a stable code. Writes take an Idempotency-Key, dryRun and If-Match, and answer with Cv-Position; reads take Cv-At-Least, and of a single thing answer with its ETag.`)
     .setOpenAPIVersion('3.1.0')
     .addBearerAuth({ type: 'http', scheme: 'bearer', description: 'cv_<installation>_<43 characters>' })
     .addGlobalResponse({ status: 'default', description: 'What went wrong', content: { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } } })
     .build();
   const document = SwaggerModule.createDocument(app, config, { standardSchemaConverter: converter });
+  withRehearsals(document.paths);
   const { schemas } = z.toJSONSchema(answers, { target: 'draft-2020-12', io: 'output', uri: (id) => `#/components/schemas/${id}`, unrepresentable: 'any' });
   // What answers share with requests, zod puts under a name of its own.
   const { __shared: shared, ...named } = schemas as Record<string, Record<string, unknown>>;

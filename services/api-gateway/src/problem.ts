@@ -44,6 +44,7 @@ const byCode: Readonly<Record<string, number>> = {
   'gateway.too_many_listeners': 503,
   'gateway.bug': 500,
   'idempotency.key_reused': 409,
+  'precondition.failed': 412,
   'image.unknown': 422,
   'network.unknown': 422,
   'node.unknown': 422,
@@ -86,6 +87,7 @@ const titles: Readonly<Record<number, string>> = {
   406: 'Not acceptable',
   408: 'The request took too long',
   409: 'Not possible now',
+  412: 'It has changed since',
   413: 'The request is too large',
   415: 'Unsupported content type',
   422: 'The request cannot be carried out',
@@ -99,6 +101,14 @@ const word = (value: unknown): string => (typeof value === 'string' || typeof va
 
 /** Sentences for people, where the code alone does not say enough. They may change; codes do not. */
 const sentences: Readonly<Record<string, (because: Because) => string>> = {
+  'precondition.failed': (b) => {
+    const fields = Object.keys((b['changed'] ?? {}));
+    const what = fields.length === 0 ? '' : `: ${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ` and ${String(fields.length - 5)} more fields` : ''}`;
+    return `It is not as you have seen it: you know version ${word(b['expected'])}, this is version ${word(b['version'])}${what}. Nothing was done.`;
+  },
+  'image.in_use': (b) => `The image is needed by ${everyVm(b)}: delete them or eject it first.`,
+  'subnet.in_use': (b) => `The network is used by ${everyVm(b)}: delete them or take their interfaces away first.`,
+  'node.in_use': (b) => `There are VMs on the node: ${everyVm(b)}. Delete them first, or remove it with force=true when it is lost.`,
   'vm.busy': (b) => `Another operation has this VM in hand: ${word(b['kind'])} ${word(b['operationId'])}.`,
   'vm.clean_up_owed': (b) => `What an earlier action may have left on node ${word(b['nodeId'])} is not settled yet: it is as soon as the node is heard again.`,
   'vm.not_found': () => 'There is no such VM.',
@@ -143,6 +153,14 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
 const everyReason = (because: Because): string => {
   const reasons = Object.entries(because).filter(([, why]) => typeof why === 'string').map(([, why]) => String(why));
   return reasons.length === 0 ? 'there is none' : reasons.slice(0, 5).join('; ') + (reasons.length > 5 ? `; and ${String(reasons.length - 5)} more` : '');
+};
+
+/** `vms` are the first of them, by id or with their names; `count` is how many there are. */
+const everyVm = (because: Because): string => {
+  const { vms, count } = because;
+  const named = (Array.isArray(vms) ? vms : []).map((vm: unknown) => (typeof vm === 'object' && vm !== null ? word((vm as Because)['name'] ?? (vm as Because)['id']) : word(vm)));
+  const more = typeof count === 'number' ? count - named.length : 0;
+  return named.join(', ') + (more > 0 ? ` and ${String(more)} more` : '');
 };
 
 /** A refusal as a sentence. */

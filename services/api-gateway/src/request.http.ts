@@ -12,6 +12,10 @@ export interface RequestContext {
   span: OpenSpan | undefined;
   /** Milliseconds, by `performance.now`. */
   startedAt: number;
+  /** Of a write: `dryRun=true`. */
+  dryRun: boolean;
+  /** Of a write: the version that If-Match names; undefined without one, or with `*`. */
+  expected: number | undefined;
 }
 
 declare module 'fastify' {
@@ -21,6 +25,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** 'public': anybody. 'join': a join token. Otherwise an API token. */
     cvAccess?: 'public' | 'join';
+    /** It can be rehearsed, and knows what If-Match means: see `Write`. */
+    cvWrite?: boolean;
   }
 }
 
@@ -48,16 +54,54 @@ export const requestOf = (request: FastifyRequest, body: unknown): Asked => {
     throw malformed([{ path: 'header.Idempotency-Key', code: 'invalid', message: 'must be 1 to 255 printable characters, once' }]);
   }
   const commandId = key === undefined ? newCommandId() : commandIdOf(`${actor}:${key}`);
+  const { dryRun = false, expected } = request.cv ?? {};
   const ids = idsOf(commandId, commandIdOf);
   return {
     commandId,
     operationId: ids.operationId,
     actor,
-    requestHash: key === undefined ? undefined : requestHashOf({ method: request.method, route: request.url.split('?')[0] ?? '', body: body ?? null }),
+    requestHash: key === undefined ? undefined : requestHashOf({ method: request.method, route: request.url.split('?')[0] ?? '', body: body ?? null, ...(expected === undefined ? {} : { expected }) }),
     traceparent: traceparentOfRequest(request),
+    rehearsalId: dryRun ? newCommandId() : undefined, expected,
     ids,
     idsOf: (id) => idsOf(id, commandIdOf),
   };
+};
+
+const READS = ['GET', 'HEAD', 'OPTIONS'];
+
+/**
+ * Reads `dryRun` and If-Match of a write into the context, before its handler. Who asks what would happen, or
+ * writes on a condition, must not be taken at half his word: a route that knows neither refuses both.
+ */
+export const readGuards = (request: FastifyRequest): void => {
+  if (READS.includes(request.method) || request.cv === undefined) return;
+  const query = request.query as Record<string, unknown>;
+  const { dryRun } = query;
+  const match = request.headers['if-match'];
+  const knows = request.routeOptions.config.cvWrite === true;
+  if (dryRun !== undefined) {
+    if (dryRun !== 'true' && dryRun !== 'false') throw malformed([{ path: 'query.dryRun', code: 'invalid', message: 'must be true or false, once' }]);
+    if (!knows) throw malformed([{ path: 'query.dryRun', code: 'unknown_field', message: 'this request cannot be rehearsed' }]);
+    // So that no route's own schema has to name it.
+    delete query['dryRun'];
+    request.cv.dryRun = dryRun === 'true';
+  }
+  if (match !== undefined) {
+    if (!knows) throw malformed([{ path: 'header.If-Match', code: 'unknown_field', message: 'this request takes no condition' }]);
+    request.cv.expected = match.trim() === '*' ? undefined : versionOf(match);
+  }
+};
+
+const versionOf = (tag: string): number => {
+  const [, version] = /^"(\d{1,15})"$/.exec(tag.trim()) ?? [];
+  if (version === undefined) throw malformed([{ path: 'header.If-Match', code: 'invalid', message: 'must be one ETag as an answer gave it, quotes and all, or *' }]);
+  return Number(version);
+};
+
+/** A version as the ETag of what is sent; none of what has none yet. */
+export const tagged = (reply: FastifyReply, version: number | null | undefined): void => {
+  if (version !== undefined && version !== null) void reply.header('etag', `"${String(version)}"`);
 };
 
 /** Where this request is in its trace: in its span, in the caller's trace, or in a new one that nobody samples. */

@@ -18,7 +18,7 @@ import { holding } from './nodes/holding.projection.ts';
 import { openNodeCredentials } from './nodes/node-credentials.os.ts';
 import { nodeSummary, type NodeSummary } from './nodes/node-summary.projection.ts';
 import { acceptedCommand } from './operations/accepted-command.projection.ts';
-import { operation } from './operations/operation.ts';
+import { acceptance, operation } from './operations/operation.ts';
 import { operationView } from './operations/operation.projection.ts';
 import { Operations } from './operations/operations.store.ts';
 import { OwedCommands } from './operations/owed-commands.store.ts';
@@ -120,12 +120,7 @@ const portsOf = (host: Host): SubmitPorts => ({
     return false;
   }),
   stored: (commandId) => bounded(host.log.answered(commandId)),
-  accept: async ({ id, requestHash, operationId, kind, commands, actor }) => {
-    const { answer } = await bounded(host.handler.handle(operation, {
-      id, requestHash, stream: `operation-${operationId}`, cancels: [], meta: { actor, operationId }, command: { type: 'AcceptCommands', data: { operationId, kind, commands: [...commands] } },
-    }));
-    return answer;
-  },
+  accept: async (accepting) => (await bounded(host.handler.handle(operation, acceptance(accepting)))).answer,
   wait: (ms) => sleep(Math.min(ms, PENDING_AFTER_MS), undefined),
   uuidFrom: commandIdOf,
 });

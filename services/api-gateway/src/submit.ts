@@ -84,7 +84,8 @@ export const submit = async (ports: SubmitPorts, envelope: CommandEnvelope, kind
     }
     if (again) void ports.publish(envelope);
   }
-  if (kind === undefined) return { kind: 'pending' };
+  // A rehearsal is nothing that anybody owes.
+  if (kind === undefined || envelope.rehearses !== undefined) return { kind: 'pending' };
   const { operationId, actor } = envelope.meta;
   if (operationId === undefined) throw new Error(`${envelope.type} has no operation to wait under`);
   await accept(ports, { id: ports.uuidFrom(`${envelope.id}:accept`), requestHash: envelope.requestHash, operationId, kind, commands: [envelope], actor });
@@ -109,10 +110,20 @@ export interface Request {
   readonly actor: string;
   readonly requestHash: string | undefined;
   readonly traceparent: string | undefined;
+  /** Version of the thing that the caller has seen (If-Match). */
+  readonly expected?: number | undefined;
+  /** The caller only asks what would happen: the id of the asking, another each time. */
+  readonly rehearsalId?: string | undefined;
 }
 
-export const envelopeOf = (request: Request, command: { readonly to: Receiver; readonly target: string; readonly type: string; readonly data: object; readonly vmId?: VmId }): CommandEnvelope => ({
-  id: request.commandId,
+type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>;
+
+/** A rehearsal has an id of its own, else whoever waits for the answer of the command itself would take its answer for that one. */
+const idOf = ({ commandId, rehearsalId }: Request, taken: Taken | undefined): Pick<CommandEnvelope, 'id' | 'rehearses'> =>
+  (rehearsalId !== undefined ? { id: rehearsalId, rehearses: { id: commandId, ...(taken === undefined ? {} : { taken }) } } : { id: commandId });
+
+export const envelopeOf = (request: Request, command: { readonly to: Receiver; readonly target: string; readonly type: string; readonly data: object; readonly vmId?: VmId }, taken?: Taken): CommandEnvelope => ({
+  ...idOf(request, taken),
   to: command.to,
   target: command.target,
   type: command.type,
@@ -125,6 +136,7 @@ export const envelopeOf = (request: Request, command: { readonly to: Receiver; r
   },
   cancels: [],
   ...(request.requestHash === undefined ? {} : { requestHash: request.requestHash }),
+  ...(request.expected === undefined ? {} : { expected: request.expected }),
 });
 
 /** Ids from a command's id, so that the same request names the same things. */

@@ -14,6 +14,7 @@ import { type Answer, type Decider, type Decision, isRefusal } from '@chronovirt
 import { CommandHandler } from '@chronovirt/event-log/handle';
 import { eventLogMigrations, migrate } from '@chronovirt/event-log/migrate';
 import { PostgresLog } from '@chronovirt/event-log/postgres-log';
+import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { connectBus } from '@chronovirt/messaging/connect';
 import { consume } from '@chronovirt/messaging/consume';
 import { serviceCreds, systemCreds } from '@chronovirt/messaging/credentials';
@@ -61,7 +62,7 @@ export interface Called {
 }
 
 /** A decider whose state is the number of its events: it decides what it is told. */
-const told = (decision: Decision<AnyEvent>): Decider<object, AnyEvent, number> => ({ category: 'any', initial: 0, decide: () => decision, evolve: (count) => count + 1 });
+const told = (decision: Decision<AnyEvent>): Decider<object, AnyEvent, number> => ({ category: 'any', initial: 0, decide: () => decision, evolve: (count) => count + 1, observations: ['VmObserved', 'AddressLeased'] });
 
 export const startTestingGateway = async (): Promise<TestingGateway> => {
   const database = await testDatabase();
@@ -90,8 +91,12 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
       received.push(envelope);
       const says = obey.get(service)?.(envelope);
       if (says === undefined) return undefined;
-      if (isRefusal(says.decision)) return (await handler.refuse(envelope, says.decision)).answer;
-      return (await handler.handle(told(says.decision), { id: envelope.id, stream: says.stream, command: {}, cancels: [], meta: envelope.meta, requestHash: envelope.requestHash })).answer;
+      const { stream, decision } = says;
+      const answered = async (by: CommandHandler, { id, meta, requestHash, expected }: CommandEnvelope): Promise<Answer> => (isRefusal(decision) && expected === undefined
+        ? (await by.refuse({ id, meta, requestHash }, decision)).answer
+        : (await by.handle(told(decision), { id, stream, command: {}, cancels: [], meta, requestHash, expected })).answer);
+      const other = rehearsedBy(envelope);
+      return other === undefined ? answered(handler, envelope) : rehearse(log, (by) => answered(by, other));
     },
   }));
 

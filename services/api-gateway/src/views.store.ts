@@ -17,6 +17,12 @@ export const base64url: Codec = {
 /** Projections that are read by id alone. */
 export type DocumentTable = 'operation' | 'node_summary' | 'network' | 'subnet' | 'image' | 'pool' | 'volume' | 'api_token' | 'join_token';
 
+export interface StoredVm {
+  /** JSON. */
+  readonly text: string;
+  readonly version: number;
+}
+
 export interface VmPage {
   /** Each VM as JSON text. */
   readonly items: readonly string[];
@@ -45,14 +51,14 @@ const shown = (text: string, nodeName: string | null, silentSince: string | null
 
 export class Views {
   private readonly pool: pg.Pool;
-  private readonly vms: Gather<string, string | undefined>;
+  private readonly vms: Gather<string, StoredVm | undefined>;
   private readonly positions: Gather<{ readonly stream: string; readonly version: number }, number | undefined>;
 
   constructor(pool: pg.Pool) {
     this.pool = pool;
     this.vms = new Gather(async (ids) => {
-      const rows = await rowsOf<VmRow>(this.pool, 'gateway.vms', VMS, [ids]);
-      const found = new Map(rows.map(([id, document, nodeName, silentSince]) => [id, shown(document, nodeName, silentSince)]));
+      const rows = await rowsOf<readonly [...VmRow, number]>(this.pool, 'gateway.vms', VMS, [ids]);
+      const found = new Map(rows.map(([id, document, nodeName, silentSince, version]) => [id, { text: shown(document, nodeName, silentSince), version }]));
       return ids.map((id) => ({ result: found.get(id) }));
     }, { groupMax: GROUP_MAX, callsMax: 2, waitingMax: WAITING_MAX });
     this.positions = new Gather(async (wanted) => {
@@ -62,9 +68,20 @@ export class Views {
     }, { groupMax: GROUP_MAX, callsMax: 2, waitingMax: WAITING_MAX });
   }
 
-  /** A VM as JSON text. */
-  vm(id: string): Promise<string | undefined> {
+  vm(id: string): Promise<StoredVm | undefined> {
     return this.vms.add(id);
+  }
+
+  /** Names of VMs that are not deleted, by id. */
+  async vmNames(ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
+    const rows = await rowsOf<readonly [string, string]>(this.pool, 'gateway.vm_names', `select id, doc ->> 'name' from gateway.vm_summary where id = any($1)`, [ids]);
+    return new Map(rows);
+  }
+
+  /** The stream that says which addresses of a network are given. */
+  async subnetStreamOf(networkId: string): Promise<string | undefined> {
+    const [row] = await rowsOf<readonly [string]>(this.pool, 'gateway.subnet_of', `select doc ->> 'subnetId' from gateway.network where id = $1`, [networkId]);
+    return row === undefined ? undefined : `subnet-${row[0]}`;
   }
 
   async vmPage(query: VmListQuery): Promise<VmPage> {
@@ -187,6 +204,6 @@ const POSITIONS = `
   join event_log.event e on e.stream = u.stream and e.version = u.version`;
 
 const VMS = `
-  select v.id, v.doc::text, n.name, n.silent_since
+  select v.id, v.doc::text, n.name, n.silent_since, (v.doc ->> 'version')::int
   from gateway.vm_summary v left join gateway.node_summary n on n.id = v.node_id and n.silent_since is not null
   where v.id = any($1)`;

@@ -6,9 +6,10 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { idFrom, streamOf } from '@chronovirt/contracts/ids';
 import type { NetworkCommand } from '@chronovirt/contracts/network/network.commands';
 import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands';
-import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
+import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { network } from './network/network.ts';
 import { rangeOf, textOf } from './subnet/address.ts';
 import { subnet } from './subnet/subnet.ts';
@@ -21,8 +22,16 @@ export interface IpamPorts {
   readonly keyOf: (text: string) => string;
 }
 
-/** Obeys a command, or tells what it was answered before. */
-export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
+/** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
+export const ipam = (ports: IpamPorts): ((envelope: CommandEnvelope) => Promise<Answer>) => {
+  const obey = obeying(ports);
+  return (envelope) => {
+    const other = rehearsedBy(envelope);
+    return other === undefined ? obey(envelope) : rehearse(ports.handler.log, (handler) => obeying({ ...ports, handler })(other));
+  };
+};
+
+const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
   /** Each part has a stream of its own, so each has an id of its own made from the command's: repeated as a whole, done once. */
   const part = (envelope: CommandEnvelope, name: string): Omit<Handling<never>, 'stream' | 'command'> =>
     ({ id: commandIdOf(`${envelope.id}:${name}`), cancels: [], meta: envelope.meta });
@@ -30,6 +39,8 @@ export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
   const createNetwork = async (envelope: CommandEnvelope, { networkId, name, kind, cidr, reserved }: Extract<NetworkCommand, { type: 'CreateNetwork' }>['data']): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
+    // Its parts come one after another: what does not exist yet cannot be as anybody has seen it.
+    if (envelope.expected !== undefined) return (await handler.refuse(envelope, refuse('precondition.failed', { expected: envelope.expected, version: 0, since: [] }))).answer;
     const range = rangeOf(cidr);
     if (isRefusal(range)) return (await handler.refuse(envelope, range)).answer;
     const nameStream = streamOf(networkName.category, keyOf(name));
@@ -47,14 +58,17 @@ export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
     return recorded.answer;
   };
 
-  /** The subnet goes first: it refuses while addresses are leased. */
+  /**
+   * The subnet goes first: it refuses while addresses are leased. What a caller sees change of a network is its
+   * subnet's, so the version that he has seen is the subnet's.
+   */
   const deleteNetwork = async (envelope: CommandEnvelope, networkId: Extract<NetworkCommand, { type: 'DeleteNetwork' }>['data']['networkId']): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
     const { state } = await handler.log.load(streamOf(network.category, networkId), network);
     if (state.status === 'live') {
       const { subnetId, name } = state.plan;
-      const emptied = await handler.handle(subnet, { ...part(envelope, 'subnet'), stream: streamOf(subnet.category, subnetId), command: { type: 'DeleteSubnet', data: { subnetId } } });
+      const emptied = await handler.handle(subnet, { ...part(envelope, 'subnet'), expected: envelope.expected, stream: streamOf(subnet.category, subnetId), command: { type: 'DeleteSubnet', data: { subnetId } } });
       if (isRefusal(emptied.answer)) return (await handler.refuse(envelope, emptied.answer)).answer;
       await handler.handle(networkName, { ...part(envelope, 'name'), stream: streamOf(networkName.category, keyOf(name)), command: { type: 'Unclaim', owner: networkId } });
     }
@@ -81,7 +95,7 @@ export const ipam = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
       case 'RecordNetwork':
         return (await handler.handle(network, { ...envelope, stream: streamOf(network.category, command.data.networkId), command })).answer;
       default:
-        return (await handler.handle(subnet, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(subnet.category, command.data.subnetId), command })).answer;
+        return (await handler.handle(subnet, { id: envelope.id, requestHash: envelope.requestHash, expected: envelope.expected, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(subnet.category, command.data.subnetId), command })).answer;
     }
   };
 };

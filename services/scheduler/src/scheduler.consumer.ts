@@ -17,9 +17,11 @@ import { type Answer, type Facts, isRefusal, refuse, type Refusal } from '@chron
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
-import { node } from './node/node.ts';
+import { NAMED_MAX, node } from './node/node.ts';
+import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { type DropVolume, dropVolume } from './provisioning/drop-volume.saga.ts';
@@ -92,11 +94,13 @@ export class Scheduler {
     });
   }
 
-  /** Obeys a command, or tells what it was answered before. */
+  /** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
   async obey(envelope: CommandEnvelope): Promise<Answer> {
+    const other = rehearsedBy(envelope);
+    if (other !== undefined) return this.rehearsal(other, envelope.rehearses?.taken ?? []);
     const accepts = envelope.type === 'CreateVm';
     if (accepts) this.accepting += 1;
-    const handled = await this.dispatch(envelope).finally(() => { if (accepts) this.accepting -= 1; });
+    const handled = await this.dispatch(envelope, this.ports.handler).finally(() => { if (accepts) this.accepting -= 1; });
     for (const event of handled.appended) this.ports.view.takeEarly(event);
     if (accepts) this.postponed.push(...handled.appended);
     else this.reactSoon(handled.appended);
@@ -116,26 +120,37 @@ export class Scheduler {
     return this.sagas.take(commandId, answer);
   }
 
-  private dispatch(envelope: CommandEnvelope): Promise<Handled> {
+  /** What a command would do now, and for a new VM where it would come. Nothing reacts to it: nothing has happened. */
+  private async rehearsal(envelope: CommandEnvelope, taken: readonly Taken[]): Promise<Answer> {
+    const answer = await rehearse(this.ports.handler.log, async (handler) => (await this.dispatch(envelope, handler)).answer);
+    const requested = isRefusal(answer) ? undefined : answer.rehearsal?.events.find(({ type }) => type === 'VmRequested');
+    if (isRefusal(answer) || answer.rehearsal === undefined || requested === undefined) return answer;
+    const { spec } = requested.data as unknown as Extract<VmEvent, { type: 'VmRequested' }>['data'];
+    const placed = place(without(this.ports.view.candidates(), taken), spec);
+    const placement: Facts = isRefusal(placed) ? { nodeId: null, poolId: null, refused: placed.refused, because: placed.because ?? {} } : { nodeId: placed.nodeId, poolId: placed.poolId, decision: placed.decision };
+    return { ...answer, rehearsal: { ...answer.rehearsal, placement } };
+  }
+
+  private dispatch(envelope: CommandEnvelope, handler: CommandHandler): Promise<Handled> {
     const command = envelope as unknown as VmCommand | NodeCommand | { type: 'ClaimVmName' | 'UnclaimVmName'; data: { key: string; owner: string; label: string } };
-    const { handler } = this.ports;
     switch (command.type) {
       case 'CreateVm':
-        return this.createVm(envelope, command.data);
+        return this.createVm(envelope, command.data, handler);
       case 'ReconfigureVm':
-        return this.reconfigureVm(envelope, command.data);
+        return this.reconfigureVm(envelope, command.data, handler);
       case 'PlaceVm':
-        return this.placeVm(envelope, command.data);
+        return this.placeVm(envelope, command.data, handler);
       case 'UnplaceVm':
-        return this.unplaceVm(envelope, command.data);
+        return this.unplaceVm(envelope, command.data, handler);
       case 'RegisterNode':
-        return this.registerNode(envelope, command);
+        return this.registerNode(envelope, command, handler);
       case 'ClaimVmName':
         return handler.handle(vmName, { ...handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Claim' as const, owner: command.data.owner, label: command.data.label }), likelyNew: true });
       case 'UnclaimVmName':
         return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Unclaim', owner: command.data.owner }));
-      case 'ChangeNode':
       case 'RemoveNode':
+        return this.removeNode(envelope, command, handler);
+      case 'ChangeNode':
       case 'StartSession':
       case 'ReserveCapacity':
       case 'ResizeCapacity':
@@ -147,8 +162,8 @@ export class Scheduler {
   }
 
   /** Resolves names, sees whether it is possible at all, and only then records the wish. */
-  private async createVm(envelope: CommandEnvelope, wish: Extract<VmCommand, { type: 'CreateVm' }>['data']): Promise<Handled> {
-    const { handler, view } = this.ports;
+  private async createVm(envelope: CommandEnvelope, wish: Extract<VmCommand, { type: 'CreateVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view } = this.ports;
     // A command that was answered before is answered so again, whatever is found out here: the store of answers sees to it.
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
 
@@ -191,8 +206,8 @@ export class Scheduler {
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data']): Promise<Handled> {
-    const { handler, view } = this.ports;
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
     const network = addNic === undefined ? null : view.entryCalled('network', addNic);
@@ -213,8 +228,8 @@ export class Scheduler {
   }
 
   /** Placement proposes a node; its decider sets the capacity aside, or another one is asked. */
-  private async placeVm(envelope: CommandEnvelope, wish: Extract<NodeCommand, { type: 'PlaceVm' }>['data']): Promise<Handled> {
-    const { handler, view } = this.ports;
+  private async placeVm(envelope: CommandEnvelope, wish: Extract<NodeCommand, { type: 'PlaceVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view } = this.ports;
     const full = new Set<string>();
     for (;;) {
       const placed = place(view.candidates(), wish, full);
@@ -232,7 +247,7 @@ export class Scheduler {
         };
         const last = full.size >= NODES_ASKED_MAX;
         const handled = await handler.handle(node, { ...handling(envelope, streamOf(node.category, placed.nodeId), reserve), store: last ? 'always' : 'events' });
-        for (const event of handled.appended) view.takeEarly(event);
+        if (handler === this.ports.handler) for (const event of handled.appended) view.takeEarly(event);
         // An answer without events was not stored: it only holds for this node.
         if (!isRefusal(handled.answer) || last || handled.answer.refused === 'command.cancelled') return handled;
         full.add(placed.nodeId);
@@ -243,8 +258,8 @@ export class Scheduler {
   }
 
   /** Which node it was is told by who asks, by what the cancelled PlaceVm answered, or by what we see. */
-  private async unplaceVm(envelope: CommandEnvelope, { vmId, nodeId }: Extract<NodeCommand, { type: 'UnplaceVm' }>['data']): Promise<Handled> {
-    const { handler, view } = this.ports;
+  private async unplaceVm(envelope: CommandEnvelope, { vmId, nodeId }: Extract<NodeCommand, { type: 'UnplaceVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view } = this.ports;
     let from = nodeId ?? (view.vm(vmId)?.nodeId as NodeId | null | undefined) ?? null;
     for (const cancelled of envelope.cancels) {
       const answer = await handler.log.answer(cancelled, refuse('command.cancelled'), { ...envelope.meta, commandId: cancelled, causedBy: envelope.id });
@@ -256,11 +271,11 @@ export class Scheduler {
   }
 
   /** The machine's id is claimed first: two nodes on one machine, or a cloned one, would fight over everything. */
-  private async registerNode(envelope: CommandEnvelope, command: Extract<NodeCommand, { type: 'RegisterNode' }>): Promise<Handled> {
-    const { handler, keyOf, commandIdOf } = this.ports;
+  private async registerNode(envelope: CommandEnvelope, command: Extract<NodeCommand, { type: 'RegisterNode' }>, handler: CommandHandler): Promise<Handled> {
+    const { keyOf, commandIdOf } = this.ports;
     const { nodeId, machineId, name } = command.data;
     const claim = await handler.handle(machine, {
-      ...handling(envelope, streamOf(machine.category, keyOf(machineId)), { type: 'Claim' as const, owner: nodeId, label: machineId }), id: commandIdOf(`${envelope.id}:machine`), requestHash: undefined,
+      ...handling(envelope, streamOf(machine.category, keyOf(machineId)), { type: 'Claim' as const, owner: nodeId, label: machineId }), id: commandIdOf(`${envelope.id}:machine`), requestHash: undefined, expected: undefined,
     });
     if (isRefusal(claim.answer)) {
       return handler.refuse(envelope, refuse('node.machine_id_taken', {
@@ -268,6 +283,14 @@ export class Scheduler {
         hint: 'this machine has joined before, or was cloned from one that has: keep the agent\'s state folder, or make a new id with `rm /etc/machine-id && systemd-machine-id-setup`, or remove the old node',
       }));
     }
+    return handler.handle(node, handling(envelope, streamOf(node.category, nodeId), command));
+  }
+
+  /** The node's decider knows who runs there; who is there and stopped is seen here. */
+  private async removeNode(envelope: CommandEnvelope, command: Extract<NodeCommand, { type: 'RemoveNode' }>, handler: CommandHandler): Promise<Handled> {
+    const { nodeId, force } = command.data;
+    const here = this.ports.view.node(nodeId)?.removed === false ? this.ports.view.vmsOn(nodeId) : [];
+    if (!force && here.length > 0) return handler.refuse(envelope, refuse('node.in_use', { nodeId, count: here.length, vms: here.slice(0, NAMED_MAX).map(({ vmId, name }) => ({ id: vmId, name })) }));
     return handler.handle(node, handling(envelope, streamOf(node.category, nodeId), command));
   }
 
@@ -446,4 +469,17 @@ export class Scheduler {
 }
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
-  ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash });
+  ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });
+
+type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>[number];
+
+/** The nodes as they would be if that were set aside too. */
+function* without(candidates: Iterable<Candidate>, taken: readonly Taken[]): Generator<Candidate> {
+  for (const node of candidates) {
+    const here = taken.filter(({ nodeId }) => nodeId === node.nodeId);
+    yield here.length === 0 ? node : {
+      ...node,
+      vcpusReserved: here.reduce((sum, { vcpus }) => sum + vcpus, node.vcpusReserved), memoryMibReserved: here.reduce((sum, { memoryMib }) => sum + memoryMib, node.memoryMibReserved),
+    };
+  }
+}

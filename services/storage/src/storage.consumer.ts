@@ -8,9 +8,11 @@ import { streamOf } from '@chronovirt/contracts/ids';
 import type { ImageCommand } from '@chronovirt/contracts/image/image.commands';
 import type { PoolCommand } from '@chronovirt/contracts/pool/pool.commands';
 import type { VolumeCommand } from '@chronovirt/contracts/volume/volume.commands';
-import { type Answer, isRefusal } from '@chronovirt/decider/decider';
+import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
+import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
+import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { pool } from './pool/pool.ts';
 import { volume } from './volume/volume.ts';
@@ -21,9 +23,23 @@ export interface StoragePorts {
   readonly handler: CommandHandler;
   readonly commandIdOf: (key: string) => string;
   readonly keyOf: (text: string) => string;
+  /** VMs whose disk began as this image, or that have it in their drive: a few of them, and how many in all. */
+  readonly usersOf: (imageId: string) => Promise<ImageUsers>;
 }
 
-export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
+export const storage = (ports: StoragePorts) => {
+  const parts = partsOf(ports);
+  return {
+    ...parts,
+    /** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
+    obey: (envelope: CommandEnvelope): Promise<Answer> => {
+      const other = rehearsedBy(envelope);
+      return other === undefined ? parts.obey(envelope) : rehearse(ports.handler.log, (handler) => partsOf({ ...ports, handler }).obey(other));
+    },
+  };
+};
+
+const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
   const registerImage = async (envelope: CommandEnvelope, command: Extract<ImageCommand, { type: 'RegisterImage' }>): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
@@ -37,6 +53,12 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
 
   const deleteImage = async (envelope: CommandEnvelope, command: Extract<ImageCommand, { type: 'DeleteImage' }>): Promise<Answer> => {
     const { imageId } = command.data;
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    // Overlays are read through the image for as long as they live. Of a VM that is asked for at this very
+    // moment nothing is known yet; only the record goes, so it is built all the same.
+    const { vms, count } = await usersOf(imageId);
+    if (count > 0) return (await handler.refuse(envelope, refuse('image.in_use', { imageId, count, vms }))).answer;
     const { state } = await handler.log.load(streamOf(image.category, imageId), image);
     const { answer } = await handler.handle(image, handling(envelope, streamOf(image.category, imageId), command));
     if (!isRefusal(answer) && state.status === 'live') {
@@ -57,7 +79,6 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
   };
 
   return {
-    /** Obeys a command, or tells what it was answered before. */
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
       const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand;
       switch (command.type) {
@@ -91,4 +112,4 @@ export const storage = ({ handler, commandIdOf, keyOf }: StoragePorts) => {
 };
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
-  ({ id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream, command });
+  ({ id: envelope.id, requestHash: envelope.requestHash, expected: envelope.expected, cancels: envelope.cancels, meta: envelope.meta, stream, command });

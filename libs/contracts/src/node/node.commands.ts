@@ -20,7 +20,11 @@ export const JoinNodeBody = z.strictObject({
 export const nodeCommands = {
   RegisterNode: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, ...JoinNodeBody.shape })),
   ChangeNode: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, ...ChangeNodeBody.shape })),
-  RemoveNode: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, reason: text(300) })),
+  RemoveNode: command('scheduler', 'nodeId', z.object({
+    nodeId: NodeId, reason: text(300),
+    /** Although there are VMs on it: what it held may be given to others. */
+    force: z.boolean().default(false),
+  })),
   /** From the agent's hello. `helloId` makes a repeated hello the same session. */
   StartSession: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, description: NodeDescription })),
   /** From the saga: the handler runs the placement and asks the chosen node's decider. */

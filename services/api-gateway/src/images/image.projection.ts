@@ -8,18 +8,20 @@ export interface ImageDocument extends Omit<z.infer<typeof ImageDescription>, 'i
   readonly id: string;
   readonly createdAt: string;
   readonly position: number;
+  /** Of the image's stream: its ETag. */
+  readonly version: number;
 }
 
 export const imageView: Projection<ImageDocument> = {
   name: 'gateway.image',
-  version: 1,
+  version: 2,
   keys: (event) => (event.type === 'ImageRegistered' || event.type === 'ImageDeleted' ? [idOfStream(event.stream)] : []),
   fold: (_before, recorded) => {
     const event = recorded as RecordedEvent & ImageEvent;
     switch (event.type) {
       case 'ImageRegistered': {
         const { imageId, ...rest } = event.data;
-        return { id: imageId, ...rest, createdAt: event.recordedAt, position: event.position };
+        return { id: imageId, ...rest, createdAt: event.recordedAt, position: event.position, version: event.version };
       }
       case 'ImageDeleted':
         return undefined;

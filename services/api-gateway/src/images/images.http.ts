@@ -8,7 +8,8 @@ import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
+import { requestOf, sendJson, tagged } from '../request.http.ts';
+import { Write } from '../write.http.ts';
 import type { ImageDocument } from './image.projection.ts';
 
 @ApiTags('images')
@@ -22,6 +23,7 @@ export class ImagesHttp {
   }
 
   @Post()
+  @Write()
   @HttpCode(201)
   @ApiOperation({ summary: 'Register an image whose file lies in every node\'s image folder', operationId: 'registerImage' })
   @ApiResponse({ status: 201, description: 'The image', schema: { $ref: '#/components/schemas/Image' } })
@@ -31,7 +33,8 @@ export class ImagesHttp {
     const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: imageId, type: 'RegisterImage', data: { imageId, ...body }, kind: 'register-image', stream: `image-${imageId}` });
     if (answer === undefined) return;
     const image = await this.gateway.views.document<ImageDocument>('image', imageId);
-    sendJson(reply.code(201).header('location', `/v1/images/${imageId}`), JSON.stringify(image ?? { id: imageId, ...body, createdAt: null, position: null }));
+    tagged(reply, image?.version);
+    sendJson(reply.code(201).header('location', `/v1/images/${imageId}`), JSON.stringify(image ?? { id: imageId, ...body, createdAt: null, position: null, version: null }));
   }
 
   @Get()
@@ -49,12 +52,14 @@ export class ImagesHttp {
     await this.gateway.reading.atLeast(request, reply, id);
     const image = await this.gateway.views.document<ImageDocument>('image', id);
     if (image === undefined) throw new ProblemError('image.not_found', { detail: 'There is no such image.', because: { imageId: id } });
+    tagged(reply, image.version);
     sendJson(reply, JSON.stringify(image));
   }
 
   @Delete(':id')
+  @Write()
   @HttpCode(204)
-  @ApiOperation({ summary: 'Forget an image; VMs made from it keep their disks', operationId: 'deleteImage' })
+  @ApiOperation({ summary: 'Forget an image; refused while VMs need it, naming them', operationId: 'deleteImage' })
   async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: ImageId }) id: ImageId): Promise<void> {
     const asked = requestOf(request, {});
     const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'DeleteImage', data: { imageId: id }, kind: 'delete-image', stream: `image-${id}` });

@@ -34,27 +34,29 @@ export interface SubnetDocument {
   /** Addresses that are never leased. */
   readonly reserved: readonly string[];
   readonly position: number;
+  /** Of the subnet's stream, leases aside: the network's ETag. */
+  readonly version: number;
 }
 
 const subnetTypes = new Set(['SubnetCreated', 'AddressesReserved', 'AddressesUnreserved', 'SubnetDeleted']);
 
 export const subnetView: Projection<SubnetDocument> = {
   name: 'gateway.subnet',
-  version: 1,
+  version: 2,
   keys: (event) => (subnetTypes.has(event.type) ? [idOfStream(event.stream)] : []),
   fold: (before, recorded) => {
     const event = recorded as RecordedEvent & SubnetEvent;
     if (event.type === 'SubnetCreated') {
       const { subnetId, networkId, cidr, gateway, reserved } = event.data;
-      return { id: subnetId, networkId, cidr, gateway, reserved, position: event.position };
+      return { id: subnetId, networkId, cidr, gateway, reserved, position: event.position, version: event.version };
     }
     if (before === undefined) return undefined;
     switch (event.type) {
       case 'AddressesReserved':
-        return { ...before, reserved: [...new Set([...before.reserved, ...event.data.addresses])], position: event.position };
+        return { ...before, reserved: [...new Set([...before.reserved, ...event.data.addresses])], position: event.position, version: event.version };
       case 'AddressesUnreserved': {
         const free = new Set(event.data.addresses);
-        return { ...before, reserved: before.reserved.filter((address) => !free.has(address)), position: event.position };
+        return { ...before, reserved: before.reserved.filter((address) => !free.has(address)), position: event.position, version: event.version };
       }
       case 'SubnetDeleted':
         return undefined;

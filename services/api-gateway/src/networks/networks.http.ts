@@ -9,7 +9,8 @@ import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
+import { requestOf, sendJson, tagged } from '../request.http.ts';
+import { Write } from '../write.http.ts';
 import type { NetworkDocument, SubnetDocument } from './network.projection.ts';
 import { networkShown, type NetworkShown } from './network-view.ts';
 
@@ -24,6 +25,7 @@ export class NetworksHttp {
   }
 
   @Post()
+  @Write()
   @HttpCode(201)
   @ApiOperation({ summary: 'Create a network', operationId: 'createNetwork' })
   @ApiResponse({ status: 201, description: 'The network', schema: { $ref: '#/components/schemas/Network' } })
@@ -33,6 +35,7 @@ export class NetworksHttp {
     const answer = await obeyed(this.gateway, reply, asked, { to: 'ipam', target: networkId, type: 'CreateNetwork', data: { networkId, ...body }, kind: 'create-network', stream: `network-${networkId}` });
     if (answer === undefined) return;
     const [network] = await this.shown([networkId]);
+    tagged(reply, network?.version);
     sendJson(reply.code(201).header('location', `/v1/networks/${networkId}`), JSON.stringify(network ?? { id: networkId, networkId, ...body }));
   }
 
@@ -49,26 +52,33 @@ export class NetworksHttp {
   @ApiResponse({ status: 200, description: 'The network', schema: { $ref: '#/components/schemas/Network' } })
   async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NetworkId }) id: string): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    sendJson(reply, JSON.stringify(await this.one(id)));
+    this.send(reply, await this.one(id));
   }
 
   @Patch(':id')
+  @Write()
   @ApiOperation({ summary: 'Keep addresses from being leased, or give them free again', operationId: 'changeNetwork' })
   @ApiResponse({ status: 200, description: 'The network', schema: { $ref: '#/components/schemas/Network' } })
   async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NetworkId }) id: NetworkId, @Body({ schema: ChangeReservedBody }) body: z.infer<typeof ChangeReservedBody>): Promise<void> {
     const asked = requestOf(request, body);
     const { subnetId } = await this.one(id);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'ipam', target: subnetId, type: 'ChangeReserved', data: { subnetId, ...body }, kind: 'change-network', stream: `subnet-${subnetId}` });
-    if (answer !== undefined) sendJson(reply, JSON.stringify(await this.one(id)));
+    if (answer !== undefined) this.send(reply, await this.one(id));
   }
 
   @Delete(':id')
+  @Write()
   @HttpCode(204)
-  @ApiOperation({ summary: 'Delete a network that nobody uses', operationId: 'deleteNetwork' })
+  @ApiOperation({ summary: 'Delete a network; refused while VMs use it, naming them', operationId: 'deleteNetwork' })
   async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NetworkId }) id: NetworkId): Promise<void> {
     const asked = requestOf(request, {});
     const answer = await obeyed(this.gateway, reply, asked, { to: 'ipam', target: id, type: 'DeleteNetwork', data: { networkId: id }, kind: 'delete-network', stream: `network-${id}` });
     if (answer !== undefined) void reply.code(204).send();
+  }
+
+  private send(reply: FastifyReply, network: NetworkShown): void {
+    tagged(reply, network.version);
+    sendJson(reply, JSON.stringify(network));
   }
 
   private async one(id: string): Promise<NetworkShown> {

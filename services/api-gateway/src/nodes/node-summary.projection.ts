@@ -28,11 +28,14 @@ export interface NodeSummary {
   readonly createdAt: string;
   readonly changedAt: string;
   readonly position: number;
+  /** Of the node's stream, at its last event that is shown here: the node's ETag. */
+  readonly version: number;
 }
 
 const fold = (node: NodeSummary | undefined, recorded: RecordedEvent, key: string): NodeSummary | undefined => {
   const event = recorded as RecordedEvent & (NodeEvent | PresenceEvent); // the log has checked the shape against the table of the type
-  const seen = { changedAt: event.recordedAt, position: event.position };
+  const version = categoryOf(event.stream) === 'node' ? event.version : (node?.version ?? 0);
+  const seen = { changedAt: event.recordedAt, position: event.position, version };
   if (event.type === 'NodeRegistered') {
     const { name, machineId, credentialKey, sealKey } = event.data;
     const before = node ?? { id: key, description: null, policy: null, session: 0, sessionStartedAt: null, silentSince: null, clockSkewMs: null, createdAt: event.recordedAt, credentialKeys: [] };
@@ -68,7 +71,7 @@ const elsewhere = new Set(['CapacityReserved', 'CapacityResized', 'CapacityRelea
 
 export const nodeSummary: Projection<NodeSummary> = {
   name: 'gateway.node_summary',
-  version: 1,
+  version: 2,
   keys: (event) => (['node', 'presence'].includes(categoryOf(event.stream)) && !elsewhere.has(event.type) ? [idOfStream(event.stream)] : []),
   fold,
 };

@@ -5,24 +5,29 @@ import { idFrom, NodeId, type TokenId } from '@chronovirt/contracts/ids';
 import { ChangeNodeBody, JoinNodeBody } from '@chronovirt/contracts/node/node.commands';
 import { IssueJoinTokenBody } from '@chronovirt/contracts/token/token.commands';
 import { isRefusal } from '@chronovirt/decider/decider';
-import { commandIdOf, requestHashOf } from '@chronovirt/event-log/command-id';
-import { RouteConfig } from '@nestjs/platform-fastify';
+import { commandIdOf, newCommandId, requestHashOf } from '@chronovirt/event-log/command-id';
+import type { CommandHandler } from '@chronovirt/event-log/handle';
+import { rehearse } from '@chronovirt/event-log/rehearse';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { tokenFrom } from '../auth.ts';
 import { sha256 } from '../auth.http.ts';
-import { obeyed } from '../command.http.ts';
+import { decided, noAnswer, obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError, refused } from '../problem.http.ts';
-import { requestOf, sendJson, traceparentOfRequest } from '../request.http.ts';
+import { requestOf, sendJson, tagged, traceparentOfRequest } from '../request.http.ts';
+import { Write, sendRehearsal } from '../write.http.ts';
 import { envelopeOf, submit } from '../submit.ts';
 import { joinToken } from '../tokens/token.ts';
 import type { JoinTokenDocument } from '../tokens/token.projection.ts';
 import type { NodeSummary } from './node-summary.projection.ts';
 import { nodeShown, type NodeShown } from './node-view.ts';
 
-const RemoveQuery = z.strictObject({ reason: z.string().min(1).max(300).default('removed by an operator') }).meta({ id: 'RemoveNodeQuery' });
+const RemoveQuery = z.strictObject({
+  reason: z.string().min(1).max(300).default('removed by an operator'),
+  force: z.enum(['true', 'false']).default('false').describe('Although there are VMs on it: it is lost, and what it held may be given to others'),
+}).meta({ id: 'RemoveNodeQuery' });
 
 @ApiTags('nodes')
 @ApiBearerAuth()
@@ -43,6 +48,7 @@ export class NodesHttp {
   }
 
   @Post('join-tokens')
+  @Write({ repeats: false })
   @HttpCode(201)
   @ApiOperation({ summary: 'Issue a token that lets one machine join; it is shown this once', operationId: 'issueJoinToken' })
   @ApiResponse({ status: 201, description: 'The token', schema: { $ref: '#/components/schemas/IssuedJoinToken' } })
@@ -52,13 +58,8 @@ export class NodesHttp {
     const tokenId = asked.ids.thing('token');
     const token = tokenFrom(this.gateway.installation, randomBytes(32).toString('base64url'));
     const expiresAt = new Date(this.gateway.now().getTime() + body.expiresInSeconds * 1_000).toISOString();
-    const { answer } = await this.gateway.handler.handle(joinToken, {
-      id: asked.commandId, stream: `join-token-${tokenId}`, cancels: [], meta: { actor: asked.actor, ...(asked.traceparent === undefined ? {} : { traceparent: asked.traceparent }) },
-      command: { type: 'IssueJoinToken', data: { tokenId, sha256: sha256(token), expiresAt } },
-    });
-    if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `join-token-${tokenId}`, answer, [tokenId]);
-    await this.gateway.reading.own(tokenId);
+    const issued = await decided(this.gateway, reply, asked, joinToken, { stream: `join-token-${tokenId}`, command: { type: 'IssueJoinToken', data: { tokenId, sha256: sha256(token), expiresAt } } }, [tokenId]);
+    if (issued === undefined) return;
     sendJson(reply.code(201).header('cache-control', 'no-store'), JSON.stringify({ id: tokenId, token, expiresAt }));
   }
 
@@ -74,11 +75,11 @@ export class NodesHttp {
    * same node. The token is redeemed first: from then on it is this machine's alone, whatever comes after.
    */
   @Post('join')
-  @RouteConfig({ cvAccess: 'join' })
+  @Write({ repeats: false, access: 'join' })
   @ApiOperation({ summary: 'An agent joins with its join token', operationId: 'joinNode' })
   @ApiResponse({ status: 201, description: 'Its id, and what it needs on the bus', schema: { $ref: '#/components/schemas/JoinedNode' } })
   async join(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: JoinNodeBody }) body: z.infer<typeof JoinNodeBody>): Promise<void> {
-    const { credentials, authentication, views, handler, ports, reading } = this.gateway;
+    const { credentials, authentication, views, handler, events, ports, reading } = this.gateway;
     if (credentials === undefined) throw new ProblemError('gateway.unavailable', { detail: 'This gateway has no signing keys for agents (CV_GATEWAY_NATS_KEYS).' });
     const found = await views.joinToken(authentication.joinTokenOf(request));
     if (found === undefined) throw new ProblemError('auth.token_unknown', { detail: 'No such join token was issued here.' });
@@ -89,18 +90,25 @@ export class NodesHttp {
 
     // Each asking is a command of its own: the time is part of it, and an expired token must not stay refused for another machine's sake.
     const at = this.gateway.now().toISOString();
-    const redeemed = await handler.handle(joinToken, {
+    const redeem = async (by: CommandHandler) => (await by.handle(joinToken, {
       id: commandIdOf(`${tokenId}:redeem:${body.machineId}:${at}`), stream: `join-token-${tokenId}`, cancels: [], meta,
       command: { type: 'RedeemJoinToken', data: { tokenId, nodeId, machineId: body.machineId, at } },
-    });
-    if (isRefusal(redeemed.answer)) throw refused(redeemed.answer);
+    })).answer;
+    const dryRun = request.cv?.dryRun === true;
+    const redeemed = await (dryRun ? rehearse(events, redeem) : redeem(handler));
+    if (isRefusal(redeemed)) throw refused(redeemed);
 
     const commandId = commandIdOf(`${tokenId}:register:${requestHashOf(body)}`);
-    const envelope = envelopeOf({ commandId, operationId: idFrom('op', commandId), actor: tokenId, requestHash: undefined, traceparent }, { to: 'scheduler', target: nodeId, type: 'RegisterNode', data: { nodeId, ...body } });
+    const envelope = envelopeOf({ commandId, operationId: idFrom('op', commandId), actor: tokenId, requestHash: undefined, traceparent, rehearsalId: dryRun ? newCommandId() : undefined, expected: request.cv?.expected }, { to: 'scheduler', target: nodeId, type: 'RegisterNode', data: { nodeId, ...body } });
     const outcome = await submit(ports, envelope, undefined);
     if (outcome.kind === 'refused') throw refused(outcome.refusal);
     // Nothing is recorded as owed: the agent itself asks again until it has joined.
-    if (outcome.kind === 'pending') throw new ProblemError('gateway.no_answer', { detail: 'The scheduler has not answered yet; ask again.', headers: { 'retry-after': '2' } });
+    if (outcome.kind === 'pending') throw noAnswer();
+    if (dryRun) {
+      const { answer } = outcome;
+      sendRehearsal(reply, { ...answer, rehearsal: { events: [...(redeemed.rehearsal?.events ?? []), ...(answer.rehearsal?.events ?? [])] } });
+      return;
+    }
     await reading.wrote(reply, `node-${nodeId}`, outcome.answer, [nodeId]);
     await reading.own(nodeId);
     const node = await views.document<NodeSummary>('node_summary', nodeId);
@@ -118,29 +126,36 @@ export class NodesHttp {
   @ApiResponse({ status: 200, description: 'The node', schema: { $ref: '#/components/schemas/Node' } })
   async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) id: string): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    sendJson(reply, JSON.stringify(await this.one(id)));
+    this.send(reply, await this.one(id));
   }
 
   @Patch(':id')
+  @Write()
   @ApiOperation({ summary: 'Accept new VMs or not, maintenance, limits', operationId: 'changeNode' })
   @ApiResponse({ status: 200, description: 'The node', schema: { $ref: '#/components/schemas/Node' } })
   async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) id: NodeId, @Body({ schema: ChangeNodeBody }) body: z.infer<typeof ChangeNodeBody>): Promise<void> {
     const asked = requestOf(request, body);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeNode', data: { nodeId: id, ...body }, kind: 'change-node', stream: `node-${id}` });
-    if (answer !== undefined) sendJson(reply, JSON.stringify(await this.one(id)));
+    if (answer !== undefined) this.send(reply, await this.one(id));
   }
 
   @Delete(':id')
+  @Write()
   @HttpCode(204)
-  @ApiOperation({ summary: 'This machine is gone for good: its credentials are revoked, what it held may be given to others', operationId: 'removeNode' })
+  @ApiOperation({ summary: 'This machine is gone for good: its credentials are revoked, what it held may be given to others. Refused while there are VMs on it, naming them, unless forced', operationId: 'removeNode' })
   async remove(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) id: NodeId, @Query({ schema: RemoveQuery }) query: z.infer<typeof RemoveQuery>): Promise<void> {
     const asked = requestOf(request, query);
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'RemoveNode', data: { nodeId: id, reason: query.reason }, kind: 'remove-node', stream: `node-${id}` });
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'RemoveNode', data: { nodeId: id, reason: query.reason, force: query.force === 'true' }, kind: 'remove-node', stream: `node-${id}` });
     if (answer === undefined) return;
     const node = await this.gateway.views.document<NodeSummary>('node_summary', id);
     // Whoever leads does it again: removing a node must not fail because the bus is away for a moment.
     await this.gateway.credentials?.revoke(node?.credentialKeys ?? []).catch((err: unknown) => { this.gateway.log.warn({ err, nodeId: id }, 'revocation put off'); });
     void reply.code(204).send();
+  }
+
+  private send(reply: FastifyReply, node: NodeShown): void {
+    tagged(reply, node.version);
+    sendJson(reply, JSON.stringify(node));
   }
 
   private async one(id: string): Promise<NodeShown> {

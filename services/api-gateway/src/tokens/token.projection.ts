@@ -12,19 +12,21 @@ export interface ApiTokenDocument {
   readonly issuedAt: string;
   readonly revokedAt: string | null;
   readonly position: number;
+  /** Of the token's stream: its ETag. */
+  readonly version: number;
 }
 
 export const apiTokenView: Projection<ApiTokenDocument> = {
   name: 'gateway.api_token',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === 'token' ? [idOfStream(event.stream)] : []),
   fold: (before, recorded, key) => {
     const event = recorded as RecordedEvent & ApiTokenEvent;
     switch (event.type) {
       case 'ApiTokenIssued':
-        return { id: key, name: event.data.name, sha256: event.data.sha256, issuedBy: event.meta.actor, issuedAt: event.recordedAt, revokedAt: null, position: event.position };
+        return { id: key, name: event.data.name, sha256: event.data.sha256, issuedBy: event.meta.actor, issuedAt: event.recordedAt, revokedAt: null, position: event.position, version: event.version };
       case 'ApiTokenRevoked':
-        return before === undefined ? undefined : { ...before, revokedAt: event.recordedAt, position: event.position };
+        return before === undefined ? undefined : { ...before, revokedAt: event.recordedAt, position: event.position, version: event.version };
     }
   },
 };

@@ -3,15 +3,16 @@ import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagg
 import { randomBytes } from 'node:crypto';
 import { TokenId } from '@chronovirt/contracts/ids';
 import { IssueTokenBody } from '@chronovirt/contracts/token/token.commands';
-import { isRefusal } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { tokenFrom } from '../auth.ts';
 import { sha256 } from '../auth.http.ts';
+import { decided } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
-import { ProblemError, refused } from '../problem.http.ts';
-import { actorOf, requestOf, sendJson } from '../request.http.ts';
+import { ProblemError } from '../problem.http.ts';
+import { actorOf, requestOf, sendJson, tagged } from '../request.http.ts';
+import { Write } from '../write.http.ts';
 import { apiToken } from './token.ts';
 import type { ApiTokenDocument } from './token.projection.ts';
 
@@ -28,6 +29,7 @@ export class TokensHttp {
   }
 
   @Post()
+  @Write({ repeats: false })
   @HttpCode(201)
   @ApiOperation({ summary: 'Issue an API token; it is shown this once', operationId: 'issueToken' })
   @ApiResponse({ status: 201, description: 'The token', schema: { $ref: '#/components/schemas/IssuedToken' } })
@@ -37,14 +39,8 @@ export class TokensHttp {
     if (asked.requestHash !== undefined) throw new ProblemError('idempotency.not_supported', { detail: 'A token is shown once, so issuing one takes no Idempotency-Key.' });
     const tokenId = asked.ids.thing('token');
     const token = tokenFrom(this.gateway.installation, randomBytes(32).toString('base64url'));
-    const { answer } = await this.gateway.handler.handle(apiToken, {
-      id: asked.commandId, stream: `token-${tokenId}`, cancels: [], meta: { actor: asked.actor, ...(asked.traceparent === undefined ? {} : { traceparent: asked.traceparent }) },
-      command: { type: 'IssueApiToken', data: { tokenId, name: body.name, sha256: sha256(token) } },
-    });
-    if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${tokenId}`, answer, [tokenId]);
-    // Whoever holds the token uses it at once.
-    await this.gateway.reading.own(tokenId);
+    const issued = await decided(this.gateway, reply, asked, apiToken, { stream: `token-${tokenId}`, command: { type: 'IssueApiToken', data: { tokenId, name: body.name, sha256: sha256(token) } } }, [tokenId]);
+    if (issued === undefined) return;
     sendJson(reply.code(201).header('cache-control', 'no-store'), JSON.stringify({ id: tokenId, name: body.name, token }));
   }
 
@@ -61,18 +57,25 @@ export class TokensHttp {
     sendJson(reply, JSON.stringify({ id: actorOf(request), installation: this.gateway.installation }));
   }
 
+  @Get(':id')
+  @ApiOperation({ summary: 'One API token, without the token', operationId: 'getToken' })
+  @ApiResponse({ status: 200, description: 'What is known of it', schema: { $ref: '#/components/schemas/Token' } })
+  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: TokenId }) id: string): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const token = await this.gateway.views.document<ApiTokenDocument>('api_token', id);
+    if (token === undefined) throw new ProblemError('token.not_found', { detail: 'There is no such token.', because: { tokenId: id } });
+    tagged(reply, token.version);
+    sendJson(reply, JSON.stringify(shown(token)));
+  }
+
   @Delete(':id')
+  @Write()
   @HttpCode(204)
   @ApiOperation({ summary: 'Revoke a token', operationId: 'revokeToken' })
   async revoke(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: TokenId }) id: TokenId): Promise<void> {
     const asked = requestOf(request, {});
-    const { answer } = await this.gateway.handler.handle(apiToken, {
-      id: asked.commandId, stream: `token-${id}`, cancels: [], requestHash: asked.requestHash, meta: { actor: asked.actor, ...(asked.traceparent === undefined ? {} : { traceparent: asked.traceparent }) },
-      command: { type: 'RevokeApiToken', data: { tokenId: id } },
-    });
-    if (isRefusal(answer)) throw refused(answer);
-    await this.gateway.reading.wrote(reply, `token-${id}`, answer, [id]);
-    await this.gateway.reading.own(id);
+    const revoked = await decided(this.gateway, reply, asked, apiToken, { stream: `token-${id}`, command: { type: 'RevokeApiToken', data: { tokenId: id } } }, [id]);
+    if (revoked === undefined) return;
     this.gateway.authentication.forget();
     void reply.code(204).send();
   }

@@ -7,7 +7,7 @@ import type { OperationDocument } from '../operations/operation.projection.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
 
 type Shown<T, K extends keyof T> = Omit<T, K> & { readonly [P in K]: T[P] | null };
-export type RequestedVm = Omit<Shown<VmSummary, 'createdAt' | 'changedAt' | 'position' | 'networkName'>, 'spec'> & {
+export type RequestedVm = Omit<Shown<VmSummary, 'createdAt' | 'changedAt' | 'position' | 'version' | 'networkName'>, 'spec'> & {
   readonly spec: Omit<Shown<VmSummary['spec'], 'imageId' | 'networkId' | 'subnetId' | 'nodeId' | 'boot'>, never>;
 };
 export type PendingOperation = Shown<OperationDocument, 'requestedAt' | 'changedAt' | 'position' | 'traceparent'>;
@@ -24,7 +24,7 @@ export const requestedVm = (body: Omit<CreateVmBody, 'count'>, vmId: string, ope
   },
   networkName: idOr('network', body.network) === null ? body.network : null,
   nodeId: null, generation: 0, volumes: [], nics: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
-  createdAt: null, changedAt: null, position: null,
+  createdAt: null, changedAt: null, position: null, version: null,
 });
 
 export const pendingOperation = (about: {

@@ -54,6 +54,8 @@ export interface VmSummary {
   readonly createdAt: string;
   readonly changedAt: string;
   readonly position: number;
+  /** Of the VM's stream: its ETag. */
+  readonly version: number;
 }
 
 const desiredAfter: Readonly<Record<PowerAction, Desired>> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
@@ -73,7 +75,7 @@ const statusOf = (vm: Omit<VmSummary, 'status' | 'statusBecause'>): Pick<VmSumma
 
 type Facts = Omit<VmSummary, 'status' | 'statusBecause' | 'operationId'>;
 const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
-  const now = { ...vm, operationId: vm.operation?.id ?? vm.waitingDelete, changedAt: event.recordedAt, position: event.position };
+  const now = { ...vm, operationId: vm.operation?.id ?? vm.waitingDelete, changedAt: event.recordedAt, position: event.position, version: event.version };
   return { ...now, ...statusOf(now) };
 };
 
@@ -84,7 +86,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     return settle({
       id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: [], nics: [], pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
-      createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position,
+      createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
   }
   if (vm === undefined) return undefined;
@@ -142,7 +144,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
 
 export const vmSummary: Projection<VmSummary> = {
   name: 'gateway.vm_summary',
-  version: 2,
+  version: 3,
   keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
   fold,
 };

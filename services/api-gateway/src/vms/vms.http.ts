@@ -1,16 +1,21 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
-import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
-import { VmId, VolumeId, type OperationId } from '@chronovirt/contracts/ids';
+import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { type NodeId, type OperationId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { isRefusal, refuse } from '@chronovirt/decider/decider';
+import { commandIdOf } from '@chronovirt/event-log/command-id';
+import { rehearse } from '@chronovirt/event-log/rehearse';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { obeyed } from '../command.http.ts';
+import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
-import { type Asked, requestOf, sendJson } from '../request.http.ts';
-import { envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
+import { acceptance, operation } from '../operations/operation.ts';
+import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
+import { type Accepting, envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
 import { base64url } from '../views.store.ts';
+import { rehearsalShown, sendRehearsal, Write } from '../write.http.ts';
 import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
@@ -38,9 +43,9 @@ export class VmsHttp {
   }
 
   @Post()
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Create a VM, or `count` of them', operationId: 'createVm' })
-  @ApiHeader({ name: 'Idempotency-Key', required: false, description: '1 to 255 printable characters: the same request with the same key is done once' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the VM as it was asked for', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
@@ -53,6 +58,7 @@ export class VmsHttp {
     const vmId = asked.ids.thing('vm');
     const envelope = envelopeOf(asked, { to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data: { vmId, operationId, ...wish } });
     const outcome = await submit(this.gateway.ports, envelope, 'create');
+    if (await this.rehearsed(asked, reply, outcome, `vm-${vmId}`)) return;
     await this.positioned(reply, outcome, `vm-${vmId}`, [vmId, operationId]);
     sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({
       operation: pendingOperation({ id: operationId, kind: 'create', vmId, commandId: asked.commandId, actor: asked.actor }),
@@ -61,20 +67,50 @@ export class VmsHttp {
   }
 
   private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count'>, count: number, reply: FastifyReply): Promise<void> {
-    const { operationId, actor } = asked;
+    const { operationId, actor, expected } = asked;
+    // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
+    if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
     if (wish.name.length + String(count).length + 1 > 63) throw malformed([{ path: 'body.name', code: 'too_big', message: `must leave room for -${String(count)}: the members' names have at most 63 characters` }]);
-    const members = Array.from({ length: count }, (_, index) => {
+    const members = Array.from({ length: count }, (_, index): Member => {
       const commandId = asked.ids.member(index);
       const ids = idsOfMember(asked, commandId);
-      const data = { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId: ids.vmId, operationId: ids.operationId };
-      return { ...ids, commandId, data, envelope: { ...envelopeOf({ ...asked, commandId, operationId: ids.operationId, requestHash: undefined }, { to: 'scheduler', target: ids.vmId, type: 'CreateVm', vmId: ids.vmId, data }) } };
+      return { ...ids, commandId, data: { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId: ids.vmId, operationId: ids.operationId } };
     });
-    const outcome = await submitBatch(this.gateway.ports, { id: asked.commandId, requestHash: asked.requestHash, operationId, kind: 'create-vms', commands: members.map(({ envelope }) => envelope), actor });
+    const envelopes = members.map((member) => envelopeOf({ ...requestOfMember(asked, member), rehearsalId: undefined }, creationOf(member)));
+    const batch: Accepting = { id: asked.commandId, requestHash: asked.requestHash, operationId, kind: 'create-vms', commands: envelopes, actor };
+    if (asked.rehearsalId !== undefined) {
+      await this.rehearseMany(asked, batch, members, reply);
+      return;
+    }
+    const outcome = await submitBatch(this.gateway.ports, batch);
     await this.positioned(reply, outcome, `operation-${operationId}`, [operationId]);
     sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({
       operation: pendingOperation({ id: operationId, kind: 'create-vms', vmId: null, commandId: asked.commandId, actor, members: members.map((member) => ({ operationId: member.operationId, vmId: member.vmId })) }),
       vms: members.map((member) => requestedVm(member.data, member.vmId, member.operationId)),
     }));
+  }
+
+  /** What would be recorded at once, and then for each member what its receiver says, one after another: each as if those before it were placed. */
+  private async rehearseMany(asked: Asked, batch: Accepting, members: readonly Member[], reply: FastifyReply): Promise<void> {
+    const accepted = await rehearse(this.gateway.events, async (handler) => (await handler.handle(operation, acceptance(batch))).answer);
+    if (isRefusal(accepted)) throw refused(accepted);
+    const taken: { nodeId: NodeId; vcpus: number; memoryMib: number }[] = [];
+    const shown: object[] = [];
+    for (const member of members) {
+      const { vmId, operationId, data } = member;
+      const outcome = await submit(this.gateway.ports, envelopeOf(requestOfMember(asked, member), creationOf(member), taken), undefined);
+      if (outcome.kind === 'pending') throw noAnswer();
+      const about = { name: data.name, vmId, operationId };
+      if (outcome.kind === 'refused') {
+        shown.push({ ...about, problem: refused(outcome.refusal).problem });
+        continue;
+      }
+      const { version, rehearsal = { events: [] } } = outcome.answer;
+      shown.push({ ...about, version, ...rehearsalShown(rehearsal) });
+      const nodeId = rehearsal.placement?.['nodeId'];
+      if (typeof nodeId === 'string') taken.push({ nodeId: nodeId as NodeId, vcpus: data.vcpus, memoryMib: data.memoryMib });
+    }
+    sendRehearsal(reply, accepted, { members: shown });
   }
 
   @Get()
@@ -100,19 +136,21 @@ export class VmsHttp {
   @ApiResponse({ status: 200, description: 'The VM, what is desired and what was observed', schema: { $ref: '#/components/schemas/Vm' } })
   async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: string): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    sendJson(reply, await this.text(id));
+    await this.send(reply, id);
   }
 
   @Patch(':id')
+  @Write()
   @ApiOperation({ summary: 'Change description, tags and protection, at any time', operationId: 'changeVm' })
   @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
   async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ChangeVmBody }) body: ChangeVmBody): Promise<void> {
     const asked = requestOf(request, body);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeVm', data: { vmId: id, operationId: asked.operationId, ...body }, kind: 'change', stream: `vm-${id}` });
-    if (answer !== undefined) sendJson(reply, await this.text(id));
+    if (answer !== undefined) await this.send(reply, id);
   }
 
   @Patch(':id/hardware')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -121,6 +159,7 @@ export class VmsHttp {
   }
 
   @Post(':id/nics')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Add an interface in another network; a running guest gets it at once', operationId: 'addNic' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -129,6 +168,7 @@ export class VmsHttp {
   }
 
   @Delete(':id/nics/:mac')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Take an interface away and give its address back; a running guest has to let go of it', operationId: 'removeNic' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -137,6 +177,7 @@ export class VmsHttp {
   }
 
   @Post(':id/volumes')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Add a disk: a new one, blank or over an image, or a volume that no VM has; a running guest gets it at once', operationId: 'addVolume' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -146,6 +187,7 @@ export class VmsHttp {
   }
 
   @Patch(':id/volumes/:volume')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Grow a disk, or limit what the guest may do with it', operationId: 'changeVolume' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -154,6 +196,7 @@ export class VmsHttp {
   }
 
   @Delete(':id/volumes/:volume')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Take a disk away; a running guest has to let go of it. It stays a volume, unless delete=true', operationId: 'removeVolume' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -162,6 +205,7 @@ export class VmsHttp {
   }
 
   @Delete(':id')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Delete a VM; never refused because another operation runs: that one is cancelled', operationId: 'deleteVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
@@ -170,6 +214,7 @@ export class VmsHttp {
   }
 
   @Post(':id/start')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Start', operationId: 'startVm' })
   start(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
@@ -177,6 +222,7 @@ export class VmsHttp {
   }
 
   @Post(':id/stop')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Stop: ask the guest, and after the timeout cut the power (force) or fail', operationId: 'stopVm' })
   stop(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: StopBody }) body: z.infer<typeof StopBody>): Promise<void> {
@@ -184,6 +230,7 @@ export class VmsHttp {
   }
 
   @Post(':id/reboot')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Reboot by the guest', operationId: 'rebootVm' })
   reboot(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
@@ -191,6 +238,7 @@ export class VmsHttp {
   }
 
   @Post(':id/reset')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Press the reset button', operationId: 'resetVm' })
   reset(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
@@ -198,6 +246,7 @@ export class VmsHttp {
   }
 
   @Post(':id/pause')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Pause', operationId: 'pauseVm' })
   pause(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
@@ -205,6 +254,7 @@ export class VmsHttp {
   }
 
   @Post(':id/resume')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Resume', operationId: 'resumeVm' })
   resume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
@@ -221,29 +271,57 @@ export class VmsHttp {
     const { operationId } = asked;
     const envelope = envelopeOf(asked, { to: 'scheduler', target: id, type, vmId: id, data: { vmId: id, operationId, ...more } });
     const outcome = await submit(this.gateway.ports, envelope, kind);
+    if (await this.rehearsed(asked, reply, outcome, `vm-${id}`)) return;
     await this.positioned(reply, outcome, `vm-${id}`, [id, operationId]);
     await Promise.all([this.gateway.reading.own(id), this.gateway.reading.own(operationId)]);
     const [vm, operation] = await Promise.all([this.gateway.views.vm(id), this.gateway.operations.one(operationId)]);
     const shown = operation ?? pendingOperation({ id: operationId, kind, vmId: id, commandId: asked.commandId, actor: asked.actor });
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), `{"operation":${JSON.stringify(shown)},"vm":${vm ?? 'null'}}`);
+    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), `{"operation":${JSON.stringify(shown)},"vm":${vm?.text ?? 'null'}}`);
   }
 
-  /** The VM's text. One that was accepted and that its receiver has not taken yet is shown as requested. */
-  private async text(id: string): Promise<string> {
+  private async send(reply: FastifyReply, id: string): Promise<void> {
+    const { text, version } = await this.shown(id);
+    tagged(reply, version);
+    sendJson(reply, text);
+  }
+
+  /** One that was accepted and that its receiver has not taken yet is shown as requested. */
+  private async shown(id: string): Promise<{ readonly text: string; readonly version: number | null }> {
     const known = await this.gateway.views.vm(id);
     if (known !== undefined) return known;
     const accepted = await this.gateway.views.acceptedVm(id);
     const wish = accepted?.type === 'CreateVm' ? CreateVmBody.omit({ count: true }).strip().safeParse(accepted.data) : undefined;
     if (accepted === undefined || wish?.success !== true) throw new ProblemError('vm.not_found', { because: { vmId: id } });
-    return JSON.stringify(requestedVm(wish.data, id, accepted.operationId));
+    return { text: JSON.stringify(requestedVm(wish.data, id, accepted.operationId)), version: null };
+  }
+
+  /** True when that was only asked for: then what would happen was sent. */
+  private async rehearsed(asked: Asked, reply: FastifyReply, outcome: Submitted, stream: string): Promise<boolean> {
+    if (asked.rehearsalId === undefined) return false;
+    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, stream);
+    if (outcome.kind === 'pending') throw noAnswer();
+    sendRehearsal(reply, outcome.answer);
+    return true;
   }
 
   /** Refusals become problems; an answer's position goes into the header and is waited for by later reads. */
   private async positioned(reply: FastifyReply, outcome: Submitted, stream: string, ids: readonly string[]): Promise<void> {
-    if (outcome.kind === 'refused') throw refused(outcome.refusal);
+    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, stream);
     if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, stream, outcome.answer, ids);
   }
 }
+
+interface Member {
+  readonly commandId: string;
+  readonly vmId: VmId;
+  readonly operationId: OperationId;
+  readonly data: Omit<CreateVmBody, 'count'> & { readonly vmId: VmId; readonly operationId: OperationId };
+}
+
+const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({
+  ...asked, commandId, operationId, requestHash: undefined, rehearsalId: asked.rehearsalId === undefined ? undefined : commandIdOf(`${asked.rehearsalId}:${commandId}`),
+});
+const creationOf = ({ vmId, data }: Member) => ({ to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data }) as const;
 
 const idsOfMember = (asked: Asked, commandId: string): { readonly vmId: VmId; readonly operationId: OperationId } => {
   const ids = asked.idsOf(commandId);

@@ -20,6 +20,7 @@ export interface VolumeDocument {
   readonly createdAt: string;
   readonly changedAt: string;
   readonly position: number;
+  readonly version: number;
 }
 
 export const volumeView: Projection<VolumeDocument> = {
@@ -28,7 +29,7 @@ export const volumeView: Projection<VolumeDocument> = {
   keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
   fold: (before, recorded) => {
     const event = recorded as RecordedEvent & VolumeEvent;
-    const now = { changedAt: event.recordedAt, position: event.position };
+    const now = { changedAt: event.recordedAt, position: event.position, version: event.version };
     if (event.type === 'VolumeCreated') {
       const { volumeId, vmId, poolId, nodeId, imageId, sizeGib, name } = event.data;
       return { id: volumeId, name: name ?? null, system: name === undefined, status: 'attached', vmId, poolId, nodeId, imageId, sizeGib, operationId: null, createdAt: event.recordedAt, ...now };

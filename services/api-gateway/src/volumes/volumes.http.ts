@@ -3,12 +3,13 @@ import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagg
 import { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
-import { ProblemError, refused } from '../problem.http.ts';
-import { requestOf, sendJson } from '../request.http.ts';
-import { envelopeOf, submit } from '../submit.ts';
+import { ProblemError } from '../problem.http.ts';
+import { requestOf, sendJson, tagged } from '../request.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
+import { Write } from '../write.http.ts';
 import type { VolumeDocument } from './volume.projection.ts';
 
 const VolumesQuery = PageQuery.extend({
@@ -43,19 +44,21 @@ export class VolumesHttp {
     await this.gateway.reading.atLeast(request, reply, id);
     const volume = await this.gateway.views.document<VolumeDocument>('volume', id);
     if (volume === undefined) throw new ProblemError('volume.not_found', { because: { volumeId: id } });
+    tagged(reply, volume.version);
     sendJson(reply, JSON.stringify(volume));
   }
 
   @Delete(':id')
+  @Write()
   @HttpCode(202)
   @ApiOperation({ summary: 'Delete a volume that no VM has', operationId: 'deleteVolume' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation' })
   async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId): Promise<void> {
     const asked = requestOf(request, {});
     const { operationId, commandId, actor } = asked;
-    const outcome = await submit(this.gateway.ports, envelopeOf(asked, { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id, operationId } }), 'delete-volume');
-    if (outcome.kind === 'refused') throw refused(outcome.refusal);
-    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, `volume-${id}`, outcome.answer, [id, operationId]);
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id, operationId }, kind: 'delete-volume', stream: `volume-${id}` });
+    if (answer === undefined) return;
+    await this.gateway.reading.own(operationId);
     sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind: 'delete-volume', vmId: null, commandId, actor }) }));
   }
 }

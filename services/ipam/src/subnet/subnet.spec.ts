@@ -47,7 +47,7 @@ describe('A subnet', () => {
   });
   it('is deleted when nobody has an address, and only then', () => {
     given(created()).when({ type: 'DeleteSubnet', data: { subnetId } }).then({ type: 'SubnetDeleted', data: { subnetId } });
-    given(created(), leased(1, '10.21.0.2')).when({ type: 'DeleteSubnet', data: { subnetId } }).thenRefused('subnet.in_use', { subnetId, leased: 1 });
+    given(created(), leased(1, '10.21.0.2')).when({ type: 'DeleteSubnet', data: { subnetId } }).thenRefused('subnet.in_use', { subnetId, networkId, count: 1, vms: [vm(1)] });
     given(created(), { type: 'SubnetDeleted', data: { subnetId } }).when({ type: 'DeleteSubnet', data: { subnetId } }).then();
   });
   it('is created once, with the host bits cleared', () => {

@@ -43,11 +43,16 @@ const nextFree = (subnet: LiveSubnet): number | undefined => {
   return undefined;
 };
 
+/** How many of those that are in the way are named. */
+const NAMED_MAX = 10;
+
 type OfSubnet = Exclude<SubnetCommand, { type: 'ReleaseAddresses' }>;
 
 export const subnet: Decider<OfSubnet, SubnetEvent, Subnet> = {
   category: 'subnet',
   initial: { status: 'absent' },
+  // Who has an address comes and goes; which are given at all is decided.
+  observations: ['AddressLeased', 'AddressReleased'],
 
   decide(command, state) {
     if (command.type === 'CreateSubnet') {
@@ -86,7 +91,7 @@ export const subnet: Decider<OfSubnet, SubnetEvent, Subnet> = {
         ];
       }
       case 'DeleteSubnet':
-        return live.byVm.size > 0 ? refuse('subnet.in_use', { subnetId: live.subnetId, leased: live.byVm.size }) : [{ type: 'SubnetDeleted', data: { subnetId: command.data.subnetId } }];
+        return live.byVm.size > 0 ? refuse('subnet.in_use', { subnetId: live.subnetId, networkId: live.networkId, count: live.byVm.size, vms: live.byVm.someKeys(NAMED_MAX) }) : [{ type: 'SubnetDeleted', data: { subnetId: command.data.subnetId } }];
     }
   },
 

@@ -21,6 +21,7 @@ const reserved = (n: number, vcpus: number, memoryMib: number): NodeEvent => ({ 
 const removed: NodeEvent = { type: 'NodeRemoved', data: { reason: 'burnt' } };
 const reserve = (n: number, vcpus: number, memoryMib: number, byHand = false) => ({ type: 'ReserveCapacity', data: { nodeId, vmId: vm(n), vcpus, memoryMib, poolId: null, byHand, decision: {} } }) as const;
 const release = (n: number) => ({ type: 'ReleaseCapacity', data: { nodeId, vmId: vm(n) } }) as const;
+const remove = (force = false) => ({ type: 'RemoveNode', data: { nodeId, reason: 'burnt', force } }) as const;
 const hello = { type: 'StartSession', data: { nodeId, description } } as const;
 const ready = [registered, described, session(1)];
 
@@ -69,8 +70,12 @@ describe('A node', () => {
     given(...ready).when({ type: 'ChangeNode', data: { nodeId, accepting: true } }).then();
   });
   it('is removed once', () => {
-    given(...ready).when({ type: 'RemoveNode', data: { nodeId, reason: 'burnt' } }).then(removed);
-    given(...ready, removed).when({ type: 'RemoveNode', data: { nodeId, reason: 'burnt' } }).thenRefused('node.removed', { nodeId });
+    given(...ready).when(remove()).then(removed);
+    given(...ready, removed).when(remove()).thenRefused('node.removed', { nodeId });
+  });
+  it('is not removed while VMs have capacity there, unless that is wanted', () => {
+    given(...ready, reserved(1, 1, 64)).when(remove()).thenRefused('node.in_use', { nodeId, count: 1, vms: [vm(1)] });
+    given(...ready, reserved(1, 1, 64)).when(remove(true)).then(removed);
   });
 
   it('never carries more than it may, whatever comes in whatever order', () => {

@@ -28,6 +28,9 @@ export interface RegisteredNode {
 
 export type Node = { readonly status: 'absent' } | RegisteredNode;
 
+/** How many of those that are in the way are named. */
+export const NAMED_MAX = 10;
+
 type OfNode = Exclude<NodeCommand, { type: 'PlaceVm' | 'UnplaceVm' }>;
 
 const registeredOr = (node: Node, nodeId: NodeId): RegisteredNode | Refusal =>
@@ -46,6 +49,8 @@ const lackOf = ({ nodeId, description, policy, vcpusReserved, memoryMibReserved 
 export const node: Decider<OfNode, NodeEvent, Node> = {
   category: 'node',
   initial: { status: 'absent' },
+  // What comes and goes with VMs and with the agent. What the machine is (NodeDescribed) is not among it: limits are set by it.
+  observations: ['NodeSessionStarted', 'CapacityReserved', 'CapacityResized', 'CapacityReleased'],
 
   decide(command, state) {
     if (command.type === 'RegisterNode') {
@@ -64,6 +69,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
         return (Object.keys(policy) as (keyof NodePolicy)[]).every((key) => policy[key] === known.policy[key]) ? [] : [{ type: 'NodePolicyChanged', data: policy }];
       }
       case 'RemoveNode':
+        if (!command.data.force && known.reserved.size > 0) return refuse('node.in_use', { nodeId: known.nodeId, count: known.reserved.size, vms: known.reserved.someKeys(NAMED_MAX) });
         return [{ type: 'NodeRemoved', data: { reason: command.data.reason } }];
       case 'StartSession': {
         const { description } = command.data;

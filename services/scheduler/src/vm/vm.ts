@@ -207,6 +207,8 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
+  // It comes at any time, and says nothing of what anybody wants.
+  observations: ['VmObserved'],
 
   decide(command, state) {
     switch (command.type) {

@@ -1,0 +1,13 @@
+import type pg from 'pg';
+import { rowsOf } from '@chronovirt/event-log/sql';
+import { type ImageUsers, NAMED_MAX } from './image-user.projection.ts';
+
+/** VMs that need an image, by name, and how many they are. */
+export const usersIn = async (pool: pg.Pool, imageId: string): Promise<ImageUsers> => {
+  const rows = await rowsOf<readonly [id: string, name: string, count: number]>(pool, 'storage.image_users', USERS, [imageId, NAMED_MAX]);
+  return { count: rows[0]?.[2] ?? 0, vms: rows.map(([id, name]) => ({ id, name })) };
+};
+
+const USERS = `
+  select id, doc ->> 'name', count(*) over ()::int from storage.image_user
+  where image_id = $1 or medium_id = $1 order by doc ->> 'name' limit $2`;
