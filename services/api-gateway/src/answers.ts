@@ -82,4 +82,5 @@ named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int(
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
+named('ConsoleOffer', z.object({ url: z.string().describe('Of a WebSocket'), token: z.string().describe('Lets one in, once'), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

@@ -108,7 +108,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
   try {
     gateway = await start({
       postgresUrl: line.url, natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
-      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], traced: false,
+      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], consoleUrl: undefined, consoleOrigins: ['https://desk.example'], consoleIdleMs: 3_600_000, traced: false,
     });
   } catch (error) {
     await closeRest();
