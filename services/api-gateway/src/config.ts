@@ -28,7 +28,7 @@ export interface GatewayConfig extends HostConfig {
   readonly natsKeys: string | undefined;
   /** What agents are told to connect to. */
   readonly natsPublicUrls: readonly string[];
-  /** Below which consoles are reached from outside; undefined: where the gateway listens. */
+  /** Below which consoles are reached from outside; undefined: where the caller came to. */
   readonly consoleUrl: string | undefined;
   /** Origins of pages, beside the gateway's own, that may connect to consoles. */
   readonly consoleOrigins: readonly string[];

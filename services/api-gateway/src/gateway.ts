@@ -34,8 +34,8 @@ export interface Gateway {
   readonly credentials: NodeCredentials | undefined;
   /** One-time tokens of consoles. */
   readonly consoles: ConsoleStore;
-  /** The WebSocket URL of consoles, as people reach it. */
-  consoleUrl(): string;
+  /** The WebSocket URL of consoles, as people reach it: by configuration, else as this caller did (his header Host). */
+  consoleUrl(host: string | undefined): string | undefined;
   /** To a node's agent, once it has taken it. Rejects with a LineCut. */
   openLine(nodeId: NodeId, purpose: LinePurpose): Promise<Line>;
   readonly readiness: Readiness;

@@ -44,6 +44,7 @@ const byCode: Readonly<Record<string, number>> = {
   'gateway.too_many_listeners': 503,
   'gateway.bug': 500,
   'gateway.stopping': 503,
+  'gateway.gone': 503,
   'node.no_answer': 503,
   'node.silent': 503,
   'node.stopping': 503,

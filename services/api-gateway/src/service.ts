@@ -77,9 +77,8 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const feed = new EventFeed({ log: host.log, tail: host.tail, pool: host.pool });
   const credentials = config.natsKeys === undefined ? undefined : await openNodeCredentials(config.natsKeys, config.natsUrl, host.logger);
   const consoles = new ConsoleStore(host.pool);
-  let listening = `http://${config.host}:${String(config.port)}`;
   const gateway: Gateway = {
-    consoles, consoleUrl: () => publicUrlOf(config.consoleUrl, listening), openLine: (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what }),
+    consoles, consoleUrl: (asked) => publicUrlOf(config.consoleUrl, asked), openLine: (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what }),
     installation: config.installation, natsUrls: config.natsPublicUrls, ports: portsOf(host), views, feed, credentials,
     reading: new Reading(runner, views), operations: new Operations(views), events: host.log, handler: host.handler,
     authentication: createAuthentication({ installation: config.installation, find: (sha256) => views.token(sha256) }),
@@ -114,7 +113,6 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   }
   await app.listen(config.port, config.host);
   const url = (await app.getUrl()).replace('[::1]', '127.0.0.1');
-  listening = url;
   host.logger.info({ url }, 'gateway listens');
   return { url, close: () => host.close() };
 };

@@ -15,6 +15,7 @@
  */
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmId } from '@chronovirt/contracts/ids';
 import { idFrom, type ConsoleId } from '@chronovirt/contracts/ids';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
@@ -58,6 +59,8 @@ const UNSEEN_SECONDS = 30;
 const UNSEEN_AT_ONCE = 100;
 const REASON_BYTES_MAX = 123; // RFC 6455, 5.5: a control frame holds 125 bytes, 2 of them the code
 const NORMAL = 1_000;
+/** How long a process that ends waits for clients to hear it, and for the log. */
+const CLOSE_MS = 2_000;
 
 interface Open {
   readonly id: ConsoleId;
@@ -74,7 +77,7 @@ interface Open {
 export class ConsoleRelay {
   private readonly parts: ConsoleParts;
   private readonly server = new WebSocketServer({
-    noServer: true, maxPayload: MESSAGE_BYTES_MAX, perMessageDeflate: false, clientTracking: false,
+    noServer: true, maxPayload: MESSAGE_BYTES_MAX, perMessageDeflate: false,
     handleProtocols: (offered) => SUBPROTOCOLS.find((one) => offered.has(one)) ?? false,
   });
   private readonly open = new Map<ConsoleId, Open>();
@@ -98,6 +101,8 @@ export class ConsoleRelay {
   attach(server: Server): void {
     server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       socket.on('error', () => { socket.destroy(); });
+      // A Node that knows no shouldUpgradeCallback asks for everybody.
+      if (!isForConsoles(request)) return answerProblem(socket, new ProblemError('route.not_found', { detail: 'No other protocol is spoken at this path.' }));
       this.admit(request).then(
         (grant) => { this.server.handleUpgrade(request, socket, head, (client) => { void this.serve(client, grant, request.socket.remoteAddress ?? null); }); },
         (fault: unknown) => { answerProblem(socket, this.problemOf(fault)); },
@@ -109,7 +114,7 @@ export class ConsoleRelay {
   private async admit(request: IncomingMessage): Promise<TokenGrant> {
     const { gateway, store, origins } = this.parts;
     const { origin, host, 'sec-websocket-protocol': subprotocols } = request.headers;
-    if (!isOriginAllowed(origin, { host, publicUrl: gateway.consoleUrl(), allowed: origins })) throw new ProblemError('console.origin_refused');
+    if (!isOriginAllowed(origin, { host, publicUrl: gateway.consoleUrl(host), allowed: origins })) throw new ProblemError('console.origin_refused');
     if (this.ended || this.open.size + this.opening >= CONSOLES_MAX) throw new ProblemError('gateway.overloaded', { headers: { 'retry-after': '5' } });
     const token = tokenShown(request.url ?? '', subprotocols);
     const grant = token === undefined ? undefined : await store.redeem(sha256(token));
@@ -163,6 +168,7 @@ export class ConsoleRelay {
         if (isClosed) return;
         isClosed = true;
         const { bytesSent: bytesToGuest, bytesReceived: bytesFromGuest } = line;
+        gateway.log.info({ consoleId: id, vmId: grant.vmId, because, bytesToGuest, bytesFromGuest }, 'console closed');
         if (because === 'console.ended') line.end();
         else line.cut(because);
         closeSocket(socket, because);
@@ -177,6 +183,7 @@ export class ConsoleRelay {
       },
     };
     this.open.set(id, one);
+    gateway.log.info({ consoleId: id, vmId: grant.vmId, kind: grant.kind, actor: grant.actor }, 'console opened');
     const active = (): void => { one.activeAt = performance.now(); };
 
     socket.on('message', (data: Buffer | ArrayBuffer | Buffer[]) => {
@@ -229,7 +236,9 @@ export class ConsoleRelay {
     for (const one of this.open.values()) if (performance.now() - one.activeAt > idleMs) one.close('console.idle');
     const open = [...this.open.values()];
     if (open.length === 0) return;
-    await store.seen(open.map(({ id, line }) => ({ id, bytesToGuest: line.bytesSent, bytesFromGuest: line.bytesReceived })));
+    const known = await store.seen(open.map(({ id, line }) => ({ id, bytesToGuest: line.bytesSent, bytesFromGuest: line.bytesReceived })));
+    // While Postgres could not be reached from here, somebody took this gateway for dead and recorded that. So be it.
+    for (const one of open) if (!known.has(one.id)) one.close('gateway.gone');
     const revoked = await this.revoked(open.map(({ grant }) => grant.actor));
     for (const one of open) if (revoked.has(one.grant.actor)) one.close('auth.token_revoked');
   }
@@ -250,8 +259,11 @@ export class ConsoleRelay {
     for (const timer of this.timers) clearInterval(timer);
     const open = [...this.open.values()];
     for (const one of open) one.close('gateway.stopping');
-    await Promise.all(open.map(({ closed }) => closed));
-    for (const { socket } of open) socket.terminate();
+    const over = [...this.server.clients].map((client) => (client.readyState === client.CLOSED ? undefined : new Promise((resolve) => client.once('close', resolve))));
+    const late = new AbortController();
+    await Promise.race([Promise.all([...open.map(({ closed }) => closed), ...over]), sleep(CLOSE_MS, undefined, { signal: late.signal }).catch(() => undefined)]);
+    late.abort();
+    for (const client of this.server.clients) client.terminate();
   }
 }
 

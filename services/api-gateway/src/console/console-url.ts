@@ -7,15 +7,22 @@ export const SUBPROTOCOLS = ['chronovirt.console', 'binary'] as const;
 const TOKEN_PROTOCOL = /^cv-token\.([A-Za-z0-9_-]{43})$/;
 const TOKEN = /^[A-Za-z0-9_-]{43}$/;
 
-/** The WebSocket URL: below what is configured (ws, wss, http or https), else below where the gateway listens. */
-export const publicUrlOf = (configured: string | undefined, listening: string): string =>
-  `${(configured ?? listening).replace(/^http/, 'ws').replace(/\/+$/, '')}${CONSOLE_PATH}`;
+const HOST = /^[A-Za-z0-9.:[\]-]{1,255}$/;
+
+/**
+ * The WebSocket URL: below what is configured (ws, wss, http or https), else where the caller has just
+ * reached a gateway, by his own word; a proxy that speaks TLS must be configured.
+ */
+export const publicUrlOf = (configured: string | undefined, host: string | undefined): string | undefined => {
+  const base = configured ?? (host !== undefined && HOST.test(host) ? `ws://${host}` : undefined);
+  return base === undefined ? undefined : `${base.replace(/^http/, 'ws').replace(/\/+$/, '')}${CONSOLE_PATH}`;
+};
 
 /** A browser says from where the page is that connects. Programs say nothing, and have the token. */
-export const isOriginAllowed = (origin: string | undefined, { host, publicUrl, allowed }: { readonly host: string | undefined; readonly publicUrl: string; readonly allowed: readonly string[] }): boolean => {
+export const isOriginAllowed = (origin: string | undefined, { host, publicUrl, allowed }: { readonly host: string | undefined; readonly publicUrl: string | undefined; readonly allowed: readonly string[] }): boolean => {
   if (origin === undefined || allowed.includes(origin)) return true;
   const from = URL.canParse(origin) ? new URL(origin).host : '';
-  return from !== '' && (from === host || from === new URL(publicUrl).host);
+  return from !== '' && (from === host || (publicUrl !== undefined && from === new URL(publicUrl).host));
 };
 
 /** The one-time token of a request to connect: a subprotocol `cv-token.<token>`, which no proxy logs, or `?token=`. */

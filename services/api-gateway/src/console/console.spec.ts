@@ -23,10 +23,12 @@ describe('a console', () => {
 });
 
 describe('where consoles are', () => {
-  it('follows what is configured, else where the gateway listens', () => {
-    expect(publicUrlOf(undefined, 'http://127.0.0.1:8080')).toBe('ws://127.0.0.1:8080/v1/console');
-    expect(publicUrlOf('https://cloud.example', 'http://127.0.0.1:8080')).toBe('wss://cloud.example/v1/console');
-    expect(publicUrlOf('wss://cloud.example:9443/at/', 'http://127.0.0.1:8080')).toBe('wss://cloud.example:9443/at/v1/console');
+  it('A2-05 follows what is configured, else where the caller came to', () => {
+    expect(publicUrlOf(undefined, '127.0.0.1:8080')).toBe('ws://127.0.0.1:8080/v1/console');
+    expect(publicUrlOf(undefined, '[::1]:8080')).toBe('ws://[::1]:8080/v1/console');
+    expect(publicUrlOf('https://cloud.example', '127.0.0.1:8080')).toBe('wss://cloud.example/v1/console');
+    expect(publicUrlOf('wss://cloud.example:9443/at/', undefined)).toBe('wss://cloud.example:9443/at/v1/console');
+    for (const host of [undefined, '', 'a/b', 'a b', 'user@host', 'a?b']) expect(publicUrlOf(undefined, host)).toBeUndefined();
   });
   it('pages of elsewhere may not open them, unless they are named', () => {
     const at = (origin: string | undefined): boolean => isOriginAllowed(origin, { host: 'gateway:8080', publicUrl: 'wss://cloud.example/v1/console', allowed: ['https://desk.example'] });

@@ -48,12 +48,13 @@ export class ConsoleStore {
     await rowsOf(this.pool, 'gateway.console_begin', 'insert into gateway.console_session (id, vm_id, actor) values ($1, $2, $3) on conflict do nothing', [id, vmId, actor]);
   }
 
-  /** Says that these are relayed still, and how much has passed. */
-  async seen(sessions: readonly Pick<OpenSession, 'id' | 'bytesToGuest' | 'bytesFromGuest'>[]): Promise<void> {
-    await rowsOf(this.pool, 'gateway.console_seen', `
+  /** Says that these are relayed still, and how much has passed. Returns those of them that are not recorded as closed. */
+  async seen(sessions: readonly Pick<OpenSession, 'id' | 'bytesToGuest' | 'bytesFromGuest'>[]): Promise<ReadonlySet<ConsoleId>> {
+    const rows = await rowsOf<readonly [ConsoleId]>(this.pool, 'gateway.console_seen', `
       update gateway.console_session s set bytes_to_guest = u.to_guest, bytes_from_guest = u.from_guest, seen_at = now()
-      from unnest($1::text[], $2::bigint[], $3::bigint[]) u(id, to_guest, from_guest) where s.id = u.id`,
+      from unnest($1::text[], $2::bigint[], $3::bigint[]) u(id, to_guest, from_guest) where s.id = u.id returning s.id`,
     [sessions.map(({ id }) => id), sessions.map(({ bytesToGuest }) => bytesToGuest), sessions.map(({ bytesFromGuest }) => bytesFromGuest)]);
+    return new Set(rows.map(([id]) => id));
   }
 
   /** Those that nobody has spoken of for so long. */

@@ -8,7 +8,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { sha256 } from '../auth.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
-import { ProblemError, refused } from '../problem.http.ts';
+import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { actorOf, sendJson } from '../request.http.ts';
 import { vmToLookAt } from './vm-to-look-at.ts';
 
@@ -40,9 +40,11 @@ export class ConsolesHttp {
     if (request.headers['idempotency-key'] !== undefined) throw new ProblemError('idempotency.not_supported', { detail: 'A token is shown once, so asking for a console takes no Idempotency-Key.' });
     await this.gateway.reading.atLeast(request, reply, id);
     await this.nodeOf(id);
+    const url = this.gateway.consoleUrl(request.headers.host);
+    if (url === undefined) throw malformed([{ path: 'header.Host', code: 'invalid', message: 'must be a host, with or without a port' }]);
     const token = randomBytes(32).toString('base64url');
     const expiresAt = await this.gateway.consoles.issue(sha256(token), { vmId: id, kind, actor: actorOf(request) }, TOKEN_SECONDS);
-    sendJson(reply.code(201), JSON.stringify({ url: this.gateway.consoleUrl(), token, expiresAt }));
+    sendJson(reply.code(201), JSON.stringify({ url, token, expiresAt }));
   }
 
   @Get('screenshot')
