@@ -57,7 +57,8 @@ export interface Browser {
   seen(colour: readonly [number, number, number]): Promise<Seen>;
   /** The same of a PNG. */
   seenIn(png: Buffer, colour: readonly [number, number, number]): Promise<Seen>;
-  events(): Promise<readonly string[]>;
+  /** Presses the keys of a line of text. */
+  type(text: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -88,7 +89,11 @@ export async function openBrowser(port: number): Promise<Browser> {
     look: ({ url, token }) => page.evaluate(`window.look(${JSON.stringify({ url, token })})`),
     seen: (colour) => page.evaluate(`window.seen(${JSON.stringify(colour)})`),
     seenIn: (png, colour) => page.evaluate(`window.seenIn(${JSON.stringify(`data:image/png;base64,${png.toString('base64')}`)}, ${JSON.stringify(colour)})`),
-    events: () => page.evaluate('window.events'),
+    type: async (text) => {
+      await page.click('canvas');
+      await page.keyboard.type(text, { delay: 20 });
+      await page.keyboard.press('Enter');
+    },
     stop: async () => {
       await browser.close();
       server.closeAllConnections();

@@ -102,7 +102,7 @@ describe('the consoles of a guest', () => {
     client.close();
   });
 
-  it('A2-01 a real noVNC in a real browser shows it, and again when the page is loaded anew', async () => {
+  it('A2-01 a real noVNC in a real browser shows it, takes keys, and shows it again when the page is loaded anew', async () => {
     await paint();
     let browser: Browser | undefined;
     try {
@@ -125,6 +125,10 @@ describe('the consoles of a guest', () => {
         // The background, and the letters on it.
         expect(seen.colours).toBeGreaterThanOrEqual(2);
       }
+      // Keys go the other way: somebody reads a line at the guest's keyboard.
+      await node.inGuest(vm, '/bin/sh', '-c', '(head -n 1 < /dev/tty1 > /tmp/typed) > /dev/null 2>&1 &');
+      await browser.type('seen and typed');
+      await rest.until('the guest heard the keys', async () => (await node.inGuest(vm, '/bin/cat', '/tmp/typed')) === 'seen and typed\n', 20_000, 250);
       const file = process.env['CV_E2E_SCREENSHOT'];
       const picture = await browser.page.screenshot(file === undefined ? {} : { path: file });
       expect(picture.length).toBeGreaterThan(1_000);

@@ -191,6 +191,16 @@ describe('a line, as time passes', () => {
     expect([opener.errored, answerer.errored]).toEqual([null, null]);
   });
 
+  it('that has ended both ways is read in full, though the other end is gone and says so', async () => {
+    const { opener, answerer } = await opened();
+    answerer.end(bytesOf(200_000));
+    answerer.resume();
+    opener.end();
+    await vi.waitFor(() => { expect(answerer.closed).toBe(true); });
+    opener.receive(encodeFrame({ kind: 'cut', code: 'line.unknown' }));
+    expect((await buffer(opener)).equals(bytesOf(200_000))).toBe(true);
+  });
+
   it('whose end is never read does not stay for ever', async () => {
     const { opener, answerer } = await opened();
     answerer.end(bytesOf(100));
