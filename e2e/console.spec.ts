@@ -4,7 +4,7 @@ import { freePort } from '../tools/ports.ts';
 import { openBrowser, type Browser } from './browser.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
-import type { Accepted, Event, Rest, Vm } from './rest.ts';
+import { wish, type Accepted, type Event, type Rest, type Vm } from './rest.ts';
 import { connectConsole, offered, readScreen, type ConsoleClient } from './websocket.ts';
 
 const BOOTED_WITHIN_MS = 90_000;
@@ -221,5 +221,23 @@ describe('the consoles of a guest', () => {
     await expect(rest.ok('GET', `/v1/vms/${vm.id}/screenshot`)).rejects.toMatchObject({ status: 409, code: 'vm.not_running' });
     expect(node.tcpPorts().filter((port) => port >= 5_900 && port < 6_900)).toEqual([]);
     await rest.gone(vm.id);
+  });
+});
+
+describe('the consoles of a simulated guest, with the control plane in one process', () => {
+  let platform: Platform;
+  beforeAll(async () => { platform = await startPlatform({ split: false, fleet: { nodes: 1 } }); });
+  afterAll(() => platform.stop());
+
+  it('A2-03 its serial port answers, and that it has no screen is said', async () => {
+    const vm = await platform.rest.running(wish('imagined'));
+    const terminal = await connectConsole(await offered(platform.rest, vm, 'serial'));
+    await terminal.says(/login: /);
+    terminal.send('anybody\r');
+    await terminal.says(/anybody: nobody here has that name/);
+    const screen = await connectConsole(await offered(platform.rest, vm, 'vnc'));
+    expect(await screen.closed).toEqual({ code: 4_409, reason: 'console.no_screen' });
+    await platform.rest.gone(vm.id);
+    expect(await terminal.closed).toEqual({ code: 1_000, reason: 'console.ended' });
   });
 });
