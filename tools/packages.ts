@@ -46,6 +46,7 @@ const NEEDS: readonly Need[] = [
   { part: 'tests', package: 'libsasl2-modules', isThere: () => libraryFolders().some((folder) => existsSync(join(folder, 'sasl2/libscram.so'))) },
   { part: 'tests', package: 'dbus-daemon', isThere: () => hasProgram('dbus-daemon') },
   { part: 'tests', package: 'polkitd', isThere: () => ['/usr/libexec/polkitd', '/usr/lib/polkit-1/polkitd'].some((path) => existsSync(path)) },
+  { part: 'tests', package: 'chromium-headless-shell', isThere: () => hasProgram('chromium-headless-shell') || hasProgram('chromium') },
   { part: 'tests', package: 'python3-libvirt', isThere: () => existsSync('/usr/lib/python3/dist-packages/libvirt.py') },
 ];
 

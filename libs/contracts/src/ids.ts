@@ -25,6 +25,8 @@ export const OperationId = idOf('op');
 export type OperationId = `op_${string}`;
 export const TokenId = idOf('token');
 export type TokenId = `token_${string}`;
+export const ConsoleId = idOf('console');
+export type ConsoleId = `console_${string}`;
 
 /** The id of a command: a UUID, version 8 when it was made from a key, else version 7. */
 export const CommandId = z.uuid();

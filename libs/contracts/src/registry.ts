@@ -1,3 +1,4 @@
+import { consoleEvents } from './console/console.events.ts';
 import type { EventTable } from './event.ts';
 import { imageEvents } from './image/image.events.ts';
 import { networkEvents } from './network/network.events.ts';
@@ -16,4 +17,5 @@ import { volumeEvents } from './volume/volume.events.ts';
 export const allEvents: EventTable = {
   ...vmEvents, ...nodeEvents, ...networkEvents, ...subnetEvents, ...poolEvents, ...volumeEvents,
   ...imageEvents, ...presenceEvents, ...tokenEvents, ...operationEvents, ...reservationEvents, ...sagaEvents,
+  ...consoleEvents,
 };

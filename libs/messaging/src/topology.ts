@@ -12,6 +12,8 @@
  *   cv.hb.<node>                         heartbeats                          core NATS
  *   cv.hello.<node>                      an agent introduces itself          core NATS, a request
  *   cv.deliver.<node>                    its commands, as they reach it      pushed from COMMANDS
+ *   cv.line.down.<node>.<line>           bytes for a node, of one line       core NATS
+ *   cv.line.up.<node>.<line>             bytes of a node, of one line        core NATS
  *
  * Answers do not go to plain inboxes, because an agent that may publish to `_INBOX.>` may
  * forge any reply on the bus, JetStream's own included. The subject of an answer ends with
@@ -158,6 +160,11 @@ export const subjects = {
   /** Where JetStream says that a durable was made (its advisories; core NATS). */
   remade: ({ stream, durable }: Pick<ConsumerSpec, 'stream' | 'durable'>): string => `$JS.EVENT.ADVISORY.CONSUMER.CREATED.${stream}.${durable}`,
   answersTo: (process: string): string => `cv.ans.${token(process)}.>`,
+  /** One line (line.ts): what its opener says, and what the node says. */
+  lineDown: (nodeId: string, line: string): string => `cv.line.down.${token(nodeId)}.${token(line)}`,
+  lineUp: (nodeId: string, line: string): string => `cv.line.up.${token(nodeId)}.${token(line)}`,
+  /** Of all lines to a node. */
+  linesDown: (nodeId: string): string => `cv.line.down.${token(nodeId)}.*`,
 } as const;
 
 /** True for a subject that an answer may be published to; whoever answers checks it, since it came in a header. */
@@ -192,6 +199,11 @@ export function nodeOfSubject(subject: string): string | undefined {
   return /^cv\.(?:hb|hello)\.([A-Za-z0-9_-]+)$/.exec(subject)?.[1];
 }
 
+/** The line of a subject that `lineDown` made. */
+export function lineOfSubject(subject: string): string | undefined {
+  return /^cv\.line\.down\.[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)$/.exec(subject)?.[1];
+}
+
 /** Headers of our own. Traces use the W3C name `traceparent`. */
 export const headerNames = {
   /** Id of the command, event or report. */
@@ -223,7 +235,8 @@ export interface Permissions {
 
 /**
  * Everything an agent may do on the bus; what is not named is refused by the server. It receives
- * its own commands, answers them, reports, beats, says hello, and sets aside what it cannot read.
+ * its own commands, answers them, reports, beats, says hello, answers lines that are opened to it, and
+ * sets aside what it cannot read.
  */
 export function agentPermissions(nodeId: string): Permissions {
   const { stream, durable, filter } = commandsOfNode(nodeId);
@@ -234,11 +247,12 @@ export function agentPermissions(nodeId: string): Permissions {
         subjects.heartbeat(nodeId),
         subjects.hello(nodeId),
         `cv.ans.*.node.${nodeId}`,
+        `cv.line.up.${nodeId}.*`,
         subjects.dead(filter),
         `$JS.ACK.${stream}.${durable}.>`,
       ],
     },
-    sub: { allow: [`${agentInboxPrefix(nodeId)}.>`, `cv.deliver.${nodeId}`] },
+    sub: { allow: [`${agentInboxPrefix(nodeId)}.>`, `cv.deliver.${nodeId}`, subjects.linesDown(nodeId)] },
   };
 }
 
@@ -257,5 +271,7 @@ export const crossings: readonly Crossing[] = [
   { name: 'answers', subject: 'cv.ans.*.node.*', direction: 'in' },
   { name: 'dead', subject: subjects.dead('cv.cmd.node.*'), direction: 'in' },
   { name: 'acknowledgements', subject: '$JS.ACK.COMMANDS.>', direction: 'in' },
+  { name: 'lines up', subject: 'cv.line.up.*.*', direction: 'in' },
   { name: 'commands', subject: 'cv.deliver.*', direction: 'out' },
+  { name: 'lines down', subject: 'cv.line.down.*.*', direction: 'out' },
 ];

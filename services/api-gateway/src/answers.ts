@@ -105,4 +105,5 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
 }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
+named('ConsoleOffer', z.object({ url: z.string().describe('Of a WebSocket'), token: z.string().describe('Lets one in, once'), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

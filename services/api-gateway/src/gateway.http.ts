@@ -17,6 +17,8 @@ import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
 import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
+import { isForConsoles } from './console/console-relay.http.ts';
+import { ConsolesHttp } from './console/consoles.http.ts';
 import { GATEWAY, type Gateway } from './gateway.ts';
 import { HealthHttp } from './health/health.http.ts';
 import { EventsHttp } from './history/events.http.ts';
@@ -40,7 +42,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {
@@ -81,7 +83,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
     bodyLimit: BODY_MAX_BYTES, requestTimeout: REQUEST_WITHIN_MS, keepAliveTimeout: KEEP_ALIVE_MS, logger: false, trustProxy: false,
     return503OnClosing: true, forceCloseConnections: true, exposeHeadRoutes: true,
     routerOptions: { maxParamLength: 200 },
-    http: { headersTimeout: HEADERS_WITHIN_MS, maxHeaderSize: 16_384 },
+    http: { headersTimeout: HEADERS_WITHIN_MS, maxHeaderSize: 16_384, shouldUpgradeCallback: isForConsoles },
     // Paths that cannot be decoded never come to a route or a hook.
     frameworkErrors: (fault, request, reply) => { filter.answer(fault, request, reply); },
   });

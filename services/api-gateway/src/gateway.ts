@@ -1,10 +1,14 @@
 /** The parts that controllers are handed, joined in service.ts. */
+import type { LinePurpose } from '@chronovirt/contracts/console/console.commands';
+import type { NodeId } from '@chronovirt/contracts/ids';
 import type { CommandHandler } from '@chronovirt/event-log/handle';
 import type { EventLog } from '@chronovirt/event-log/log';
+import type { Line } from '@chronovirt/messaging/line';
 import type { Log } from '@chronovirt/observability/log';
 import type { Metrics } from '@chronovirt/observability/metrics';
 import type { Readiness } from '@chronovirt/observability/health';
 import type { Authentication } from './auth.http.ts';
+import type { ConsoleStore } from './console/console.store.ts';
 import type { EventFeed } from './history/event-feed.store.ts';
 import type { NodeCredentials } from './nodes/node-credentials.os.ts';
 import type { Operations } from './operations/operations.store.ts';
@@ -28,6 +32,12 @@ export interface Gateway {
   readonly authentication: Authentication;
   readonly feed: EventFeed;
   readonly credentials: NodeCredentials | undefined;
+  /** One-time tokens of consoles. */
+  readonly consoles: ConsoleStore;
+  /** The WebSocket URL of consoles, as people reach it: by configuration, else as this caller did (his header Host). */
+  consoleUrl(host: string | undefined): string | undefined;
+  /** To a node's agent, once it has taken it. Rejects with a LineCut. */
+  openLine(nodeId: NodeId, purpose: LinePurpose): Promise<Line>;
   readonly readiness: Readiness;
   readonly metrics: Metrics;
   readonly log: Log;

@@ -80,7 +80,8 @@ const details: Readonly<Record<string, string>> = {
   'gateway.bug': 'This is a mistake of ours; the log of the gateway says more.',
 };
 
-const problemErrorOf = (fault: unknown): ProblemError => {
+/** Whatever was thrown, as a problem. */
+export const problemErrorOf = (fault: unknown): ProblemError => {
   if (fault instanceof ProblemError) return fault;
   const { code, statusCode } = (fault ?? {}) as { readonly code?: unknown; readonly statusCode?: unknown };
   const known = typeof code === 'string' ? ofFastify[code] : undefined;

@@ -6,8 +6,12 @@ import type { Projection } from '@chronovirt/event-log/projection';
 import { ProjectionRunner } from '@chronovirt/event-log/projection-runner';
 import { type Host, openHost, type Shared } from '@chronovirt/host/host';
 import type { Running } from '@chronovirt/host/run';
+import { openLine } from '@chronovirt/messaging/lines';
 import { createAuthentication } from './auth.http.ts';
 import type { GatewayConfig } from './config.ts';
+import { ConsoleRelay } from './console/console-relay.http.ts';
+import { ConsoleStore } from './console/console.store.ts';
+import { publicUrlOf } from './console/console-url.ts';
 import { createGateway } from './gateway.http.ts';
 import type { Gateway } from './gateway.ts';
 import { EventFeed } from './history/event-feed.store.ts';
@@ -38,6 +42,7 @@ export const gatewayProjections = [
 
 const OWED_EVERY_MS = 1_000;
 const REVOKE_EVERY_MS = 60_000;
+const CONSOLES_EVERY_MS = 10_000;
 /** A log that answers later than this is away, as far as a waiting caller is concerned. */
 const LOG_WITHIN_MS = 1_500;
 /** How long a start waits for the projections; it goes on without them, and /readyz says so. */
@@ -72,7 +77,9 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const views = new Views(host.pool);
   const feed = new EventFeed({ log: host.log, tail: host.tail, pool: host.pool });
   const credentials = config.natsKeys === undefined ? undefined : await openNodeCredentials(config.natsKeys, config.natsUrl, host.logger);
+  const consoles = new ConsoleStore(host.pool);
   const gateway: Gateway = {
+    consoles, consoleUrl: (asked) => publicUrlOf(config.consoleUrl, asked), openLine: (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what }),
     installation: config.installation, natsUrls: config.natsPublicUrls, ports: portsOf(host), views, feed, credentials,
     reading: new Reading(runner, views), operations: new Operations(views), events: host.log, handler: host.handler,
     authentication: createAuthentication({ installation: config.installation, find: (sha256) => views.token(sha256) }),
@@ -94,6 +101,12 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
     feed.close();
     await app.close();
   });
+  const relay = new ConsoleRelay({ gateway, store: consoles, origins: config.consoleOrigins, idleMs: config.consoleIdleMs });
+  // Before the rest: what is open is recorded as closed.
+  host.onClose(() => relay.close());
+  relay.attach(app.getHttpServer());
+  host.lead('gateway consoles', () => host.every(CONSOLES_EVERY_MS, 'closing consoles that lost their gateway', () => relay.sweep()));
+  host.metrics.gauge('cv_gateway_consoles_count', 'Consoles that are relayed now', [], (gauge) => { gauge.set(relay.count); });
   if (config.adminTokenSha256 !== undefined) {
     await ensureAdminToken(gateway, config.adminTokenSha256);
     // Whoever started us calls at once, with this token.

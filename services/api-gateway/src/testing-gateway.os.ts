@@ -23,6 +23,7 @@ import { startTestingServer, type TestingServer } from '@chronovirt/messaging/te
 import { commandsOf } from '@chronovirt/messaging/topology';
 import pg from 'pg';
 import { type TestDatabase, testDatabase } from '../../../tools/test-postgres.ts';
+import type { GatewayConfig } from './config.ts';
 import { type RunningGateway, start } from './service.ts';
 
 export const installation = '0a1b2c3d';
@@ -64,7 +65,8 @@ export interface Called {
 /** A decider whose state is the number of its events: it decides what it is told. */
 const told = (decision: Decision<AnyEvent>): Decider<object, AnyEvent, number> => ({ category: 'any', initial: 0, decide: () => decision, evolve: (count) => count + 1, observations: ['VmObserved', 'AddressLeased'] });
 
-export const startTestingGateway = async (): Promise<TestingGateway> => {
+/** With a configuration of its own, where a test wants one. */
+export const startTestingGateway = async (own: Partial<GatewayConfig> = {}): Promise<TestingGateway> => {
   const database = await testDatabase();
   await migrate(database.ownerUrl, [eventLogMigrations, { schema: 'gateway', folder: join(import.meta.dirname, '..', 'migrations'), role: 'cv_gateway' }]);
   // A bus of its own: a durable is shared by all who read it, those of other test files too.
@@ -113,7 +115,7 @@ export const startTestingGateway = async (): Promise<TestingGateway> => {
   try {
     gateway = await start({
       postgresUrl: line.url, natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
-      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], traced: false,
+      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], consoleUrl: undefined, consoleOrigins: [], consoleIdleMs: 3_600_000, traced: false, ...own,
     });
   } catch (error) {
     await closeRest();

@@ -15,6 +15,8 @@ import { startTracing } from '@chronovirt/observability/tracing';
 import { openWaypoints } from '@chronovirt/observability/waypoints';
 import { linkAgent } from './bus-link.os.ts';
 import type { Link } from './bus-link.os.ts';
+import { answerConsoles } from './console/answer-consoles.os.ts';
+import type { Consoles } from './console/answer-consoles.os.ts';
 import type { AgentConfig } from './config.ts';
 import { poolIdOf } from './host.os.ts';
 import type { Hypervisor } from './hypervisor.ts';
@@ -80,7 +82,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     const membership = await joinOrRecall({ ...config, joinToken, log, signal: ended.signal });
     const { nodeId } = membership;
     says = 'waiting for the hypervisor';
-    const [hypervisor, journal] = await openHypervisor(config, nodeId, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
+    const [hypervisor, journal, consoles] = await openHypervisor(config, nodeId, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
     ends.push(() => hypervisor.close());
     if (hypervisor.status !== undefined) ends.push(readiness.add(name('hypervisor'), hypervisor.status));
     ends.push(() => journal.close?.());
@@ -94,6 +96,8 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     });
     const opened = link;
     ends.push(() => opened.close());
+    const lines = answerConsoles({ nodeId, bus, consoles, log });
+    ends.push(() => { lines.close('node.stopping'); });
     void bus.closed.then((reason) => { if (closing === undefined && reason !== undefined) fail(refusedByBus(reason, config)); });
   };
 
@@ -148,15 +152,16 @@ interface Opening {
 
 type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
 
-async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }]> {
+async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
   const { hypervisor } = config;
+  const { libvirtConsoles } = await import('./libvirt/libvirt-consoles.os.ts');
   if (hypervisor.kind === 'simulated') {
     const { createFakeMachine } = await import('./simulated/fake-machine.os.ts');
     const machine = createFakeMachine({ name: config.name, poolId: poolIdOf(nodeId, 'simulated'), ...hypervisor.simulated });
     opened(machine);
     const connected = await openLibvirt(machine.host, SIMULATED_IN_FLIGHT, { nodeId, log, signal, onWait });
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
-    return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal()];
+    return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal(), libvirtConsoles(machine.host)];
   }
   const [{ openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
@@ -164,7 +169,7 @@ async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
   const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
   log.info(host.accel, 'how guests run here');
-  return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite'))];
+  return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];
 }
 
 /** libvirtd may start after the agent; it is waited for. */

@@ -1,0 +1,74 @@
+/* Lines to this node that somebody opened to look at a guest: its screen, its serial port, a picture. */
+import type { Duplex } from 'node:stream';
+import { LinePurpose } from '@chronovirt/contracts/console/console.commands';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { Bus, BusLog } from '@chronovirt/messaging/connect';
+import { LineCut } from '@chronovirt/messaging/line';
+import type { Line } from '@chronovirt/messaging/line';
+import { answerLines } from '@chronovirt/messaging/lines';
+import type { Lines } from '@chronovirt/messaging/lines';
+import { isRefusal } from '../answer.ts';
+import type { Refusal } from '../answer.ts';
+
+export interface Shown {
+  /** What comes before the stream: of a serial port, what it said last. */
+  readonly before: Buffer;
+  readonly stream: Duplex;
+}
+
+/** Each refuses with 'vm.not_running', 'domain.gone', or why this one cannot be shown; faults are thrown. */
+export interface Consoles {
+  /** The VNC server of its QEMU. */
+  screen(vmId: VmId): Promise<Shown | Refusal>;
+  /** One at a time: another is refused 'console.in_use'. */
+  serial(vmId: VmId): Promise<Shown | Refusal>;
+  /** A PNG. */
+  screenshot(vmId: VmId): Promise<Buffer | Refusal>;
+}
+
+export interface AnswerConsoles {
+  readonly nodeId: NodeId;
+  readonly bus: Pick<Bus, 'nc'>;
+  readonly consoles: Consoles;
+  readonly log: BusLog;
+}
+
+export const answerConsoles = ({ nodeId, bus, consoles, log }: AnswerConsoles): Lines => answerLines({
+  nc: bus.nc, nodeId, log,
+  answer: async (what, line) => {
+    const parsed = LinePurpose.safeParse(what);
+    if (!parsed.success) throw new LineCut({ code: 'console.unknown_purpose' });
+    const { vmId, kind } = parsed.data;
+    if (kind === 'screenshot') {
+      const picture = unlessRefused(await consoles.screenshot(vmId));
+      line.accept();
+      line.end(picture);
+      return;
+    }
+    const shown = unlessRefused(await (kind === 'vnc' ? consoles.screen(vmId) : consoles.serial(vmId)));
+    join(shown, line);
+    log.info({ vmId, kind }, 'console opened');
+    line.once('close', () => { log.info({ vmId, kind, bytesFromGuest: line.bytesSent, bytesToGuest: line.bytesReceived, because: line.errored instanceof LineCut ? line.errored.code : 'console.ended' }, 'console closed'); });
+  },
+});
+
+function unlessRefused<T extends object>(given: T | Refusal): T {
+  if (isRefusal(given)) throw new LineCut({ code: given.refused, because: given.because });
+  return given;
+}
+
+/** Neither outlives the other; what the guest said last still goes out. */
+function join({ before, stream }: Shown, line: Line): void {
+  stream.on('error', () => { line.cut('console.broken'); });
+  stream.once('close', () => { line.end(); });
+  line.once('close', () => { stream.destroy(); });
+  // Whoever wanted it has gone meanwhile.
+  if (line.destroyed) {
+    stream.destroy();
+    return;
+  }
+  line.accept();
+  if (before.length > 0) line.write(before);
+  stream.pipe(line);
+  line.pipe(stream);
+}
