@@ -11,6 +11,7 @@ import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { type Asked, requestOf, sendJson } from '../request.http.ts';
 import { envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
 import { base64url } from '../views.store.ts';
+import { badCloudInit } from './cloud-init.ts';
 import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
@@ -41,6 +42,8 @@ export class VmsHttp {
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
     const { count, ...wish } = body;
+    const bad = badCloudInit(body.cloudInit);
+    if (bad.length > 0) throw malformed(bad);
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
       return;

@@ -1,0 +1,103 @@
+/*
+ * A guest of a cloud image, told who it is by nothing but the API: a real Debian with cloud-init, seen by SSH
+ * from the node's network and from inside. It starts once, because under emulation that takes a minute.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { debianImage } from '../tools/debian-image.ts';
+import { startPlatform, type Platform } from './platform.ts';
+import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
+import { Refused, type Rest, type Vm } from './rest.ts';
+
+const run = promisify(execFile);
+/** Alone on two cores 75 s were seen. */
+const BOOTED_WITHIN_MS = 240_000;
+
+interface Key {
+  readonly file: string;
+  readonly line: string;
+}
+
+describe('a guest of a cloud image', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'cv-cloud-'));
+  let platform: Platform;
+  let rest: Rest;
+  let node: QemuNode;
+  let vm: Vm;
+  let mine: Key;
+  let stranger: Key;
+
+  const keyOf = async (name: string): Promise<Key> => {
+    const file = join(dir, name);
+    await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', `${name}@spec`, '-f', file]);
+    return { file, line: readFileSync(`${file}.pub`, 'utf8').trim() };
+  };
+  const wish = (more: object): Record<string, unknown> => ({ name: 'cloud', image: 'debian', network: GUEST_NETWORK, vcpus: 2, memoryMib: 768, diskGib: 3, ...more });
+  const refusal = (cloudInit: object): Promise<Refused> => rest.ok('POST', '/v1/vms', wish({ name: 'refused', cloudInit })).then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
+    if (error instanceof Refused) return error;
+    throw error;
+  });
+  /** What a command in the guest prints, run by whoever has the key. */
+  const ssh = (key: Key, command: string, user = 'debian'): Promise<string> => node.inNetwork(
+    'ssh', '-i', key.file, '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes', '-o', 'StrictHostKeyChecking=accept-new', '-o', `UserKnownHostsFile=${join(dir, 'hosts')}`, '-o', 'ConnectTimeout=10',
+    `${user}@${vm.address ?? ''}`, command);
+
+  beforeAll(async () => {
+    const image = debianImage(GUEST_IMAGES);
+    [platform, mine, stranger] = await Promise.all([startPlatform({ split: false }), keyOf('mine'), keyOf('stranger')]);
+    ({ rest } = platform);
+    node = await addQemuNode(platform, 'metal');
+    await rest.ok('POST', '/v1/images', { ...(await image) });
+    vm = await rest.running(wish({
+      cloudInit: {
+        hostname: 'web-1.example.org', sshKeys: [mine.line],
+        userData: '#cloud-config\nwrite_files:\n  - path: /etc/told\n    content: "by user-data: {\\"ä\\": 1}\\n"\nruncmd:\n  - [sh, -c, "echo ran as $(id -un) > /run/ran"]\n',
+      },
+    }));
+    await rest.until('cloud-init has ended', () => Promise.resolve(/Cloud-init v\. \S+ finished/.test(node.console(vm))), BOOTED_WITHIN_MS, 500);
+  }, 600_000);
+  afterAll(async () => {
+    await platform?.stop();
+    await node?.stop();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  it('A1-03 has the address that was leased, and lets in whoever has the key, and nobody else', async () => {
+    expect(vm.address).toMatch(/^10\.98\.7\./);
+    expect(await ssh(mine, 'cat /etc/os-release')).toContain('ID=debian');
+    await expect(ssh(stranger, 'true')).rejects.toThrow('Permission denied');
+    await expect(ssh(stranger, 'true', 'root')).rejects.toThrow('Permission denied');
+    // Keys are the only way in until a password is set.
+    expect((await ssh(mine, 'sudo cut -d: -f1,2 /etc/shadow')).split('\n').filter((line) => /:\$/.test(line))).toEqual([]);
+  });
+
+  it('A1-21 has the host name that it was given', async () => {
+    expect(await ssh(mine, 'hostname; hostname -f; cat /etc/hostname')).toBe('web-1\nweb-1.example.org\nweb-1\n');
+    expect(JSON.parse(await node.virsh('qemu-agent-command', '--timeout', '10', await node.domainOf(vm), '{"execute":"guest-get-host-name"}'))).toEqual({ return: { 'host-name': 'web-1' } });
+  });
+
+  it('A1-36 A1-37 was told keys, user-data and its network, and is a machine of its own', async () => {
+    expect(await ssh(mine, 'cat ~/.ssh/authorized_keys')).toContain(mine.line);
+    expect(await ssh(mine, 'cat /etc/told /run/ran')).toBe('by user-data: {"ä": 1}\nran as root\n');
+    expect((await ssh(mine, 'sudo cat /var/lib/cloud/data/instance-id')).trim()).toBe(vm.id);
+    // Static, as ipam leased it: no DHCP client took it.
+    expect(await ssh(mine, 'ip -4 -o addr show eth0')).toMatch(new RegExp(` ${vm.address ?? ''}/24 .*scope global (?!dynamic)`));
+    expect(await ssh(mine, 'ip -4 route show default')).toMatch(/^default via 10\.98\.7\.1 dev eth0 proto static/);
+    expect(await ssh(mine, 'resolvectl dns eth0')).toContain('10.98.7.1');
+    expect(await ssh(mine, 'cat /etc/machine-id')).toMatch(/^[0-9a-f]{32}\n$/);
+    // Its root file system fills the disk it was given, not the image's 2 GiB.
+    expect(Number((await ssh(mine, 'df --output=size -BM /')).replaceAll(/\D/g, ''))).toBeGreaterThan(2_600);
+  });
+
+  it('A1-37 what cannot be understood is refused, every field named, and makes nothing', async () => {
+    const broken = await refusal({ userData: '#cloud-config\nruncmd: [', networkConfig: 'version: 9\n' });
+    expect([broken.status, broken.code, broken.problem.errors?.map(({ path }) => path)]).toEqual([400, 'request.malformed', ['body.cloudInit.userData', 'body.cloudInit.networkConfig']]);
+    const large = await refusal({ hostname: 'no_host', sshKeys: ['ssh-rsa AAAA\nssh-rsa BBBB'], userData: `#cloud-config\n# ${'x'.repeat(65_536)}` });
+    expect(large.problem.errors?.map(({ path }) => path)).toEqual(['body.cloudInit.hostname', 'body.cloudInit.sshKeys.0', 'body.cloudInit.userData']);
+    expect((await rest.all<Vm>('/v1/vms')).map(({ name }) => name)).toEqual(['cloud']);
+  });
+});
