@@ -5,13 +5,13 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { debianImage } from '../tools/debian-image.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
-import { Refused, type Rest, type Vm } from './rest.ts';
+import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
 
 const run = promisify(execFile);
 /** Alone on two cores 75 s were seen. */
@@ -45,6 +45,25 @@ describe('a guest of a cloud image', () => {
   const ssh = (key: Key, command: string, user = 'debian'): Promise<string> => node.inNetwork(
     'ssh', '-i', key.file, '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes', '-o', 'StrictHostKeyChecking=accept-new', '-o', `UserKnownHostsFile=${join(dir, 'hosts')}`, '-o', 'ConnectTimeout=10',
     `${user}@${vm.address ?? ''}`, command);
+
+  /** What each of some commands prints. */
+  const each = async (...commands: readonly string[]): Promise<readonly string[]> => (await ssh(mine, commands.join('; echo "-- >8 --"; '))).split('-- >8 --\n');
+  const asked = (method: 'POST' | 'DELETE', what: 'password' | 'ssh-keys', body: object): Promise<Accepted & { readonly password?: string }> => rest.ok(method, `/v1/vms/${vm.id}/${what}`, body);
+  const done = async ({ operation }: Accepted): Promise<Operation> => rest.succeeded(operation.id, 60_000);
+  const failed = async ({ operation }: Accepted): Promise<readonly unknown[]> => {
+    const { status, error } = await rest.ended(operation.id, 60_000);
+    return [status, error?.code];
+  };
+  /** Whether a password lets a user in, asked of the guest's own login by somebody who is not root. */
+  const letsIn = async (user: string, password: string): Promise<boolean> => (await ssh(mine, `printf '%s\\n' '${password}' | sudo -u nobody su ${user} -c 'id -un' || true`)).trim() === user;
+  /** Files in which one of some texts stands: whatever the platform wrote, but for the guest's own disk. */
+  const filesWith = async (...texts: readonly string[]): Promise<readonly string[]> => {
+    const found = await run('grep', ['-rlaF', '--exclude-dir=metal-pool', '--exclude-dir=run', ...texts.flatMap((text) => ['-e', text]), platform.dir, dirname(node.libvirtSocket)], { maxBuffer: 2 ** 24 }).catch((error: unknown) => {
+      if ((error as { code?: unknown }).code === 1) return { stdout: '' };
+      throw error;
+    });
+    return found.stdout.split('\n').filter((line) => line !== '').map((line) => relative(platform.dir, line));
+  };
 
   beforeAll(async () => {
     const image = debianImage(GUEST_IMAGES);
@@ -81,16 +100,19 @@ describe('a guest of a cloud image', () => {
   });
 
   it('A1-36 A1-37 was told keys, user-data and its network, and is a machine of its own', async () => {
-    expect(await ssh(mine, 'cat ~/.ssh/authorized_keys')).toContain(mine.line);
-    expect(await ssh(mine, 'cat /etc/told /run/ran')).toBe('by user-data: {"ä": 1}\nran as root\n');
-    expect((await ssh(mine, 'sudo cat /var/lib/cloud/data/instance-id')).trim()).toBe(vm.id);
+    // One connection: each costs an emulated guest a second.
+    const [keys, told, instance, address = '', route, dns, machine, size = ''] = await each(
+      'cat ~/.ssh/authorized_keys', 'cat /etc/told /run/ran', 'sudo cat /var/lib/cloud/data/instance-id', 'ip -4 -o addr show eth0', 'ip -4 route show default', 'resolvectl dns eth0', 'cat /etc/machine-id', 'df --output=size -BM /');
+    expect(keys).toContain(mine.line);
+    expect(told).toBe('by user-data: {"ä": 1}\nran as root\n');
+    expect(instance?.trim()).toBe(vm.id);
     // Static, as ipam leased it: no DHCP client took it.
-    expect(await ssh(mine, 'ip -4 -o addr show eth0')).toMatch(new RegExp(` ${vm.address ?? ''}/24 .*scope global (?!dynamic)`));
-    expect(await ssh(mine, 'ip -4 route show default')).toMatch(/^default via 10\.98\.7\.1 dev eth0 proto static/);
-    expect(await ssh(mine, 'resolvectl dns eth0')).toContain('10.98.7.1');
-    expect(await ssh(mine, 'cat /etc/machine-id')).toMatch(/^[0-9a-f]{32}\n$/);
+    expect(address).toMatch(new RegExp(` ${vm.address ?? ''}/24 .*scope global (?!dynamic)`));
+    expect(route).toMatch(/^default via 10\.98\.7\.1 dev eth0 proto static/);
+    expect(dns).toContain('10.98.7.1');
+    expect(machine).toMatch(/^[0-9a-f]{32}\n$/);
     // Its root file system fills the disk it was given, not the image's 2 GiB.
-    expect(Number((await ssh(mine, 'df --output=size -BM /')).replaceAll(/\D/g, ''))).toBeGreaterThan(2_600);
+    expect(Number(size.replaceAll(/\D/g, ''))).toBeGreaterThan(2_600);
   });
 
   it('A1-37 what cannot be understood is refused, every field named, and makes nothing', async () => {
@@ -99,5 +121,45 @@ describe('a guest of a cloud image', () => {
     const large = await refusal({ hostname: 'no_host', sshKeys: ['ssh-rsa AAAA\nssh-rsa BBBB'], userData: `#cloud-config\n# ${'x'.repeat(65_536)}` });
     expect(large.problem.errors?.map(({ path }) => path)).toEqual(['body.cloudInit.hostname', 'body.cloudInit.sshKeys.0', 'body.cloudInit.userData']);
     expect((await rest.all<Vm>('/v1/vms')).map(({ name }) => name)).toEqual(['cloud']);
+  });
+
+  it('A1-36 lets in a key that is bound later, and no more once it is unbound', async () => {
+    const keys = { user: 'debian', keys: [stranger.line] };
+    expect((await done(await asked('POST', 'ssh-keys', keys))).how).toBe('guest-agent');
+    expect(await ssh(stranger, 'id -un')).toBe('debian\n');
+    await done(await asked('POST', 'ssh-keys', keys));
+    expect((await ssh(mine, 'cat ~/.ssh/authorized_keys')).split('\n').filter((line) => line === stranger.line)).toHaveLength(1);
+    await done(await asked('DELETE', 'ssh-keys', keys));
+    await expect(ssh(stranger, 'true')).rejects.toThrow('Permission denied');
+    expect(await ssh(mine, 'id -un')).toBe('debian\n');
+  });
+
+  it('A1-35 gets a password by its guest agent, which no file of the platform holds afterwards', async () => {
+    const made = await asked('POST', 'password', { user: 'debian' });
+    const password = made.password ?? '';
+    expect(password).toHaveLength(20);
+    expect(await done(made)).toMatchObject({ kind: 'password', how: 'guest-agent' });
+    expect(await letsIn('debian', password)).toBe(true);
+
+    const given = 'Canary-7vQ: "2"$x';
+    const set = await asked('POST', 'password', { user: 'debian', password: given });
+    expect(set.password).toBeUndefined();
+    await done(set);
+    expect(await letsIn('debian', given)).toBe(true);
+    expect(await letsIn('debian', password)).toBe(false);
+
+    // The search finds what was written: the operation is in the log, on the bus and in what the services say.
+    const places = await filesWith(set.operation.id);
+    for (const place of ['postgres/', 'nats/']) expect(places.some((file) => file.startsWith(place)), `${place} among ${places.join(' ')}`).toBe(true);
+    expect(await filesWith(...[password, given].flatMap((secret) => [secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex')]))).toEqual([]);
+  });
+
+  it('A1-35 says why there is no password: no such user, no agent, not running', async () => {
+    expect(await failed(await asked('POST', 'password', { user: 'nobody-here' }))).toEqual(['compensated', 'guest.refused']);
+    await ssh(mine, 'sudo systemctl stop qemu-guest-agent');
+    expect(await failed(await asked('POST', 'password', { user: 'debian' }))).toEqual(['compensated', 'guest.no_agent']);
+    const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 0, force: true });
+    await rest.succeeded(operation.id, 60_000);
+    await expect(asked('POST', 'password', { user: 'debian' })).rejects.toMatchObject({ status: 409, code: 'vm.not_running', problem: { detail: 'The VM is stopped, not running: only the guest agent of a running VM can do it: start it first.' } });
   });
 });

@@ -37,7 +37,7 @@ export const OperationAnswer = named('Operation', z.object({
     startedAt: nullable(time), endedAt: nullable(time),
   })),
   waitsFor: nullable(z.string()), requestedAt: nullable(time), startedAt: nullable(time), deadlineAt: nullable(time), endedAt: nullable(time),
-  error: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown() })), owed: z.array(z.string()),
+  how: nullable(z.string()).describe('How it was done, such as guest-agent'), error: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown() })), owed: z.array(z.string()),
   actor: z.string(), commandId: z.string(), traceparent: nullable(z.string()), parent: nullable(z.string()),
   members: nullable(z.array(z.object({ operationId: z.string(), vmId: nullable(z.string()) }))),
   counts: z.object({ pending: z.int(), running: z.int(), succeeded: z.int(), failed: z.int(), compensated: z.int() }).optional(),
@@ -80,6 +80,7 @@ named('ImagePage', page(ImageAnswer));
 named('PoolPage', page(PoolAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
+named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

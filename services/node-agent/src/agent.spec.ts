@@ -36,6 +36,7 @@ const data: { readonly [T in AgentCommand['type']]?: object } = {
   DefineDomain: smallPlan({ volumeId, network, mac, address: '10.21.0.5' }),
   ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], insist: false },
   ShutdownDomain: { timeoutSeconds: 1, force: false },
+  AskGuest: { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } },
   RemoveDomain: { nics: [{ network, mac }] },
   RemoveDisk: { volumeId },
 };
@@ -49,15 +50,16 @@ interface Surroundings {
   /** The bus says that it has a report. */
   readonly confirm?: () => Promise<void>;
   readonly outdated?: () => void;
+  readonly unseal?: (sealed: string, purpose: string) => string;
 }
 
-function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined }: Surroundings = {}): World {
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
     machine, journal, reports, agent, nextId,
@@ -327,6 +329,40 @@ describe('A node agent', () => {
     const world = await welcomed(worldOf({ machine }));
     expect(await world.send('DefineDomain')).toEqual({ refused: 'domain.not_possible' });
     expect(machine.leases.get(network.networkId)?.size).toBe(0);
+  });
+});
+
+describe('What a node agent asks a guest', () => {
+  const password = { request: { kind: 'password', user: 'root', nodeId, sealed: 'AQ' } };
+  const asking = (unseal?: Surroundings['unseal']) => {
+    const asked: unknown[] = [];
+    const machine = machineOf();
+    const hypervisor = { ...machine.hypervisor, askGuest: (...[id, action]: Parameters<typeof machine.hypervisor.askGuest>) => { asked.push(action); return machine.hypervisor.askGuest(id, action); } };
+    return { asked, world: () => welcomed(worldOf({ machine: { ...machine, hypervisor }, ...(unseal === undefined ? {} : { unseal }) })).then(created) };
+  };
+
+  it('is told with how it was done', async () => {
+    const { asked, world } = asking();
+    expect(await (await world()).send('AskGuest')).toMatchObject({ version: 0, facts: { state: 'running', method: 'guest-agent' } });
+    expect(asked).toEqual([{ kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] }]);
+  });
+
+  it('is a password that it alone can open, and for this VM and user', async () => {
+    const purposes: string[] = [];
+    const { asked, world } = asking((sealed, purpose) => { purposes.push(`${sealed} ${purpose}`); return 'opened'; });
+    expect(JSON.stringify(await (await world()).send('AskGuest', { data: password }))).not.toContain('opened');
+    expect(purposes).toEqual([`AQ password ${vmId} root`]);
+    expect(asked).toEqual([{ kind: 'password', user: 'root', password: 'opened' }]);
+  });
+
+  it('is nothing when it cannot be opened, or nobody runs', async () => {
+    const closed = asking(() => { throw new Error('canary'); });
+    expect(await (await closed.world()).send('AskGuest', { data: password })).toEqual({ refused: 'node.cannot_unseal', because: { vmId } });
+    expect(await (await asking().world()).send('AskGuest', { data: password })).toEqual({ refused: 'node.no_seal_key', because: { vmId } });
+    expect(closed.asked).toEqual([]);
+    const stopped = await asking().world();
+    await stopped.send('DestroyDomain');
+    expect(await stopped.send('AskGuest')).toMatchObject({ refused: 'domain.not_running' });
   });
 });
 

@@ -22,6 +22,7 @@ import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { node } from './node/node.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
+import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
@@ -32,7 +33,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, guestVm, settleGuest] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 

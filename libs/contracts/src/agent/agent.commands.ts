@@ -12,6 +12,7 @@ import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
+import { GuestRequest } from '../vm/guest.ts';
 import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
@@ -50,6 +51,8 @@ export const agentCommands = {
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),
   ResumeDomain: command('node', 'nodeId', z.object(Target)),
+  /** The guest's own agent is asked; facts say the `method`. Doing it twice is doing it once. */
+  AskGuest: command('node', 'nodeId', z.object({ ...Target, request: GuestRequest })),
   /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
@@ -58,7 +61,7 @@ export const agentCommands = {
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 
-/** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start. */
+/** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start; AskGuest `method`. */
 export const ObservedFacts = z.object({ state: DomainState, reason: text(100), session: z.int(), sequence: z.int() });
 export type ObservedFacts = z.infer<typeof ObservedFacts>;
 

@@ -3,6 +3,7 @@ import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 import { CloudInit } from './cloud-init.ts';
+import { GuestRequest } from './guest.ts';
 import { BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -75,6 +76,7 @@ export const vmCommands = {
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
     addNic: Reference.optional(), removeNic: text(17).optional(),
   })),
+  AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),

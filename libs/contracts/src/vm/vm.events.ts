@@ -5,6 +5,7 @@ import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { CloudInit } from './cloud-init.ts';
+import { GuestRequest } from './guest.ts';
 
 /** What the first shape of VmRequested held. */
 const VmSpec1 = z.object({
@@ -111,6 +112,8 @@ export const vmEvents = {
   VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
   /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface. */
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), pending: z.array(Pending) })),
+  /** Something is asked of the running guest. A password in it is sealed to its node. */
+  VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -117,6 +117,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     }
     case 'VmReconfigureRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
+    case 'VmGuestRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: event.data.request.kind, desiredBefore: vm.desired } }, event);
     case 'VmReconfigured': {
       const { change, nic, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];

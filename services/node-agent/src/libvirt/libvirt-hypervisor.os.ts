@@ -17,7 +17,7 @@ import type { BootDevice } from '@chronovirt/contracts/vm/vm.events';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
-import { errorCodes, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
+import { errorCodes, isAgentUnresponsive, isBusy, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
 import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
@@ -29,6 +29,8 @@ import type { Refusal } from '../answer.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change, LiveDomain } from '../domain/changes.ts';
 import { dimmXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
+import { askGuest } from '../guest/guest-agent.ts';
+import type { AskAgent } from '../guest/guest-agent.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import type { LibvirtHost } from './host.ts';
@@ -58,6 +60,8 @@ const START_MS = 120_000;
 const PRESS_EVERY_MS = 5_000;
 /** The guest agent's answer is waited for no longer. Seconds. */
 const GUEST_AGENT_SECONDS = 3;
+/** Where its answer is what is wanted: setting a password takes an emulated guest a second. Seconds. */
+const GUEST_ASKED_SECONDS = 15;
 const REBOOT_MS = 45_000;
 const SOCKET_PATH_BYTES_MAX = 107;
 /** A guest is given three seconds to see what was plugged in. */
@@ -499,6 +503,27 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     return undefined;
   };
 
+  /** libvirt's errors hold the guest's own words, so none of them leaves here. */
+  const agentOf = (domain: Domain): AskAgent => async (command) => {
+    let said: string | null;
+    try {
+      said = await slow.domainAgentCommand({ domain, command: JSON.stringify(command), timeout: GUEST_ASKED_SECONDS });
+    } catch (error) {
+      if (!(error instanceof LibvirtError) || isBusy(error)) throw new HypervisorFault('ask the guest agent of', domain.name, error);
+      const { code } = error;
+      if (code === errorCodes.agentCommandTimeout) return refuse('guest.no_answer');
+      // Without a channel for it libvirt says that the argument is not supported.
+      if (isAgentUnresponsive(error) || code === errorCodes.argumentUnsupported) return refuse('guest.no_agent');
+      if (isOperationInvalid(error) || isNoDomain(error)) return refuse('domain.not_running');
+      return refuse('guest.refused');
+    }
+    try {
+      return { returned: (JSON.parse(said ?? '{}') as { readonly return?: unknown }).return };
+    } catch {
+      return refuse('guest.refused');
+    }
+  };
+
   const configure: Hypervisor['configure'] = async (plan) => {
     const domain = await find(plan.vmId);
     const seen = domain === undefined ? undefined : await look(domain);
@@ -664,6 +689,14 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainResume({ domain });
         return undefined;
       }),
+    askGuest: async (vmId, action) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain === undefined || seen === undefined) return gone(vmId);
+      if (seen.state !== 'running') return refuse('domain.not_running', { vmId, state: seen.state });
+      const outcome = await askGuest(action, agentOf(domain), delay);
+      return isRefusal(outcome) ? refuse(outcome.refused, { ...outcome.because, vmId, asked: action.kind }) : outcome;
+    },
     remove: async (vmId) => {
       const domain = await find(vmId);
       try {

@@ -6,6 +6,7 @@ import type { Facts } from '@chronovirt/decider/decider';
 import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
+import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
 import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
@@ -44,6 +45,9 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
 ];
 
+const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } };
+const askingOwed = { ...asking, failedOperationId: `op_${'1'.repeat(32)}` as const };
+
 const factsOf = (step: string): Facts => ({
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
@@ -55,7 +59,7 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
   for (let seed = 1; seed <= WORLDS && !(stopAtFirst && bad.length > 0); seed++) {
     const input = inputs[seed % inputs.length];
     if (input === undefined) throw new Error('no input');
-    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node'].includes(step) });
+    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node', 'guest'].includes(step) });
     bad.push(...violations.map((violation) => `${saga.name}, world ${String(seed)}: ${violation}`));
   }
   return bad;
@@ -69,6 +73,8 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
   it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
+  it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
+  it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
   it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision], true)).not.toEqual([]); });
 });
 
@@ -124,6 +130,17 @@ describe('Making a VM different', () => {
   it('owes what a silent node kept from being undone, under that undo\'s own id', () => {
     const failed = `saga-reconfigure-vm-op_${'1'.repeat(32)}`;
     expect(settleReconfiguration.steps['domain']?.run({ ...everything, failedOperationId: `op_${'1'.repeat(32)}`, added: nic }, {})).toMatchObject({ type: 'ConfigureDomain', as: `${failed}:domain:undo`, cancels: [`${failed}:domain:run`], data: { vcpus: 1, gone: [nic], insist: true } });
+  });
+});
+
+describe('Asking a guest', () => {
+  it('is one verb of its node, and tells how it was done', () => {
+    expect(guestVm.steps['guest']?.run(asking, {})).toEqual({ to: 'node', target: asking.nodeId, type: 'AskGuest', data: { vmId: asking.vmId, nodeId: asking.nodeId, generation: 1, request: asking.request } });
+    expect(guestVm.done(asking, { guest: { state: 'running', reason: 'booted', session: 1, sequence: 4, method: 'guest-agent' } })).toMatchObject({ type: 'FinishVm', data: { how: 'guest-agent', observed: { state: 'running', sequence: 4 } } });
+  });
+  it('that failed is kept from happening later, by the very undo that never arrived', () => {
+    const failed = `saga-guest-vm-op_${'1'.repeat(32)}`;
+    expect(settleGuest.steps['guest']?.run(askingOwed, {})).toMatchObject({ type: 'ObserveDomain', as: `${failed}:guest:undo`, cancels: [`${failed}:guest:run`] });
   });
 });
 

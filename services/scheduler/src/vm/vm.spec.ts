@@ -151,6 +151,34 @@ describe('A VM that is made different', () => {
   });
 });
 
+describe('What is asked of a guest', () => {
+  const request = { kind: 'password', user: 'root', nodeId, sealed: 'AQ' } as const;
+  const ask = (n = 3, from: NodeId = nodeId): VmCommand => ({ type: 'AskGuest', data: { vmId, operationId: op(n), request: { ...request, nodeId: from } } });
+  const asked = (n = 3): VmEvent => ({ type: 'VmGuestRequested', data: { operationId: op(n), request } });
+
+  it('is asked of one that runs, with a reason for the others', () => {
+    given(...running).when(ask()).then(asked());
+    given(...stopped).when(ask()).thenRefused('vm.not_running', { vmId, state: 'stopped', action: 'password', hint: 'only the guest agent of a running VM can do it: start it first' });
+  });
+  it('is one operation among others', () => {
+    given(...running, asked()).when(ask(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'guest' });
+    given(...running, asked()).when({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'guest-agent', provisioned: null, reconfigured: null, observed: null } }).then(done(3, 'guest-agent'));
+  });
+  it('changes nothing of what is wanted, whether it is done or not', () => {
+    for (const end of [done(3), failed(3)]) expect(replay(vm, [...running, asked(), end])).toMatchObject({ desired: 'running', operation: null, failure: null, owed: [], debt: null });
+  });
+  it('is not asked on another node than the secret was sealed for', () => given(...running).when(ask(3, `node_${hex(9)}`)).thenRefused('vm.moved', { vmId, nodeId }));
+  it('is settled where a silent node owes it, and never by taking the VM away', () => {
+    const owing = [...running, asked(), failed(3, ['guest'])];
+    const state = replay(vm, owing);
+    expect(state).toMatchObject({ debt: { operationId: op(3), action: null, change: null } });
+    if (state.status !== 'live') throw new Error('it is gone');
+    expect(sagaOf('clean-up', state)).toBe('settle-guest');
+    // Still owed when settling it fails.
+    expect(replay(vm, [...owing, { type: 'VmCleanUpStarted', data: { operationId: op(4) } }, failed(4, ['guest'])])).toMatchObject({ debt: { operationId: op(3), action: null, change: null } });
+  });
+});
+
 describe('Deleting a VM', () => {
   const asked = (n: number, cancels: OperationId | null = null, force = false): VmEvent => ({ type: 'VmDeleteRequested', data: { operationId: op(n), force, cancels } });
   const begun = (n: number): VmEvent => ({ type: 'VmDeleteStarted', data: { operationId: op(n) } });

@@ -27,12 +27,14 @@ import { nicsAfterChange, specAfterChange } from '@chronovirt/contracts/vm/recon
 import { largerOf, type Share } from './domain-plan.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'delete' | 'clean-up';
 export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
 
 export type Debt =
   | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null }
-  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null };
+  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null }
+  /** Of something that was asked of the guest. */
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null };
 
 export interface LiveVm {
   readonly status: 'live';
@@ -73,9 +75,10 @@ export const sagaOf = (kind: OperationKind, { debt }: Pick<LiveVm, 'debt'>): str
     case 'create': return 'provision-vm';
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
+    case 'guest': return 'guest-vm';
     case 'delete': return 'delete-vm';
-    // What a creation left is taken away; a VM that is complete only has an action or a change settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.change === null ? 'settle-power' : 'settle-reconfiguration';
+    // What a creation left is taken away; a VM that is complete only has an action, a change or a request settled.
+    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
   }
 };
 
@@ -131,6 +134,16 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
+/** Only a running guest can be asked anything, and only by its own agent: nobody else may write on its disk. */
+const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 'AskGuest' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const state = live.observed?.state ?? 'absent';
+  if (state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
+  if (request.kind === 'password' && request.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
+  return [{ type: 'VmGuestRequested', data: { operationId, request } }];
+};
+
 /** Beside the first. */
 const NICS_MAX = 15;
 
@@ -173,7 +186,8 @@ const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 /** Whoever failed owes; a clean-up that failed owes what it was to settle. */
 const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (operation === null) return debt;
-  const { id: operationId, action, change } = operation;
+  const { id: operationId, kind, action, change } = operation;
+  if (kind === 'guest') return { operationId, action: null, change: null, nic: null };
   return action !== null ? { operationId, action, change: null, nic: null } : change !== null ? { operationId, action: null, change, nic } : debt;
 };
 
@@ -189,6 +203,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('ReconfigureVm is resolved into RequestReconfiguration by its handler');
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
+      case 'AskGuest':
+        return ask(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -292,6 +308,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmReconfigureRequested':
         return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change } };
+      case 'VmGuestRequested':
+        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null } };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         return { ...state, spec, nics: nicsAfterChange(state.nics, event.data.change, event.data.nic), held: largerOf(state.held, spec) };

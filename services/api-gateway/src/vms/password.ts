@@ -1,0 +1,14 @@
+/** A password that a machine makes and a person types: letters and digits that nobody takes for others. */
+import { randomInt } from 'node:crypto';
+
+const LETTERS = 'abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789';
+/** Of 56 letters each: 116 bits. */
+const LENGTH = 20;
+
+/** With a small letter, a capital and a digit, as many systems want it. */
+export function madePassword(): string {
+  for (;;) {
+    const made = Array.from({ length: LENGTH }, () => LETTERS[randomInt(LETTERS.length)]).join('');
+    if (/[a-z]/.test(made) && /[A-Z]/.test(made) && /\d/.test(made)) return made;
+  }
+}
