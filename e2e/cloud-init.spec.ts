@@ -1,9 +1,9 @@
 /*
  * A guest of a cloud image, told who it is by nothing but the API: a real Debian with cloud-init, seen by SSH
- * from the node's network and from inside. It starts once, because under emulation that takes a minute.
+ * from the node's network and from inside. It starts twice only, because under emulation that takes half a minute or more.
  */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
@@ -50,6 +50,12 @@ describe('a guest of a cloud image', () => {
   const each = async (...commands: readonly string[]): Promise<readonly string[]> => (await ssh(mine, commands.join('; echo "-- >8 --"; '))).split('-- >8 --\n');
   const asked = (method: 'POST' | 'DELETE', what: 'password' | 'ssh-keys', body: object): Promise<Accepted & { readonly password?: string }> => rest.ok(method, `/v1/vms/${vm.id}/${what}`, body);
   const done = async ({ operation }: Accepted): Promise<Operation> => rest.succeeded(operation.id, 60_000);
+  /** Changes the machine, and says what waits for its next start. */
+  const pendingAfter = async (change: object): Promise<readonly string[]> => {
+    await done(await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/hardware`, change));
+    return (await rest.ok<Vm & { readonly pending: readonly string[] }>('GET', `/v1/vms/${vm.id}`)).pending;
+  };
+  const cloudInitEnded = (times: number): Promise<unknown> => rest.until('cloud-init has ended', () => Promise.resolve(node.console(vm).split(/Cloud-init v\. \S+ finished/).length > times), BOOTED_WITHIN_MS, 500);
   const failed = async ({ operation }: Accepted): Promise<readonly unknown[]> => {
     const { status, error } = await rest.ended(operation.id, 60_000);
     return [status, error?.code];
@@ -77,7 +83,7 @@ describe('a guest of a cloud image', () => {
         userData: '#cloud-config\nwrite_files:\n  - path: /etc/told\n    content: "by user-data: {\\"ä\\": 1}\\n"\nruncmd:\n  - [sh, -c, "echo ran as $(id -un) > /run/ran"]\n',
       },
     }));
-    await rest.until('cloud-init has ended', () => Promise.resolve(/Cloud-init v\. \S+ finished/.test(node.console(vm))), BOOTED_WITHIN_MS, 500);
+    await cloudInitEnded(1);
   }, 600_000);
   afterAll(async () => {
     await platform?.stop();
@@ -154,12 +160,42 @@ describe('a guest of a cloud image', () => {
     expect(await filesWith(...[password, given].flatMap((secret) => [secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex')]))).toEqual([]);
   });
 
-  it('A1-35 says why there is no password: no such user, no agent, not running', async () => {
+  it('A1-21 is told another host name while it runs', async () => {
+    expect(await pendingAfter({ hostname: 'web-2.example.org' })).toEqual([]);
+    expect(await ssh(mine, 'hostname; cat /etc/hostname')).toBe('web-2\nweb-2\n');
+    // Renaming the VM is no business of the guest's.
+    expect(await pendingAfter({ name: 'renamed' })).toEqual([]);
+    expect(await rest.ok('GET', `/v1/vms/${vm.id}`)).toMatchObject({ name: 'renamed', spec: { cloudInit: { hostname: 'web-2.example.org' } } });
+  });
+
+  it('A1-35 says why there is no password where there is no such user, or no agent', async () => {
     expect(await failed(await asked('POST', 'password', { user: 'nobody-here' }))).toEqual(['compensated', 'guest.refused']);
     await ssh(mine, 'sudo systemctl stop qemu-guest-agent');
     expect(await failed(await asked('POST', 'password', { user: 'debian' }))).toEqual(['compensated', 'guest.no_agent']);
+  });
+
+  it('A1-21 A1-35 A1-37 what it cannot be told now it is told at its next start, as a new instance of the same machine', async () => {
+    const before = await ssh(mine, 'cat /etc/machine-id');
+    // Its agent does not run: the test before has stopped it.
+    expect(await pendingAfter({ hostname: 'web-3' })).toEqual(['hostname']);
+    expect(await pendingAfter({ boot: ['disk', 'cdrom'] })).toEqual(['boot', 'hostname']);
+    expect(await pendingAfter({ cloudInit: { sshKeys: [stranger.line], userData: '#cloud-config\nruncmd:\n  - [sh, -c, "echo again > /run/again"]\n' } })).toEqual(['boot', 'cloudInit']);
+    expect(await ssh(mine, 'hostname')).toBe('web-2\n');
     const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 0, force: true });
     await rest.succeeded(operation.id, 60_000);
     await expect(asked('POST', 'password', { user: 'debian' })).rejects.toMatchObject({ status: 409, code: 'vm.not_running', problem: { detail: 'The VM is stopped, not running: only the guest agent of a running VM can do it: start it first.' } });
+
+    const started = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/start`);
+    await rest.succeeded(started.operation.id, 60_000);
+    await cloudInitEnded(2);
+    // A new instance makes new host keys.
+    rmSync(join(dir, 'hosts'));
+    expect(await ssh(stranger, 'hostname; cat /run/again; sudo cat /var/lib/cloud/data/instance-id; cat /etc/machine-id')).toBe(`web-3\nagain\n${vm.id}-2\n${before}`);
+    expect(await rest.ok('GET', `/v1/vms/${vm.id}`)).toMatchObject({ pending: [] });
+  });
+
+  it('leaves nothing on the node when it is gone', async () => {
+    await rest.gone(vm.id);
+    expect(readdirSync(node.poolDir)).toEqual([]);
   });
 });

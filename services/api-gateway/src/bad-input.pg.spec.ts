@@ -38,6 +38,8 @@ const table: readonly Bad[] = [
   { what: 'names that would grow too long', body: wish('a'.repeat(63), { count: 10 }), status: 400, code: 'request.malformed', fields: ['body.name'] },
   { what: 'keys, a host name and data that no cloud-init takes', body: wish('a', { cloudInit: { hostname: '-a', sshKeys: ['ssh-ed25519 AAAA ok', 'rsa AAAA', 'ssh-rsa AAAA a\nssh-rsa BBBB b'], userData: 'runcmd: []', networkConfig: 'x'.repeat(65_536), password: 'secret' } }), status: 400, code: 'request.malformed', fields: ['body.cloudInit.hostname', 'body.cloudInit.sshKeys.1', 'body.cloudInit.sshKeys.2', 'body.cloudInit.userData', 'body.cloudInit.networkConfig', 'body.cloudInit.password'] },
   { what: 'user-data and a network that are no YAML', body: wish('a', { cloudInit: { userData: '#cloud-config\nruncmd: [', networkConfig: 'version: 7' } }), status: 400, code: 'request.malformed', fields: ['body.cloudInit.userData', 'body.cloudInit.networkConfig'] },
+  { what: 'new words for a guest that are none', method: 'PATCH', path: `/v1/vms/${vm}/hardware`, body: { hostname: 'a_b', cloudInit: { sshKeys: ['x'] } }, status: 400, code: 'request.malformed', fields: ['body.hostname', 'body.cloudInit.sshKeys.0'] },
+  { what: 'new user-data that is no YAML', method: 'PATCH', path: `/v1/vms/${vm}/hardware`, body: { cloudInit: { userData: '#cloud-config\na: [' } }, status: 400, code: 'request.malformed', fields: ['body.cloudInit.userData'] },
   { what: 'a list for a body', body: [wish('a')], status: 400, code: 'request.malformed', fields: ['body'] },
   { what: 'no body', status: 400, code: 'request.malformed', fields: ['body'] },
   { what: 'an empty body that claims to be JSON', raw: '', headers: { 'content-type': 'application/json' }, status: 400, code: 'request.empty_body' },

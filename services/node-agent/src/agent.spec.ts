@@ -34,7 +34,7 @@ const nextId = (): string => `00000000-0000-7000-8000-${(++counter).toString(16)
 const data: { readonly [T in AgentCommand['type']]?: object } = {
   EnsureDisk: { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 2 },
   DefineDomain: smallPlan({ volumeId, network, mac, address: '10.21.0.5' }),
-  ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], insist: false },
+  ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], hostname: null, insist: false },
   ShutdownDomain: { timeoutSeconds: 1, force: false },
   AskGuest: { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } },
   RemoveDomain: { nics: [{ network, mac }] },
@@ -353,6 +353,23 @@ describe('What a node agent asks a guest', () => {
     expect(JSON.stringify(await (await world()).send('AskGuest', { data: password }))).not.toContain('opened');
     expect(purposes).toEqual([`AQ password ${vmId} root`]);
     expect(asked).toEqual([{ kind: 'password', user: 'root', password: 'opened' }]);
+  });
+
+  it('is its name, when that changes; without an agent cloud-init has to do it, or nobody', async () => {
+    const { asked, world } = asking();
+    const running = await world();
+    const seed = { instanceId: vmId, hostname: 'web-2', sshKeys: [] };
+    expect(await running.send('ConfigureDomain', { data: { hostname: 'web-2' } })).toMatchObject({ facts: { pending: [] } });
+    expect(asked).toEqual([{ kind: 'hostname', hostname: 'web-2' }]);
+    const machine = machineOf();
+    const deaf = { ...machine.hypervisor, askGuest: (id: VmId) => machine.hypervisor.domain(id).then(({ state }) => ({ refused: state === 'running' ? 'guest.no_agent' : 'domain.not_running' })) };
+    const silent = await created(await welcomed(worldOf({ machine: { ...machine, hypervisor: deaf } })));
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2', seed } })).toMatchObject({ facts: { pending: ['hostname'] } });
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2' } })).toEqual({ refused: 'guest.no_agent' });
+    // Taking it back must come to an end.
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-1', insist: true } })).toMatchObject({ facts: { pending: ['hostname'] } });
+    await silent.send('DestroyDomain');
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2', seed } })).toMatchObject({ facts: { pending: [] } });
   });
 
   it('is nothing when it cannot be opened, or nobody runs', async () => {

@@ -18,7 +18,7 @@ import { BootOrder, DomainState } from '../vm/vm.events.ts';
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
-export const Seed = z.object({ instanceId: text(100), ...CloudInit.shape, hostname: text(253) });
+export const Seed = z.object({ instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
 export type Seed = z.infer<typeof Seed>;
 
 /** A domain as it should be. Memory in MiB. The first disk and the first interface are those it was made with. */
@@ -39,9 +39,9 @@ export const agentCommands = {
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
    * A domain that may be running is as the plan says, as far as that can be while it runs; `pending` says what has to wait for a start.
-   * Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
+   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
    */
-  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), insist: z.boolean() })),
+  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean() })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { CloudInit } from './cloud-init.ts';
+import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
@@ -48,6 +48,8 @@ export const ReconfigureVmBody = z.strictObject({
   diskGib: z.int().min(1).max(65_536).optional().describe('The system disk can only grow; the guest sees it at once'),
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
+  hostname: Hostname.optional().describe('What the guest calls itself. At once where its guest agent answers; otherwise cloud-init does it at the next start'),
+  cloudInit: CloudInit.optional().describe('What cloud-init is told instead of what it was: from the next start on, when it begins as on a new machine. Without a hostname the guest keeps its own'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ReconfigureVm' });
 export type ReconfigureVmBody = z.infer<typeof ReconfigureVmBody>;
 
@@ -74,7 +76,7 @@ export const vmCommands = {
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
-    addNic: Reference.optional(), removeNic: text(17).optional(),
+    hostname: Hostname.optional(), cloudInit: CloudInit.optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
   })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean() })),

@@ -4,7 +4,7 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, Volume
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
-import { CloudInit } from './cloud-init.ts';
+import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 
 /** What the first shape of VmRequested held. */
@@ -72,6 +72,10 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  /** What the guest calls itself. */
+  hostname: Hostname.optional(),
+  /** What the guest is told anew: it begins as a new instance at its next start. */
+  cloudInit: CloudInit.optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
@@ -79,7 +83,7 @@ export const Reconfiguration = z.object({
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 
 /** What of a running machine differs from what it should be until it is stopped and started. */
-export const Pending = z.enum(['vcpus', 'memoryMib', 'boot']);
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
 /** What a node says of a domain. 'absent': the node has no such domain. */

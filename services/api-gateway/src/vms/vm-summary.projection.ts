@@ -8,7 +8,7 @@
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import { specAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { Pending, PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import { inWords } from '../problem.ts';
@@ -75,6 +75,10 @@ const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
   return { ...now, ...statusOf(now) };
 };
 
+/** A host name that the guest has not been told: a change of something else does not tell it either. */
+const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfiguration): readonly Pending[] =>
+  (hostname === undefined && cloudInit === undefined ? pending.filter((one) => one === 'hostname') : []);
+
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
@@ -122,7 +126,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmReconfigured': {
       const { change, nic, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];
-      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], pending }, event);
+      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], pending: [...pending, ...stillUntold(vm, change)] }, event);
     }
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);

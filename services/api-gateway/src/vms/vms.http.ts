@@ -117,9 +117,11 @@ export class VmsHttp {
 
   @Patch(':id/hardware')
   @HttpCode(202)
-  @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
+  @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium, give the guest a host name or new words for cloud-init; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async reconfigure(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ReconfigureVmBody }) body: ReconfigureVmBody): Promise<void> {
+    const bad = badCloudInit(body.cloudInit);
+    if (bad.length > 0) throw malformed(bad);
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body);
   }
 

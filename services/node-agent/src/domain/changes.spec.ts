@@ -6,7 +6,7 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, macs: [mac] };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, seed: '/pool/vm_1.seed.iso', macs: [mac] };
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
   changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, (file) => `/images/${file}`);
 
@@ -32,6 +32,12 @@ describe('What has to be done to a domain that runs', () => {
   it('is to unplug what goes before plugging in what comes', () => {
     const nic = { network, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
     expect(wanted({ nics: [nic] }).changes).toEqual([{ kind: 'remove nic', mac }, { kind: 'add nic', nic }]);
+  });
+  it('leaves what cloud-init is told to the next start, unless it is what it was told', () => {
+    const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, memoryMib: 512 }) } as const;
+    expect(changesOf(live, plan, String, '/pool/vm_1.seed.iso').pending).toEqual([]);
+    expect(changesOf(live, plan, String, '/pool/vm_1-2.seed.iso').pending).toEqual(['cloudInit']);
+    expect(changesOf({ ...live, seed: null }, plan, String, '/pool/vm_1.seed.iso').pending).toEqual(['cloudInit']);
   });
   it('leaves the order of booting for the next start', () => expect(wanted({ boot: ['cdrom', 'disk'] })).toEqual({ changes: [], pending: ['boot'] }));
 });

@@ -15,6 +15,8 @@ export interface LiveDomain {
   readonly boot: readonly BootDevice[];
   /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
   readonly media: string | undefined | null;
+  /** Path of the disk from which cloud-init learns; null: there is none. */
+  readonly seed: string | null;
   readonly macs: readonly string[];
 }
 
@@ -28,7 +30,8 @@ export type Change =
 /** Linux uses memory that is plugged in by sections of so much (x86-64). */
 const MEMORY_SECTION_MIB = 128;
 
-export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file: string) => string): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
+/** `seedPath`: of what cloud-init is to be told; undefined: nothing. */
+export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file: string) => string, seedPath?: string): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
   const changes: Change[] = [];
   const pending: Pending[] = [];
 
@@ -41,6 +44,9 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, mediaPathOf: (file
   else if (more !== 0) pending.push('memoryMib');
 
   if (plan.boot.join() !== live.boot.join()) pending.push('boot');
+
+  // It looks once, when it starts.
+  if (seedPath !== undefined && live.seed !== seedPath) pending.push('cloudInit');
 
   const wanted = plan.media === null ? undefined : mediaPathOf(plan.media);
   if (live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });

@@ -74,13 +74,26 @@ async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): P
     const refused = await run();
     if (refused !== undefined) return refused;
   }
-  const outcome = await hypervisor.configure(plan);
+  const configured = await hypervisor.configure(plan);
+  if (isRefusal(configured)) return configured;
+  const outcome = plan.hostname === null ? configured : await nameGuest(plan, plan.hostname, configured, hypervisor);
   if (isRefusal(outcome)) return outcome;
   for (const { network, mac } of plan.gone) {
     const refused = await hypervisor.removeLease(network, mac);
     if (refused !== undefined) return refused;
   }
   return outcome;
+}
+
+/**
+ * A guest that runs is told its name by its agent. Where that cannot be, cloud-init does it at the next start;
+ * where nobody would ever do it, it is refused. A guest that does not run needs no telling.
+ */
+async function nameGuest({ vmId, seed, insist }: ConfigureDomain, hostname: string, configured: Configured, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+  const told = await hypervisor.askGuest(vmId, { kind: 'hostname', hostname });
+  if (!isRefusal(told)) return configured;
+  if (seed === null && !insist) return told;
+  return told.refused === 'domain.not_running' ? configured : { pending: [...configured.pending, 'hostname'] };
 }
 
 async function askGuest({ vmId, request }: Extract<AgentCommand, { readonly type: 'AskGuest' }>['data'], hypervisor: Hypervisor, unseal: Unseal | undefined): Promise<Refusal | Asked> {

@@ -389,21 +389,23 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     });
 
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
-  const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<string | Refusal> => {
+  const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<{ readonly xml: string; readonly seedPath: string | undefined } | Refusal> => {
     const { vmId } = plan;
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
-    return domainXml(plan, {
+    const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
+    const xml = domainXml(plan, {
       nodeId, agentVersion, screenSocket,
       type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
       diskPathOf: (volumeId) => disks.pathOf(volumeId),
       mediaPathOf: (file) => host.mediaPathOf(file),
-      seedPath: plan.seed === null ? undefined : await host.writeSeed(vmId, plan.seed, plan.nics),
+      seedPath,
       consoleLog: host.consoleLogOf(vmId),
       ...(present === undefined ? {} : { knownAs: present.name }),
     });
+    return { xml, seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
@@ -413,10 +415,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   };
 
   const define = async (plan: DomainPlan): Done => {
-    const xml = await describe(plan, await find(plan.vmId));
-    if (isRefusal(xml)) return xml;
+    const described = await describe(plan, await find(plan.vmId));
+    if (isRefusal(described)) return described;
     try {
-      await defineAs(xml, plan);
+      await defineAs(described.xml, plan);
       return undefined;
     } catch (error) {
       return refusalFor(error, 'define', plan.vmId);
@@ -528,14 +530,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const domain = await find(plan.vmId);
     const seen = domain === undefined ? undefined : await look(domain);
     if (domain === undefined || seen === undefined) return gone(plan.vmId);
-    const xml = await describe(plan, domain);
-    if (isRefusal(xml)) return xml;
+    const described = await describe(plan, domain);
+    if (isRefusal(described)) return described;
+    const { xml, seedPath } = described;
     try {
       const running = powered(seen);
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, (file) => host.mediaPathOf(file)) : { changes: [], pending: [] };
+      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, (file) => host.mediaPathOf(file), seedPath) : { changes: [], pending: [] };
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;
@@ -725,7 +728,9 @@ const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: '
 /** A running domain's XML, as far as it can be changed. */
 function liveDomain(xml: string): LiveDomain {
   const { root, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
-  const drive = disks.find(({ device, target }) => device === 'cdrom' && target === (disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? 'sdb' : 'sda'));
+  const [media, seed] = disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
+  const driveAt = (wanted: string | undefined) => disks.find(({ device, target }) => device === 'cdrom' && target === wanted);
+  const drive = driveAt(media);
   const devices = childOf(root, 'devices');
   return {
     vcpus, vcpusMax,
@@ -734,6 +739,7 @@ function liveDomain(xml: string): LiveDomain {
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
     boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
     media: drive === undefined ? null : drive.path,
+    seed: driveAt(seed)?.path ?? null,
     macs: childrenOf(devices, 'interface').flatMap((one) => attributeOf(one, 'address', 'mac')?.toLowerCase() ?? []),
   };
 }

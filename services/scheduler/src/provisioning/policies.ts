@@ -85,11 +85,11 @@ const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || 
 const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
 
 const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
-  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, held } = vm;
+  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, held, seedVersion } = vm;
   if (nodeId === null || poolId === null || provisioned === null) throw new Error(`${vmId} has no node`);
   const { volumeId, mac, address } = provisioned;
   return {
-    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics },
+    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics, seedVersion },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
   };

@@ -41,7 +41,7 @@ const addedNic = ({ change }: ReconfigureVm, facts: StepFacts): Nic | null =>
   (change.addNic === undefined ? null : { network: change.addNic, mac: fact(facts['address'], 'mac'), address: fact(facts['address'], 'address') });
 
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine =>
-  ({ ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)) });
+  ({ ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1) });
 
 const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
 const unclaim = ({ vmId }: ReconfigureVm, key: string): Outgoing => ({ to: 'scheduler', target: key, type: 'UnclaimVmName', data: { key, owner: vmId } });
@@ -54,7 +54,8 @@ const resizeSpace = ({ vmId, poolId, machine: { volumeId } }: ReconfigureVm, siz
 const resizeVolume = ({ vmId, machine: { volumeId } }: ReconfigureVm, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
 
 const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
 
 const DECIDED_MS = 30_000;
 
@@ -92,7 +93,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {

@@ -32,7 +32,7 @@ const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pa
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
-const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [] };
+const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], seedVersion: 1 };
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
@@ -116,6 +116,13 @@ describe('Making a VM different', () => {
     expect(reconfigureVm.steps['capacity']?.run(everything, {})).toMatchObject({ type: 'ResizeCapacity', data: { vcpus: 2, memoryMib: 512 } });
     expect(reconfigureVm.steps['capacity']?.run(smaller, {})).toBeUndefined();
     expect(reconfigureVm.steps['capacity']?.run({ ...smaller, change: { memoryMib: 512 } }, {})).toMatchObject({ data: { vcpus: 2, memoryMib: 512 } });
+  });
+  it('has the guest told its name, and the old one when it is taken back', () => {
+    const named = { ...smaller, machine: { ...machine, spec: { ...machine.spec, cloudInit: { hostname: 'web-1', sshKeys: [] } } }, change: { hostname: 'web-2', cloudInit: { sshKeys: [] } } };
+    expect(reconfigureVm.steps['domain']?.run(named, {})).toMatchObject({ data: { hostname: 'web-2', seed: { hostname: 'web-2', instanceId: `${ids.vmId}-2` } } });
+    const undo = reconfigureVm.steps['domain']?.undo;
+    expect(typeof undo === 'function' ? undo(named, {}) : undefined).toMatchObject({ data: { hostname: 'web-1', seed: { hostname: 'web-1', instanceId: ids.vmId }, insist: true } });
+    expect(reconfigureVm.steps['domain']?.run(smaller, {})).toMatchObject({ data: { hostname: null } });
   });
   it('gives back a name or an address last', () => {
     expect(reconfigureVm.steps['back']?.after).toEqual(['domain']);

@@ -143,6 +143,14 @@ describe('A VM that is made different', () => {
     expect(replay(vm, smaller)).toMatchObject({ spec: { memoryMib: 128 }, held: { memoryMib: spec.memoryMib } });
     expect(replay(vm, [...smaller, powerRequested(4, 'stop'), done(4), powerRequested(5, 'start'), done(5)])).toMatchObject({ held: { memoryMib: 128 } });
   });
+  it('is told its host name where somebody can tell it', () => {
+    const anew = { cloudInit: { sshKeys: [] } };
+    given(...running).when(change({ hostname: 'web-2' })).then(asked({ hostname: 'web-2' }));
+    given(...stopped).when(change({ hostname: 'web-2' })).thenRefused('vm.no_cloud_init', { vmId, field: 'hostname' });
+    given(...stopped).when(change({ hostname: 'web-2', ...anew })).then(asked({ hostname: 'web-2', ...anew }));
+    expect(replay(vm, [...running, asked(anew), changed(anew), done(3)])).toMatchObject({ spec: anew, seedVersion: 2 });
+    expect(replay(vm, [...running, asked({ hostname: 'a' }), changed({ hostname: 'a' }), done(3)])).toMatchObject({ seedVersion: 1 });
+  });
   it('owes a change that a silent node kept from being taken back, and settles that', () => {
     const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
     expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });

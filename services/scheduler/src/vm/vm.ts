@@ -54,6 +54,8 @@ export interface LiveVm {
   readonly provisioned: Provisioned | null;
   /** Interfaces beside the first. */
   readonly nics: readonly Nic[];
+  /** How often cloud-init was told something else, from 1 on. */
+  readonly seedVersion: number;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
@@ -129,8 +131,9 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
+  if (change.hostname !== undefined && spec.cloudInit === null && change.cloudInit === undefined && live.observed?.state !== 'running') return refuse('vm.no_cloud_init', { vmId, field: 'hostname' });
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change } };
-  const nothingNew = addNic === undefined && removeNic === undefined && same(specAfterChange(spec, change), spec);
+  const nothingNew = addNic === undefined && removeNic === undefined && change.hostname === undefined && same(specAfterChange(spec, change), spec);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -291,7 +294,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
+        nics: [], seedVersion: 1, held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -312,7 +315,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null } };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
-        return { ...state, spec, nics: nicsAfterChange(state.nics, event.data.change, event.data.nic), held: largerOf(state.held, spec) };
+        return { ...state, spec, nics: nicsAfterChange(state.nics, event.data.change, event.data.nic), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (event.data.change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
