@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { badCloudInit } from './cloud-init.ts';
+import { parseYaml } from './yaml.http.ts';
 
-const wrong = (cloudInit: Parameters<typeof badCloudInit>[0]): Record<string, string> => Object.fromEntries(badCloudInit(cloudInit).map(({ path, message }) => [path, message]));
+const wrong = (cloudInit: Parameters<typeof badCloudInit>[0]): Record<string, string> => Object.fromEntries(badCloudInit(cloudInit, parseYaml).map(({ path, message }) => [path, message]));
 
 describe('What cloud-init would not understand', () => {
   it('is nothing where nothing is said, or only what it understands', () => {

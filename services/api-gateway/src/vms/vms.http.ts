@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiHeader, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, type OperationId } from '@chronovirt/contracts/ids';
@@ -20,6 +21,7 @@ import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
+import { parseYaml } from './yaml.http.ts';
 
 /** Actions take no body, or an empty one. */
 const NoBody = z.strictObject({}).optional();
@@ -46,7 +48,7 @@ export class VmsHttp {
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
     const { count, ...wish } = body;
-    const bad = badCloudInit(body.cloudInit);
+    const bad = badCloudInit(body.cloudInit, parseYaml);
     if (bad.length > 0) throw malformed(bad);
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
@@ -120,7 +122,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium, give the guest a host name or new words for cloud-init; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async reconfigure(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ReconfigureVmBody }) body: ReconfigureVmBody): Promise<void> {
-    const bad = badCloudInit(body.cloudInit);
+    const bad = badCloudInit(body.cloudInit, parseYaml);
     if (bad.length > 0) throw malformed(bad);
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body);
   }
@@ -204,7 +206,7 @@ export class VmsHttp {
     const { nodeId } = JSON.parse(await this.text(id)) as Pick<VmSummary, 'nodeId'>;
     const node = nodeId === null ? undefined : await this.gateway.views.document<NodeSummary>('node_summary', nodeId);
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
-    const made = password === undefined ? madePassword() : undefined;
+    const made = password === undefined ? madePassword(randomInt) : undefined;
     const wish: GuestRequest = { kind: 'password', user, nodeId: node.id as `node_${string}`, sealed: sealed(node, password ?? made ?? '', passwordPurpose(id, user)) };
     // What a request is told apart by is kept: the password must not be in it, sealed or not.
     await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs: { user }, shown: made === undefined ? {} : { password: made } });
