@@ -20,6 +20,7 @@ const run = promisify(execFile);
 /** Between runs, because it is downloaded. */
 const IMAGES = '/var/tmp/cv-agent-spec-images';
 const CACHE = '/var/tmp/cv-agent-spec-cache';
+export const GUEST_IMAGES = { images: IMAGES, cache: CACHE } as const;
 export const GUEST_NETWORK = 'journey';
 
 export interface QemuNode extends NodeView {
@@ -62,7 +63,7 @@ interface GuestAnswer {
 }
 
 export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
-  const image = await guestImage({ images: IMAGES, cache: CACHE });
+  const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
   const stop = async (): Promise<void> => {

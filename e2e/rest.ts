@@ -36,6 +36,7 @@ export interface Operation {
   readonly startedAt: string | null;
   readonly deadlineAt: string | null;
   readonly endedAt: string | null;
+  readonly how: string | null;
   readonly error: { readonly code: string; readonly message: string; readonly because: unknown } | null;
   readonly owed: readonly string[];
   readonly members: readonly { readonly operationId: string; readonly vmId: string | null }[] | null;

@@ -14,7 +14,7 @@ import { chmodSync, createReadStream, existsSync, mkdirSync, mkdtempSync, readdi
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { archive, type ArchiveEntry } from './guest/archive.ts';
-import { makeDisk } from './guest/disk.ts';
+import { makeDisk, spare } from './guest/disk.ts';
 import { cloudKernelPackage, librariesOf, unpacked, versionsOf } from './guest/distribution.ts';
 import { modulesInOrder } from './guest/modules.ts';
 import { writeWhole } from './secrets.ts';
@@ -34,6 +34,8 @@ export interface GuestImage {
 const PACKAGES = ['busybox-static', 'qemu-guest-agent', 'libglib2.0-0', 'liburing2', 'libnuma1', 'libudev1', 'libpcre2-8-0', 'libcap2', 'syslinux', 'syslinux-common', 'mtools', 'dosfstools'];
 const MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console', 'virtio_balloon', 'virtio_rng', 'virtio_scsi', 'sr_mod', 'isofs', 'vfat', 'nls_cp437', 'nls_ascii', 'evdev', 'button'];
 const COMMAND_LINE = 'console=tty0 console=ttyS0,115200 quiet panic=10 mitigations=off no_timer_check random.trust_cpu=on';
+
+const [SIZE_MIB, BOOT_MIB, SPARE_MIB] = [64, 32, 8];
 
 export interface GuestImageFolders {
   /** Where the image goes: QEMU's user must be able to read it. */
@@ -82,7 +84,7 @@ async function build(root: string, kernelPackage: string, target: string): Promi
   const work = mkdtempSync(`${target}.`);
   try {
     const draft = join(work, 'micro.qcow2');
-    await makeDisk({ tools: root, kernel: join(root, 'boot', `vmlinuz-${release}`), initialRoot: await initialRoot(root, release), commandLine: COMMAND_LINE }, work, draft);
+    await makeDisk({ tools: root, kernel: join(root, 'boot', `vmlinuz-${release}`), initialRoot: await initialRoot(root, release), commandLine: COMMAND_LINE, bootMib: BOOT_MIB, sizeMib: SIZE_MIB, second: spare(SPARE_MIB, work) }, work, draft);
     chmodSync(draft, 0o644);
     renameSync(draft, target);
   } finally {
@@ -130,13 +132,13 @@ function recipeHash(): string {
   return hashOf(...[...files, import.meta.filename].map((file) => readFileSync(file, 'utf8')));
 }
 
-function hashOf(...texts: readonly string[]): string {
+export function hashOf(...texts: readonly string[]): string {
   const hash = createHash('sha256');
   for (const text of texts) hash.update(`${text.length}:${text}`);
   return hash.digest('hex');
 }
 
-async function hashOfFile(path: string): Promise<string> {
+export async function hashOfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
   await pipeline(createReadStream(path), hash);
   return hash.digest('hex');

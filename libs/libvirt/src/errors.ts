@@ -139,6 +139,7 @@ export const errorCodes = {
   configUnsupported: 67,
   operationTimeout: 68,
   noDomainSnapshot: 72,
+  argumentUnsupported: 74,
   operationAborted: 78,
   noMetadata: 80,
   migrateUnsafe: 81,

@@ -159,8 +159,8 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 3); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm']);
-      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name, volumes) : {});
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest']);
+      await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name, volumes) : act === 'AskGuest' ? { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } } : {});
     }
     if (random.chance(0.5)) return;
     await world.sleep(random.between(0, 20_000));

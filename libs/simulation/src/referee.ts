@@ -46,7 +46,7 @@ export interface Operation {
 /** Facts that may stand once in their stream, and what tells two of a kind apart. */
 const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => unknown>> = {
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
-  VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId,
+  VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeDeleted: () => '',
   SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
@@ -263,6 +263,7 @@ export class Referee {
       case 'VmRequested': return begin('create');
       case 'VmPowerRequested': return begin(data['action'] as string);
       case 'VmReconfigureRequested': return begin('reconfigure');
+      case 'VmGuestRequested': return begin('guest');
       case 'VmDeleteRequested': return begin('delete');
       case 'VmCleanUpStarted': return begin('clean-up');
       case 'VmOperationDone':

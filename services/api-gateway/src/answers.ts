@@ -44,7 +44,7 @@ export const OperationAnswer = named('Operation', z.object({
     startedAt: nullable(time), endedAt: nullable(time),
   })),
   waitsFor: nullable(z.string()), requestedAt: nullable(time), startedAt: nullable(time), deadlineAt: nullable(time), endedAt: nullable(time),
-  error: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown() })), owed: z.array(z.string()),
+  how: nullable(z.string()).describe('How it was done, such as guest-agent'), error: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown() })), owed: z.array(z.string()),
   actor: z.string(), commandId: z.string(), traceparent: nullable(z.string()), parent: nullable(z.string()),
   members: nullable(z.array(z.object({ operationId: z.string(), vmId: nullable(z.string()) }))),
   counts: z.object({ pending: z.int(), running: z.int(), succeeded: z.int(), failed: z.int(), compensated: z.int() }).optional(),
@@ -103,6 +103,7 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
   members: z.array(z.object({ name: z.string(), vmId: z.string(), operationId: z.string(), version: z.int().optional(), events: rehearsed.events.optional(), placement: rehearsed.placement, problem: ProblemAnswer.optional() })).optional()
     .describe('Of a batch: each as if those before it were placed'),
 }));
+named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 named('ConsoleOffer', z.object({ url: z.string().describe('Of a WebSocket'), token: z.string().describe('Lets one in, once'), expiresAt: time }));

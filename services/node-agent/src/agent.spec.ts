@@ -34,8 +34,9 @@ const nextId = (): string => `00000000-0000-7000-8000-${(++counter).toString(16)
 const data: { readonly [T in AgentCommand['type']]?: object } = {
   EnsureDisk: { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 2 },
   DefineDomain: smallPlan({ volumeId, network, mac, address: '10.21.0.5' }),
-  ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], insist: false },
+  ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], hostname: null, insist: false },
   ShutdownDomain: { timeoutSeconds: 1, force: false },
+  AskGuest: { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } },
   RemoveDomain: { nics: [{ network, mac }] },
   RemoveDisk: { volumeId },
 };
@@ -49,15 +50,16 @@ interface Surroundings {
   /** The bus says that it has a report. */
   readonly confirm?: () => Promise<void>;
   readonly outdated?: () => void;
+  readonly unseal?: (sealed: string, purpose: string) => string;
 }
 
-function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined }: Surroundings = {}): World {
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
     machine, journal, reports, agent, nextId,
@@ -327,6 +329,57 @@ describe('A node agent', () => {
     const world = await welcomed(worldOf({ machine }));
     expect(await world.send('DefineDomain')).toEqual({ refused: 'domain.not_possible' });
     expect(machine.leases.get(network.networkId)?.size).toBe(0);
+  });
+});
+
+describe('What a node agent asks a guest', () => {
+  const password = { request: { kind: 'password', user: 'root', nodeId, sealed: 'AQ' } };
+  const asking = (unseal?: Surroundings['unseal']) => {
+    const asked: unknown[] = [];
+    const machine = machineOf();
+    const hypervisor = { ...machine.hypervisor, askGuest: (...[id, action]: Parameters<typeof machine.hypervisor.askGuest>) => { asked.push(action); return machine.hypervisor.askGuest(id, action); } };
+    return { asked, world: () => welcomed(worldOf({ machine: { ...machine, hypervisor }, ...(unseal === undefined ? {} : { unseal }) })).then(created) };
+  };
+
+  it('is told with how it was done', async () => {
+    const { asked, world } = asking();
+    expect(await (await world()).send('AskGuest')).toMatchObject({ version: 0, facts: { state: 'running', method: 'guest-agent' } });
+    expect(asked).toEqual([{ kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] }]);
+  });
+
+  it('is a password that it alone can open, and for this VM and user', async () => {
+    const purposes: string[] = [];
+    const { asked, world } = asking((sealed, purpose) => { purposes.push(`${sealed} ${purpose}`); return 'opened'; });
+    expect(JSON.stringify(await (await world()).send('AskGuest', { data: password }))).not.toContain('opened');
+    expect(purposes).toEqual([`AQ password ${vmId} root`]);
+    expect(asked).toEqual([{ kind: 'password', user: 'root', password: 'opened' }]);
+  });
+
+  it('is its name, when that changes; without an agent cloud-init has to do it, or nobody', async () => {
+    const { asked, world } = asking();
+    const running = await world();
+    const seed = { instanceId: vmId, hostname: 'web-2', sshKeys: [] };
+    expect(await running.send('ConfigureDomain', { data: { hostname: 'web-2' } })).toMatchObject({ facts: { pending: [] } });
+    expect(asked).toEqual([{ kind: 'hostname', hostname: 'web-2' }]);
+    const machine = machineOf();
+    const deaf = { ...machine.hypervisor, askGuest: (id: VmId) => machine.hypervisor.domain(id).then(({ state }) => ({ refused: state === 'running' ? 'guest.no_agent' : 'domain.not_running' })) };
+    const silent = await created(await welcomed(worldOf({ machine: { ...machine, hypervisor: deaf } })));
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2', seed } })).toMatchObject({ facts: { pending: ['hostname'] } });
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2' } })).toEqual({ refused: 'guest.no_agent' });
+    // Taking it back must come to an end.
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-1', insist: true } })).toMatchObject({ facts: { pending: ['hostname'] } });
+    await silent.send('DestroyDomain');
+    expect(await silent.send('ConfigureDomain', { data: { hostname: 'web-2', seed } })).toMatchObject({ facts: { pending: [] } });
+  });
+
+  it('is nothing when it cannot be opened, or nobody runs', async () => {
+    const closed = asking(() => { throw new Error('canary'); });
+    expect(await (await closed.world()).send('AskGuest', { data: password })).toEqual({ refused: 'node.cannot_unseal', because: { vmId } });
+    expect(await (await asking().world()).send('AskGuest', { data: password })).toEqual({ refused: 'node.no_seal_key', because: { vmId } });
+    expect(closed.asked).toEqual([]);
+    const stopped = await asking().world();
+    await stopped.send('DestroyDomain');
+    expect(await stopped.send('AskGuest')).toMatchObject({ refused: 'domain.not_running' });
   });
 });
 

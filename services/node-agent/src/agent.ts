@@ -26,8 +26,9 @@ import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/con
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
-import type { Answer, Refusal } from './answer.ts';
+import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
+import type { Unseal } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
 import { createObserver } from './observe/observer.ts';
@@ -39,6 +40,8 @@ export interface AgentPorts {
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DomainReport) => Promise<void>;
   readonly now: () => Date;
+  /** Opens secrets that were sealed to this node; without it none are taken. */
+  readonly unseal?: Unseal;
   /** A command speaks of a newer session than ours: a hello of ours that we had given up was heard. Say hello again. */
   readonly outdated?: () => void;
   /** Told of what went wrong where nobody waits for an answer. */
@@ -84,7 +87,7 @@ export class Halted extends Error {
 }
 
 export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
-  const { nodeId, journal, hypervisor, now } = ports;
+  const { nodeId, journal, hypervisor, now, unseal } = ports;
   /** Set by a welcome, cleared by a hello. */
   let session: number | undefined;
   let helloPending: string | undefined;
@@ -160,7 +163,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const underWay = new AbortController();
     running.set(id, underWay);
     try {
-      const outcome = await execute(command, hypervisor, underWay.signal).catch((fault: unknown) => {
+      const outcome = await execute(command, hypervisor, underWay.signal, unseal).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;
@@ -171,7 +174,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         return accept();
       }
       if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
-      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...(outcome === undefined ? {} : { pending: [...outcome.pending] }) });
+      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...factsOf(outcome) });
     } finally {
       running.delete(id);
     }
@@ -251,6 +254,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 const objectOf = ({ type, data }: AgentCommand): VmId | VolumeId => (type === 'RemoveVolume' ? (data.vmId ?? data.volumeId) : data.vmId);
 
 const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
+/** What an answer says beside the state of the domain. */
+const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
+  (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : { pending: [...outcome.pending] });
 
 /** The contract's bound on a hello. */
 const INVENTORY_MAX = 16_384;

@@ -24,6 +24,7 @@ import { v7 as uuidV7 } from 'uuid';
 import type { Agent, AgentPorts } from './agent.ts';
 import { createAgent } from './agent.ts';
 import type { Answer } from './answer.ts';
+import type { Unseal } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
 import { heldHypervisor, heldTake } from './waypoints.os.ts';
@@ -35,6 +36,7 @@ export interface LinkOptions {
   readonly hypervisor: Hypervisor;
   readonly journal: Journal;
   readonly log: BusLog;
+  readonly unseal: Unseal;
   /** Tests only. */
   readonly waypoints?: Waypoints | undefined;
   readonly onAnswer?: (command: { readonly type: string; readonly answer: Answer | undefined; readonly seconds: number }) => void;
@@ -58,11 +60,11 @@ const DRAIN_MS = 3_000;
 /** The longest wait for a guest is an hour; what takes longer is delivered again and found under way. */
 const HANDLING_MS_MAX = 3_700_000;
 
-export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, waypoints, onAnswer }: LinkOptions): Link {
+export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal, waypoints, onAnswer }: LinkOptions): Link {
   const hypervisor = waypoints === undefined ? plain : heldHypervisor(plain, waypoints);
   const publisher = createPublisher({ bus, mayRepair: false });
   const ports: AgentPorts = {
-    nodeId, journal, hypervisor,
+    nodeId, journal, hypervisor, unseal,
     now: () => new Date(),
     outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),

@@ -11,6 +11,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from './answer.ts';
+import type { Asked, GuestAction } from './guest/guest-agent.ts';
 
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
@@ -104,6 +105,8 @@ export interface Hypervisor {
   reset(vmId: VmId): Done;
   suspend(vmId: VmId): Done;
   resume(vmId: VmId): Done;
+  /** Asks the guest's own agent, for seconds only. */
+  askGuest(vmId: VmId, action: GuestAction): Promise<Refusal | Asked>;
   /** Neither running nor defined; absent is fine. */
   remove(vmId: VmId): Done;
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import { backOffMs, connectBus, CredentialsRefused } from '@chronovirt/messaging/connect';
+import { unseal } from '@chronovirt/messaging/seal';
 import { agentInboxPrefix } from '@chronovirt/messaging/topology';
 import { createReadiness, startHealthServer } from '@chronovirt/observability/health';
 import type { Readiness } from '@chronovirt/observability/health';
@@ -91,6 +92,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     ends.push(() => bus.close());
     link = linkAgent({
       nodeId, bus, hypervisor, journal, log,
+      unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose),
       waypoints: config.waypoints === undefined ? undefined : openWaypoints(config.waypoints),
       onAnswer: ({ type, answer, seconds: took }) => { seconds.observe({ type, outcome: answer === undefined ? 'fault' : 'refused' in answer ? 'refused' : 'done' }, took); },
     });

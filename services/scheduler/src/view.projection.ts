@@ -94,6 +94,7 @@ export const vmIndex: Projection<VmEntry> = {
         return { ...document, provisioned: true };
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
+      case 'VmGuestRequested':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         return { ...document, busy: true, calls: [call], calledAt };

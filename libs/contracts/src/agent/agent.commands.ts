@@ -13,12 +13,13 @@ import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
+import { GuestRequest } from '../vm/guest.ts';
 import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
-export const Seed = z.object({ instanceId: text(100), ...CloudInit.shape, hostname: text(253) });
+export const Seed = z.object({ instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
 export type Seed = z.infer<typeof Seed>;
 
 /** A domain as it should be. Memory in MiB. The first disk and the first interface are those it was made with. */
@@ -39,9 +40,9 @@ export const agentCommands = {
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
    * A domain that may be running is as the plan says, as far as that can be while it runs; `pending` says what has to wait for a start.
-   * Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
+   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
    */
-  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), insist: z.boolean() })),
+  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean() })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -51,6 +52,8 @@ export const agentCommands = {
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),
   ResumeDomain: command('node', 'nodeId', z.object(Target)),
+  /** The guest's own agent is asked; facts say the `method`. Doing it twice is doing it once. */
+  AskGuest: command('node', 'nodeId', z.object({ ...Target, request: GuestRequest })),
   /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
@@ -61,7 +64,7 @@ export const agentCommands = {
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 
-/** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start. */
+/** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start; AskGuest `method`. */
 export const ObservedFacts = z.object({ state: DomainState, reason: text(100), session: z.int(), sequence: z.int() });
 export type ObservedFacts = z.infer<typeof ObservedFacts>;
 

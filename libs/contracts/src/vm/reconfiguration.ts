@@ -2,12 +2,19 @@
 import type { AttachedVolume, Nic, Reconfiguration, VmSpec } from './vm.events.ts';
 
 /** The wish with a change in it. A machine that is made larger than it could become can become that large. */
-export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, diskLimits }: Reconfiguration): S => ({
-  ...spec,
+export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, diskLimits, hostname, cloudInit }: Reconfiguration): S => ({
+  ...spec, cloudInit: toldAfterChange(spec.cloudInit, hostname, cloudInit),
   ...(name === undefined || spec.name === undefined ? {} : { name }), diskGib: diskGib ?? spec.diskGib, boot: boot ?? spec.boot, media: media === undefined ? spec.media : media, diskLimits: diskLimits === undefined ? spec.diskLimits : diskLimits,
   vcpus: vcpus ?? spec.vcpus, vcpusMax: Math.max(spec.vcpusMax, vcpus ?? 0),
   memoryMib: memoryMib ?? spec.memoryMib, memoryMibMax: Math.max(spec.memoryMibMax, memoryMib ?? 0),
 });
+
+/** New words for cloud-init do not rename the guest unless they say so. A machine without cloud-init is told nothing. */
+const toldAfterChange = (told: VmSpec['cloudInit'], hostname: string | undefined, anew: VmSpec['cloudInit'] | undefined): VmSpec['cloudInit'] => {
+  const now = anew ?? told;
+  const named = hostname ?? anew?.hostname ?? told?.hostname;
+  return now === null || named === undefined ? now : { ...now, hostname: named };
+};
 
 /** The interfaces beside the first, with a change in them; `added` has its address by now. */
 export const nicsAfterChange = (nics: readonly Nic[], { removeNic }: Reconfiguration, added: Nic | null): readonly Nic[] =>

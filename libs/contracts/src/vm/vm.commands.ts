@@ -2,8 +2,9 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { CloudInit } from './cloud-init.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
+import { CloudInit, Hostname } from './cloud-init.ts';
+import { GuestRequest } from './guest.ts';
 import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -49,6 +50,8 @@ export const ReconfigureVmBody = z.strictObject({
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
   diskLimits: DiskLimits.nullable().optional().describe('Of the system disk; null takes them off'),
+  hostname: Hostname.optional().describe('What the guest calls itself. At once where its guest agent answers; otherwise cloud-init does it at the next start'),
+  cloudInit: CloudInit.optional().describe('What cloud-init is told instead of what it was: from the next start on, when it begins as on a new machine. Without a hostname the guest keeps its own'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ReconfigureVm' });
 export type ReconfigureVmBody = z.infer<typeof ReconfigureVmBody>;
 
@@ -91,11 +94,12 @@ export const vmCommands = {
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
-    diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
+    hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
   })),
+  AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),

@@ -5,7 +5,8 @@ import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
-import { CloudInit } from './cloud-init.ts';
+import { CloudInit, Hostname } from './cloud-init.ts';
+import { GuestRequest } from './guest.ts';
 
 /** What the first shape of VmRequested held. */
 const VmSpec1 = z.object({
@@ -78,6 +79,10 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  /** What the guest calls itself. */
+  hostname: Hostname.optional(),
+  /** What the guest is told anew: it begins as a new instance at its next start. */
+  cloudInit: CloudInit.optional(),
   diskLimits: DiskLimits.nullable().optional(),
   /** A new disk, blank or over an image. */
   addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']) }).nullable(), limits: DiskLimits.nullable() }).optional(),
@@ -92,7 +97,7 @@ export const Reconfiguration = z.object({
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 
 /** What of a running machine differs from what it should be until it is stopped and started. */
-export const Pending = z.enum(['vcpus', 'memoryMib', 'boot']);
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
 /** What a node says of a domain. 'absent': the node has no such domain. */
@@ -125,6 +130,8 @@ export const vmEvents = {
   VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
   /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface, `volume` is the disk that came. */
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
+  /** Something is asked of the running guest. A password in it is sealed to its node. */
+  VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

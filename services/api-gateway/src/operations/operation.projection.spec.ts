@@ -54,6 +54,13 @@ describe('an operation', () => {
     expect(folded(operationView, requested, asked, vm('VmDeleteStarted', { operationId: op(2) }), saga('SagaStarted', { saga: 'delete-vm', input: { vmId }, steps: [], deadlineMs: 1, at: 0 }, op(2), 'saga-delete-vm'), vm('VmDeleted', { operationId: op(2) })).get(op(2))).toMatchObject({ kind: 'delete', status: 'succeeded' });
   });
 
+  it('says how it was done, where there is something to say', () => {
+    const asked = vm('VmGuestRequested', { operationId: op(1), request: { kind: 'password', user: 'root', sealed: 'AQ' } });
+    expect(after(asked)).toMatchObject({ kind: 'password', status: 'pending', how: null });
+    expect(after(asked, vm('VmOperationDone', { operationId: op(1), how: 'guest-agent' }))).toMatchObject({ status: 'succeeded', how: 'guest-agent' });
+    expect(folded(operationView, saga('SagaStarted', { saga: 'guest-vm', input: { vmId, request: { kind: 'add-ssh-keys' } }, steps: [], deadlineMs: 1, at: 0 }, op(1), 'saga-guest-vm')).get(op(1))).toMatchObject({ kind: 'add-ssh-keys', vmId });
+  });
+
   it('has the kind of its action, whichever side tells of it first', () => {
     expect(folded(operationView, vm('VmPowerRequested', { operationId: op(1), action: 'reboot', timeoutSeconds: 0, force: false })).get(op(1))?.kind).toBe('reboot');
     expect(folded(operationView, saga('SagaStarted', { saga: 'power-vm', input: { vmId, action: 'pause' }, steps: [], deadlineMs: 1, at: 0 }, op(1), 'saga-power-vm')).get(op(1))).toMatchObject({ kind: 'pause', vmId });

@@ -45,6 +45,8 @@ export interface OperationDocument {
   readonly startedAt: string | null;
   readonly deadlineAt: string | null;
   readonly endedAt: string | null;
+  /** How it was done, where there is something to say: by whom, or that nothing was to be done. */
+  readonly how: string | null;
   readonly error: { readonly code: string; readonly message: string; readonly because: unknown } | null;
   /** Steps whose effect a silent node kept from being taken back. */
   readonly owed: readonly string[];
@@ -61,11 +63,11 @@ export interface OperationDocument {
 
 type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: 'VolumeDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-drop-volume': 'delete-volume' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume' };
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
-  error: null, owed: [], actor: event.meta.actor, commandId: event.meta.commandId, traceparent: event.meta.traceparent ?? null, parent: null, members: null,
+  how: null, error: null, owed: [], actor: event.meta.actor, commandId: event.meta.commandId, traceparent: event.meta.traceparent ?? null, parent: null, members: null,
   changedAt: event.recordedAt, position: event.position,
 });
 
@@ -139,6 +141,8 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmReconfigureRequested':
       return settle({ ...(before ?? begun(event, key, 'reconfigure', id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmGuestRequested':
+      return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmDeleteRequested':
       return settle({ ...(before ?? begun(event, key, 'delete', id)), waitsFor: event.data.cancels === null ? 'the saga that deletes it' : `the end of operation ${event.data.cancels}, which is cancelled` }, event);
     case 'VmDeleteStarted':
@@ -147,7 +151,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, 'clean-up', id)), waitsFor: 'the saga that cleans up' }, event);
     case 'VmOperationDone':
     case 'VmDeleted':
-      return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
+      return before === undefined || hasEnded(before) ? before : settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
     case 'VmOperationFailed': {
       if (before === undefined || hasEnded(before)) return before;
       const { refused, because, owed } = event.data;
@@ -157,7 +161,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, 'delete-volume', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'SagaStarted': {
       const vmId = event.data.input['vmId'];
-      const action = event.data.input['action'];
+      const { action = (event.data.input['request'] as { readonly kind?: unknown } | undefined)?.kind } = event.data.input;
       const kind = kindOfSaga[categoryOf(event.stream)] ?? (typeof action === 'string' ? action : event.data.saga);
       const operation = before ?? begun(event, key, kind, typeof vmId === 'string' ? vmId : null);
       const steps = event.data.steps.map((step): OperationStep => ({ ...step, status: 'waiting', startedAt: null, endedAt: null }));
@@ -203,4 +207,4 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };
 
-export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 1, keys, fold };
+export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 2, keys, fold };

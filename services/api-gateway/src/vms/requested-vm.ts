@@ -32,6 +32,6 @@ export const pendingOperation = (about: {
   readonly parent?: string; readonly members?: OperationDocument['members'];
 }): PendingOperation => ({
   id: about.id, kind: about.kind, vmId: about.vmId, status: 'pending', percent: 0, steps: [], waitsFor: about.members === undefined || about.members === null ? 'its receiver' : 'its members',
-  requestedAt: null, startedAt: null, deadlineAt: null, endedAt: null, error: null, owed: [], actor: about.actor, commandId: about.commandId, traceparent: null,
+  requestedAt: null, startedAt: null, deadlineAt: null, endedAt: null, how: null, error: null, owed: [], actor: about.actor, commandId: about.commandId, traceparent: null,
   parent: about.parent ?? null, members: about.members ?? null, changedAt: null, position: null,
 });

@@ -30,6 +30,21 @@ describe('a VM', () => {
     expect(after(...built)).toMatchObject({ name: 'web', desired: 'running', nodeId: node, generation: 1, address: '10.0.0.5', mac: '52:54:0a:00:00:05', operationId: null, createdAt: '2026-01-31T12:00:01.000000Z', changedAt: '2026-01-31T12:00:05.000000Z', position: 5 });
   });
 
+  it('shows what waits for a start, until it has started', () => {
+    const changed = (number: number, change: object, ...pending: readonly string[]): readonly Said[] => [vm('VmReconfigureRequested', { operationId: op(number), change }), vm('VmReconfigured', { operationId: op(number), change, nic: null, volume: null, pending }), done(number)];
+    const untold = [...built, ...changed(2, { hostname: 'web-2' }, 'hostname')];
+    expect(after(...untold)?.pending).toEqual(['hostname']);
+    // The node knows of the boot order by itself; that the guest has not been told its name only this knows.
+    expect(after(...untold, ...changed(3, { boot: ['cdrom'] }, 'boot'))?.pending).toEqual(['boot', 'hostname']);
+    expect(after(...untold, ...changed(3, { hostname: 'web-3' }))?.pending).toEqual([]);
+    expect(after(...untold, ...changed(3, { cloudInit: { sshKeys: [] } }, 'cloudInit'))?.pending).toEqual(['cloudInit']);
+    expect(after(...untold, observed('stopped'))?.pending).toEqual([]);
+  });
+
+  it('is in hand while something is asked of its guest', () => {
+    expect(after(...built, vm('VmGuestRequested', { operationId: op(2), request: { kind: 'password', user: 'root' } }))).toMatchObject({ status: 'running', desired: 'running', operationId: op(2), operation: { kind: 'password' } });
+  });
+
   it.each([['running', 'running', null], ['paused', 'paused', null], ['stopped', 'stopped', null], ['crashed', 'stopped', 'the guest crashed'], ['absent', 'stopped', 'its node has no such domain any more']])(
     'that is %s on its node is shown as %s, beside what is wanted', (state, status, because) => {
       expect(after(...built, observed(state))).toMatchObject({ status, statusBecause: because, desired: 'running', observed: { state } });

@@ -8,7 +8,7 @@
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import { specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { AttachedVolume, Pending, PowerAction, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import { inWords } from '../problem.ts';
@@ -79,6 +79,10 @@ const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
   return { ...now, ...statusOf(now) };
 };
 
+/** A host name that the guest has not been told: a change of something else does not tell it either. */
+const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfiguration): readonly Pending[] =>
+  (hostname === undefined && cloudInit === undefined ? pending.filter((one) => one === 'hostname') : []);
+
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
@@ -121,10 +125,12 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     }
     case 'VmReconfigureRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
+    case 'VmGuestRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: event.data.request.kind, desiredBefore: vm.desired } }, event);
     case 'VmReconfigured': {
       const { change, nic, volume, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];
-      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], volumes: volumesAfterChange(vm.volumes, change, volume), pending }, event);
+      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], volumes: volumesAfterChange(vm.volumes, change, volume), pending: [...pending, ...stillUntold(vm, change)] }, event);
     }
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);

@@ -1,14 +1,18 @@
+import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { type NodeId, type OperationId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
+import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
+import { seal } from '@chronovirt/messaging/seal';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
+import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { acceptance, operation } from '../operations/operation.ts';
@@ -16,10 +20,13 @@ import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { type Accepting, envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
 import { base64url } from '../views.store.ts';
 import { rehearsalShown, sendRehearsal, Write } from '../write.http.ts';
+import { badCloudInit } from './cloud-init.ts';
+import { madePassword } from './password.ts';
 import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
+import { parseYaml } from './yaml.http.ts';
 
 /** Actions take no body, or an empty one. */
 const NoBody = z.strictObject({}).optional();
@@ -50,6 +57,8 @@ export class VmsHttp {
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
     const { count, ...wish } = body;
+    const bad = badCloudInit(body.cloudInit, parseYaml);
+    if (bad.length > 0) throw malformed(bad);
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
       return;
@@ -152,9 +161,11 @@ export class VmsHttp {
   @Patch(':id/hardware')
   @Write()
   @HttpCode(202)
-  @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
+  @ApiOperation({ summary: 'Resize, rename, set the boot order, insert or eject a medium, give the guest a host name or new words for cloud-init; what cannot be so while it runs is so after the next start, and listed as `pending`', operationId: 'reconfigureVm' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async reconfigure(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ReconfigureVmBody }) body: ReconfigureVmBody): Promise<void> {
+    const bad = badCloudInit(body.cloudInit, parseYaml);
+    if (bad.length > 0) throw malformed(bad);
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body);
   }
 
@@ -261,13 +272,54 @@ export class VmsHttp {
     return this.power(request, reply, id, 'ResumeVm');
   }
 
+  @Post(':id/password')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({
+    summary: 'Set the password of a user of the running guest, by its guest agent', operationId: 'setPassword',
+    description: 'The operation says how it was done. The password is sealed to the node and written nowhere. With an Idempotency-Key it has to be given, and the key stands for VM and user: a password that was made could not be shown again.',
+  })
+  @ApiResponse({ status: 202, description: 'Accepted, with the password where one was made', schema: { $ref: '#/components/schemas/AcceptedPassword' } })
+  async setPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SetPasswordBody }) { user, password }: SetPasswordBody): Promise<void> {
+    if (password === undefined && request.headers['idempotency-key'] !== undefined) throw malformed([{ path: 'body.password', code: 'required', message: 'must be given with an Idempotency-Key: one that is made is shown once' }]);
+    await this.gateway.reading.atLeast(request, reply, id);
+    const { nodeId } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId'>;
+    const node = nodeId === null ? undefined : await this.gateway.views.document<NodeSummary>('node_summary', nodeId);
+    if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
+    const made = password === undefined ? madePassword(randomInt) : undefined;
+    const wish: GuestRequest = { kind: 'password', user, nodeId: node.id as `node_${string}`, sealed: sealed(node, password ?? made ?? '', passwordPurpose(id, user)) };
+    // What a request is told apart by is kept: the password must not be in it, sealed or not.
+    await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs: { user }, shown: made === undefined ? {} : { password: made } });
+  }
+
+  @Post(':id/ssh-keys')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Let keys in as a user of the running guest, by its guest agent', operationId: 'addSshKeys' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async addSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
+    await this.act(request, reply, id, 'AskGuest', 'add-ssh-keys', { request: { kind: 'add-ssh-keys', ...body } satisfies GuestRequest });
+  }
+
+  @Delete(':id/ssh-keys')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Let keys in no more as a user of the running guest, by its guest agent; sessions that are open stay', operationId: 'removeSshKeys' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async removeSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
+    await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', ...body } satisfies GuestRequest });
+  }
+
   private power(request: FastifyRequest, reply: FastifyReply, id: VmId, type: PowerType, more: object = {}): Promise<void> {
     return this.act(request, reply, id, type, type.slice(0, -'Vm'.length).toLowerCase(), more);
   }
 
-  /** Submits what is to be done to a VM, and shows it and the operation once both have seen it. */
-  private async act(request: FastifyRequest, reply: FastifyReply, id: VmId, type: string, kind: string, more: object): Promise<void> {
-    const asked = requestOf(request, more);
+  /**
+   * Submits what is to be done to a VM, and shows it and the operation once both have seen it. Two requests with
+   * one key are the same when `sameAs` is (default: `more`); `shown` is added to the answer.
+   */
+  private async act(request: FastifyRequest, reply: FastifyReply, id: VmId, type: string, kind: string, more: object, { sameAs = more, shown: added = {} }: { readonly sameAs?: object; readonly shown?: object } = {}): Promise<void> {
+    const asked = requestOf(request, sameAs);
     const { operationId } = asked;
     const envelope = envelopeOf(asked, { to: 'scheduler', target: id, type, vmId: id, data: { vmId: id, operationId, ...more } });
     const outcome = await submit(this.gateway.ports, envelope, kind);
@@ -276,7 +328,7 @@ export class VmsHttp {
     await Promise.all([this.gateway.reading.own(id), this.gateway.reading.own(operationId)]);
     const [vm, operation] = await Promise.all([this.gateway.views.vm(id), this.gateway.operations.one(operationId)]);
     const shown = operation ?? pendingOperation({ id: operationId, kind, vmId: id, commandId: asked.commandId, actor: asked.actor });
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), `{"operation":${JSON.stringify(shown)},"vm":${vm?.text ?? 'null'}}`);
+    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), `{"operation":${JSON.stringify(shown)},"vm":${vm?.text ?? 'null'}${Object.entries(added).map(([name, value]) => `,${JSON.stringify(name)}:${JSON.stringify(value)}`).join('')}}`);
   }
 
   private async send(reply: FastifyReply, id: string): Promise<void> {
@@ -322,6 +374,15 @@ const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Aske
   ...asked, commandId, operationId, requestHash: undefined, rehearsalId: asked.rehearsalId === undefined ? undefined : commandIdOf(`${asked.rehearsalId}:${commandId}`),
 });
 const creationOf = ({ vmId, data }: Member) => ({ to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data }) as const;
+/** Throws when the node has told no key that is one. */
+const sealed = ({ id, sealKey }: NodeSummary, secret: string, purpose: string): string => {
+  try {
+    return seal(sealKey, secret, purpose);
+  } catch {
+    // Its cause would say nothing more, and the secret was near it.
+    throw new ProblemError('node.no_seal_key', { because: { nodeId: id } });
+  }
+};
 
 const idsOfMember = (asked: Asked, commandId: string): { readonly vmId: VmId; readonly operationId: OperationId } => {
   const ids = asked.idsOf(commandId);

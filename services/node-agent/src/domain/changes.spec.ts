@@ -6,8 +6,8 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
-const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: (volumeId: string) => `/pool/${volumeId}` };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, seed: null, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
+const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: (volumeId: string) => `/pool/${volumeId}`, seedPath: undefined };
 const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
   changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, paths);
@@ -43,6 +43,13 @@ describe('What has to be done to a domain that runs', () => {
     expect(wanted({ disks: [second] }).changes).toEqual([{ kind: 'remove disk', path: `/pool/volume_${hex(3)}` }, { kind: 'add disk', disk: second }]);
     const limited = { ...first, limits: { iops: 100 } };
     expect(wanted({ disks: [limited] }).changes).toEqual([{ kind: 'limits', disk: limited }]);
+  });
+  it('leaves what cloud-init is told to the next start, unless it is what it was told', () => {
+    const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, memoryMib: 512 }) } as const;
+    const told = { ...live, seed: '/pool/vm_1.seed.iso' };
+    expect(changesOf(told, plan, { ...paths, seedPath: '/pool/vm_1.seed.iso' }).pending).toEqual([]);
+    expect(changesOf(told, plan, { ...paths, seedPath: '/pool/vm_1-2.seed.iso' }).pending).toEqual(['cloudInit']);
+    expect(changesOf(live, plan, { ...paths, seedPath: '/pool/vm_1.seed.iso' }).pending).toEqual(['cloudInit']);
   });
   it('leaves the order of booting for the next start', () => expect(wanted({ boot: ['cdrom', 'disk'] })).toEqual({ changes: [], pending: ['boot'] }));
 });

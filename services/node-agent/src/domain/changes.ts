@@ -17,6 +17,8 @@ export interface LiveDomain {
   readonly boot: readonly BootDevice[];
   /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
   readonly media: string | undefined | null;
+  /** Path of the disk from which cloud-init learns; null: there is none. */
+  readonly seed: string | null;
   readonly macs: readonly string[];
   /** By path, beside the drives for media. */
   readonly disks: readonly { readonly path: string; readonly limits: DiskLimits | null }[];
@@ -39,7 +41,8 @@ const sameLimits = (a: DiskLimits | null, b: DiskLimits | null): boolean => a?.i
 /** Linux uses memory that is plugged in by sections of so much (x86-64). */
 const MEMORY_SECTION_MIB = 128;
 
-export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (volumeId: VolumeId) => string }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
+/** `seedPath`: of what cloud-init is to be told; undefined: nothing. */
+export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf, seedPath }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (volumeId: VolumeId) => string; readonly seedPath: string | undefined }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
   const changes: Change[] = [];
   const pending: Pending[] = [];
 
@@ -52,6 +55,9 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   else if (more !== 0) pending.push('memoryMib');
 
   if (plan.boot.join() !== live.boot.join()) pending.push('boot');
+
+  // It looks once, when it starts.
+  if (seedPath !== undefined && live.seed !== seedPath) pending.push('cloudInit');
 
   const wanted = plan.media === null ? undefined : mediaPathOf(plan.media);
   if (live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });

@@ -49,6 +49,13 @@ describe('The XML of a domain', () => {
     expect(read.interfaces).toMatchObject([{ kind: 'network', network: 'cv-default', mac, model: 'virtio' }]);
   });
 
+  it('keeps translated code in proportion to the guest\'s memory, where there is something to translate', () => {
+    const cacheOf = (memoryMib: number): string | undefined => /<tb-cache unit="MiB">(\d+)</.exec(domainXml({ ...plan, memoryMib }, host))?.[1];
+    expect([64, 128, 768, 65_536].map(cacheOf)).toEqual(['32', '32', '192', '256']);
+    // A CPU that is plugged in needs a piece that is not in use.
+    expect(domainXml({ ...plan, vcpus: 1, vcpusMax: 2 }, host)).toContain('<tb-cache unit="MiB">256</tb-cache>');
+  });
+
   it('has room for what is added while it runs', () => {
     const read = readDomain(domainXml({ ...plan, vcpusMax: 4, memoryMibMax: 1_024 }, host));
     expect(read).toMatchObject({ vcpus: 2, vcpusMax: 4, memoryKibMax: 262_144 });
@@ -71,7 +78,7 @@ describe('The XML of a domain', () => {
   });
 
   it('bounds the translation cache where it emulates, and takes the host\'s CPU where it does not', () => {
-    expect(domainXml(plan, host)).toContain('<tb-cache unit="MiB">32</tb-cache>');
+    expect(domainXml(plan, host)).toContain('<tb-cache unit="MiB">64</tb-cache>');
     const accelerated = domainXml(plan, { ...host, type: 'kvm' });
     expect(accelerated).toContain('mode="host-model"');
     expect(accelerated).not.toContain('tb-cache');

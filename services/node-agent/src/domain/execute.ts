@@ -3,8 +3,10 @@
  * each; when a later step is refused or fails, they run backwards, so that what was refused did nothing.
  */
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
-import { isRefusal } from '../answer.ts';
+import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
+import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { Asked } from '../guest/guest-agent.ts';
 import type { Configured, Done, DomainPlan, Hypervisor } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
@@ -16,8 +18,11 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
 
+/** Opens what was sealed to this node for that purpose. Throws when it was not. */
+export type Unseal = (sealed: string, purpose: string) => string;
+
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Asked | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -29,6 +34,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
+    case 'AskGuest': return askGuest(data, hypervisor, unseal);
     case 'ObserveDomain': return undefined;
     case 'RemoveDomain': {
       // Leases go last: while the domain might run, its addresses are in use.
@@ -69,13 +75,40 @@ async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): P
     const refused = await run();
     if (refused !== undefined) return refused;
   }
-  const outcome = await hypervisor.configure(plan);
+  const configured = await hypervisor.configure(plan);
+  if (isRefusal(configured)) return configured;
+  const outcome = plan.hostname === null ? configured : await nameGuest(plan, plan.hostname, configured, hypervisor);
   if (isRefusal(outcome)) return outcome;
   for (const { network, mac } of plan.gone) {
     const refused = await hypervisor.removeLease(network, mac);
     if (refused !== undefined) return refused;
   }
   return outcome;
+}
+
+/**
+ * A guest that runs is told its name by its agent. Where that cannot be, cloud-init does it at the next start;
+ * where nobody would ever do it, it is refused. A guest that does not run needs no telling.
+ */
+async function nameGuest({ vmId, seed, insist }: ConfigureDomain, hostname: string, configured: Configured, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+  const told = await hypervisor.askGuest(vmId, { kind: 'hostname', hostname });
+  if (!isRefusal(told)) return configured;
+  if (seed === null && !insist) return told;
+  return told.refused === 'domain.not_running' ? configured : { pending: [...configured.pending, 'hostname'] };
+}
+
+async function askGuest({ vmId, request }: Extract<AgentCommand, { readonly type: 'AskGuest' }>['data'], hypervisor: Hypervisor, unseal: Unseal | undefined): Promise<Refusal | Asked> {
+  if (request.kind !== 'password') return hypervisor.askGuest(vmId, request);
+  const { user, sealed } = request;
+  let password: string;
+  try {
+    if (unseal === undefined) return refuse('node.no_seal_key', { vmId });
+    password = unseal(sealed, passwordPurpose(vmId, user));
+  } catch {
+    // It was sealed for another key: the same text will never open.
+    return refuse('node.cannot_unseal', { vmId });
+  }
+  return hypervisor.askGuest(vmId, { kind: 'password', user, password });
 }
 
 interface Step {

@@ -18,8 +18,8 @@ export interface LibvirtHost {
   mediaPathOf(file: string): string;
   /** A refusal when there is no such medium. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
-  /** Makes the disk from which cloud-init learns, and says where it is. */
-  writeSeed(vmId: VmId, seed: Seed, nics: DomainPlan['nics']): Promise<string>;
+  /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. */
+  writeSeed(seed: Seed, nics: DomainPlan['nics']): Promise<string>;
   /** Unix socket of a VM's screen. */
   screenSocketOf(vmId: VmId): string;
   /** Where a VM's serial console is written. */

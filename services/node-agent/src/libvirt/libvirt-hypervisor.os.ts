@@ -18,7 +18,7 @@ import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
-import { errorCodes, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
+import { errorCodes, isAgentUnresponsive, isBusy, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
 import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
@@ -30,6 +30,8 @@ import type { Refusal } from '../answer.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change, LiveDomain } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
+import { askGuest } from '../guest/guest-agent.ts';
+import type { AskAgent } from '../guest/guest-agent.ts';
 import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import type { LibvirtHost } from './host.ts';
@@ -59,6 +61,8 @@ const START_MS = 120_000;
 const PRESS_EVERY_MS = 5_000;
 /** The guest agent's answer is waited for no longer. Seconds. */
 const GUEST_AGENT_SECONDS = 3;
+/** Where its answer is what is wanted: setting a password takes an emulated guest a second. Seconds. */
+const GUEST_ASKED_SECONDS = 15;
 const REBOOT_MS = 45_000;
 const SOCKET_PATH_BYTES_MAX = 107;
 /** A guest is given three seconds to see what was plugged in. */
@@ -386,21 +390,23 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     });
 
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
-  const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<string | Refusal> => {
+  const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<{ readonly xml: string; readonly seedPath: string | undefined } | Refusal> => {
     const { vmId } = plan;
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
-    return domainXml(plan, {
+    const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
+    const xml = domainXml(plan, {
       nodeId, agentVersion, screenSocket,
       type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
       diskPathOf: (volumeId) => disks.pathOf(volumeId),
       mediaPathOf: (file) => host.mediaPathOf(file),
-      seedPath: plan.seed === null ? undefined : await host.writeSeed(vmId, plan.seed, plan.nics),
+      seedPath,
       consoleLog: host.consoleLogOf(vmId),
       ...(present === undefined ? {} : { knownAs: present.name }),
     });
+    return { xml, seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
@@ -410,10 +416,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   };
 
   const define = async (plan: DomainPlan): Done => {
-    const xml = await describe(plan, await find(plan.vmId));
-    if (isRefusal(xml)) return xml;
+    const described = await describe(plan, await find(plan.vmId));
+    if (isRefusal(described)) return described;
     try {
-      await defineAs(xml, plan);
+      await defineAs(described.xml, plan);
       return undefined;
     } catch (error) {
       return refusalFor(error, 'define', plan.vmId);
@@ -509,18 +515,40 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     return undefined;
   };
 
+  /** libvirt's errors hold the guest's own words, so none of them leaves here. */
+  const agentOf = (domain: Domain): AskAgent => async (command) => {
+    let said: string | null;
+    try {
+      said = await slow.domainAgentCommand({ domain, command: JSON.stringify(command), timeout: GUEST_ASKED_SECONDS });
+    } catch (error) {
+      if (!(error instanceof LibvirtError) || isBusy(error)) throw new HypervisorFault('ask the guest agent of', domain.name, error);
+      const { code } = error;
+      if (code === errorCodes.agentCommandTimeout) return refuse('guest.no_answer');
+      // Without a channel for it libvirt says that the argument is not supported.
+      if (isAgentUnresponsive(error) || code === errorCodes.argumentUnsupported) return refuse('guest.no_agent');
+      if (isOperationInvalid(error) || isNoDomain(error)) return refuse('domain.not_running');
+      return refuse('guest.refused');
+    }
+    try {
+      return { returned: (JSON.parse(said ?? '{}') as { readonly return?: unknown }).return };
+    } catch {
+      return refuse('guest.refused');
+    }
+  };
+
   const configure: Hypervisor['configure'] = async (plan) => {
     const domain = await find(plan.vmId);
     const seen = domain === undefined ? undefined : await look(domain);
     if (domain === undefined || seen === undefined) return gone(plan.vmId);
-    const xml = await describe(plan, domain);
-    if (isRefusal(xml)) return xml;
+    const described = await describe(plan, domain);
+    if (isRefusal(described)) return described;
+    const { xml, seedPath } = described;
     try {
       const running = powered(seen);
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf: (volumeId) => disks.pathOf(volumeId) }) : { changes: [], pending: [] };
+      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf: (volumeId) => disks.pathOf(volumeId), seedPath }) : { changes: [], pending: [] };
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;
@@ -675,6 +703,14 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainResume({ domain });
         return undefined;
       }),
+    askGuest: async (vmId, action) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain === undefined || seen === undefined) return gone(vmId);
+      if (seen.state !== 'running') return refuse('domain.not_running', { vmId, state: seen.state });
+      const outcome = await askGuest(action, agentOf(domain), delay);
+      return isRefusal(outcome) ? refuse(outcome.refused, { ...outcome.because, vmId, asked: action.kind }) : outcome;
+    },
     remove: async (vmId) => {
       const domain = await find(vmId);
       try {
@@ -711,7 +747,9 @@ const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: '
 /** A running domain's XML, as far as it can be changed. */
 function liveDomain(xml: string): LiveDomain {
   const { root, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
-  const drive = disks.find(({ device, target }) => device === 'cdrom' && target === (disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? 'sdb' : 'sda'));
+  const [media, seed] = disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
+  const driveAt = (wanted: string | undefined) => disks.find(({ device, target }) => device === 'cdrom' && target === wanted);
+  const drive = driveAt(media);
   const devices = childOf(root, 'devices');
   return {
     vcpus, vcpusMax,
@@ -720,6 +758,7 @@ function liveDomain(xml: string): LiveDomain {
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
     boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
     media: drive === undefined ? null : drive.path,
+    seed: driveAt(seed)?.path ?? null,
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: childrenOf(devices, 'disk').filter((one) => one.attributes['device'] === 'disk').map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
   };

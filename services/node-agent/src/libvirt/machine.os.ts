@@ -2,7 +2,7 @@
 import { chmod, chown, lstat, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
@@ -32,7 +32,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const mediaPathOf = (file: string): string => join(imageDir, file);
   // Not where sockets are: it must outlive a start of the machine.
-  const seedOf = (vmId: VmId): string => join(poolDir, `${vmId}.seed.iso`);
+  const SEED = '.seed.iso';
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,
@@ -42,7 +42,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
-    writeSeed: (vmId, seed, nics) => writeSeed(seedOf(vmId), seed, nics),
+    writeSeed: (seed, nics) => writeSeed(join(poolDir, `${seed.instanceId}${SEED}`), seed, nics),
     screenSocketOf,
     consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
     prepare: async (libvirt) => {
@@ -57,7 +57,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
       const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
       await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
       await rm(screenSocketOf(vmId), { force: true });
-      await rm(seedOf(vmId), { force: true });
+      const seeds = (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED));
+      await Promise.all(seeds.map((name) => rm(join(poolDir, name), { force: true })));
     },
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),

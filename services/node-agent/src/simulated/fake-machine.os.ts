@@ -79,7 +79,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
-      writeSeed: (vmId) => Promise.resolve(`/simulated/${vmId}.iso`),
+      writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
       prepare: () => Promise.resolve(),

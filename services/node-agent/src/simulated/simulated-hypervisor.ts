@@ -181,6 +181,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     suspend: (vmId) => verb('suspend', vmId, () => (domains.get(vmId)?.state === 'paused' ? undefined : whileRunning(vmId, () => change(vmId, { state: 'paused', reason: 'user' })))),
     resume: (vmId) => verb('resume', vmId, () =>
       (domains.get(vmId)?.state === 'paused' ? change(vmId, { state: 'running', reason: 'unpaused' }) : whileRunning(vmId, () => undefined))),
+    askGuest: async (vmId) => (await verb('askGuest', vmId, () => whileRunning(vmId, () => undefined))) ?? { method: 'guest-agent' },
     remove: (vmId) => verb('remove', vmId, () => {
       if (domains.delete(vmId)) announce(vmId);
       return undefined;

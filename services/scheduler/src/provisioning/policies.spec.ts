@@ -58,6 +58,12 @@ describe('What an event of a VM calls for', () => {
     expect(after(requested, placed, built, done(1), asked)).toMatchObject({ kind: 'start', saga: 'reconfigure-vm', id: op(2), input });
     expect(after(requested, placed, built, done(1), asked, failed(2, ['domain']), cleanUp)).toMatchObject({ saga: 'settle-reconfiguration', input: { ...input, operationId: op(3), failedOperationId: op(2) } });
   });
+  it('is to ask the guest, and to settle that where it is owed', () => {
+    const request = { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } as const;
+    const asked: VmEvent = { type: 'VmGuestRequested', data: { operationId: op(2), request: { ...request, keys: [...request.keys] } } };
+    expect(after(requested, placed, built, done(1), asked)).toEqual({ kind: 'start', saga: 'guest-vm', id: op(2), input: { operationId: op(2), vmId, nodeId, generation: 1, request } });
+    expect(after(requested, placed, built, done(1), asked, failed(2, ['guest']), cleanUp)).toEqual({ kind: 'start', saga: 'settle-guest', id: op(3), input: { operationId: op(3), vmId, nodeId, generation: 1, failedOperationId: op(2) } });
+  });
   it('is only to settle the action, where a complete VM owes one', () => {
     expect(after(requested, placed, built, done(1), start, failed(2, ['node', 'capacity']), cleanUp)).toMatchObject({ saga: 'settle-power', id: op(3), input: { action: 'start', failedOperationId: op(2), operationId: op(3), nodeId } });
   });

@@ -9,6 +9,7 @@ import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.event
 import type { Facts } from '@chronovirt/decider/decider';
 import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
+import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
 import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
@@ -46,6 +47,10 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
     case 'VmReconfigureRequested':
       return inHand(vm, data.operationId) && vm.nodeId !== null
         ? { kind: 'start', saga: sagaOf('reconfigure', vm), id: data.operationId, input: reconfiguring(vm, data.operationId, data.change, nameKeyOf) as unknown as Facts }
+        : undefined;
+    case 'VmGuestRequested':
+      return inHand(vm, data.operationId) && vm.nodeId !== null
+        ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { ...guestOf(vm, data.operationId), request: data.request } satisfies GuestVm as unknown as Facts }
         : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
@@ -85,11 +90,11 @@ const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || 
 const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
 
 const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
-  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, volumes, held } = vm;
+  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, volumes, held, seedVersion } = vm;
   if (nodeId === null || poolId === null || provisioned === null) throw new Error(`${vmId} has no node`);
   const { volumeId, mac, address } = provisioned;
   return {
-    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics, volumes },
+    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
@@ -101,9 +106,15 @@ const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Ex
   return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation, action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
 };
 
-/** undefined: what is owed was left neither by an action nor by a change. */
-const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | undefined => {
+const guestOf = (vm: LiveVm, operationId: OperationId): Omit<GuestVm, 'request'> => {
+  if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
+  return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation };
+};
+
+/** undefined: what is owed was left by a creation or a deletion. */
+const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | undefined => {
   if (vm.debt === null) return undefined;
   const { operationId: failedOperationId, action, change, nic } = vm.debt;
+  if (action === null && change === null) return { ...guestOf(vm, operationId), failedOperationId };
   return action === null ? { ...reconfiguring(vm, operationId, change, nameKeyOf), failedOperationId, added: nic } : { ...powering(vm, { operationId, action, timeoutSeconds: 0, force: false }), failedOperationId };
 };

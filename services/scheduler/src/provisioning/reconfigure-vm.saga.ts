@@ -49,7 +49,7 @@ const addedVolume = ({ change: { addVolume, attachVolume } }: ReconfigureVm, fac
 
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
   ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)),
-  volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)),
+  volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1),
 });
 
 const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
@@ -107,7 +107,8 @@ const removeDisk = ({ nodeId, vmId, change: { addVolume } }: ReconfigureVm): Out
   (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId } });
 
 const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
 
 const DECIDED_MS = 30_000;
 
@@ -137,7 +138,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {

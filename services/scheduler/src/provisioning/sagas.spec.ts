@@ -7,6 +7,7 @@ import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
+import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
 import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
@@ -32,7 +33,7 @@ const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pa
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
-const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], volumes: [] };
+const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], volumes: [], seedVersion: 1 };
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
@@ -50,6 +51,9 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
 ];
 
+const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } };
+const askingOwed = { ...asking, failedOperationId: `op_${'1'.repeat(32)}` as const };
+
 const factsOf = (step: string): Facts => ({
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
@@ -61,7 +65,7 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
   for (let seed = 1; seed <= WORLDS && !(stopAtFirst && bad.length > 0); seed++) {
     const input = inputs[seed % inputs.length];
     if (input === undefined) throw new Error('no input');
-    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node'].includes(step) });
+    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node', 'guest'].includes(step) });
     bad.push(...violations.map((violation) => `${saga.name}, world ${String(seed)}: ${violation}`));
   }
   return bad;
@@ -76,6 +80,8 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
   it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
+  it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
+  it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
   it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision], true)).not.toEqual([]); });
 });
 
@@ -118,6 +124,13 @@ describe('Making a VM different', () => {
     expect(reconfigureVm.steps['capacity']?.run(smaller, {})).toBeUndefined();
     expect(reconfigureVm.steps['capacity']?.run({ ...smaller, change: { memoryMib: 512 } }, {})).toMatchObject({ data: { vcpus: 2, memoryMib: 512 } });
   });
+  it('has the guest told its name, and the old one when it is taken back', () => {
+    const named = { ...smaller, machine: { ...machine, spec: { ...machine.spec, cloudInit: { hostname: 'web-1', sshKeys: [] } } }, change: { hostname: 'web-2', cloudInit: { sshKeys: [] } } };
+    expect(reconfigureVm.steps['domain']?.run(named, {})).toMatchObject({ data: { hostname: 'web-2', seed: { hostname: 'web-2', instanceId: `${ids.vmId}-2` } } });
+    const undo = reconfigureVm.steps['domain']?.undo;
+    expect(typeof undo === 'function' ? undo(named, {}) : undefined).toMatchObject({ data: { hostname: 'web-1', seed: { hostname: 'web-1', instanceId: ids.vmId }, insist: true } });
+    expect(reconfigureVm.steps['domain']?.run(smaller, {})).toMatchObject({ data: { hostname: null } });
+  });
   it('gives back a name or an address last', () => {
     expect(reconfigureVm.steps['back']?.after).toEqual(['domain']);
     expect(reconfigureVm.steps['back']?.run(everything, facts)).toMatchObject({ type: 'UnclaimVmName', data: { key: 'ab' } });
@@ -145,6 +158,17 @@ describe('Making a VM different', () => {
   it('owes what a silent node kept from being undone, under that undo\'s own id', () => {
     const failed = `saga-reconfigure-vm-op_${'1'.repeat(32)}`;
     expect(settleReconfiguration.steps['domain']?.run({ ...everything, failedOperationId: `op_${'1'.repeat(32)}`, added: nic }, {})).toMatchObject({ type: 'ConfigureDomain', as: `${failed}:domain:undo`, cancels: [`${failed}:domain:run`], data: { vcpus: 1, gone: [nic], insist: true } });
+  });
+});
+
+describe('Asking a guest', () => {
+  it('is one verb of its node, and tells how it was done', () => {
+    expect(guestVm.steps['guest']?.run(asking, {})).toEqual({ to: 'node', target: asking.nodeId, type: 'AskGuest', data: { vmId: asking.vmId, nodeId: asking.nodeId, generation: 1, request: asking.request } });
+    expect(guestVm.done(asking, { guest: { state: 'running', reason: 'booted', session: 1, sequence: 4, method: 'guest-agent' } })).toMatchObject({ type: 'FinishVm', data: { how: 'guest-agent', observed: { state: 'running', sequence: 4 } } });
+  });
+  it('that failed is kept from happening later, by the very undo that never arrived', () => {
+    const failed = `saga-guest-vm-op_${'1'.repeat(32)}`;
+    expect(settleGuest.steps['guest']?.run(askingOwed, {})).toMatchObject({ type: 'ObserveDomain', as: `${failed}:guest:undo`, cancels: [`${failed}:guest:run`] });
   });
 });
 

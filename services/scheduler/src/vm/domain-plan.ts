@@ -22,15 +22,17 @@ export interface Machine {
   /** Beside the first. */
   readonly nics: readonly Nic[];
   readonly volumes: readonly AttachedVolume[];
+  /** How often cloud-init was told something else, from 1 on. */
+  readonly seedVersion: number;
 }
 
-/** Names may have underscores, host names may not. */
-const hostnameOf = (name: string): string => name.replaceAll('_', '-').replace(/[.-]+$/, '');
+/** Names may have underscores, and dots and dashes where host names have none. A name begins with a letter or digit, so something is left of it. */
+export const hostnameOf = (name: string): string => name.replaceAll('_', '-').split('.').map((label) => label.replaceAll(/^-+|-+$/g, '')).filter((label) => label !== '').join('.');
 
-export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes }: Machine): DomainPlan => ({
+export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion }: Machine): DomainPlan => ({
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot,
   disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes],
   nics: [{ network, mac, address }, ...nics],
   media: spec.media?.file ?? null,
-  seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: vmId, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
+  seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
 });

@@ -163,11 +163,47 @@ describe('A VM that is made different', () => {
     expect(replay(vm, smaller)).toMatchObject({ spec: { memoryMib: 128 }, held: { memoryMib: spec.memoryMib } });
     expect(replay(vm, [...smaller, powerRequested(4, 'stop'), done(4), powerRequested(5, 'start'), done(5)])).toMatchObject({ held: { memoryMib: 128 } });
   });
+  it('is told its host name where somebody can tell it', () => {
+    const anew = { cloudInit: { sshKeys: [] } };
+    given(...running).when(change({ hostname: 'web-2' })).then(asked({ hostname: 'web-2' }));
+    given(...stopped).when(change({ hostname: 'web-2' })).thenRefused('vm.no_cloud_init', { vmId, field: 'hostname' });
+    given(...stopped).when(change({ hostname: 'web-2', ...anew })).then(asked({ hostname: 'web-2', ...anew }));
+    expect(replay(vm, [...running, asked(anew), changed(anew), done(3)])).toMatchObject({ spec: anew, seedVersion: 2 });
+    expect(replay(vm, [...running, asked({ hostname: 'a' }), changed({ hostname: 'a' }), done(3)])).toMatchObject({ seedVersion: 1 });
+  });
   it('owes a change that a silent node kept from being taken back, and settles that', () => {
     const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
     expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });
     expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null } })).toBe('settle-reconfiguration');
     given(...owing).when(change({ vcpus: 3 }, 4)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
+  });
+});
+
+describe('What is asked of a guest', () => {
+  const request = { kind: 'password', user: 'root', nodeId, sealed: 'AQ' } as const;
+  const ask = (n = 3, from: NodeId = nodeId): VmCommand => ({ type: 'AskGuest', data: { vmId, operationId: op(n), request: { ...request, nodeId: from } } });
+  const asked = (n = 3): VmEvent => ({ type: 'VmGuestRequested', data: { operationId: op(n), request } });
+
+  it('is asked of one that runs, with a reason for the others', () => {
+    given(...running).when(ask()).then(asked());
+    given(...stopped).when(ask()).thenRefused('vm.not_running', { vmId, state: 'stopped', action: 'password', hint: 'only the guest agent of a running VM can do it: start it first' });
+  });
+  it('is one operation among others', () => {
+    given(...running, asked()).when(ask(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'guest' });
+    given(...running, asked()).when({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'guest-agent', provisioned: null, reconfigured: null, observed: null } }).then(done(3, 'guest-agent'));
+  });
+  it('changes nothing of what is wanted, whether it is done or not', () => {
+    for (const end of [done(3), failed(3)]) expect(replay(vm, [...running, asked(), end])).toMatchObject({ desired: 'running', operation: null, failure: null, owed: [], debt: null });
+  });
+  it('is not asked on another node than the secret was sealed for', () => given(...running).when(ask(3, `node_${hex(9)}`)).thenRefused('vm.moved', { vmId, nodeId }));
+  it('is settled where a silent node owes it, and never by taking the VM away', () => {
+    const owing = [...running, asked(), failed(3, ['guest'])];
+    const state = replay(vm, owing);
+    expect(state).toMatchObject({ debt: { operationId: op(3), action: null, change: null } });
+    if (state.status !== 'live') throw new Error('it is gone');
+    expect(sagaOf('clean-up', state)).toBe('settle-guest');
+    // Still owed when settling it fails.
+    expect(replay(vm, [...owing, { type: 'VmCleanUpStarted', data: { operationId: op(4) } }, failed(4, ['guest'])])).toMatchObject({ debt: { operationId: op(3), action: null, change: null } });
   });
 });
 

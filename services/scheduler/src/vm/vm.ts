@@ -27,12 +27,14 @@ import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovir
 import { largerOf, type Share } from './domain-plan.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'delete' | 'clean-up';
 export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
 
 export type Debt =
   | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null }
-  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null };
+  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null }
+  /** Of something that was asked of the guest. */
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null };
 
 export interface LiveVm {
   readonly status: 'live';
@@ -54,6 +56,8 @@ export interface LiveVm {
   readonly nics: readonly Nic[];
   /** Disks beside the first. */
   readonly volumes: readonly AttachedVolume[];
+  /** How often cloud-init was told something else, from 1 on. */
+  readonly seedVersion: number;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
@@ -77,9 +81,10 @@ export const sagaOf = (kind: OperationKind, { debt }: Pick<LiveVm, 'debt'>): str
     case 'create': return 'provision-vm';
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
+    case 'guest': return 'guest-vm';
     case 'delete': return 'delete-vm';
-    // What a creation left is taken away; a VM that is complete only has an action or a change settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.change === null ? 'settle-power' : 'settle-reconfiguration';
+    // What a creation left is taken away; a VM that is complete only has an action, a change or a request settled.
+    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
   }
 };
 
@@ -130,6 +135,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
+  if (change.hostname !== undefined && spec.cloudInit === null && change.cloudInit === undefined && live.observed?.state !== 'running') return refuse('vm.no_cloud_init', { vmId, field: 'hostname' });
   const { addVolume, attachVolume, changeVolume, detachVolume } = change;
   if ((addVolume !== undefined || attachVolume !== undefined) && volumes.length >= VOLUMES_MAX) return refuse('vm.too_many_volumes', { vmId, max: VOLUMES_MAX + 1 });
   if (attachVolume !== undefined && volumes.some(({ volumeId }) => volumeId === attachVolume.volumeId)) return refuse('volume.attached', { volumeId: attachVolume.volumeId, vmId });
@@ -145,8 +151,18 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
+};
+
+/** Only a running guest can be asked anything, and only by its own agent: nobody else may write on its disk. */
+const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 'AskGuest' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const state = live.observed?.state ?? 'absent';
+  if (state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
+  if (request.kind === 'password' && request.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
+  return [{ type: 'VmGuestRequested', data: { operationId, request } }];
 };
 
 /** Beside the first. */
@@ -200,7 +216,8 @@ const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 /** Whoever failed owes; a clean-up that failed owes what it was to settle. */
 const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (operation === null) return debt;
-  const { id: operationId, action, change } = operation;
+  const { id: operationId, kind, action, change } = operation;
+  if (kind === 'guest') return { operationId, action: null, change: null, nic: null };
   return action !== null ? { operationId, action, change: null, nic: null } : change !== null ? { operationId, action: null, change, nic } : debt;
 };
 
@@ -218,6 +235,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('ReconfigureVm is resolved into RequestReconfiguration by its handler');
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
+      case 'AskGuest':
+        return ask(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -304,7 +323,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: [], held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: [], seedVersion: 1, held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -321,10 +340,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmReconfigureRequested':
         return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change } };
+      case 'VmGuestRequested':
+        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null } };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
-        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec) };
+        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
