@@ -171,7 +171,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         return accept();
       }
       if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
-      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...(outcome === undefined ? {} : { pending: [...outcome.pending] }) });
+      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...(outcome === undefined ? {} : 'pending' in outcome ? { pending: [...outcome.pending] } : outcome) });
     } finally {
       running.delete(id);
     }

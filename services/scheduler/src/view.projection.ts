@@ -94,6 +94,10 @@ export const vmIndex: Projection<VmEntry> = {
         return { ...document, provisioned: true };
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
+      case 'VmSnapshotRequested':
+      case 'VmSnapshotDeleteRequested':
+      case 'VmRevertRequested':
+      case 'VmReverted':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         return { ...document, busy: true, calls: [call], calledAt };

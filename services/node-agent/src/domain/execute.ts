@@ -5,7 +5,7 @@
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import { isRefusal } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
-import type { Configured, Done, DomainPlan, Hypervisor } from '../hypervisor.ts';
+import type { Configured, Done, DomainPlan, Hypervisor, Layered } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain';
@@ -17,11 +17,13 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured | Layered | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data);
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor);
+    case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
+    case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
