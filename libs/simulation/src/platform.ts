@@ -57,6 +57,9 @@ const SETTLE_MS = 60_000;
 /** The longest that a message of the storm may still be on its way, and the longest operation's deadlines. */
 const PATIENCE_MS = 1_500_000;
 
+/** How often a deletion that has to wait is asked for again. */
+const DELETES_TRIED_MAX = 400;
+
 const USER = 'user_0190';
 
 export const simulate = async (seed: number, settings: Settings = {}): Promise<Outcome> => {
@@ -148,7 +151,23 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     ...(random.chance(0.3) ? { diskGib: random.between(2, 6) } : {}),
     boot: [random.pick(['disk', 'cdrom'])],
   });
-  const deletion = (vmId: VmId): Promise<Answer> => onVm(vmId, 'DeleteVm', { force: true });
+  /** Disks that stay when their machine goes are whole only without snapshots: so those are deleted first, one after another. */
+  const deletion = async (vmId: VmId): Promise<Answer> => {
+    for (let tries = 0; ; tries++) {
+      const answer = await onVm(vmId, 'DeleteVm', { force: true });
+      if (!isRefusal(answer) || tries >= DELETES_TRIED_MAX || !['vm.volumes_in_snapshots', 'vm.busy', 'vm.clean_up_owed'].includes(answer.refused)) return answer;
+      const snapshotId = referee.snapshotsOf(vmId)[0];
+      if (answer.refused === 'vm.volumes_in_snapshots' && snapshotId !== undefined) await onVm(vmId, 'DeleteSnapshot', { snapshotId });
+      await world.sleep(random.between(1_000, 5_000));
+    }
+  };
+  /** Takes, deletes and goes back to snapshots; of those that are meant, some never came to be. */
+  const snapshotAct = (vmId: VmId): Promise<Answer> => {
+    const known = referee.snapshotsOf(vmId);
+    const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'TakeSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm']);
+    const digits = random.digits();
+    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
+  };
 
   /** One user's dealings with one machine, while the storm lasts. */
   const live = async (name: string): Promise<void> => {
@@ -156,10 +175,14 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     await world.sleep(random.between(0, stormMs * 0.6));
     await create(name, vmId);
     const volumes = new Set<string>();
-    for (let acts = random.between(0, 3); acts > 0; acts--) {
+    for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot']);
+      if (act === 'snapshot') {
+        await snapshotAct(vmId);
+        continue;
+      }
       await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name, volumes) : act === 'AskGuest' ? { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } } : {});
     }
     if (random.chance(0.5)) return;
@@ -313,7 +336,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   // -- sometimes: everything is deleted ----------------------------------------------------------------------
 
   if (!failed() && random.chance(0.15)) {
-    for (const { vmId, state } of referee.vms()) if (state.status === 'live') void deletion(vmId);
+    const deletions: Promise<Answer>[] = [];
+    for (const { vmId, state } of referee.vms()) if (state.status === 'live') deletions.push(deletion(vmId));
+    let deleted = 0;
+    for (const one of deletions) void one.then(() => { deleted += 1; });
+    await world.run(() => failed() || deleted === deletions.length, world.elapsed + PATIENCE_MS);
     await rest();
     if (!failed()) referee.checkEmpty();
   }

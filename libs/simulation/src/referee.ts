@@ -15,6 +15,7 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
 import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
+import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { isRunning, type NodeProgram } from './node.ts';
 import type { World } from './world.ts';
@@ -47,11 +48,16 @@ export interface Operation {
 const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => unknown>> = {
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
   VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
+  VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
+  VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeDeleted: () => '',
   SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
   NetworkCreated: () => '', SubnetCreated: () => '', ImageRegistered: () => '', PoolRegistered: () => '',
 };
+
+/** Operations after whose success the machine is as it is wished to be. */
+const WISHES = ['create', 'start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'delete'];
 
 export class Referee {
   readonly violations: string[] = [];
@@ -117,7 +123,8 @@ export class Referee {
       if (type === 'SagaStarted') {
         this.openSagas.add(stream);
         const operation = this.operations.get(id);
-        if (operation !== undefined) operation.deadlineMs = data['deadlineMs'] as number;
+        // A revert has two, one after the other.
+        if (operation !== undefined) operation.deadlineMs += data['deadlineMs'] as number;
         return;
       }
       if (!this.openSagas.has(stream)) this.fail(`${stream} goes on after its end: ${type}`);
@@ -257,13 +264,17 @@ export class Referee {
       operation.outcome = outcome;
       operation.endedAt = this.world.elapsed;
       this.open.delete(operationId);
-      if (operation.what !== 'clean-up') this.last.set(vmId, operation);
+      // Whatever else is done to a machine leaves it on or off, as it was.
+      if (WISHES.includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
       case 'VmRequested': return begin('create');
       case 'VmPowerRequested': return begin(data['action'] as string);
       case 'VmReconfigureRequested': return begin('reconfigure');
       case 'VmGuestRequested': return begin('guest');
+      case 'VmSnapshotRequested': return begin('snapshot');
+      case 'VmSnapshotDeleteRequested': return begin('delete-snapshot');
+      case 'VmRevertRequested': return begin('revert');
       case 'VmDeleteRequested': return begin('delete');
       case 'VmCleanUpStarted': return begin('clean-up');
       case 'VmOperationDone':
@@ -340,6 +351,29 @@ export class Referee {
     return found;
   }
 
+  /** The ids of the snapshots that a VM has now. */
+  snapshotsOf(vmId: VmId): readonly string[] {
+    const state = replay(vmDecider, (this.log.streams.get(streamOf(vmDecider.category, vmId)) ?? []) as never[]);
+    return state.status === 'live' ? state.snapshots.list.map(({ snapshotId }) => snapshotId) : [];
+  }
+
+  /** The layers that a machine has of each disk are those that its VM says. */
+  private checkLayers(vmId: VmId, state: LiveVm, { machine, nodeId }: NodeProgram): void {
+    const said = (layers: Iterable<readonly [string, string | null]>): string => JSON.stringify([...layers].sort(([a], [b]) => (a < b ? -1 : 1)));
+    const volumeIds = [...(state.provisioned === null ? [] : [state.provisioned.volumeId]), ...state.volumes.map(({ volumeId }) => volumeId)];
+    for (const volumeId of volumeIds) {
+      const wanted = said((state.snapshots.disks.find((disk) => disk.volumeId === volumeId)?.layers ?? []).map(({ layer, on }) => [layer, on] as const));
+      const has = said(machine.layers.get(volumeId) ?? []);
+      if (has !== wanted) this.fail(`${volumeId} of ${vmId} has the layers ${has} on ${nodeId} and should have ${wanted}`);
+    }
+    for (const { disks, name } of state.snapshots.list) {
+      for (const { volumeId, layer } of disks) {
+        if (!volumeIds.includes(volumeId)) this.fail(`the snapshot ${name} of ${vmId} holds ${volumeId}, which the VM does not have`);
+        if (layer !== null && machine.layers.get(volumeId)?.has(layer) !== true) this.fail(`the snapshot ${name} of ${vmId} has lost what it froze of ${volumeId}`);
+      }
+    }
+  }
+
   /** Every VM that was ever requested, as its stream says today. */
   vms(): readonly { readonly vmId: VmId; readonly state: LiveVm | { readonly status: 'deleted' } }[] {
     return [...this.log.streams.keys()].filter((stream) => categoryOf(stream) === vmDecider.category).map((stream) => {
@@ -376,6 +410,7 @@ export class Referee {
       for (const volumeId of machine.disks.keys()) {
         const vmId = this.volumes.get(volumeId);
         if (vmId === undefined) this.fail(`leaked: disk of ${volumeId} on ${nodeId}`);
+        if (vmId === '' && machine.layers.has(volumeId)) this.fail(`${volumeId} belongs to no VM and is not whole on ${nodeId}`);
       }
     }
     for (const [vmId, state] of live) if (state.provisioned !== null && state.nodeId !== null && !this.removed.has(state.nodeId)) this.checkVm(vmId as VmId, state, state.nodeId);
@@ -392,7 +427,8 @@ export class Referee {
     if (!machine.disks.has(state.provisioned.volumeId)) this.fail(`${vmId} has no disk on ${nodeId}`);
     if (this.leases.get(`${state.network.subnetId} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
-    const wanted = planOf({ ...state, ...state.provisioned });
+    this.checkLayers(vmId, state, node);
+    const wanted = planOf({ ...state, ...state.provisioned, layers: activeLayers(state.snapshots) });
     const has = domain.plan;
     for (const { volumeId } of state.volumes) {
       if (this.volumes.get(volumeId) !== vmId) this.fail(`${vmId} uses ${volumeId}, which it does not have`);

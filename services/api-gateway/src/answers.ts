@@ -18,6 +18,13 @@ export const ProblemAnswer = named('Problem', z.object({
   because: z.unknown().optional(), errors: z.array(z.object({ path: z.string(), code: z.string().optional(), message: z.string() })).optional(),
 }));
 
+const snapshot = {
+  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']).describe('What the VM did when it was taken'),
+  frozen: z.boolean().describe('Whether the guest held its file systems still for it'), takenAt: time, disks: z.array(z.object({ volumeId: z.string(), sizeGib: z.int() })),
+};
+
+export const SnapshotsAnswer = named('Snapshots', z.object({ items: z.array(z.object({ ...snapshot, current: z.boolean() })), next: z.null() }));
+
 export const VmAnswer = named('Vm', z.object({
   id: z.string(), name: z.string(), description: z.string(),
   status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
@@ -30,6 +37,7 @@ export const VmAnswer = named('Vm', z.object({
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
+  snapshots: z.array(z.object(snapshot)).describe('What its disks held at some moments, the oldest first; `parent` makes a tree of them'), currentSnapshot: nullable(z.string()).describe('The one that the disks are on now'),
   pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
   networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),

@@ -256,7 +256,7 @@ const objectOf = ({ type, data }: AgentCommand): VmId | VolumeId => (type === 'R
 const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
-  (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : { pending: [...outcome.pending] });
+  (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });
 
 /** The contract's bound on a hello. */
 const INVENTORY_MAX = 16_384;

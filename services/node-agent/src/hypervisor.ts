@@ -9,6 +9,7 @@ import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
+import type { LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from './answer.ts';
 import type { Asked, GuestAction } from './guest/guest-agent.ts';
@@ -71,6 +72,15 @@ export interface Configured {
   readonly pending: readonly Pending[];
 }
 
+/** How a domain went over to new layers. */
+export interface Layered {
+  /** Its guest was known to hold its file systems still for that moment. */
+  readonly frozen: boolean;
+}
+
+/** What a new layer stands on. */
+export type LayerBase = DataOf<'LayerDomain'>['on'][number];
+
 export interface Hypervisor {
   describe(): Promise<NodeDescription>;
   usage(): Promise<Usage>;
@@ -95,6 +105,10 @@ export interface Hypervisor {
   define(plan: DomainPlan): Done;
   /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */
   configure(plan: DomainPlan): Promise<Refusal | Configured>;
+  /** Each disk of the plan has its layer, new, on what is named. A domain that runs is refused unless `live`. */
+  layer(plan: DomainPlan, on: readonly LayerBase[], live: boolean): Promise<Refusal | Layered>;
+  /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
+  tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
   start(vmId: VmId): Done;
   shutdown(vmId: VmId, how: Shutdown): Done;
   /** Not running; absent is fine. */

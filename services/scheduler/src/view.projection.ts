@@ -95,6 +95,10 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
       case 'VmGuestRequested':
+      case 'VmSnapshotRequested':
+      case 'VmSnapshotDeleteRequested':
+      case 'VmRevertRequested':
+      case 'VmReverted':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         return { ...document, busy: true, calls: [call], calledAt };

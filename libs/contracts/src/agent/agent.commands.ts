@@ -14,6 +14,7 @@ import { Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
+import { Layer, LayerStep } from '../vm/snapshot.ts';
 import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
@@ -25,8 +26,8 @@ export type Seed = z.infer<typeof Seed>;
 /** A domain as it should be. Memory in MiB. The first disk and the first interface are those it was made with. */
 export const DomainPlan = z.object({
   name: Name, vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), devices: z.enum(['virtio', 'legacy']), boot: BootOrder,
-  /** `unit` 0 is the guest's vda, 1 its vdb, whatever is attached beside. */
-  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable() })).min(1).max(24),
+  /** `layer` is the file of the disk that the guest writes. `unit` 0 is the guest's vda, 1 its vdb, whatever is attached beside. */
+  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
   media: ImageFile.nullable(),
   seed: Seed.nullable(),
@@ -43,6 +44,13 @@ export const agentCommands = {
    * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
    */
   ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean() })),
+  /**
+   * Each disk of the plan has its layer, new and empty, on the one that is named here; what it stands on is never written again.
+   * With `live` a domain that runs goes over to them, its file systems frozen for that moment when its agent answers (fact `frozen`); without, one that runs is refused.
+   */
+  LayerDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, on: z.array(z.object({ volumeId: VolumeId, layer: Layer })).min(1).max(24), live: z.boolean() })),
+  /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
+  TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),

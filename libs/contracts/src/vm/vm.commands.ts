@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
@@ -79,6 +79,13 @@ export const StopVmBody = z.strictObject({
   force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
 }).meta({ id: 'StopVm' });
 
+/** The body of POST /v1/vms/:id/snapshots. */
+export const TakeSnapshotBody = z.strictObject({
+  name: Name.describe('Unique among the snapshots of the VM'),
+  description: text(1_000).default(''),
+}).meta({ id: 'TakeSnapshot' });
+export type TakeSnapshotBody = z.infer<typeof TakeSnapshotBody>;
+
 const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
@@ -99,6 +106,10 @@ export const vmCommands = {
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
   })),
+  TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
+  DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
+  /** Its disks become what they were at a snapshot. Only while it is stopped. */
+  RevertVm: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** From reconcilers: take back what is owed. */
@@ -112,6 +123,8 @@ export const vmCommands = {
   AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, poolId: PoolId, decision: Json })),
   FinishVm: command('scheduler', 'vmId', z.object({
     ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
+    /** Of a snapshot that was taken. */
+    frozen: z.boolean().optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -1,12 +1,13 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, NetworkId, NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
+import { Layer, Snapshot } from './snapshot.ts';
 
 /** What the first shape of VmRequested held. */
 const VmSpec1 = z.object({
@@ -132,6 +133,17 @@ export const vmEvents = {
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
   /** Something is asked of the running guest. A password in it is sealed to its node. */
   VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
+  /** `layer` is what the guest is to write from then on. */
+  VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer.unwrap() })),
+  VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer.unwrap() })),
+  VmSnapshotDeleteRequested: event(z.object({ ...Operation, snapshotId: SnapshotId })),
+  /** Its layers are merged or gone, as far as nothing else stands on them. */
+  VmSnapshotDeleted: event(z.object({ ...Operation, snapshotId: SnapshotId })),
+  VmRevertRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  /** The disks are as they were then; the operation goes on until what was written since is taken away. */
+  VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  /** Layers that nothing needs any more are merged or gone. */
+  VmLayersTidied: event(z.object(Operation)),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -63,7 +63,9 @@ export interface OperationDocument {
 
 type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: 'VolumeDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-tidy-layers': 'clean-up' };
+
+const kindOfRequest = { VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
@@ -143,6 +145,10 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, 'reconfigure', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmGuestRequested':
       return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmSnapshotRequested':
+    case 'VmSnapshotDeleteRequested':
+    case 'VmRevertRequested':
+      return settle({ ...(before ?? begun(event, key, kindOfRequest[event.type], id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmDeleteRequested':
       return settle({ ...(before ?? begun(event, key, 'delete', id)), waitsFor: event.data.cancels === null ? 'the saga that deletes it' : `the end of operation ${event.data.cancels}, which is cancelled` }, event);
     case 'VmDeleteStarted':
@@ -185,6 +191,8 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'SagaEnded': {
       if (before === undefined) return undefined;
       const { outcome, owed, why } = event.data;
+      // What comes after it is part of the operation: the VM says when that is over.
+      if (outcome === 'succeeded' && categoryOf(event.stream) === 'saga-snapshot-vm') return settle(before, event);
       const told = outcome === 'succeeded' ? before : failing(before, why?.refused ?? 'saga.failed', why?.because ?? {});
       return settle(ended(withOwed(told, owed), outcome, event), event);
     }
@@ -192,16 +200,23 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmPlaced':
     case 'VmProvisioned':
     case 'VmReconfigured':
+    case 'VmSnapshotTaken':
+    case 'VmSnapshotDeleted':
+    case 'VmReverted':
+    case 'VmLayersTidied':
     case 'VmObserved':
       return before;
   }
 };
 
+/** What an operation brought about: its end is another event. */
+const isFact = (type: string): boolean => ['VmPlaced', 'VmProvisioned', 'VmReconfigured', 'VmSnapshotTaken', 'VmSnapshotDeleted', 'VmReverted', 'VmLayersTidied'].includes(type);
+
 const keys = (recorded: RecordedEvent): readonly string[] => {
   const event = recorded as Known;
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
-  if (category === 'vm') return 'operationId' in event.data && event.type !== 'VmPlaced' && event.type !== 'VmProvisioned' && event.type !== 'VmReconfigured' ? [event.data.operationId as string] : [];
+  if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
   if (event.type === 'VolumeDeleteStarted') return [event.data.operationId];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];

@@ -6,7 +6,7 @@
  * here: `unknown` because a node is silent. Silence is a fact about the node, so it is joined when the VM is
  * read, instead of being written 200 times when a node with 200 VMs falls silent.
  */
-import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import { categoryOf, idOfStream, type SnapshotId } from '@chronovirt/contracts/ids';
 import { specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
@@ -42,6 +42,10 @@ export interface VmSummary {
   /** Disks beside the first. */
   readonly volumes: readonly AttachedVolume[];
   readonly nics: readonly { readonly networkId: string; readonly network: string; readonly address: string; readonly mac: string }[];
+  /** What its disks held at some moments, the oldest first. */
+  readonly snapshots: readonly ShownSnapshot[];
+  /** The snapshot that the disks are on now: the parent of the next. */
+  readonly currentSnapshot: SnapshotId | null;
   /** What of a running VM will only be so after it was stopped and started. */
   readonly pending: readonly Pending[];
   readonly address: string | null;
@@ -57,6 +61,29 @@ export interface VmSummary {
   /** Of the VM's stream: its ETag. */
   readonly version: number;
 }
+
+export interface ShownSnapshot {
+  readonly id: SnapshotId;
+  readonly name: string;
+  readonly description: string;
+  /** null: it was taken of disks that were on none. */
+  readonly parent: SnapshotId | null;
+  /** What the VM did at the time. */
+  readonly state: string;
+  /** Whether the guest's file systems were held still for it. */
+  readonly frozen: boolean;
+  readonly takenAt: string;
+  /** Sizes are what the guest saw, in GiB. */
+  readonly disks: readonly { readonly volumeId: string; readonly sizeGib: number }[];
+}
+
+const withoutSnapshot = (vm: Pick<VmSummary, 'snapshots' | 'currentSnapshot'>, id: SnapshotId): Pick<VmSummary, 'snapshots' | 'currentSnapshot'> => {
+  const parent = vm.snapshots.find((one) => one.id === id)?.parent ?? null;
+  return {
+    snapshots: vm.snapshots.filter((one) => one.id !== id).map((one) => (one.parent === id ? { ...one, parent } : one)),
+    currentSnapshot: vm.currentSnapshot === id ? parent : vm.currentSnapshot,
+  };
+};
 
 const desiredAfter: Readonly<Record<PowerAction, Desired>> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
 
@@ -88,7 +115,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   if (event.type === 'VmRequested') {
     const { vmId, operationId, spec: { name, description, ...spec }, network } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: [], nics: [], pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
@@ -127,6 +154,23 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
     case 'VmGuestRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: event.data.request.kind, desiredBefore: vm.desired } }, event);
+    case 'VmSnapshotRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'snapshot', desiredBefore: vm.desired } }, event);
+    case 'VmSnapshotTaken': {
+      const { snapshotId, name, description, parent, state, frozen, disks } = event.data.snapshot;
+      const shown: ShownSnapshot = { id: snapshotId, name, description, parent, state, frozen, takenAt: event.recordedAt, disks: disks.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib })) };
+      return settle({ ...vm, snapshots: [...vm.snapshots, shown], currentSnapshot: snapshotId }, event);
+    }
+    case 'VmSnapshotDeleteRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'delete-snapshot', desiredBefore: vm.desired } }, event);
+    case 'VmSnapshotDeleted':
+      return settle({ ...vm, ...withoutSnapshot(vm, event.data.snapshotId) }, event);
+    case 'VmRevertRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'revert', desiredBefore: vm.desired } }, event);
+    case 'VmReverted':
+      return settle({ ...vm, currentSnapshot: event.data.snapshotId }, event);
+    case 'VmLayersTidied':
+      return settle(vm, event);
     case 'VmReconfigured': {
       const { change, nic, volume, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];

@@ -1,10 +1,10 @@
 import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
-import { type NodeId, type OperationId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
-import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
@@ -213,6 +213,42 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Query({ schema: RemoveVolumeQuery }) query: z.infer<typeof RemoveVolumeQuery>): Promise<void> {
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { detachVolume: { volumeId, delete: query.delete === 'true' } });
+  }
+
+  @Get(':id/snapshots')
+  @ApiOperation({ summary: 'Its snapshots, the oldest first; `parent` makes a tree of them, `current` is the one that the disks are on now', operationId: 'listSnapshots' })
+  @ApiResponse({ status: 200, description: 'All of them', schema: { $ref: '#/components/schemas/Snapshots' } })
+  async snapshots(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: string): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const { snapshots = [], currentSnapshot = null } = JSON.parse((await this.shown(id)).text) as Partial<VmSummary>;
+    sendJson(reply, JSON.stringify({ items: snapshots.map((snapshot) => ({ ...snapshot, current: snapshot.id === currentSnapshot })), next: null }));
+  }
+
+  @Post(':id/snapshots')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Take a snapshot of its disks, running or not; a guest whose agent answers holds its file systems still for that moment', operationId: 'takeSnapshot' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async takeSnapshot(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: TakeSnapshotBody }) body: TakeSnapshotBody): Promise<void> {
+    await this.act(request, reply, id, 'TakeSnapshot', 'snapshot', { ...body, snapshotId: requestOf(request, body).ids.thing('snapshot') });
+  }
+
+  @Delete(':id/snapshots/:snapshot')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Delete a snapshot; what others need of it is merged into them, while the VM runs', operationId: 'deleteSnapshot' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async deleteSnapshot(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('snapshot', { schema: SnapshotId }) snapshotId: SnapshotId): Promise<void> {
+    await this.act(request, reply, id, 'DeleteSnapshot', 'delete-snapshot', { snapshotId });
+  }
+
+  @Post(':id/snapshots/:snapshot/revert')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Give the disks of a stopped VM what they held at a snapshot; what was written since is lost unless a snapshot holds it', operationId: 'revertVm' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async revert(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('snapshot', { schema: SnapshotId }) snapshotId: SnapshotId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
+    await this.act(request, reply, id, 'RevertVm', 'revert', { snapshotId });
   }
 
   @Delete(':id')

@@ -7,7 +7,7 @@ const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
 const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, seed: null, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
-const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: (volumeId: string) => `/pool/${volumeId}`, seedPath: undefined };
+const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: ({ volumeId }: { readonly volumeId: string }) => `/pool/${volumeId}`, seedPath: undefined };
 const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
   changesOf(live, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }) }, paths);
@@ -38,7 +38,7 @@ describe('What has to be done to a domain that runs', () => {
   it('is to attach and detach disks by what they are, not by where they stand, and to limit them', () => {
     const [first] = wantedPlan().disks;
     if (first === undefined) throw new Error('no disk');
-    const second = { volumeId: `volume_${hex(9)}`, unit: 4, sizeGib: 1, limits: null } as const;
+    const second = { volumeId: `volume_${hex(9)}`, unit: 4, sizeGib: 1, limits: null, layer: null } as const;
     expect(wanted({ disks: [first, second] }).changes).toEqual([{ kind: 'add disk', disk: second }]);
     expect(wanted({ disks: [second] }).changes).toEqual([{ kind: 'remove disk', path: `/pool/volume_${hex(3)}` }, { kind: 'add disk', disk: second }]);
     const limited = { ...first, limits: { iops: 100 } };

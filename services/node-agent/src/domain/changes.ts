@@ -3,7 +3,6 @@
  * one that runs. The answer is computed from what there is, never remembered, so a change that was begun
  * and not ended is simply continued.
  */
-import type { VolumeId } from '@chronovirt/contracts/ids';
 import type { BootDevice, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import type { DomainPlan } from '../hypervisor.ts';
@@ -42,7 +41,7 @@ const sameLimits = (a: DiskLimits | null, b: DiskLimits | null): boolean => a?.i
 const MEMORY_SECTION_MIB = 128;
 
 /** `seedPath`: of what cloud-init is to be told; undefined: nothing. */
-export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf, seedPath }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (volumeId: VolumeId) => string; readonly seedPath: string | undefined }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
+export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf, seedPath }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (disk: Disk) => string; readonly seedPath: string | undefined }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
   const changes: Change[] = [];
   const pending: Pending[] = [];
 
@@ -67,10 +66,10 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   for (const mac of live.macs) if (!macs.has(mac)) changes.push({ kind: 'remove nic', mac });
   for (const nic of plan.nics) if (!live.macs.includes(nic.mac)) changes.push({ kind: 'add nic', nic });
 
-  const paths = new Set(plan.disks.map(({ volumeId }) => diskPathOf(volumeId)));
+  const paths = new Set(plan.disks.map((disk) => diskPathOf(disk)));
   for (const { path } of live.disks) if (!paths.has(path)) changes.push({ kind: 'remove disk', path });
   for (const disk of plan.disks) {
-    const present = live.disks.find(({ path }) => path === diskPathOf(disk.volumeId));
+    const present = live.disks.find(({ path }) => path === diskPathOf(disk));
     if (present === undefined) changes.push({ kind: 'add disk', disk });
     else if (!sameLimits(present.limits, disk.limits)) changes.push({ kind: 'limits', disk });
   }

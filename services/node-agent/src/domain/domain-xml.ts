@@ -7,7 +7,7 @@
  *
  * No device listens on a TCP port: the screen is a unix socket, the guest agent's channel too.
  */
-import { uuidOf, type NodeId, type VolumeId } from '@chronovirt/contracts/ids';
+import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
 import type { DomainPlan } from '../hypervisor.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
@@ -21,7 +21,7 @@ export interface DomainHost {
   readonly type: 'kvm' | 'qemu' | 'test';
   /** Of the agent, for whoever wonders later why a domain looks as it does. */
   readonly agentVersion: string;
-  diskPathOf(volumeId: VolumeId): string;
+  diskPathOf(disk: Pick<DomainPlan['disks'][number], 'volumeId' | 'layer'>): string;
   /** A medium's file. */
   mediaPathOf(file: string): string;
   /** What cloud-init is told; undefined: nothing. */
@@ -142,7 +142,7 @@ export const dimmXml = (mib: number): Xml => element('memory', { model: 'dimm' }
 function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
   const ports = host.type === 'test' ? 0 : plan.disks.length + plan.nics.length + PORTS_OF_OTHERS + PORTS_FREE;
   return [
-    ...plan.disks.map((disk) => diskXml(disk, plan.devices, host.diskPathOf(disk.volumeId))),
+    ...plan.disks.map((disk) => diskXml(disk, plan.devices, host.diskPathOf(disk))),
     driveXml('media', plan.devices, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
     ...(host.seedPath === undefined ? [] : [driveXml('seed', plan.devices, host.seedPath)]),
     ...(plan.devices === 'virtio' ? [element('controller', { type: 'scsi', index: 0, model: 'virtio-scsi' })] : []),

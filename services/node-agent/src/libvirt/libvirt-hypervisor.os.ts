@@ -11,8 +11,9 @@
  * thrown, and the command comes again.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { idFrom, uuidOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { BootDevice } from '@chronovirt/contracts/vm/vm.events';
 import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { connect } from '@chronovirt/libvirt/connection';
@@ -25,15 +26,16 @@ import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
 import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
-import { isRefusal, refuse } from '../answer.ts';
+import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change, LiveDomain } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
-import type { Done, DomainPlan, Hypervisor, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
+import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
+import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
 
 export interface LibvirtSettings {
@@ -73,6 +75,10 @@ const MEMORY_BLOCKS_MAX = 8_192;
 const UNPLUG_MS = 30_000;
 const UNPLUG_LOOK_MS = 200;
 
+/** How often it is looked whether a merge is done, and how often one that ended too early is begun again at once. */
+const MERGE_LOOK_MS = 200;
+const MERGES_BEGUN_MAX = 3;
+
 /** Of guest-get-memory-blocks, as the guest's own program says it. */
 interface MemoryBlock {
   readonly 'phys-index'?: unknown;
@@ -111,6 +117,7 @@ export function stateOf(state: LibvirtState, reason: string): Seen {
 export async function connectLibvirt(settings: LibvirtSettings): Promise<LibvirtHypervisor> {
   const { nodeId, host, inFlightMax = 4, agentVersion, log } = settings;
   const { driver, target, disks } = host;
+  const diskPathOf = ({ volumeId, layer }: Pick<DomainPlan['disks'][number], 'volumeId' | 'layer'>): string => disks.pathOf(volumeId, layer);
   const fast = await connect(target, { reconnect: true });
   let slow: Libvirt;
   try {
@@ -359,8 +366,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const mend = async (domain: Domain): Promise<Refusal | number> => {
     const { disks: defined, interfaces } = readDomain(await slow.domainGetXmlDesc({ domain }));
     for (const { path } of defined) {
-      const volumeId = path === undefined ? undefined : /(volume_[0-9a-f]{32})\.qcow2$/.exec(path)?.[1];
-      if (volumeId !== undefined && !(await disks.exists(volumeId as `volume_${string}`))) return refuse('disk.missing_on_node', { volumeId, says: 'the disk of this VM is not where this node keeps disks' });
+      const volumeId = path === undefined ? undefined : fileOfVolume.exec(path)?.[1];
+      if (path !== undefined && volumeId !== undefined && !(await disks.exists(volumeId as VolumeId, layerIn(path)))) return refuse('disk.missing_on_node', { volumeId, says: 'the disk of this VM is not where this node keeps disks' });
     }
     return raiseNetworks(interfaces.flatMap((one) => one.network ?? []));
   };
@@ -400,7 +407,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const xml = domainXml(plan, {
       nodeId, agentVersion, screenSocket,
       type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
-      diskPathOf: (volumeId) => disks.pathOf(volumeId),
+      diskPathOf,
       mediaPathOf: (file) => host.mediaPathOf(file),
       seedPath,
       consoleLog: host.consoleLogOf(vmId),
@@ -489,7 +496,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       case 'remove nic':
         return unplug(domain, 'interface', (device) => macIn(device) === one.mac, refuse('nic.not_released', { mac: one.mac, says: 'the guest did not let go of the interface; stop the VM, or try again' }));
       case 'add disk':
-        await slow.domainAttachDeviceFlags({ domain, xml: diskXml(one.disk, devices, disks.pathOf(one.disk.volumeId)).xml, flags: ['live'] });
+        await slow.domainAttachDeviceFlags({ domain, xml: diskXml(one.disk, devices, diskPathOf(one.disk)).xml, flags: ['live'] });
         return undefined;
       case 'remove disk':
         return unplug(domain, 'disk', (device) => attributeOf(device, 'file', 'source') === one.path, refuse('disk.not_released', { says: 'the guest did not let go of the disk; unmount it in the guest, or stop the VM' }));
@@ -505,8 +512,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     for (const disk of plan.disks) {
       const bytes = disk.sizeGib * 2 ** 30;
       const target = targetOf(disk, plan.devices);
-      if (!running || !attached.has(disks.pathOf(disk.volumeId))) {
-        const refused = await disks.grow(disk.volumeId, disk.sizeGib);
+      if (!running || !attached.has(diskPathOf(disk))) {
+        const refused = await disks.grow(disk.volumeId, disk.layer, disk.sizeGib);
         if (refused !== undefined) return refused;
       } else if ((await slow.domainGetBlockInfo({ domain, path: target })).capacityBytes < bytes) {
         await slow.domainBlockResize({ domain, disk: target, size: bytes, flags: ['bytes'] });
@@ -548,7 +555,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf: (volumeId) => disks.pathOf(volumeId), seedPath }) : { changes: [], pending: [] };
+      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath }) : { changes: [], pending: [] };
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;
@@ -557,6 +564,144 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return { pending };
     } catch (error) {
       return refusalFor(error, 'configure', plan.vmId);
+    }
+  };
+
+  const answersAgent = (domain: Domain): Promise<boolean> =>
+    slow.domainAgentCommand({ domain, command: '{"execute":"guest-ping"}', timeout: GUEST_AGENT_SECONDS }).then(() => true, () => false);
+
+  /** A domain that runs goes over to new layers, all in the same moment. Says whether its file systems were still. */
+  const layerLive = async (domain: Domain, seen: Seen, plan: DomainPlan, on: readonly LayerBase[]): Promise<Refusal | boolean> => {
+    const present = readDomain(await slow.domainGetXmlDesc({ domain })).disks;
+    const over: { readonly target: string; readonly path: string }[] = [];
+    for (const disk of plan.disks) {
+      const below = on.find(({ volumeId }) => volumeId === disk.volumeId);
+      const target = targetOf(disk, plan.devices);
+      const now = present.find((one) => one.target === target)?.path;
+      if (below === undefined || now === diskPathOf(disk)) continue;
+      if (disk.layer === null || now !== diskPathOf(below)) return refuse('disk.other_layer', { volumeId: disk.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
+      // Of an attempt that was broken off: nobody uses it.
+      await disks.drop(disk.volumeId, disk.layer);
+      over.push({ target, path: diskPathOf(disk) });
+    }
+    // It went over before, and who saw whether it was still has not lived to say so.
+    if (over.length === 0) return false;
+    const xml = layersXml(over, present.map(({ target }) => target));
+    const flags = ['diskOnly', 'atomic', 'noMetadata'] as const;
+    if (seen.state === 'running' && (await answersAgent(domain))) {
+      const frozen = await slow.domainSnapshotCreateXml({ domain, xml, flags: [...flags, 'quiesce'] }).then(() => true, (error: unknown) => {
+        // An agent that answers need not be able to freeze.
+        if (error instanceof LibvirtError) return false;
+        throw error;
+      });
+      if (frozen) return true;
+    }
+    await slow.domainSnapshotCreateXml({ domain, xml, flags: [...flags] });
+    return false;
+  };
+
+  const layer: Hypervisor['layer'] = async (plan, on, live) => {
+    const domain = await find(plan.vmId);
+    const seen = domain === undefined ? undefined : await look(domain);
+    if (domain === undefined || seen === undefined) return gone(plan.vmId);
+    const xml = await describe(plan, domain);
+    if (isRefusal(xml)) return xml;
+    try {
+      let frozen: Refusal | boolean = false;
+      if (powered(seen)) {
+        if (!live) return refuse('domain.still_running', { vmId: plan.vmId, says: 'the VM runs: stop it first' });
+        frozen = await layerLive(domain, seen, plan, on);
+        if (isRefusal(frozen)) return frozen;
+      } else {
+        const defined = new Set(readDomain(await slow.domainGetXmlDesc({ domain })).disks.map(({ path }) => path));
+        for (const disk of plan.disks) {
+          const below = on.find(({ volumeId }) => volumeId === disk.volumeId);
+          if (below === undefined || disk.layer === null || defined.has(diskPathOf(disk))) continue;
+          const refused = await disks.stack(disk.volumeId, disk.layer, below.layer, disk.sizeGib);
+          if (refused !== undefined) return refused;
+        }
+      }
+      await defineAs(xml.xml, plan);
+      return { frozen };
+    } catch (error) {
+      return refusalFor(error, 'take a snapshot of', plan.vmId, 'domain.snapshot_failed');
+    }
+  };
+
+  /** A layer of a disk in use goes into the one below it, while the guest writes on. */
+  const mergeLive = async (domain: Domain, target: string, own: string, into: string, signal: AbortSignal): Promise<Refusal | undefined> => {
+    for (let begun = 0; ;) {
+      if (signal.aborted) return CANCELLED;
+      const disk = diskIn(await slow.domainGetXmlDesc({ domain }), target);
+      const chain = chainOf(disk);
+      // Its job may have ended before we looked, or before we were.
+      if (!chain.includes(own)) return undefined;
+      if (childOf(disk, 'mirror')?.attributes['ready'] === 'yes') {
+        await slow.domainBlockJobAbort({ domain, disk: target, flags: ['pivot'] });
+      } else if ((await slow.domainGetBlockJobInfo({ domain, disk: target })) === null) {
+        if (begun >= MERGES_BEGUN_MAX) throw new Error(`the merge of ${own} ended ${begun} times without being done`);
+        begun += 1;
+        await slow.domainBlockCommit({ domain, disk: target, base: into, top: own, flags: chain[0] === own ? ['active'] : [] });
+      }
+      await delay(MERGE_LOOK_MS);
+    }
+  };
+
+  /** The domain with the layers that it has now, or this one other. */
+  const defineWith = async (domain: Domain, plan: DomainPlan, other?: LayerBase): Promise<void> => {
+    const now = await slow.domainGetXmlDesc({ domain });
+    const layers = plan.disks.map((disk) => {
+      if (other === undefined) return disk;
+      const path = chainOf(diskIn(now, targetOf(disk, plan.devices)))[0];
+      return { ...disk, layer: disk.volumeId === other.volumeId ? other.layer : path === undefined ? disk.layer : layerIn(path) };
+    });
+    const xml = await describe({ ...plan, disks: layers }, domain);
+    if (isRefusal(xml)) throw new Error(`cannot be defined: ${xml.refused}`);
+    await defineAs(xml.xml, plan);
+  };
+
+  const tidyOne = async (domain: Domain | undefined, plan: DomainPlan, step: LayerStep, signal: AbortSignal): Promise<Refusal | undefined> => {
+    const { volumeId, layer: name } = step;
+    const own = disks.pathOf(volumeId, name);
+    const disk = plan.disks.find((one) => one.volumeId === volumeId);
+    const seen = domain === undefined ? undefined : await look(domain);
+    const running = seen !== undefined && powered(seen);
+    const target = disk === undefined ? '' : targetOf(disk, plan.devices);
+    const chain = domain === undefined || seen === undefined ? [] : chainOf(diskIn(await slow.domainGetXmlDesc({ domain }), target));
+    const [active] = chain;
+    if (step.kind === 'drop') {
+      if (running && chain.includes(own)) throw new Error('a layer that is to go is in use');
+      if (active === own && domain !== undefined) await defineWith(domain, plan);
+      await disks.drop(volumeId, name);
+      return undefined;
+    }
+    const into = disks.pathOf(volumeId, step.into);
+    if (running && domain !== undefined && chain.includes(own)) {
+      const refused = await mergeLive(domain, target, own, into, signal);
+      if (refused !== undefined) return refused;
+    } else if (!step.active || active === undefined || active === own) {
+      // Otherwise it is merged, the guest may write the one below, and only the file is left.
+      await disks.commit(volumeId, name, step.into);
+    }
+    for (const one of step.above) await disks.rebase(volumeId, one, step.into);
+    if (step.active && domain !== undefined && seen !== undefined) await defineWith(domain, plan, { volumeId, layer: step.into });
+    await disks.drop(volumeId, name);
+    return undefined;
+  };
+
+  const tidy: Hypervisor['tidy'] = async (plan, steps, signal) => {
+    const domain = await find(plan.vmId);
+    try {
+      for (const step of steps) {
+        // Its file goes last: without it the step is done.
+        if (!(await disks.exists(step.volumeId, step.layer))) continue;
+        const refused = await tidyOne(domain, plan, step, signal);
+        if (refused !== undefined) return refused;
+      }
+      if (domain !== undefined && (await look(domain)) !== undefined) await defineWith(domain, plan);
+      return undefined;
+    } catch (error) {
+      throw new HypervisorFault('tidy the layers of', plan.vmId, error);
     }
   };
 
@@ -633,7 +778,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     removeDisk: async (vmId, volumeId) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
-      const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path === disks.pathOf(volumeId));
+      const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && fileOfVolume.exec(path)?.[1] === volumeId);
       return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId);
     },
 
@@ -676,6 +821,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
     define,
     configure,
+    layer,
+    tidy,
     start,
     shutdown,
     destroy: async (vmId) => {
@@ -733,6 +880,32 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     },
   };
 }
+
+/** The file of a layer of a volume. */
+const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.qcow2$/;
+const layerIn = (path: string): Layer => fileOfVolume.exec(path)?.[2] ?? null;
+
+const diskIn = (xml: string, target: string): XmlElement | undefined => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').find((disk) => attributeOf(disk, 'dev', 'target') === target);
+
+/** The files of a disk, the one that is written first. Of a domain that does not run, libvirt tells only that. */
+function chainOf(disk: XmlElement | undefined): readonly string[] {
+  const files: string[] = [];
+  for (let at = disk; at !== undefined; at = childOf(at, 'backingStore')) {
+    const file = attributeOf(at, 'file', 'source');
+    if (file === undefined) break;
+    files.push(file);
+  }
+  return files;
+}
+
+/** Every disk is named, since libvirt would take a snapshot of those that are not. */
+const layersXml = (over: readonly { readonly target: string; readonly path: string }[], targets: readonly string[]): string =>
+  element('domainsnapshot', {}, element('disks', {}, ...targets.map((target) => {
+    const to = over.find((one) => one.target === target);
+    return to === undefined
+      ? element('disk', { name: target, snapshot: 'no' })
+      : element('disk', { name: target, snapshot: 'external', type: 'file' }, element('driver', { type: 'qcow2' }), element('source', { file: to.path }));
+  }))).xml;
 
 const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
 

@@ -4,21 +4,27 @@
  * A disk appears under its name only when it is whole: qemu-img writes beside it, then it is renamed. So a
  * disk that is there was finished, and a kill in the middle leaves a file that the next try overwrites.
  *
+ * What a snapshot froze is a layer: a file of its own that others stand on. It is named by 8 digits behind the
+ * volume's id; the one the disk was made with has none.
+ *
  * An image is somebody's upload. Its header may name other files of the host (a backing file, a data
  * file), which the guest could then read; such an image is refused, and its format is always said to QEMU,
  * never guessed by it.
  */
 import { execFile } from 'node:child_process';
-import { lstat, rename, rm, stat } from 'node:fs/promises';
+import { lstat, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { VolumeId } from '@chronovirt/contracts/ids';
+import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import { refuse } from '../answer.ts';
 import type { DiskPlan, Done } from '../hypervisor.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
 const QEMU_IMG_MS = 60_000;
+/** Terabytes at the speed of a slow disk. */
+const MERGE_MS = 12 * 60 * 60_000;
 /** qemu-img processes at once. */
 const AT_ONCE_MAX = 4;
 /** Images whose headers were read and need not be read again. */
@@ -35,11 +41,19 @@ interface Image {
 }
 
 export interface Disks {
-  pathOf(volumeId: VolumeId): string;
-  exists(volumeId: VolumeId): Promise<boolean>;
+  pathOf(volumeId: VolumeId, layer: Layer): string;
+  exists(volumeId: VolumeId, layer: Layer): Promise<boolean>;
   ensure(disk: DiskPlan): Done;
   /** At least so large; only while nobody uses it. */
-  grow(volumeId: VolumeId, sizeGib: number): Done;
+  grow(volumeId: VolumeId, layer: Layer, sizeGib: number): Done;
+  /** A new, empty layer on another, in the place of one that nobody used. */
+  stack(volumeId: VolumeId, layer: string, on: Layer, sizeGib: number): Done;
+  /** What a layer holds is written into the one it stands on. Only while nobody uses either. */
+  commit(volumeId: VolumeId, layer: string, into: Layer): Promise<void>;
+  /** A layer stands on another that holds the same. */
+  rebase(volumeId: VolumeId, layer: string, on: Layer): Promise<void>;
+  drop(volumeId: VolumeId, layer: string): Promise<void>;
+  /** With all its layers. */
   remove(volumeId: VolumeId): Done;
 }
 
@@ -54,12 +68,13 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
   const images = new Map<string, Image>();
   const turns = createTurns(AT_ONCE_MAX);
 
-  const pathOf = (volumeId: VolumeId): string => {
+  const pathOf = (volumeId: VolumeId, layer: Layer): string => {
     // The contract says so already; a path is made of it here.
     if (!/^volume_[0-9a-f]{32}$/.test(volumeId)) throw new RangeError('not the id of a volume');
-    return join(poolDir, `${volumeId}.qcow2`);
+    if (layer !== null && !/^[0-9a-f]{8}$/.test(layer)) throw new RangeError('not the name of a layer');
+    return join(poolDir, layer === null ? `${volumeId}.qcow2` : `${volumeId}.${layer}.qcow2`);
   };
-  const exists = (volumeId: VolumeId): Promise<boolean> => stat(pathOf(volumeId)).then((found) => found.isFile(), () => false);
+  const exists = (volumeId: VolumeId, layer: Layer): Promise<boolean> => stat(pathOf(volumeId, layer)).then((found) => found.isFile(), () => false);
 
   const imageOf = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | undefined> => {
     if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return undefined;
@@ -79,8 +94,8 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
   };
 
   const ensure = async ({ volumeId, imageFile, imageFormat, sizeGib }: DiskPlan): Done => {
-    if (await exists(volumeId)) return undefined;
-    const path = pathOf(volumeId);
+    if (await exists(volumeId, null)) return undefined;
+    const path = pathOf(volumeId, null);
     const unfinished = `${path}.new`;
     try {
       if (imageFile === null) {
@@ -101,10 +116,11 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     }
   };
 
-  const grow = async (volumeId: VolumeId, sizeGib: number): Done => {
+  const grow = async (volumeId: VolumeId, layer: Layer, sizeGib: number): Done => {
+    const path = pathOf(volumeId, layer);
     try {
-      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', pathOf(volumeId)], { timeout: QEMU_IMG_MS });
-      if ((JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'] < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', 'qcow2', pathOf(volumeId), `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
+      if ((JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'] < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', 'qcow2', path, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
       return undefined;
     } catch (cause) {
       if (/Failed to get .* lock/i.test(wordsOf(cause))) return refuse('disk.in_use', { volumeId, says: 'another process uses this disk' });
@@ -112,15 +128,61 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     }
   };
 
+  const stack = async (volumeId: VolumeId, layer: string, on: Layer, sizeGib: number): Done => {
+    const path = pathOf(volumeId, layer);
+    const unfinished = `${path}.new`;
+    try {
+      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', 'qcow2', '-b', pathOf(volumeId, on), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      await rename(unfinished, path);
+      return undefined;
+    } catch (cause) {
+      if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { says: `no space is left where this node keeps disks (${poolDir})` });
+      throw new DiskFault('put a layer on', volumeId, cause);
+    }
+  };
+
+  const commit = async (volumeId: VolumeId, layer: string, into: Layer): Promise<void> => {
+    try {
+      await run(qemuImg, ['commit', '-q', '-f', 'qcow2', '-b', pathOf(volumeId, into), pathOf(volumeId, layer)], { timeout: MERGE_MS });
+    } catch (cause) {
+      throw new DiskFault('merge a layer of', volumeId, cause);
+    }
+  };
+
+  const rebase = async (volumeId: VolumeId, layer: string, on: Layer): Promise<void> => {
+    const path = pathOf(volumeId, layer);
+    try {
+      const { stdout } = await run(qemuImg, ['info', '--output=json', '--force-share', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
+      // A running QEMU has said so itself already.
+      if ((JSON.parse(stdout) as { 'backing-filename'?: string })['backing-filename'] === pathOf(volumeId, on)) return;
+      await run(qemuImg, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', 'qcow2', '-b', pathOf(volumeId, on), path], { timeout: QEMU_IMG_MS });
+    } catch (cause) {
+      throw new DiskFault('set what stands below a layer of', volumeId, cause);
+    }
+  };
+
   return {
     pathOf,
-    grow: (volumeId, sizeGib) => turns(() => grow(volumeId, sizeGib)),
+    grow: (volumeId, layer, sizeGib) => turns(() => grow(volumeId, layer, sizeGib)),
+    stack: (volumeId, layer, on, sizeGib) => turns(() => stack(volumeId, layer, on, sizeGib)),
+    commit: (volumeId, layer, into) => turns(() => commit(volumeId, layer, into)),
+    rebase: (volumeId, layer, on) => turns(() => rebase(volumeId, layer, on)),
+    drop: async (volumeId, layer) => {
+      try {
+        await rm(pathOf(volumeId, layer), { force: true });
+      } catch (cause) {
+        throw new DiskFault('remove a layer of', volumeId, cause);
+      }
+    },
     exists,
     ensure: (disk) => turns(() => ensure(disk)),
     remove: async (volumeId) => {
       try {
-        await rm(`${pathOf(volumeId)}.new`, { force: true });
-        await rm(pathOf(volumeId), { force: true });
+        const whole = pathOf(volumeId, null);
+        // What others stand on goes last, and what is unfinished before it: a disk that is there is a whole one.
+        const layers = (await readdir(poolDir)).filter((name) => name.startsWith(`${volumeId}.`) && join(poolDir, name) !== whole);
+        for (const name of layers) await rm(join(poolDir, name), { force: true });
+        await rm(whole, { force: true });
         return undefined;
       } catch (cause) {
         throw new DiskFault('remove', volumeId, cause);

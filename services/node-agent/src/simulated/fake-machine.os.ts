@@ -13,6 +13,7 @@ import { domainEvents } from '@chronovirt/libvirt/events';
 import { FakeDaemon, targetOf } from '@chronovirt/libvirt/fake/daemon';
 import { stop } from '@chronovirt/libvirt/fake/life';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
+import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { DiskPlan } from '../hypervisor.ts';
 import type { LibvirtHost } from '../libvirt/host.ts';
 
@@ -48,6 +49,8 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
   const daemon = new FakeDaemon({ hostname: name, cpus, memoryKib: memoryMib * 1_024, guest: { bootMs: 0, shutdownMs: 0 }, clientRequestsMax: 64, keepaliveMs: 0 });
   if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
   const disks = new Map<VolumeId, DiskPlan>();
+  /** Of disks that have more than one, by volume: what each stands on. */
+  const layers = new Map<VolumeId, Map<string, Layer>>();
   const boots = new Map<string, number>();
   daemon.node.listeners.add(({ family, entry, subject, value }) => {
     if (family !== 'domain') return;
@@ -61,18 +64,26 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       driver: 'simulated', says: 'a simulated libvirt', target: targetOf(daemon),
       accel: { accel: 'tcg', accelBecause: 'a simulated node runs no guests' },
       disks: {
-        pathOf: (volumeId) => `/simulated/${volumeId}.qcow2`,
-        exists: async (volumeId) => disks.has(volumeId),
+        pathOf: (volumeId, layer) => `/simulated/${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`,
+        exists: async (volumeId, layer) => (layer === null ? disks.has(volumeId) : layers.get(volumeId)?.has(layer) === true),
         ensure: async (disk) => {
           if (!disks.has(disk.volumeId)) disks.set(disk.volumeId, disk);
           return undefined;
         },
-        grow: async (volumeId, sizeGib) => {
+        grow: async (volumeId, _layer, sizeGib) => {
           const disk = disks.get(volumeId);
           if (disk !== undefined) disks.set(volumeId, { ...disk, sizeGib: Math.max(disk.sizeGib, sizeGib) });
           return undefined;
         },
+        stack: async (volumeId, layer, on) => {
+          layers.set(volumeId, (layers.get(volumeId) ?? new Map<string, Layer>()).set(layer, on));
+          return undefined;
+        },
+        commit: () => Promise.resolve(),
+        rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
+        drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
         remove: async (volumeId) => {
+          layers.delete(volumeId);
           disks.delete(volumeId);
           return undefined;
         },

@@ -7,6 +7,7 @@
  * can run out.
  */
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
@@ -42,6 +43,8 @@ export interface SimulatedMachine {
   readonly hypervisor: Hypervisor;
   readonly domains: ReadonlyMap<VmId, SimulatedDomain>;
   readonly disks: ReadonlyMap<VolumeId, DiskPlan>;
+  /** What each layer of a disk stands on, beside the one it was made with. */
+  readonly layers: ReadonlyMap<VolumeId, ReadonlyMap<string, Layer>>;
   /** By network id, then by MAC. */
   readonly leases: ReadonlyMap<string, ReadonlyMap<string, Lease>>;
   crash(vmId: VmId): void;
@@ -54,6 +57,7 @@ export interface SimulatedMachine {
 export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMachine {
   const domains = new Map<VmId, SimulatedDomain>();
   const disks = new Map<VolumeId, DiskPlan>();
+  const layers = new Map<VolumeId, Map<string, Layer>>();
   const leases = new Map<string, Map<string, Lease>>();
   const watchers = new Set<Watcher>();
 
@@ -86,12 +90,36 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
   const stop = (vmId: VmId, reason: string): undefined => (powered(vmId) ? change(vmId, { state: 'stopped', reason }) : undefined);
 
+  const isThere = ({ volumeId, layer }: Pick<DomainPlan['disks'][number], 'volumeId' | 'layer'>): boolean => disks.has(volumeId) && (layer === null || layers.get(volumeId)?.has(layer) === true);
+
+  /** One step of tidying up. What it would tear from below others is a mistake of whoever asks for it. */
+  const tidyOne = (vmId: VmId, { volumeId, ...step }: LayerStep): void => {
+    const of = layers.get(volumeId);
+    const on = of?.get(step.layer);
+    if (of === undefined || on === undefined) return;
+    const above = [...of].filter(([, below]) => below === step.layer).map(([layer]) => layer);
+    const domain = domains.get(vmId);
+    const used = domain?.plan.disks.some((disk) => disk.volumeId === volumeId && disk.layer === step.layer) === true;
+    if (step.kind === 'drop') {
+      if (above.length > 0) throw new Error(`${above.join()} of ${volumeId} stand on ${step.layer}, which is to go`);
+      if (used && domain !== undefined && holdsMemory(domain)) throw new Error(`${step.layer} of ${volumeId} is in use and is to go`);
+    } else {
+      if (on !== step.into) throw new Error(`${step.layer} of ${volumeId} is to go into what it does not stand on`);
+      const beside = [...of].filter(([layer, below]) => below === step.into && layer !== step.layer);
+      if (beside.length > 0) throw new Error(`${step.into ?? 'the first layer'} of ${volumeId} is to be written, and others stand on it`);
+      for (const layer of above) of.set(layer, step.into);
+      if (used && domain !== undefined) domains.set(vmId, { ...domain, plan: { ...domain.plan, disks: domain.plan.disks.map((disk) => (disk.volumeId === volumeId ? { ...disk, layer: step.into } : disk)) } });
+    }
+    of.delete(step.layer);
+    if (of.size === 0) layers.delete(volumeId);
+  };
+
   const startNow = (vmId: VmId): Refusal | undefined => {
     const domain = domains.get(vmId);
     if (domain === undefined) return gone(vmId);
     if (domain.state === 'running') return undefined;
     if (domain.state === 'paused') return change(vmId, { state: 'running', reason: 'unpaused' });
-    const missing = domain.plan.disks.find(({ volumeId }) => !disks.has(volumeId));
+    const missing = domain.plan.disks.find((disk) => !isThere(disk));
     if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
     if (memoryUsedMib() + domain.plan.memoryMib > settings.memoryMib) return refuse('node.out_of_memory', { wantsMib: domain.plan.memoryMib, freeMib: settings.memoryMib - memoryUsedMib() });
     return change(vmId, { state: 'running', reason: 'booted', boots: domain.boots + 1 });
@@ -126,6 +154,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const domain = vmId === null ? undefined : domains.get(vmId);
       if (domain !== undefined && holdsMemory(domain) && domain.plan.disks.some((disk) => disk.volumeId === volumeId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
+      layers.delete(volumeId);
       return undefined;
     }),
 
@@ -168,6 +197,34 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       });
       return refused ?? { pending };
     },
+    layer: async (plan, on, live) => {
+      let frozen = false;
+      const refused = await verb('layer', plan.vmId, () => {
+        const present = domains.get(plan.vmId);
+        if (present === undefined) return gone(plan.vmId);
+        if (holdsMemory(present) && !live) return refuse('domain.still_running', { vmId: plan.vmId });
+        const missing = on.find((below) => !isThere(below));
+        if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
+        for (const { volumeId, layer: below } of on) {
+          const name = plan.disks.find((disk) => disk.volumeId === volumeId)?.layer;
+          if (name === undefined || name === null) throw new Error(`${volumeId} is to have no new layer`);
+          layers.set(volumeId, (layers.get(volumeId) ?? new Map<string, Layer>()).set(name, below));
+        }
+        frozen = present.state === 'running';
+        return change(plan.vmId, { plan });
+      });
+      return refused ?? { frozen };
+    },
+    tidy: (plan, steps, signal) => verb('tidy', plan.vmId, () => {
+      if (signal.aborted) return refuse('command.cancelled');
+      const present = domains.get(plan.vmId);
+      for (const step of steps) {
+        // As a node does it: first the domain lets go, then the file goes.
+        if (step.kind === 'drop' && present !== undefined && !holdsMemory(present)) change(plan.vmId, { plan });
+        tidyOne(plan.vmId, step);
+      }
+      return present === undefined ? undefined : change(plan.vmId, { plan });
+    }),
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {
       if (!domains.has(vmId)) return gone(vmId);
@@ -189,7 +246,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   };
 
   return {
-    hypervisor, domains, disks, leases,
+    hypervisor, domains, disks, layers, leases,
     crash: (vmId) => { if (domains.has(vmId)) change(vmId, { state: 'crashed', reason: 'crashed' }); },
     startBehind: (vmId) => void startNow(vmId),
     undefineBehind: (vmId) => { if (domains.delete(vmId)) announce(vmId); },

@@ -7,12 +7,15 @@ import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/id
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
-import { type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
+import type { Machine } from '../vm/domain-plan.ts';
+import { activeLayers, type Snapshots, tidied, without } from '../vm/snapshots.ts';
+import { type LayerWork, type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
 import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
+import { type SnapshotVm, takeBackSteps, type TidyVm } from './snapshot-vm.saga.ts';
 
 export type Reaction =
   | { readonly kind: 'start'; readonly saga: string; readonly id: OperationId; readonly input: Facts }
@@ -52,6 +55,14 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
       return inHand(vm, data.operationId) && vm.nodeId !== null
         ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { ...guestOf(vm, data.operationId), request: data.request } satisfies GuestVm as unknown as Facts }
         : undefined;
+    case 'VmSnapshotRequested':
+      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'take' ? { kind: 'start', saga: sagaOf('snapshot', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
+    case 'VmRevertRequested':
+      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'revert' ? { kind: 'start', saga: sagaOf('revert', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
+    case 'VmReverted':
+      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'tidy' ? { kind: 'start', saga: sagaOf('revert', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
+    case 'VmSnapshotDeleteRequested':
+      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'delete' ? { kind: 'start', saga: sagaOf('delete-snapshot', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
       return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
@@ -89,12 +100,42 @@ const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || 
 
 const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
 
-const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
-  const { vmId, nodeId, poolId, generation, spec, network, provisioned, nics, volumes, held, seedVersion } = vm;
-  if (nodeId === null || poolId === null || provisioned === null) throw new Error(`${vmId} has no node`);
+const placeOf = ({ vmId, nodeId, poolId, generation }: LiveVm): { readonly vmId: VmId; readonly nodeId: NodeId; readonly poolId: PoolId; readonly generation: number } => {
+  if (nodeId === null || poolId === null) throw new Error(`${vmId} has no node`);
+  return { vmId, nodeId, poolId, generation };
+};
+
+const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion }: LiveVm, snapshots: Snapshots): Machine => {
+  if (provisioned === null) throw new Error(`${vmId} was never built`);
   const { volumeId, mac, address } = provisioned;
+  return { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
+};
+
+type Layering = Extract<LayerWork, { kind: 'take' | 'revert' }>;
+
+const layering = (vm: LiveVm, operationId: OperationId, work: Layering): SnapshotVm => {
+  const { vmId, nodeId, generation } = placeOf(vm);
+  const machine = machineOf(vm, vm.snapshots);
+  const now = [machine.volumeId, ...vm.volumes.map(({ volumeId }) => volumeId)].map((volumeId) => ({ volumeId, layer: machine.layers[volumeId] ?? null }));
+  const then = vm.snapshots.list.find(({ snapshotId }) => snapshotId === work.snapshotId)?.disks.map(({ volumeId, layer }) => ({ volumeId, layer })) ?? [];
+  return { operationId, vmId, nodeId, generation, kind: work.kind, machine, on: work.kind === 'take' ? now : then, layer: work.layer };
+};
+
+/** What an operation leaves to be tidied away, or a failed one to be taken back. */
+const tidying = (vm: LiveVm, operationId: OperationId, work: LayerWork, owedBy: OperationId | null): TidyVm => {
+  const { vmId, nodeId, generation } = placeOf(vm);
+  if (work.kind === 'take' || work.kind === 'revert') {
+    const steps = takeBackSteps(layering(vm, operationId, work));
+    return { operationId, vmId, nodeId, generation, machine: machineOf(vm, vm.snapshots), steps, owedBy: owedBy === null ? null : { saga: 'snapshot-vm', operationId: owedBy } };
+  }
+  const { steps, snapshots } = tidied(work.kind === 'delete' ? without(vm.snapshots, work.snapshotId) : vm.snapshots);
+  return { operationId, vmId, nodeId, generation, machine: machineOf(vm, snapshots), steps, owedBy: owedBy === null ? null : { saga: 'tidy-layers', operationId: owedBy } };
+};
+
+const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
+  const { spec, nics, held } = vm;
   return {
-    operationId, vmId, nodeId, poolId, generation, change, held, machine: { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion },
+    operationId, ...placeOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
@@ -112,8 +153,9 @@ const guestOf = (vm: LiveVm, operationId: OperationId): Omit<GuestVm, 'request'>
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */
-const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | undefined => {
+const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | TidyVm | undefined => {
   if (vm.debt === null) return undefined;
+  if (vm.debt.work !== null) return tidying(vm, operationId, vm.debt.work, vm.debt.operationId);
   const { operationId: failedOperationId, action, change, nic } = vm.debt;
   if (action === null && change === null) return { ...guestOf(vm, operationId), failedOperationId };
   return action === null ? { ...reconfiguring(vm, operationId, change, nameKeyOf), failedOperationId, added: nic } : { ...powering(vm, { operationId, action, timeoutSeconds: 0, force: false }), failedOperationId };

@@ -2,6 +2,7 @@
 import type { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { AttachedVolume, Nic, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 
 /** Of a node's capacity. */
@@ -24,14 +25,18 @@ export interface Machine {
   readonly volumes: readonly AttachedVolume[];
   /** How often cloud-init was told something else, from 1 on. */
   readonly seedVersion: number;
+  /** The layer that is written, of disks that have others than the one they were made with. */
+  readonly layers: ActiveLayers;
 }
+
+export type ActiveLayers = Readonly<Partial<Record<VolumeId, Layer>>>;
 
 /** Names may have underscores, and dots and dashes where host names have none. A name begins with a letter or digit, so something is left of it. */
 export const hostnameOf = (name: string): string => name.replaceAll('_', '-').split('.').map((label) => label.replaceAll(/^-+|-+$/g, '')).filter((label) => label !== '').join('.');
 
-export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion }: Machine): DomainPlan => ({
+export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers }: Machine): DomainPlan => ({
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot,
-  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes],
+  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ ...disk, layer: layers[disk.volumeId] ?? null })),
   nics: [{ network, mac, address }, ...nics],
   media: spec.media?.file ?? null,
   seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },

@@ -19,22 +19,32 @@
  * another generation than today's is history.
  */
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
-import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Share } from './domain-plan.ts';
+import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
+
+/** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
+export type LayerWork =
+  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: string }
+  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: string }
+  | { readonly kind: 'delete'; readonly snapshotId: SnapshotId }
+  | { readonly kind: 'tidy' };
 export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
 
 export type Debt =
-  | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null }
-  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null }
+  | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null; readonly work: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null; readonly work: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: LayerWork }
   /** Of something that was asked of the guest. */
-  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null };
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: null };
 
 export interface LiveVm {
   readonly status: 'live';
@@ -58,10 +68,11 @@ export interface LiveVm {
   readonly volumes: readonly AttachedVolume[];
   /** How often cloud-init was told something else, from 1 on. */
   readonly seedVersion: number;
+  readonly snapshots: Snapshots;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
-  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null; readonly change: Reconfiguration | null } | null;
+  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null; readonly change: Reconfiguration | null; readonly work: LayerWork | null } | null;
   /** A delete that waits until the running operation is over. */
   readonly waitingDelete: OperationId | null;
   /** Whoever deletes it wants its other disks gone too. */
@@ -76,15 +87,18 @@ export interface LiveVm {
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
 /** The saga that carries out an operation of a VM; its id is the operation's. */
-export const sagaOf = (kind: OperationKind, { debt }: Pick<LiveVm, 'debt'>): string => {
+export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'debt' | 'operation'>): string => {
   switch (kind) {
     case 'create': return 'provision-vm';
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
     case 'guest': return 'guest-vm';
+    case 'snapshot': return 'snapshot-vm';
+    case 'revert': return operation?.work?.kind === 'tidy' ? 'tidy-layers' : 'snapshot-vm';
+    case 'delete-snapshot': return 'tidy-layers';
     case 'delete': return 'delete-vm';
-    // What a creation left is taken away; a VM that is complete only has an action, a change or a request settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
+    // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
+    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
   }
 };
 
@@ -140,6 +154,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if ((addVolume !== undefined || attachVolume !== undefined) && volumes.length >= VOLUMES_MAX) return refuse('vm.too_many_volumes', { vmId, max: VOLUMES_MAX + 1 });
   if (attachVolume !== undefined && volumes.some(({ volumeId }) => volumeId === attachVolume.volumeId)) return refuse('volume.attached', { volumeId: attachVolume.volumeId, vmId });
   const meant = detachVolume?.volumeId ?? changeVolume?.volumeId;
+  if (detachVolume !== undefined && holds(live.snapshots, detachVolume.volumeId)) return refuse('volume.in_snapshot', { vmId, volumeId: detachVolume.volumeId, snapshots: namesOf(live.snapshots, detachVolume.volumeId) });
   if (detachVolume?.volumeId === provisioned.volumeId) return refuse('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
   const found = volumes.find(({ volumeId }) => volumeId === meant);
   if (meant !== undefined && found === undefined) return refuse('vm.volume_not_found', { vmId, volumeId: meant });
@@ -163,6 +178,81 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
   if (state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
   if (request.kind === 'password' && request.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
+};
+
+const namesOf = ({ list }: Snapshots, volumeId: string): readonly string[] => list.filter(({ disks }) => disks.some((disk) => disk.volumeId === volumeId)).map(({ name }) => name);
+
+/** Every disk of a machine, with the layer that is written. */
+const disksOf = ({ spec, provisioned, volumes, snapshots }: LiveVm & { readonly provisioned: Provisioned }): Snapshot['disks'] => {
+  const layers = activeLayers(snapshots);
+  return [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib }, ...volumes].map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, layer: layers[volumeId] ?? null }));
+};
+
+const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const { list } = live.snapshots;
+  if (list.length >= SNAPSHOTS_MAX) return refuse('snapshot.too_many', { vmId, max: SNAPSHOTS_MAX });
+  const same = list.find((snapshot) => snapshot.name === name);
+  if (same !== undefined) return refuse('snapshot.name_taken', { vmId, name, snapshotId: same.snapshotId, field: 'name' });
+  return [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: freshLayer(live.snapshots, operationId) } }];
+};
+
+/** A VM that is ready, and a snapshot that it has. */
+const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live: LiveVm & { readonly provisioned: Provisioned }; readonly snapshot: Snapshot } | Refusal => {
+  const known = liveOr(vm, vmId);
+  if (isRefusal(known)) return known;
+  const snapshot = known.snapshots.list.find((one) => one.snapshotId === snapshotId);
+  if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
+  const live = readyOr(vm, vmId);
+  return isRefusal(live) ? live : { live, snapshot };
+};
+
+const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
+  const found = snapshotOr(vm, vmId, snapshotId);
+  return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
+};
+
+const revert = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'RevertVm' }>['data']): readonly VmEvent[] | Refusal => {
+  const found = snapshotOr(vm, vmId, snapshotId);
+  if (isRefusal(found)) return found;
+  const { live, snapshot } = found;
+  const state = live.observed?.state ?? 'absent';
+  if (state !== 'stopped' && state !== 'crashed') return refuse('snapshot.vm_not_stopped', { vmId, state, hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+  // What was added would be left out, what is gone would be missing: neither is the machine as it was.
+  const then = snapshot.disks.map(({ volumeId }) => volumeId).sort();
+  const now = disksOf(live).map(({ volumeId }) => volumeId).sort();
+  if (!same(then, now)) return refuse('snapshot.disks_changed', { vmId, snapshotId, added: now.filter((volumeId) => !then.includes(volumeId)), missing: then.filter((volumeId) => !now.includes(volumeId)) });
+  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: freshLayer(live.snapshots, operationId) } }];
+};
+
+/** What a snapshot operation has brought about, when the node has done its part. */
+const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmCommand, { type: 'FinishVm' }>['data']): readonly VmEvent[] => {
+  const work = vm.operation?.work ?? null;
+  if (work === null || vm.provisioned === null) return [];
+  switch (work.kind) {
+    case 'take': {
+      const { snapshotId, name, description, layer } = work;
+      const snapshot: Snapshot = {
+        snapshotId, name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
+        disks: [...disksOf({ ...vm, provisioned: vm.provisioned })],
+      };
+      return [{ type: 'VmSnapshotTaken', data: { operationId, snapshot, layer } }];
+    }
+    case 'revert': return [{ type: 'VmReverted', data: { operationId, snapshotId: work.snapshotId, layer: work.layer } }];
+    case 'delete': return [{ type: 'VmSnapshotDeleted', data: { operationId, snapshotId: work.snapshotId } }];
+    case 'tidy': return [{ type: 'VmLayersTidied', data: { operationId } }];
+  }
+};
+
+/** A revert goes on until what was written since is taken away; one that is to be deleted needs no tidying. */
+const hasToTidy = ({ operation, snapshots, waitingDelete }: LiveVm): boolean =>
+  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer)).steps.length > 0;
+
+/** What was tidied away by a clean-up that pays for a deletion or a revert; what was only undone is as before. */
+const tidiedEvents = (work: LayerWork | null, operationId: OperationId): readonly VmEvent[] => {
+  if (work?.kind === 'delete') return [{ type: 'VmSnapshotDeleted', data: { operationId, snapshotId: work.snapshotId } }];
+  return work?.kind === 'tidy' ? [{ type: 'VmLayersTidied', data: { operationId } }] : [];
 };
 
 /** Beside the first. */
@@ -216,9 +306,10 @@ const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 /** Whoever failed owes; a clean-up that failed owes what it was to settle. */
 const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (operation === null) return debt;
-  const { id: operationId, kind, action, change } = operation;
-  if (kind === 'guest') return { operationId, action: null, change: null, nic: null };
-  return action !== null ? { operationId, action, change: null, nic: null } : change !== null ? { operationId, action: null, change, nic } : debt;
+  const { id: operationId, action, change, work, kind } = operation;
+  if (work !== null) return { operationId, action: null, change: null, nic: null, work };
+  if (kind === 'guest') return { operationId, action: null, change: null, nic: null, work: null };
+  return action !== null ? { operationId, action, change: null, nic: null, work: null } : change !== null ? { operationId, action: null, change, nic, work: null } : debt;
 };
 
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
@@ -260,9 +351,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return [
           ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
+          ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
-          { type: 'VmOperationDone', data: { operationId, how } },
-          ...thenDelete(state),
+          ...(hasToTidy(state) ? [] : [{ type: 'VmOperationDone', data: { operationId, how } } as const, ...thenDelete(state)]),
         ];
       }
       case 'FailVm': {
@@ -272,9 +363,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'FinishDeleteVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
-        return state.operation.kind === 'delete'
-          ? [{ type: 'VmDeleted', data: { operationId: command.data.operationId } }]
-          : [{ type: 'VmOperationDone', data: { operationId: command.data.operationId, how: 'cleaned up' } }, ...thenDelete(state)];
+        const { operationId } = command.data;
+        if (state.operation.kind === 'delete') return [{ type: 'VmDeleted', data: { operationId } }];
+        const work = state.operation.work ?? state.debt?.work ?? null;
+        const how = state.operation.kind === 'delete-snapshot' ? 'deleted the snapshot' : state.operation.kind === 'revert' ? 'reverted' : 'cleaned up';
+        return [...tidiedEvents(work, operationId), { type: 'VmOperationDone', data: { operationId, how } }, ...thenDelete(state)];
       }
       case 'StartVm':
         return power(state, command.data, 'start', { timeoutSeconds: 0, force: false });
@@ -288,6 +381,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
       case 'ResumeVm':
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'TakeSnapshot':
+        return takeSnapshot(state, command.data);
+      case 'DeleteSnapshot':
+        return deleteSnapshot(state, command.data);
+      case 'RevertVm':
+        return revert(state, command.data);
       case 'DeleteVm': {
         const live = liveOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
@@ -295,6 +394,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
         const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
         if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
+        // They stay when the VM goes, and have to be whole then.
+        if (live.volumes.length > 0 && (live.operation?.work ?? null) !== null) return refuse('vm.busy', { operationId: live.operation?.id ?? null, kind: live.operation?.kind ?? '' });
+        if (live.volumes.length > 0 && (live.debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId });
+        const held = live.volumes.filter(({ volumeId }) => holds(live.snapshots, volumeId)).map(({ volumeId }) => volumeId);
+        if (held.length > 0) return refuse('vm.volumes_in_snapshots', { vmId: live.vmId, volumes: held, hint: 'delete its snapshots first' });
         const { operationId, force, deleteDisks } = command.data;
         const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null, ...(deleteDisks === true ? { deleteDisks } : {}) } };
         return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
@@ -323,7 +427,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: [], seedVersion: 1, held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null, work: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -336,17 +440,40 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, provisioned: event.data.provisioned };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
-        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action, change: null } };
+        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action, change: null, work: null } };
       }
       case 'VmReconfigureRequested':
-        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change } };
+        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change, work: null } };
       case 'VmGuestRequested':
-        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null } };
+        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null, work: null } };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
         return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
+      case 'VmSnapshotRequested': {
+        const { operationId, ...work } = event.data;
+        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'snapshot', action: null, change: null, work: { kind: 'take', ...work } } };
+      }
+      case 'VmSnapshotTaken':
+        return { ...state, snapshots: taken(state.snapshots, event.data.snapshot, event.data.layer) };
+      case 'VmSnapshotDeleteRequested': {
+        const { operationId, snapshotId } = event.data;
+        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'delete-snapshot', action: null, change: null, work: { kind: 'delete', snapshotId } } };
+      }
+      case 'VmSnapshotDeleted':
+        return { ...state, snapshots: tidied(without(state.snapshots, event.data.snapshotId)).snapshots };
+      case 'VmRevertRequested': {
+        const { operationId, ...work } = event.data;
+        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'revert', action: null, change: null, work: { kind: 'revert', ...work } } };
+      }
+      case 'VmReverted':
+        return {
+          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer),
+          operation: state.operation === null ? null : { ...state.operation, work: { kind: 'tidy' } },
+        };
+      case 'VmLayersTidied':
+        return { ...state, snapshots: tidied(state.snapshots).snapshots };
       case 'VmOperationDone':
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
         return {
@@ -368,9 +495,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmDeleteRequested':
         return { ...state, desired: 'deleted', waitingDelete: event.data.operationId, deletesDisks: state.deletesDisks || event.data.deleteDisks === true };
       case 'VmDeleteStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null, change: null }, waitingDelete: null };
+        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null, change: null, work: null }, waitingDelete: null };
       case 'VmCleanUpStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null, change: null } };
+        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null, change: null, work: null } };
       case 'VmDeleted':
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmObserved':

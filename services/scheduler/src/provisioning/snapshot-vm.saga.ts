@@ -1,0 +1,93 @@
+/*
+ * Takes a snapshot, and goes back to one: both put a new layer on each disk, on what is written now or on what
+ * was frozen then. That is one verb, and can be taken back: what a guest has written meanwhile is merged into
+ * what it wrote before, and a layer that nobody wrote goes.
+ *
+ * Deleting a snapshot cannot be taken back, nor can what a revert leaves behind: layers are merged and files
+ * go. `tidyLayers` only goes forward, and waits a day for a node that is silent; what it cannot do in that
+ * time is owed. It also pays what the first saga owes, with the undo that never arrived, under that undo's
+ * own id.
+ */
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { OperationId } from '@chronovirt/contracts/ids';
+import type { LayerStep, SnapshotDisk } from '@chronovirt/contracts/vm/snapshot';
+import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
+import { type ActiveLayers, type Machine, planOf } from '../vm/domain-plan.ts';
+import { type OnNode, verb } from './node-verb.ts';
+
+export interface SnapshotVm extends OnNode {
+  readonly operationId: OperationId;
+  readonly kind: 'take' | 'revert';
+  /** As it is now. */
+  readonly machine: Machine;
+  /** What the new layer stands on, in each disk. */
+  readonly on: readonly Pick<SnapshotDisk, 'volumeId' | 'layer'>[];
+  readonly layer: string;
+}
+
+const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
+
+const layered = ({ machine, on, layer }: SnapshotVm): Machine =>
+  ({ ...machine, layers: { ...machine.layers, ...(Object.fromEntries(on.map(({ volumeId }) => [volumeId, layer])) as ActiveLayers) } });
+
+/** Of a snapshot, the layer is merged back into the one it stands on. Of a revert, nobody has written it. */
+export const takeBackSteps = ({ kind, on, layer }: Pick<SnapshotVm, 'kind' | 'on' | 'layer'>): readonly LayerStep[] =>
+  on.map(({ volumeId, layer: into }): LayerStep => (kind === 'revert' ? { kind: 'drop', volumeId, layer } : { kind: 'merge', volumeId, layer, into, active: true, above: [] }));
+
+export const snapshotVm: Saga<SnapshotVm, Outgoing> = {
+  name: 'snapshot-vm',
+  steps: {
+    node: {
+      deadlineMs: 60_000,
+      undoDeadlineMs: 60_000,
+      undoRefused: true,
+      run: (vm) => verb('LayerDomain', onNode(vm), { ...planOf(layered(vm)), on: vm.on.map(({ volumeId, layer }) => ({ volumeId, layer })), live: vm.kind === 'take' }),
+      undo: (vm) => verb('TidyLayers', onNode(vm), { ...planOf(vm.machine), steps: [...takeBackSteps(vm)] }),
+    },
+  },
+  done: ({ vmId, nodeId, generation, operationId, kind }, facts) => {
+    const { frozen = false, ...seen } = { ...facts['node'] };
+    return {
+      to: 'scheduler', target: vmId, type: 'FinishVm',
+      data: {
+        vmId, operationId, how: kind === 'take' ? 'took a snapshot' : 'reverted', provisioned: null, reconfigured: null, frozen,
+        observed: 'state' in seen ? { nodeId, generation, ...seen } : null,
+      },
+    };
+  },
+  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+};
+
+export interface TidyVm extends OnNode {
+  readonly operationId: OperationId;
+  /** As it is then. */
+  readonly machine: Machine;
+  readonly steps: readonly LayerStep[];
+  /** The saga and operation whose command this is, when an earlier one owes it. */
+  readonly owedBy: { readonly saga: 'snapshot-vm' | 'tidy-layers'; readonly operationId: OperationId } | null;
+}
+
+const DAY_MS = 24 * 60 * 60_000;
+
+/** The very command that never arrived, so that it is done once however often it is tried; an undo also takes its own step back. */
+const under = ({ owedBy }: TidyVm): Partial<Pick<Outgoing, 'as' | 'cancels'>> => {
+  if (owedBy === null) return {};
+  const stream = `saga-${owedBy.saga}-${owedBy.operationId}`;
+  return owedBy.saga === 'tidy-layers' ? { as: `${stream}:node:run` } : { as: `${stream}:node:undo`, cancels: [`${stream}:node:run`] };
+};
+
+export const tidyLayers: Saga<TidyVm, Outgoing> = {
+  name: 'tidy-layers',
+  cleanUp: true,
+  steps: {
+    node: {
+      deadlineMs: DAY_MS,
+      undo: nothingToUndo('what is merged stays merged'),
+      // The node, or this placement of the VM, is no more: so are its layers.
+      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
+      run: (vm) => (vm.steps.length === 0 ? undefined : { ...verb('TidyLayers', onNode(vm), { ...planOf(vm.machine), steps: [...vm.steps] }), ...under(vm) }),
+    },
+  },
+  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
+  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+};
