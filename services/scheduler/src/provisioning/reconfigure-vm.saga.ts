@@ -110,6 +110,8 @@ const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId
 const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], insist: true });
 
 const DECIDED_MS = 30_000;
+/** Giving back cannot be undone, and may be done although its answer is late: it is waited for, however long a service is away. */
+const BACK_MS = 1_800_000;
 
 export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
   name: 'reconfigure-vm',
@@ -142,7 +144,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     },
     back: {
       after: ['domain'],
-      deadlineMs: DECIDED_MS,
+      deadlineMs: BACK_MS,
       run: (vm) => {
         const { detachVolume } = vm.change;
         if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);
