@@ -484,3 +484,34 @@ describe('Each protection is needed: without it', () => {
     expect(await world.send('StartDomain', { id })).toMatchObject({ facts: { state: 'running' } });
   });
 });
+
+describe('The layers of a disk', () => {
+  const layered = (layer: string | null): object => {
+    const plan = smallPlan({ volumeId, network, mac, address: '10.21.0.5' });
+    return { ...plan, disks: plan.disks.map((disk) => ({ ...disk, layer })) };
+  };
+  const taking = { ...layered('aaaaaaaa'), on: [{ volumeId, layer: null }], live: true };
+  const merging = { ...layered(null), steps: [{ kind: 'merge', volumeId, layer: 'aaaaaaaa', into: null, active: true, above: [] }] };
+  const made = async (): Promise<World> => created(await welcomed(worldOf()));
+
+  it('are put on it while it runs, the answer says whether the guest was still, and are merged back', async () => {
+    const { send, machine } = await made();
+    expect(await send('LayerDomain', { data: taking })).toMatchObject({ facts: { frozen: true, state: 'running' } });
+    expect(machine.layers.get(volumeId)).toEqual(new Map([['aaaaaaaa', null]]));
+    expect(await send('TidyLayers', { data: merging })).toMatchObject({ facts: { state: 'running' } });
+    // Once more is no more.
+    expect(await send('TidyLayers', { data: merging })).toMatchObject({ facts: { state: 'running' } });
+    expect([machine.layers.has(volumeId), machine.domains.get(vmId)?.plan.disks[0]?.layer, machine.domains.get(vmId)?.boots]).toEqual([false, null, 1]);
+  });
+  it('a domain that runs does not go back to one', async () => {
+    const { send, machine } = await made();
+    expect(await send('LayerDomain', { data: { ...taking, live: false } })).toMatchObject({ refused: 'domain.still_running' });
+    expect(machine.layers.size).toBe(0);
+  });
+  it('go with the disk', async () => {
+    const { send, machine } = await made();
+    await send('LayerDomain', { data: taking });
+    for (const type of ['RemoveDomain', 'RemoveDisk'] as const) await send(type);
+    expect([machine.layers.size, machine.disks.size]).toEqual([0, 0]);
+  });
+});

@@ -632,13 +632,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const mergeLive = async (domain: Domain, target: string, own: string, into: string, signal: AbortSignal): Promise<Refusal | undefined> => {
     for (let begun = 0; ;) {
       if (signal.aborted) return CANCELLED;
+      // In this order: a job that has ended has changed the chain by then.
+      const job = await slow.domainGetBlockJobInfo({ domain, disk: target });
       const disk = diskIn(await slow.domainGetXmlDesc({ domain }), target);
       const chain = chainOf(disk);
       // Its job may have ended before we looked, or before we were.
       if (!chain.includes(own)) return undefined;
       if (childOf(disk, 'mirror')?.attributes['ready'] === 'yes') {
         await slow.domainBlockJobAbort({ domain, disk: target, flags: ['pivot'] });
-      } else if ((await slow.domainGetBlockJobInfo({ domain, disk: target })) === null) {
+      } else if (job === null) {
         if (begun >= MERGES_BEGUN_MAX) throw new Error(`the merge of ${own} ended ${begun} times without being done`);
         begun += 1;
         await slow.domainBlockCommit({ domain, disk: target, base: into, top: own, flags: chain[0] === own ? ['active'] : [] });
@@ -679,8 +681,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     if (running && domain !== undefined && chain.includes(own)) {
       const refused = await mergeLive(domain, target, own, into, signal);
       if (refused !== undefined) return refused;
-    } else if (!step.active || active === undefined || active === own) {
-      // Otherwise it is merged, the guest may write the one below, and only the file is left.
+    } else if (!(running && chain.includes(into)) && (!step.active || active === undefined || active === own)) {
+      // Otherwise it is merged, the guest may write the one below, and what is left is to say so.
       await disks.commit(volumeId, name, step.into);
     }
     for (const one of step.above) await disks.rebase(volumeId, one, step.into);

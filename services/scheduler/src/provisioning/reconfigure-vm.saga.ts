@@ -111,6 +111,8 @@ const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('Confi
 const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
 
 const DECIDED_MS = 30_000;
+/** Giving back cannot be undone, and may be done although its answer is late: it is waited for, however long a service is away. */
+const BACK_MS = 1_800_000;
 
 export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
   name: 'reconfigure-vm',
@@ -143,7 +145,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     },
     back: {
       after: ['domain'],
-      deadlineMs: DECIDED_MS,
+      deadlineMs: BACK_MS,
       run: (vm) => {
         const { detachVolume } = vm.change;
         if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);

@@ -11,6 +11,7 @@ import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
 import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
+import { type SnapshotVm, snapshotVm, tidyLayers, type TidyVm } from './snapshot-vm.saga.ts';
 import type { Machine } from '../vm/domain-plan.ts';
 
 const digits = '0'.repeat(32);
@@ -53,6 +54,16 @@ const reconfigurations: readonly ReconfigureVm[] = [
 
 const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } };
 const askingOwed = { ...asking, failedOperationId: `op_${'1'.repeat(32)}` as const };
+const on = [{ volumeId: ids.volumeId, layer: null }, { volumeId: second.volumeId, layer: 'aaaaaaaa' }];
+const layered: Machine = { ...machine, volumes: [second], layers: { [second.volumeId]: 'aaaaaaaa' } };
+const taking: SnapshotVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, kind: 'take', machine: layered, on, layer: 'bbbbbbbb' };
+const reverting: SnapshotVm = { ...taking, kind: 'revert' };
+const failedOperationId = `op_${'1'.repeat(32)}` as const;
+const tidying: TidyVm = {
+  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, machine: layered, owedBy: null,
+  steps: [{ kind: 'merge', volumeId: ids.volumeId, layer: 'bbbbbbbb', into: null, active: true, above: [] }],
+};
+const tidyings: readonly TidyVm[] = [tidying, { ...tidying, steps: [] }, { ...tidying, owedBy: { saga: 'snapshot-vm', operationId: failedOperationId } }, { ...tidying, owedBy: { saga: 'tidy-layers', operationId: failedOperationId } }];
 
 const factsOf = (step: string): Facts => ({
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
@@ -82,6 +93,8 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
   it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
+  it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting])).toEqual([]); });
+  it('tidying layers away', () => { expect(property(tidyLayers, tidyings)).toEqual([]); });
   it('and a creation that is undone from its beginning is found', () => { expect(property({ ...provisionVm, undoForward: true }, [provision], true)).not.toEqual([]); });
 });
 
@@ -180,5 +193,38 @@ describe('What an action owes', () => {
     expect(settlePower.steps['node']?.run(start, {})).toMatchObject({ type: 'DestroyDomain', as: `${failed}:node:undo`, cancels: [`${failed}:node:run`] });
     expect(settlePower.steps['node']?.run(stop, {})).toMatchObject({ type: 'ObserveDomain', as: `${failed}:node:undo`, cancels: [`${failed}:node:run`] });
     expect(settlePower.steps['capacity']?.run(stop, {})).toBeUndefined();
+  });
+});
+
+describe('Taking a snapshot', () => {
+  const undoOf = (vm: SnapshotVm): Outgoing | undefined => {
+    const undo = snapshotVm.steps['node']?.undo;
+    return typeof undo === 'function' ? undo(vm, {}) : undefined;
+  };
+  it('puts a new layer on each disk while it runs, and is taken back by merging what was written meanwhile', () => {
+    expect(snapshotVm.steps['node']?.run(taking, {})).toMatchObject({ type: 'LayerDomain', data: { live: true, on, disks: [{ layer: 'bbbbbbbb' }, { layer: 'bbbbbbbb' }] } });
+    expect(undoOf(taking)).toMatchObject({
+      type: 'TidyLayers',
+      data: { disks: [{ layer: null }, { layer: 'aaaaaaaa' }], steps: [{ kind: 'merge', layer: 'bbbbbbbb', into: null, active: true, above: [] }, { kind: 'merge', layer: 'bbbbbbbb', into: 'aaaaaaaa', active: true, above: [] }] },
+    });
+  });
+  it('tells whether the guest was still for it', () => {
+    expect(snapshotVm.done(taking, { node: { frozen: true, state: 'running', reason: 'booted', session: 1, sequence: 2 } })).toMatchObject({ type: 'FinishVm', data: { frozen: true, observed: { state: 'running' } } });
+  });
+  it('going back to one needs a VM that is stopped, and is taken back by dropping what nobody wrote', () => {
+    expect(snapshotVm.steps['node']?.run(reverting, {})).toMatchObject({ type: 'LayerDomain', data: { live: false } });
+    expect(undoOf(reverting)).toMatchObject({ data: { steps: [{ kind: 'drop', layer: 'bbbbbbbb' }, { kind: 'drop', layer: 'bbbbbbbb' }] } });
+  });
+});
+
+describe('Tidying layers away', () => {
+  const [, nothing, undoing, again] = tidyings;
+  if (nothing === undefined || undoing === undefined || again === undefined) throw new Error('no input');
+  it('asks no node for nothing', () => { expect(tidyLayers.steps['node']?.run(nothing, {})).toBeUndefined(); });
+  it('that is owed is the very command that never arrived; an undo takes its own step back', () => {
+    const owed = (saga: string) => `saga-${saga}-${failedOperationId}:node`;
+    expect(tidyLayers.steps['node']?.run(undoing, {})).toMatchObject({ as: `${owed('snapshot-vm')}:undo`, cancels: [`${owed('snapshot-vm')}:run`] });
+    expect(tidyLayers.steps['node']?.run(again, {})).toMatchObject({ as: `${owed('tidy-layers')}:run` });
+    expect(tidyLayers.steps['node']?.run(tidying, {})).not.toHaveProperty('as');
   });
 });

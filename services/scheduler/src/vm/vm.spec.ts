@@ -279,3 +279,60 @@ describe('What a node says of a VM', () => {
     given(...stopped, { type: 'VmDeleteRequested', data: { operationId: op(3), force: false, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } }, { type: 'VmDeleted', data: { operationId: op(3) } }).when(report('running', 9, 9)).then();
   });
 });
+
+describe('Snapshots of a VM', () => {
+  const id = (n: number) => `snapshot_${hex(n)}` as const;
+  const opWith = (n: number): OperationId => op(n);
+  const take = (n: number, name = `s${String(n)}`): VmCommand => ({ type: 'TakeSnapshot', data: { vmId, operationId: opWith(n), snapshotId: id(n), name, description: '' } });
+  const layer = (n: number): string => op(n).slice(-8);
+  const asked = (n: number): VmEvent => ({ type: 'VmSnapshotRequested', data: { operationId: op(n), snapshotId: id(n), name: `s${String(n)}`, description: '', layer: layer(n) } });
+  const finish = (n: number, frozen = false): VmCommand => ({ type: 'FinishVm', data: { vmId, operationId: op(n), how: 'done', provisioned: null, reconfigured: null, frozen, observed: null } });
+  const snapshot = (n: number, parent: number | null, frozenLayer: string | null) => ({
+    snapshotId: id(n), name: `s${String(n)}`, description: '', parent: parent === null ? null : id(parent), state: 'running' as const, frozen: false,
+    disks: [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib, layer: frozenLayer }],
+  });
+  const took = (n: number, parent: number | null, frozenLayer: string | null): readonly VmEvent[] => [asked(n), { type: 'VmSnapshotTaken', data: { operationId: op(n), snapshot: snapshot(n, parent, frozenLayer), layer: layer(n) } }, done(n, 'done')];
+  const two = [...running, ...took(3, null, null), ...took(4, 3, layer(3))];
+  const twoStopped = [...two, observed('stopped', 1, 3)];
+  const removeOne = (n: number, which: number): VmCommand => ({ type: 'DeleteSnapshot', data: { vmId, operationId: op(n), snapshotId: id(which) } });
+  const revertTo = (n: number, which: number): VmCommand => ({ type: 'RevertVm', data: { vmId, operationId: op(n), snapshotId: id(which) } });
+  const reverting: VmEvent = { type: 'VmRevertRequested', data: { operationId: op(5), snapshotId: id(3), layer: layer(5) } };
+  const reverted: VmEvent = { type: 'VmReverted', data: { operationId: op(5), snapshotId: id(3), layer: layer(5) } };
+
+  it('are taken one at a time, each on the one before', () => {
+    given(...running).when(take(3)).then(asked(3));
+    given(...running, asked(3)).when(finish(3)).then(...took(3, null, null).slice(1));
+    given(...running, asked(3)).when(take(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'snapshot' });
+    given(...running, ...took(3, null, null), asked(4)).when(finish(4)).then(...took(4, 3, layer(3)).slice(1));
+  });
+  it('have names of their own', () => given(...two).when(take(5, 's3')).thenRefused('snapshot.name_taken', { vmId, name: 's3', snapshotId: id(3), field: 'name' }));
+  it('are deleted when the node has merged what they froze', () => {
+    given(...two).when(removeOne(5, 3)).then({ type: 'VmSnapshotDeleteRequested', data: { operationId: op(5), snapshotId: id(3) } });
+    const deleting: VmEvent = { type: 'VmSnapshotDeleteRequested', data: { operationId: op(5), snapshotId: id(3) } };
+    given(...two, deleting).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(5) } }).then({ type: 'VmSnapshotDeleted', data: { operationId: op(5), snapshotId: id(3) } }, done(5, 'deleted the snapshot'));
+    given(...two).when(removeOne(5, 9)).thenRefused('snapshot.not_found', { vmId, snapshotId: id(9) });
+    const owing = [...two, deleting, failed(5, ['node'])];
+    expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(5), work: { kind: 'delete' } } });
+    // A clean-up that pays for it brings it about.
+    given(...owing, { type: 'VmCleanUpStarted', data: { operationId: op(6) } }).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(6) } })
+      .then({ type: 'VmSnapshotDeleted', data: { operationId: op(6), snapshotId: id(3) } }, done(6, 'cleaned up'));
+  });
+  it('are gone back to only by a VM that is stopped, and the operation goes on until what was written since is away', () => {
+    given(...two).when(revertTo(5, 3)).thenRefused('snapshot.vm_not_stopped', { vmId, state: 'running', hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+    given(...twoStopped).when(revertTo(5, 3)).then(reverting);
+    given(...twoStopped, reverting).when(finish(5)).then(reverted);
+    expect(replay(vm, [...twoStopped, reverting, reverted])).toMatchObject({ operation: { id: op(5), work: { kind: 'tidy' } }, snapshots: { current: id(3) } });
+    given(...twoStopped, reverting, reverted).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(5) } }).then({ type: 'VmLayersTidied', data: { operationId: op(5) } }, done(5, 'reverted'));
+  });
+  it('are not gone back to by a VM with other disks', () => {
+    const volume = { volumeId: `volume_${hex(77)}`, unit: 1, sizeGib: 1, limits: null } as const;
+    const added = { addVolume: { volumeId: volume.volumeId, name: 'data', unit: 1, sizeGib: 1, image: null, limits: null } } as const;
+    const withMore: readonly VmEvent[] = [
+      ...twoStopped, { type: 'VmReconfigureRequested', data: { operationId: op(5), change: added } },
+      { type: 'VmReconfigured', data: { operationId: op(5), change: added, nic: null, volume, pending: [] } }, done(5, 'reconfigured'),
+    ];
+    given(...withMore).when(revertTo(6, 3)).thenRefused('snapshot.disks_changed', { vmId, snapshotId: id(3), added: [volume.volumeId], missing: [] });
+    // Held by none, it may be taken away; the machine may be deleted, too.
+    given(...withMore).when(remove(6, true)).then({ type: 'VmDeleteRequested', data: { operationId: op(6), force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(6) } });
+  });
+});
