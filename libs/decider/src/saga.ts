@@ -289,7 +289,8 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
   };
 
   const failing = (state: Exclude<SagaState<I>, { status: 'absent' }>, why: Refusal, at: number): SagaState<I> => {
-    const owed = saga.cleanUp === true ? Object.keys(saga.steps).filter((name) => state.done[name] === undefined) : [];
+    // A step that has nothing to do for this input owes nothing.
+    const owed = saga.cleanUp === true ? Object.keys(saga.steps).filter((name) => state.done[name] === undefined && stepOf(saga, name).run(state.input, factsOf(state.done)) !== undefined) : [];
     return { ...state, status: 'undoing', why: state.why ?? why, undoingSince: at, owed };
   };
 
