@@ -261,7 +261,8 @@ export class Referee {
       operation.outcome = outcome;
       operation.endedAt = this.world.elapsed;
       this.open.delete(operationId);
-      if (operation.what !== 'clean-up') this.last.set(vmId, operation);
+      // What says nothing of running or not leaves the wish, and what became of it, as it was.
+      if (!['clean-up', 'snapshot', 'revert', 'delete-snapshot'].includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
       case 'VmRequested': return begin('create');
