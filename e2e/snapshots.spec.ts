@@ -203,6 +203,24 @@ describe('snapshots of a machine', () => {
     expect(await sum()).toBe(before);
   });
 
+  it('A5-04 a merge whose agent is killed in the middle is ended by the next', async () => {
+    await script('dd if=/dev/urandom of=/dev/vdb bs=1M seek=1 count=64 conv=notrunc,fsync 2>/dev/null');
+    await taken('sixth');
+    await script('dd if=/dev/urandom of=/dev/vdb bs=1M seek=1 count=100 conv=notrunc,fsync 2>/dev/null');
+    const sum = (): Promise<string> => script('sync; dd if=/dev/vdb bs=1M count=128 2>/dev/null | md5sum');
+    const before = await sum();
+    const pid = await node.qemuPid(vm);
+    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/snapshots/${(await called('sixth')).id}`);
+    await rest.until('QEMU merges', async () => (await node.virsh('blockjob', await node.domainOf(vm), 'vda')).includes('Commit') || (await node.virsh('blockjob', await node.domainOf(vm), 'vdb')).includes('Commit'), 10_000, 10);
+    await platform.kill9(node.part);
+    expect((await rest.operation(operation.id)).endedAt).toBeNull();
+    await platform.start(node.part);
+    await rest.succeeded(operation.id, 90_000);
+    expect(await chainOf(data(), 'vdb')).toEqual([`${data()}.qcow2`]);
+    expect(filesOf(data())).toEqual([`${data()}.qcow2`]);
+    expect([await sum(), await node.qemuPid(vm)]).toEqual([before, pid]);
+  });
+
   it('A5-09 one of 100 GiB, and of a guest that has no agent', async () => {
     const large = await rest.running({ name: 'large', network: GUEST_NETWORK, boot: ['disk', 'network'], vcpus: 1, memoryMib: 128, diskGib: 100 }) as Machine;
     const started = performance.now();

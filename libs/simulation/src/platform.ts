@@ -162,9 +162,13 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     }
   };
   /** Takes, deletes and goes back to snapshots; of those that are meant, some never came to be. */
-  const snapshotAct = (vmId: VmId): Promise<Answer> => {
+  const snapshotAct = async (vmId: VmId): Promise<Answer> => {
     const known = referee.snapshotsOf(vmId);
-    const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'TakeSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm']);
+    const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'DeleteSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm']);
+    if (act === 'RevertVm' && random.chance(0.8)) {
+      await onVm(vmId, 'StopVm', { timeoutSeconds: 0, force: true });
+      await world.sleep(random.between(500, 5_000));
+    }
     const digits = random.digits();
     return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
   };
@@ -180,7 +184,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       if (weather === calm) return;
       const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot']);
       if (act === 'snapshot') {
-        await snapshotAct(vmId);
+        for (let times = random.between(1, 4); times > 0; times--) {
+          await snapshotAct(vmId);
+          await world.sleep(random.between(500, 8_000));
+        }
         continue;
       }
       await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: random.between(0, 10), force: random.chance(0.7) } : act === 'ReconfigureVm' ? different(name, volumes) : act === 'AskGuest' ? { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } } : {});
