@@ -262,7 +262,7 @@ export class Referee {
       operation.endedAt = this.world.elapsed;
       this.open.delete(operationId);
       // What says nothing of running or not leaves the wish, and what became of it, as it was.
-      if (!['clean-up', 'snapshot', 'revert', 'delete-snapshot'].includes(operation.what)) this.last.set(vmId, operation);
+      if (!['clean-up', 'reconfigure', 'snapshot', 'revert', 'delete-snapshot'].includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
       case 'VmRequested': return begin('create');
