@@ -75,7 +75,8 @@ export function start(node: FakeNode, domain: FakeDomain, options: StartOptions)
 function begin(node: FakeNode, domain: FakeDomain, definition: Definition, { paused = false, because = 'booted' }: StartOptions): void {
   for (const disk of definition.facts.disks) {
     const path = disk.chain[0];
-    if (node.strictFiles && path !== undefined && fileSize(node, path) === undefined) throw systemError(`Cannot access storage file '${path}': No such file or directory`, 'storage');
+    const missing = path !== undefined && (node.isFile === undefined ? node.strictFiles && fileSize(node, path) === undefined : !node.isFile(path));
+    if (missing) throw systemError(`Cannot access storage file '${path}': No such file or directory`, 'storage');
   }
   startedNetworks(node, domain, definition);
   run(node, domain, definition);

@@ -44,6 +44,8 @@ export interface FakeNodeOptions {
   readonly volumeBytesMax?: number;
   /** A disk whose file is no volume of a pool keeps its domain from starting. Default false: such files are taken to be there. */
   readonly strictFiles?: boolean;
+  /** Whether a disk's file is there, for whoever keeps such files himself: a domain without its file does not start. Default: see strictFiles. */
+  readonly isFile?: (path: string) => boolean;
 }
 
 export interface BlockJob {
@@ -165,6 +167,7 @@ export class FakeNode {
   readonly jobMs: number;
   readonly volumeBytesMax: number;
   readonly strictFiles: boolean;
+  readonly isFile: ((path: string) => boolean) | undefined;
   readonly startedAt: number;
   readonly domains = new Map<string, FakeDomain>();
   readonly domainsByName = new Map<string, FakeDomain>();
@@ -184,6 +187,7 @@ export class FakeNode {
     this.jobMs = options.jobMs ?? 100;
     this.volumeBytesMax = options.volumeBytesMax ?? 1_073_741_824;
     this.strictFiles = options.strictFiles ?? false;
+    this.isFile = options.isFile;
     this.startedAt = this.clock.now();
   }
 

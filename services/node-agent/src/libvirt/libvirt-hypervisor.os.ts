@@ -380,8 +380,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         return undefined;
       }
       const create = (): Promise<unknown> => slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS });
-      // Who runs no guests starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
-      const before = driver === 'qemu' ? 0 : await mend(domain);
+      // The test driver starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
+      const before = driver === 'test' ? await mend(domain) : 0;
       if (isRefusal(before)) return before;
       try {
         await create();

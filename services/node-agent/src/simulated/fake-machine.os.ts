@@ -46,9 +46,14 @@ const SLOW: readonly ProcedureName[] = [
 
 export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, latencyMs }: FakeMachineSettings): FakeMachine {
   // As many calls as the client likes: it has a cap of its own. Nobody loses a connection inside a process, so nobody pings.
-  const daemon = new FakeDaemon({ hostname: name, cpus, memoryKib: memoryMib * 1_024, guest: { bootMs: 0, shutdownMs: 0 }, clientRequestsMax: 64, keepaliveMs: 0 });
-  if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
+  // Media and seeds are taken to be there.
+  const isFile = (path: string): boolean => {
+    const volumeId = /^\/simulated\/(volume_[0-9a-f]{32})\./.exec(path)?.[1];
+    return volumeId === undefined || disks.has(volumeId as VolumeId);
+  };
   const disks = new Map<VolumeId, DiskPlan>();
+  const daemon = new FakeDaemon({ hostname: name, cpus, memoryKib: memoryMib * 1_024, guest: { bootMs: 0, shutdownMs: 0 }, clientRequestsMax: 64, keepaliveMs: 0, isFile });
+  if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
   /** Of disks that have more than one, by volume: what each stands on. */
   const layers = new Map<VolumeId, Map<string, Layer>>();
   const boots = new Map<string, number>();
