@@ -17,7 +17,7 @@ import type { Asked, GuestAction } from './guest/guest-agent.ts';
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
 /** The disk of EnsureDisk. Size in GiB. */
-export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'imageFile' | 'imageFormat' | 'sizeGib' | 'full'>;
 /** The domain of DefineDomain and ConfigureDomain. */
 export type DomainPlan = DataOf<'DefineDomain'>;
 
@@ -92,7 +92,8 @@ export interface Hypervisor {
   /** Tells of changes until the returned function is called. */
   watch(watcher: Watcher): () => void;
 
-  ensureDisk(disk: DiskPlan): Done;
+  /** The signal ends the waiting for its image. */
+  ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. */
   removeDisk(vmId: VmId | null, volumeId: VolumeId): Done;
 

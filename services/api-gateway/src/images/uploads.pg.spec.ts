@@ -120,7 +120,7 @@ describe('An upload', () => {
     const good = { name: 'limits', format: 'raw', sha256: 'b'.repeat(64) };
     expect(await gateway.call('POST', '/v1/images/uploads', { headers: { 'upload-length': '1' } })).toMatchObject({ status: 412, json: { code: 'upload.other_version' } });
     expect((await begin(0, good)).status).toBe(400);
-    expect((await begin(1, { ...good, format: 'vmdk', sha256: 'x' })).json.errors.map(({ path }: { path: string }) => path)).toEqual(['metadata.format', 'metadata.sha256']);
+    expect(((await begin(1, { ...good, format: 'vmdk', sha256: 'x' })).json.errors as { path: string }[]).map(({ path }) => path)).toEqual(['metadata.format', 'metadata.sha256']);
     expect((await begin(17 * MIB, good)).json.code).toBe('upload.too_large');
     expect((await begin(1, { ...good, name: 'pieces' })).json.code).toBe('image.name_taken');
     expect((await begin(1, good, { 'if-match': '"1"' })).status).toBe(400);

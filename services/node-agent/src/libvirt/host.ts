@@ -16,7 +16,7 @@ export interface LibvirtHost {
   readonly accel: Pick<Awaited<ReturnType<Hypervisor['describe']>>, 'accel' | 'accelBecause'>;
   readonly disks: Disks;
   mediaPathOf(file: string): string;
-  /** A refusal when there is no such medium. */
+  /** A refusal when there is no such medium, and none can be fetched. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
   /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. */
   writeSeed(seed: Seed, nics: DomainPlan['nics']): Promise<string>;
@@ -30,6 +30,8 @@ export interface LibvirtHost {
   forgetFiles(vmId: VmId): Promise<void>;
   /** The machine's own figures, where libvirt's are not to be used. */
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
+  /** Fetched images that nobody needs go. */
+  readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;
   pools(): Promise<readonly Pool[]>;
 }

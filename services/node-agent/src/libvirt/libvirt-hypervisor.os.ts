@@ -776,7 +776,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return () => void watchers.delete(watcher);
     },
 
-    ensureDisk: (disk) => disks.ensure(disk),
+    ensureDisk: (disk, signal) => disks.ensure(disk, signal),
     removeDisk: async (vmId, volumeId) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);

@@ -19,6 +19,7 @@ import type { VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import { refuse } from '../answer.ts';
 import type { DiskPlan, Done } from '../hypervisor.ts';
+import type { ImageFiles } from '../images/image-files.os.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
@@ -43,7 +44,8 @@ interface Image {
 export interface Disks {
   pathOf(volumeId: VolumeId, layer: Layer): string;
   exists(volumeId: VolumeId, layer: Layer): Promise<boolean>;
-  ensure(disk: DiskPlan): Done;
+  /** The signal ends its waiting for an image, and a copy that is being made. */
+  ensure(disk: DiskPlan, signal?: AbortSignal): Done;
   /** At least so large; only while nobody uses it. */
   grow(volumeId: VolumeId, layer: Layer, sizeGib: number): Done;
   /** A new, empty layer on another, in the place of one that nobody used. */
@@ -58,13 +60,13 @@ export interface Disks {
 }
 
 export interface DisksOptions {
-  readonly imageDir: string;
+  readonly images: ImageFiles;
   readonly poolDir: string;
   /** Found in PATH by default. */
   readonly qemuImg?: string;
 }
 
-export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOptions): Disks {
+export function createDisks({ images: files, poolDir, qemuImg = 'qemu-img' }: DisksOptions): Disks {
   const images = new Map<string, Image>();
   const turns = createTurns(AT_ONCE_MAX);
 
@@ -77,9 +79,7 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
   const exists = (volumeId: VolumeId, layer: Layer): Promise<boolean> => stat(pathOf(volumeId, layer)).then((found) => found.isFile(), () => false);
 
   const imageOf = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | undefined> => {
-    if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return undefined;
-    const path = join(imageDir, file);
-    // No link: it could lead out of the folder.
+    const path = files.pathOf(file);
     const found = await lstat(path).catch(() => undefined);
     if (found === undefined || !found.isFile()) return undefined;
     const key = `${file}:${format}:${found.mtimeMs}:${found.size}`;
@@ -93,7 +93,13 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     return image;
   };
 
-  const ensure = async ({ volumeId, imageFile, imageFormat, sizeGib }: DiskPlan): Done => {
+  /** A disk that stands alone, with what another one holds. What reads and writes so much stands back behind the guests. */
+  const copy = async ({ from, format, to, sizeGib }: { readonly from: string; readonly format: string; readonly to: string; readonly sizeGib: number }, signal: AbortSignal | undefined): Promise<void> => {
+    await run('nice', ['-n', '10', qemuImg, 'convert', '-q', '-f', format, '-O', 'qcow2', '-o', 'compat=1.1', from, to], { timeout: MERGE_MS, ...(signal === undefined ? {} : { signal }) });
+    await run(qemuImg, ['resize', '-q', '-f', 'qcow2', to, `${String(sizeGib)}G`], { timeout: QEMU_IMG_MS });
+  };
+
+  const ensure = async ({ volumeId, imageFile, imageFormat, sizeGib, full }: DiskPlan, signal?: AbortSignal): Done => {
     if (await exists(volumeId, null)) return undefined;
     const path = pathOf(volumeId, null);
     const unfinished = `${path}.new`;
@@ -107,7 +113,8 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
       if (image === undefined) return refuse('image.missing_on_node', { file: imageFile, says: `put the image file ${imageFile} into this node's image folder` });
       if (image.foreignFile !== undefined) return refuse('image.refers_to_another_file', { file: imageFile, says: 'an image must stand alone: convert it with qemu-img convert' });
       if (sizeGib * GIB < image.virtualBytes) return refuse('disk.smaller_than_image', { sizeGib, imageGib: Math.ceil(image.virtualBytes / GIB) });
-      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', imageFormat, '-b', join(imageDir, imageFile), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      if (full) await copy({ from: files.pathOf(imageFile), format: imageFormat, to: unfinished, sizeGib }, signal);
+      else await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', imageFormat, '-b', files.pathOf(imageFile), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
       await rename(unfinished, path);
       return undefined;
     } catch (cause) {
@@ -175,7 +182,11 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
       }
     },
     exists,
-    ensure: (disk) => turns(() => ensure(disk)),
+    ensure: async (disk, signal) => {
+      // Outside of the queue: others need not wait for what comes over the network.
+      const missing = disk.imageFile === null || await exists(disk.volumeId, null) ? undefined : await files.ensure(disk.imageFile, signal);
+      return missing ?? turns(() => ensure(disk, signal));
+    },
     remove: async (volumeId) => {
       try {
         const whole = pathOf(volumeId, null);

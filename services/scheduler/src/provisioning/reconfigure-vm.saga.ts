@@ -20,7 +20,7 @@ import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovir
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
-import { fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
+import { fact, failVm, fetchMs, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface ReconfigureVm extends OnNode {
   readonly operationId: OperationId;
@@ -100,8 +100,10 @@ const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const { addVolume } = vm.change;
-  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
+  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib, full: false });
 };
+/** How long the bytes may take that the node may have to fetch. */
+const bytesMs = ({ change: { addVolume, media } }: ReconfigureVm): number => fetchMs((addVolume?.image?.fetchBytes ?? 0) + (media?.fetchBytes ?? 0));
 const removeDisk = ({ nodeId, vmId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
   (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId } });
 
@@ -134,10 +136,11 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     },
     volume: { deadlineMs: DECIDED_MS, run: runVolume, undo: undoVolume },
     space: { after: ['volume'], deadlineMs: DECIDED_MS, run: runSpace, undo: undoSpace },
-    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
+    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, moreMs: bytesMs, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
     domain: {
       after: ['disk'],
       deadlineMs: 90_000,
+      moreMs: bytesMs,
       undoDeadlineMs: 60_000,
       undoRefused: true,
       run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
