@@ -140,7 +140,7 @@ describe('the store of images', () => {
     for (const [name, file, code] of [...hostile, ['snapshots', snapshots, 'image.has_snapshots'] as const]) {
       const refused = await refusalOf(tus.upload(file, { name, format: 'qcow2', sha256: await sha256Of(file) }));
       expect([name, refused.status, refused.code]).toEqual([name, 422, code]);
-      expect((await refusalOf(tus.upload(file, { name, format: 'raw', sha256: await sha256Of(file) }))).code).toBe(name === 'data' ? 'image.not_of_format' : 'image.not_of_format');
+      expect((await refusalOf(tus.upload(file, { name, format: 'raw', sha256: await sha256Of(file) }))).code).toBe('image.not_of_format');
     }
     expect([readdirSync(store('contents')), (await rest.all<Image>('/v1/images')).map(({ name }) => name)]).toEqual([before, ['blank']]);
   });
@@ -173,7 +173,8 @@ describe('the store of images', () => {
     const before = await rest.all<Image>('/v1/images');
     const wrong = await imported({ name: 'fetched', url: `${away}/micro.qcow2`, format: 'qcow2', sha256: sumOf(Buffer.from('another')) });
     expect([wrong.kind, wrong.status, wrong.error?.code]).toEqual(['import-image', 'compensated', 'image.checksum_mismatch']);
-    expect([await rest.all<Image>('/v1/images'), readdirSync(store('parts'))]).toEqual([before, []]);
+    expect(await rest.all<Image>('/v1/images')).toEqual(before);
+    await rest.until('its bytes are gone', () => Promise.resolve(readdirSync(store('parts')).length === 0), 5_000);
     expect((await imported({ name: 'metadata', url: 'http://169.254.169.254/latest/meta-data', format: 'raw', sha256: 'a'.repeat(64) })).error?.code).toBe('image.url_not_allowed');
 
     slowly = true;

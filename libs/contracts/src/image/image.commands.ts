@@ -15,10 +15,10 @@ export const NewImage = z.strictObject({
 
 /** The body of POST /v1/images. */
 export const RegisterImageBody = z.strictObject({
-  ...NewImage.shape,
   url: z.url({ protocol: /^https?$/ }).max(2_000).regex(/^[a-z]+:\/\/[^/?#@]*([/?#]|$)/i, 'must hold no user and no password: it is kept in the log').optional()
     .describe('From where it is fetched into the store of images; kept in the log: no secrets'),
   file: file.optional().describe('Instead of url: a file that lies in every node\'s image folder already'),
+  ...NewImage.shape,
   sizeBytes: sizeBytes.optional().describe('Of that file'),
 })
   .refine((body) => (body.url === undefined) !== (body.file === undefined), { path: ['url'], message: 'must be given, or a file; and not both' })

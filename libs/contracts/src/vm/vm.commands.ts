@@ -29,7 +29,7 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
-  clone: z.enum(['linked', 'full']).default('linked').describe('linked: its disk stands on the image and is made at once; full: a copy that stands alone'),
+  clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
