@@ -160,7 +160,7 @@ export const volumeWork: Projection<VolumeCall> = {
     const event = recorded as unknown as VolumeEvent;
     const { commandId: _, ...meta } = recorded.meta;
     const calls = (saga: string, data: { readonly operationId: OperationId; readonly volumeId: VolumeId; readonly nodeId: NodeId }): VolumeCall =>
-      ({ volumeId: data.volumeId, nodeId: data.nodeId, saga, operationId: data.operationId, failed: null, input: data as unknown as Facts, meta: { ...meta, operationId: data.operationId } });
+      ({ volumeId: data.volumeId, nodeId: data.nodeId, saga, operationId: data.operationId, failed: null, input: { ...data }, meta: { ...meta, operationId: data.operationId } });
     switch (event.type) {
       case 'VolumeRequested':
         return calls('create-volume', event.data);
@@ -172,7 +172,7 @@ export const volumeWork: Projection<VolumeCall> = {
       case 'VolumeWorkFailed':
         return document === undefined || event.data.owed.length === 0 ? undefined : { ...document, saga: 'settle-volume', failed: { operationId: document.operationId, tries: 0 } };
       case 'VolumeSettleFailed':
-        return document?.failed == null ? document : { ...document, failed: { ...document.failed, tries: document.failed.tries + 1 } };
+        return document === undefined || document.failed === null ? document : { ...document, failed: { ...document.failed, tries: document.failed.tries + 1 } };
       case 'VolumeReady':
       case 'VolumeWorked':
       case 'VolumeSettled':

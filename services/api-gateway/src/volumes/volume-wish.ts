@@ -1,5 +1,5 @@
 /* A wish for a volume, with every name in it found: what storage is asked for. */
-import type { NodeId, PoolId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NodeId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import type { CreateVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
 import type { VolumeFormat, VolumeSource } from '@chronovirt/contracts/volume/volume.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
@@ -50,7 +50,7 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
     const disk = vm.snapshots.find(({ id }) => id === from.snapshot)?.disks.find((one) => one.volumeId === volumeId);
     if (disk === undefined) return refuse('snapshot.not_found', { vmId: from.vm, snapshotId: from.snapshot, volumeId, field: 'from' });
     const poolId = (await found.volume(volumeId))?.poolId;
-    const source = { kind: 'snapshot' as const, vmId: from.vm as VmId, snapshotId: from.snapshot as SnapshotId, volumeId };
+    const source = { kind: 'snapshot' as const, vmId: from.vm, snapshotId: from.snapshot, volumeId };
     return { source, nodeId: vm.nodeId, sizeGib: disk.sizeGib, leastGib: disk.sizeGib, ...(poolId === undefined ? {} : { poolId }) };
   }
   const volume = await found.volume(from.volume);
