@@ -7,7 +7,7 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
 import { createImageFiles } from '../images/image-files.os.ts';
@@ -35,6 +35,7 @@ export interface MachineSettings {
 
 export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
+  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const images = createImageFiles({ imageDir, poolDir, gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
@@ -45,7 +46,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ images, poolDir }),
+    disks: createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
     mediaPathOf: (file) => images.pathOf(file),
     mediaMissing: (file) => images.ensure(file),
     sweepImages: () => images.sweep(),
