@@ -1,6 +1,7 @@
 import type { AgentCommand, DomainReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { describe, expect, it } from 'vitest';
 import { createAgent } from './agent.ts';
 import type { Agent, Broken } from './agent.ts';
@@ -22,6 +23,7 @@ interface World {
   readonly machine: SimulatedMachine;
   readonly journal: Journal;
   readonly reports: DomainReport[];
+  readonly drifts: DriftReport[];
   readonly agent: Agent;
   /** Sends one command; `again` keeps its id. */
   send(type: AgentCommand['type'], more?: Partial<CommandEnvelope> & { readonly generation?: number; readonly data?: object }): ReturnType<Agent['take']>;
@@ -55,14 +57,15 @@ interface Surroundings {
 
 function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
+  const drifts: DriftReport[] = [];
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, reportDrift: async (drift) => void drifts.push(drift), outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
-    machine, journal, reports, agent, nextId,
+    machine, journal, reports, drifts, agent, nextId,
     send: (type, { generation = 1, data: more, ...envelope } = {}) => agent.take({
       id: nextId(), to: 'node', target: nodeId, type, meta: { actor: 'system:scheduler' }, cancels: [], session: 1,
       ...envelope,
