@@ -183,7 +183,8 @@ describe('a node that somebody works on by hand', () => {
     await expect(rest.ok('POST', `/v1/drift/${item.id}/adopt`)).rejects.toSatisfy((error: unknown) => error instanceof Refused && error.code === 'drift.cannot_adopt');
     await rest.ok('PUT', '/v1/drift-policies/missing', { action: 'revert' });
     await settled(vm);
-    expect(await node.virsh('list', '--all', '--name')).toContain(domain);
+    domain = await node.domainOf(vm);
+    expect(await node.virsh('dominfo', domain)).toMatch(/Persistent:\s+yes/);
     await power('start');
     await rest.until('the guest answers', () => node.inGuest(vm, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
     expect((await events()).filter(({ type }) => type === 'DriftActed').at(-1)?.data).toMatchObject({ by: 'policy', action: 'revert' });

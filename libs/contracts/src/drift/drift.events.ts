@@ -50,7 +50,7 @@ export const driftEvents = {
   /** Something new, or known and different from before. */
   DriftSeen: event(z.object({ ...DriftItem.shape, session: z.int(), sequence: z.int() })),
   /** It is not so any more. */
-  DriftSettled: event(z.object({ driftId: DriftId, nodeId: NodeId, class: DriftClass, subject: text(300), session: z.int(), sequence: z.int() })),
+  DriftSettled: event(z.object({ driftId: DriftId, nodeId: NodeId, class: DriftClass, subject: text(300), vmId: VmId.nullable(), session: z.int(), sequence: z.int() })),
   /** What was done about it, by an operator or by the policy of its class. */
   DriftActed: event(z.object({ driftId: DriftId, nodeId: NodeId, action: DriftAction, by: z.enum(['operator', 'policy']), operationId: OperationId, vmId: VmId.nullable() })),
   DriftPolicySet: event(z.object({ class: DriftClass, action: DriftAction })),

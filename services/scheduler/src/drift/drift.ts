@@ -44,7 +44,7 @@ export const drift: Decider<OfNode, Exclude<DriftEvent, { type: 'DriftPolicySet'
             const known = state.items[item.driftId];
             return known !== undefined && contentOf(known) === contentOf(item) ? [] : [{ type: 'DriftSeen', data: { ...item, session, sequence } } as const];
           }),
-          ...Object.values(state.items).filter(({ driftId }) => !seen.has(driftId)).map(({ driftId, class: klass, subject }) => ({ type: 'DriftSettled', data: { driftId, nodeId, class: klass, subject, session, sequence } }) as const),
+          ...Object.values(state.items).filter(({ driftId }) => !seen.has(driftId)).map(({ driftId, class: klass, subject, vmId }) => ({ type: 'DriftSettled', data: { driftId, nodeId, class: klass, subject, vmId, session, sequence } }) as const),
         ];
       }
       case 'ActOnDrift': {
