@@ -29,7 +29,7 @@ import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { planIn, powerAfter } from './domain/told.ts';
+import { isPowerVerb, planIn, powerAfter } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -181,9 +181,12 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const underWay = new AbortController();
     running.set(id, underWay);
     const plan = planIn(command);
-    const before = plan === undefined ? undefined : journal.told(plan.vmId);
+    const about = objectOf(command);
+    const before = isVm(about) ? journal.told(about) : undefined;
     // Whatever is there from here on may be half of what was and half of what shall be.
-    if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped' }), unsettled: true });
+    if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
+    else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
+    else if (before?.unsure === false && isPowerVerb(command.type)) journal.tell({ ...before, unsure: true });
     try {
       const outcome = await execute(command, hypervisor, underWay.signal, unseal).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
@@ -193,9 +196,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (halted) throw new Halted();
       if (isRefusal(outcome)) {
         // What was refused did nothing, except to a domain that runs: that is taken back by a command of its own.
-        if (plan !== undefined && command.type !== 'ConfigureDomain' && !isCancelled(outcome)) {
-          if (before === undefined) journal.forget(plan.vmId);
-          else journal.tell(before);
+        if (command.type !== 'ConfigureDomain' && !isCancelled(outcome) && !endsPlacement(command.type)) {
+          if (before !== undefined) journal.tell(before);
+          else if (plan !== undefined) journal.forget(plan.vmId);
         }
         return outcome;
       }
@@ -203,18 +206,14 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (!halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
-      if (endsPlacement(command.type)) {
-        journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
-        journal.forget(command.data.vmId);
-      }
+      if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       if (concernsDisk(command.type)) return accept();
       const { vmId } = command.data;
       const facts = { ...(await observer.facts(vmId)), ...factsOf(outcome) };
-      const told = journal.told(vmId);
-      const now = plan ?? told?.plan;
+      const now = plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
-        const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.power ?? told?.power, facts.state);
-        journal.tell({ plan: now, power, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : told?.pending ?? [], unsettled: plan === undefined && told?.unsettled === true });
+        const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
+        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {

@@ -79,7 +79,10 @@ export interface Told {
   /** What of a domain that runs waits for a start. */
   readonly pending: readonly Pending[];
   readonly power: Power;
+  /** A verb that makes it another domain was begun and not answered. */
   readonly unsettled: boolean;
+  /** The same for one that starts or stops it. */
+  readonly unsure: boolean;
 }
 
 export interface Compared {

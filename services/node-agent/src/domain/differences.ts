@@ -87,5 +87,5 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
 /** The contract's bound. */
 const DIFFERENCES_MAX = 50;
 
-/** A guest may shut itself down: that is nobody's doing but its own. */
-export const isOfItsGuest = (power: Told['power'], { state, reason }: Pick<SeenFully, 'state' | 'reason'>): boolean => power !== 'stopped' && state === 'stopped' && reason === 'shutdown';
+/** A guest may shut itself down: that is nobody's doing but its own. And one that crashed and shall not run does not run. */
+export const isOfItsGuest = (power: Told['power'], { state, reason }: Pick<SeenFully, 'state' | 'reason'>): boolean => (power !== 'stopped' && state === 'stopped' && reason === 'shutdown') || (power === 'stopped' && state === 'crashed');

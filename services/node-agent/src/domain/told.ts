@@ -16,6 +16,8 @@ export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
 /** Verbs after which a domain is in the state in which it shall be. */
 const POWER_VERBS: ReadonlySet<string> = new Set(['StartDomain', 'ShutdownDomain', 'DestroyDomain', 'RebootDomain', 'ResetDomain', 'SuspendDomain', 'ResumeDomain', 'SaveDomain', 'RestoreDomain']);
 
-/** The state in which a domain shall be after a verb that left it in `state`. */
+export const isPowerVerb = (type: AgentCommand['type']): boolean => POWER_VERBS.has(type);
+
+/** The state in which a domain shall be after a verb that left it in `state`. `before` is undefined when nobody knows. */
 export const powerAfter = (type: AgentCommand['type'], before: Power | undefined, state: string): Power =>
   (before !== undefined && !POWER_VERBS.has(type) ? before : state === 'running' || state === 'paused' ? state : 'stopped');

@@ -83,7 +83,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
 
   const compare = async (vmId: VmId): Promise<void> => {
     const told = journal.told(vmId);
-    if (told === undefined || told.unsettled || !isHere(vmId)) {
+    if (told === undefined || told.unsettled || told.unsure || !isHere(vmId)) {
       ours.delete(vmId);
       return;
     }
