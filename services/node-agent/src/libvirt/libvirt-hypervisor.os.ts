@@ -22,7 +22,7 @@ import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/la
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
-import { attributeOf, buildXml, childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
+import { attributeOf, buildXml, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
