@@ -1,6 +1,6 @@
 /*
  * C-05: somebody works on the node by hand, past Chronovirt. What was done is found, classified, explained
- * field by field, and brought back or taken over; domains that somebody else made become VMs while they run.
+ * field by field, and brought back or taken over.
  * By REST, on a real libvirt and QEMU, seen through virsh.
  */
 import { execFile } from 'node:child_process';
@@ -190,7 +190,7 @@ describe('a node that somebody works on by hand', () => {
     expect((await events()).filter(({ type }) => type === 'DriftActed').at(-1)?.data).toMatchObject({ by: 'policy', action: 'revert' });
   });
 
-  it('C-05 an agent that is restarted, and a libvirtd, are no drift', async () => {
+  it('C-05 an agent that is killed and comes back sees no drift', async () => {
     const before = (await events()).filter(({ type }) => type.startsWith('Drift')).length;
     await platform.kill9(node.part);
     await platform.start(node.part);

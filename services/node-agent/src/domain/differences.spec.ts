@@ -1,4 +1,4 @@
-import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { describe, expect, it } from 'vitest';
 import type { Told } from '../hypervisor.ts';
@@ -9,7 +9,7 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const volumeId: VolumeId = `volume_${hex(1)}`;
 const mac = '52:54:0a:15:00:05';
-const plan = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, generation: 1, ...smallPlan({ volumeId, mac, address: '10.21.0.5', network: {} as NetworkPlan }) };
+const plan: Told['plan'] = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, generation: 1, ...smallPlan({ volumeId, mac, address: '10.21.0.5', network: {} as NetworkPlan }) };
 const told: Told = { plan, pending: [], power: 'running', unsettled: false, unsure: false };
 const path = `/pool/${volumeId}.qcow2`;
 const machine: SeenMachine = {
