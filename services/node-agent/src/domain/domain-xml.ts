@@ -66,7 +66,7 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     element('uuid', {}, uuidOf(plan.vmId)),
     element('title', {}, plan.name),
     element('metadata', {},
-      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, agent: host.agentVersion })),
+      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, as: host.knownAs ?? domainName(plan.name, plan.vmId), agent: host.agentVersion })),
     growsMemory(plan, host) ? element('maxMemory', { slots: MEMORY_SLOTS, unit: 'MiB' }, plan.memoryMibMax) : undefined,
     element('memory', { unit: 'MiB' }, plan.memoryMib),
     element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
@@ -130,7 +130,7 @@ export const targetOf = ({ unit }: Pick<Disk, 'unit'>, devices: DomainPlan['devi
 
 export const diskXml = (disk: Disk, devices: DomainPlan['devices'], path: string): Xml =>
   element('disk', { type: 'file', device: 'disk' },
-    element('driver', { name: 'qemu', type: 'qcow2', discard: 'unmap' }),
+    element('driver', { name: 'qemu', type: path.endsWith('.raw') ? 'raw' : 'qcow2', discard: 'unmap' }),
     element('source', { file: path }),
     element('target', { dev: targetOf(disk, devices), bus: devices === 'virtio' ? 'virtio' : 'sata' }),
     // What the guest sees as the disk's serial number: 20 characters at most for virtio.
