@@ -13,7 +13,7 @@ export const ImageFormat = z.enum(['qcow2', 'raw', 'iso']);
 /** What is said of an image, for people and for those who make VMs of it. What is left out is not known. */
 export const ImageMetadata = z.object({
   description: text(1_000).optional(),
-  osFamily: z.enum(['linux', 'windows', 'bsd', 'other']).optional().describe('windows: its guests get a clock in local time and what else Windows wants'),
+  osFamily: z.enum(['linux', 'windows', 'other']).optional().describe('What a VM of it is taken for, unless it is said there'),
   osVersion: text(100).optional().describe('Such as debian 12'),
   arch: z.enum(['x86_64', 'aarch64']).optional(),
   features: z.array(text(64).min(1)).max(50).optional().describe('What is in it, such as cloud-init or qemu-guest-agent'),
