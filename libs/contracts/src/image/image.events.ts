@@ -44,6 +44,12 @@ export const storedFile = (sha256: string, format: z.infer<typeof ImageFormat>):
 /** What a file's name says of its content; undefined for a file that somebody put into the folders of the nodes. */
 export const contentOf = (file: string): string | undefined => /^([0-9a-f]{64})\.(qcow2|raw|iso)$/.exec(file)?.[1];
 
+export const imageEvents = {
+  ImageRegistered: event(ImageDescription),
+  ImageDeleted: event(z.object({ imageId: ImageId })),
+} as const;
+export type ImageEvent = EventOf<typeof imageEvents>;
+
 /** What it shall be once its bytes are there. */
 export const ImageWish = ImageDescription.omit({ imageId: true, file: true, sizeBytes: true, virtualBytes: true });
 export type ImageWish = z.infer<typeof ImageWish>;
@@ -64,9 +70,3 @@ export const imageImportEvents = {
   ImageImportFailed: event(z.object({ operationId: OperationId, refused: text(100), because: Json })),
 } as const;
 export type ImageImportEvent = EventOf<typeof imageImportEvents>;
-
-export const imageEvents = {
-  ImageRegistered: event(ImageDescription),
-  ImageDeleted: event(z.object({ imageId: ImageId })),
-} as const;
-export type ImageEvent = EventOf<typeof imageEvents>;
