@@ -91,7 +91,8 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const owed = new OwedCommands({ views, publish: (envelope) => gateway.ports.publish(envelope), log: host.logger, now: () => Date.now() });
   host.lead('gateway owed commands', () => host.every(OWED_EVERY_MS, 'sending what is owed', async () => { await owed.send(); }));
   if (credentials !== undefined) {
-    host.lead('gateway revocations', () => host.every(REVOKE_EVERY_MS, 'revoking removed nodes', async () => {
+    host.lead('gateway accounts', () => host.every(REVOKE_EVERY_MS, 'renewing accounts and revoking removed nodes', async () => {
+      await credentials.renew();
       const removed = await views.page<NodeSummary>('node_summary', { after: '', limit: 10_000, where: 'removed' });
       await credentials.revoke(removed.flatMap(({ credentialKeys }) => credentialKeys));
     }));
