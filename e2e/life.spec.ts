@@ -6,6 +6,15 @@ import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import type { Accepted, Operation, Rest, Vm } from './rest.ts';
 import { connectConsole, offered } from './websocket.ts';
 
+interface Shown extends Vm {
+  readonly volumes: readonly { readonly volumeId: string }[];
+  readonly snapshots: readonly { readonly id: string }[];
+  readonly usage: {
+    readonly cpuSeconds: number; readonly memory: { readonly residentMib: number };
+    readonly disks: readonly { readonly volumeId: string; readonly writtenBytes: number }[]; readonly nics: readonly { readonly mac: string; readonly receivedBytes: number }[];
+  } | null;
+}
+
 const BOOTED_WITHIN_MS = 90_000;
 
 describe('the life of a machine', () => {
@@ -47,9 +56,43 @@ describe('the life of a machine', () => {
     expect(node.console(vm)).toMatch(/cv-guest disk vda 1024 MiB boots 1\b/);
   });
 
+  it('A1-19 one request tells what it has and what it has used, another its XML as it is beside what it should be', async () => {
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/snapshots`, { name: 'installed' })).operation.id);
+    await inGuest('/bin/sh', '-c', 'dd if=/dev/zero of=/dev/vdb bs=65536 count=16 conv=fsync 2>/dev/null');
+    const shown = await rest.ok<Shown>('GET', `/v1/vms/${vm.id}?include=usage`);
+    expect(shown).toMatchObject({ status: 'running', address: vm.address, mac: vm.mac, spec: { diskGib: 1 }, nics: [], volumes: [{ unit: 1, sizeGib: 1 }], snapshots: [{ name: 'installed' }] });
+    const [data] = shown.volumes;
+    const domain = await node.domainOf(vm);
+    const seconds = Number(/cpu\.time=(\d+)/.exec(await node.virsh('domstats', '--cpu-total', domain))?.[1]) / 1e9;
+    expect(shown.usage?.cpuSeconds).toBeGreaterThan(0.5);
+    expect(shown.usage?.cpuSeconds).toBeLessThanOrEqual(seconds);
+    expect(shown.usage?.memory.residentMib).toBeGreaterThan(64);
+    expect(shown.usage?.disks.find(({ volumeId }) => volumeId === data?.volumeId)?.writtenBytes).toBe(2 ** 20);
+    expect(shown.usage?.nics).toMatchObject([{ mac: vm.mac }]);
+    expect(shown.usage?.nics[0]?.receivedBytes).toBeGreaterThan(0);
+
+    const { live, expected, defined } = await rest.ok<{ readonly live: string | null; readonly defined: string; readonly expected: string }>('GET', `/v1/vms/${vm.id}/xml`);
+    expect(live?.trim()).toBe(await node.virsh('dumpxml', domain));
+    expect(defined.trim()).toBe(await node.virsh('dumpxml', '--inactive', domain));
+    for (const text of [live, defined, expected]) expect(text).toMatch(new RegExp(`<memory unit=.(KiB.>262144|MiB.>256)<[^]*${String(data?.volumeId)}[^]*${String(vm.mac)}`));
+    // What somebody changed by hand stands on one side alone.
+    await node.virsh('detach-disk', domain, 'vdb', '--live');
+    const after = await rest.ok<{ readonly live: string; readonly expected: string }>('GET', `/v1/vms/${vm.id}/xml`);
+    expect([after.live.includes(`${String(data?.volumeId)}`), after.expected]).toEqual([false, expected]);
+    await act('stop');
+    expect(await rest.ok('GET', `/v1/vms/${vm.id}/xml`)).toMatchObject({ live: null, expected });
+    expect(await rest.ok('GET', `/v1/vms/${vm.id}?include=usage`)).toMatchObject({ usage: null });
+    const [snapshot] = shown.snapshots;
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/snapshots/${snapshot?.id ?? ''}`)).operation.id);
+    await act('start');
+    await up();
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${data?.volumeId ?? ''}?delete=true`)).operation.id);
+  });
+
   it('nothing of it is left when it is gone', async () => {
     await rest.gone(vm.id);
     expect(await node.domains()).toEqual([]);
-    expect(await node.disks()).toEqual([]);
+    await rest.until('its disks are gone too', async () => (await node.disks()).length === 0, 20_000, 100);
   });
 });

@@ -1,4 +1,5 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
+import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { BootOrder, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
@@ -43,7 +44,10 @@ export const VmAnswer = named('Vm', z.object({
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
   createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
+  usage: nullable(DomainUsage).optional().describe('With include=usage: since it was started'),
 }));
+
+named('VmXml', z.object({ vmId: z.string(), nodeId: z.string(), ...DomainXml.shape }));
 
 export const OperationAnswer = named('Operation', z.object({
   id: z.string(), kind: z.string(), vmId: nullable(z.string()), status: z.enum(['pending', 'running', 'succeeded', 'failed', 'compensated']), percent: z.int().min(0).max(100),

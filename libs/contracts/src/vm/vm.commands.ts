@@ -129,6 +129,8 @@ export const vmCommands = {
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be (`plan`, of DomainPlan). */
+  PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId })),
   /** From reports. */
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
 } as const;

@@ -1,17 +1,19 @@
 import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
-import { commandIdOf } from '@chronovirt/event-log/command-id';
+import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import { seal } from '@chronovirt/messaging/seal';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
+import { vmToLookAt } from '../console/vm-to-look-at.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
@@ -34,6 +36,8 @@ const StopBody = StopVmBody.optional();
 const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest'),
   deleteDisks: z.enum(['true', 'false']).default('false').describe('Delete its other disks too; without, they stay as volumes that no VM has'),
 }).meta({ id: 'DeleteVmQuery' });
+
+const GetQuery = z.strictObject({ include: z.enum(['usage']).optional().describe('usage: what it has used of CPU, memory, disks and interfaces, asked of its node now; null when it does not run') }).meta({ id: 'GetVmQuery' });
 
 const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
 
@@ -141,11 +145,30 @@ export class VmsHttp {
   }
 
   @Get(':id')
-  @ApiOperation({ summary: 'One VM', operationId: 'getVm' })
+  @ApiOperation({ summary: 'One VM, with its disks, interfaces, addresses and snapshots', operationId: 'getVm' })
   @ApiResponse({ status: 200, description: 'The VM, what is desired and what was observed', schema: { $ref: '#/components/schemas/Vm' } })
-  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: string): Promise<void> {
+  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Query({ schema: GetQuery }) query: z.infer<typeof GetQuery>): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    await this.send(reply, id);
+    const { text, version } = await this.shown(id);
+    const nodeId = query.include === 'usage' ? vmToLookAt(id, text) : undefined;
+    tagged(reply, version);
+    sendJson(reply, nodeId === undefined ? text : `${text.slice(0, -1)},"usage":${typeof nodeId === 'string' ? (await this.gateway.askNode(nodeId, { vmId: id, kind: 'usage' })).toString('utf8') : 'null'}}`);
+  }
+
+  @Get(':id/xml')
+  @ApiOperation({ summary: 'Its domain in libvirt\'s words, as its node has it now, beside what it should be', operationId: 'getVmXml', description: 'Passwords are left out.' })
+  @ApiResponse({ status: 200, description: 'Three texts', schema: { $ref: '#/components/schemas/VmXml' } })
+  async xml(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const { status, observed, nodeId, generation } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
+    if (status === 'unknown' && observed !== null) throw new ProblemError('node.silent', { because: { nodeId } });
+    // Asked as a rehearsal: nothing is written, and nobody owes an answer.
+    const outcome = await submit(this.gateway.ports, envelopeOf({ ...requestOf(request, null), rehearsalId: newCommandId() }, { to: 'scheduler', target: id, type: 'PlanVm', data: { vmId: id } }), undefined);
+    if (outcome.kind === 'pending') throw noAnswer();
+    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, `vm-${id}`);
+    const plan = DomainPlan.parse(outcome.answer.facts?.['plan']);
+    const xml = await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan });
+    sendJson(reply, `{"vmId":${JSON.stringify(id)},"nodeId":${JSON.stringify(nodeId)},${xml.toString('utf8').slice(1)}`);
   }
 
   @Patch(':id')

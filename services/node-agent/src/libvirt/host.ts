@@ -18,6 +18,8 @@ export interface LibvirtHost {
   mediaPathOf(file: string): string;
   /** A refusal when there is no such medium. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
+  /** Where the disk is from which cloud-init learns. */
+  seedPathOf(seed: Pick<Seed, 'instanceId'>): string;
   /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. */
   writeSeed(seed: Seed, nics: DomainPlan['nics']): Promise<string>;
   /** Unix socket of a VM's screen. */

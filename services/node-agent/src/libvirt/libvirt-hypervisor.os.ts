@@ -11,6 +11,7 @@
  * thrown, and the command comes again.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { DomainUsage } from '@chronovirt/contracts/console/console.commands';
 import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
@@ -24,10 +25,12 @@ import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/la
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
+import type { DomainStats } from '@chronovirt/libvirt/stats';
 import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { Inspector } from '../console/answer-consoles.os.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change, LiveDomain } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
@@ -47,7 +50,7 @@ export interface LibvirtSettings {
   readonly log: { warn(fields: object, sentence: string): void };
 }
 
-export interface LibvirtHypervisor extends Hypervisor {
+export interface LibvirtHypervisor extends Hypervisor, Inspector {
   /** For readiness, in plain words. */
   status(): { readonly ok: boolean; readonly says: string };
   close(): Promise<void>;
@@ -396,6 +399,17 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return undefined;
     });
 
+  const xmlOf = (plan: DomainPlan, present: Domain | undefined, seedPath: string | undefined): string => domainXml(plan, {
+    nodeId, agentVersion,
+    screenSocket: host.screenSocketOf(plan.vmId),
+    type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
+    diskPathOf,
+    mediaPathOf: (file) => host.mediaPathOf(file),
+    seedPath,
+    consoleLog: host.consoleLogOf(plan.vmId),
+    ...(present === undefined ? {} : { knownAs: present.name }),
+  });
+
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
   const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<{ readonly xml: string; readonly seedPath: string | undefined } | Refusal> => {
     const { vmId } = plan;
@@ -404,16 +418,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
     const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
-    const xml = domainXml(plan, {
-      nodeId, agentVersion, screenSocket,
-      type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
-      diskPathOf,
-      mediaPathOf: (file) => host.mediaPathOf(file),
-      seedPath,
-      consoleLog: host.consoleLogOf(vmId),
-      ...(present === undefined ? {} : { knownAs: present.name }),
-    });
-    return { xml, seedPath };
+    return { xml: xmlOf(plan, present, seedPath), seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
@@ -871,6 +876,34 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       }
     },
 
+    // Without the flag `secure` libvirt leaves passwords out.
+    inspect: async (plan) => {
+      const domain = await find(plan.vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      const told = async (flags: readonly 'inactive'[]): Promise<string | null> => (domain === undefined || seen === undefined ? null : slow.domainGetXmlDesc({ domain, flags: [...flags] }));
+      try {
+        return {
+          live: seen !== undefined && powered(seen) ? await told([]) : null, defined: await told(['inactive']),
+          expected: xmlOf(plan, domain, plan.seed === null ? undefined : host.seedPathOf(plan.seed)),
+        };
+      } catch (error) {
+        throw new HypervisorFault('describe', plan.vmId, error);
+      }
+    },
+    measure: async (vmId) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain === undefined || seen === undefined) return gone(vmId);
+      if (!powered(seen)) return refuse('vm.not_running', { vmId, state: seen.state });
+      try {
+        const [stats] = await slow.connectGetAllDomainStats({ domains: [domain], groups: ['cpu', 'balloon', 'interface', 'block'], flags: ['nowait'] });
+        if (stats === undefined) return gone(vmId);
+        return usageOf(domainStats(stats), await slow.domainGetXmlDesc({ domain }));
+      } catch (error) {
+        throw new HypervisorFault('measure', vmId, error);
+      }
+    },
+
     status: () => {
       for (const { state } of [fast, slow]) if (state.status !== 'connected') return { ok: false, says: `waiting for ${host.says}: ${state.reason.message}` };
       return { ok: true, says: `connected to ${host.says}` };
@@ -936,6 +969,25 @@ function liveDomain(xml: string): LiveDomain {
     seed: driveAt(seed)?.path ?? null,
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: childrenOf(devices, 'disk').filter((one) => one.attributes['device'] === 'disk').map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
+  };
+}
+
+const mibOf = (kib: number | undefined): number | null => (kib === undefined ? null : Math.floor(kib / 1_024));
+
+/** Interfaces are counted under the node's end of them; the domain's XML says whose that is. */
+function usageOf({ cpuTimeNs, memoryKibResident, memoryKibAvailable, memoryKibUsable, interfaces, blocks }: DomainStats, xml: string): DomainUsage {
+  const macs = new Map(childrenOf(childOf(readDomain(xml).root, 'devices'), 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
+  return {
+    cpuSeconds: cpuTimeNs === undefined ? null : Number(cpuTimeNs) / 1e9,
+    memory: { residentMib: mibOf(memoryKibResident), availableMib: mibOf(memoryKibAvailable), usableMib: mibOf(memoryKibUsable) },
+    disks: blocks.flatMap(({ path, readBytes = 0n, writeBytes = 0n, physicalBytes = 0n }) => {
+      const volumeId = path === undefined ? undefined : fileOfVolume.exec(path)?.[1];
+      return volumeId === undefined ? [] : [{ volumeId, readBytes: Number(readBytes), writtenBytes: Number(writeBytes), fileBytes: Number(physicalBytes) }];
+    }),
+    nics: interfaces.flatMap(({ name, rxBytes = 0n, txBytes = 0n }) => {
+      const mac = macs.get(name);
+      return mac === undefined ? [] : [{ mac, receivedBytes: Number(rxBytes), sentBytes: Number(txBytes) }];
+    }),
   };
 }
 

@@ -33,6 +33,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   const mediaPathOf = (file: string): string => join(imageDir, file);
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
+  const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,
@@ -42,7 +43,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
-    writeSeed: (seed, nics) => writeSeed(join(poolDir, `${seed.instanceId}${SEED}`), seed, nics),
+    seedPathOf,
+    writeSeed: (seed, nics) => writeSeed(seedPathOf(seed), seed, nics),
     screenSocketOf,
     consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
     prepare: async (libvirt) => {

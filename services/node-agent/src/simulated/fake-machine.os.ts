@@ -95,6 +95,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
+      seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,
       writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,

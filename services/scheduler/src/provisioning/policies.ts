@@ -7,9 +7,8 @@ import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/id
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
-import type { Machine } from '../vm/domain-plan.ts';
-import { activeLayers, type Snapshots, tidied, without } from '../vm/snapshots.ts';
-import { type LayerWork, type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
+import { tidied, without } from '../vm/snapshots.ts';
+import { type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
@@ -103,12 +102,6 @@ const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (m
 const placeOf = ({ vmId, nodeId, poolId, generation }: LiveVm): { readonly vmId: VmId; readonly nodeId: NodeId; readonly poolId: PoolId; readonly generation: number } => {
   if (nodeId === null || poolId === null) throw new Error(`${vmId} has no node`);
   return { vmId, nodeId, poolId, generation };
-};
-
-const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion }: LiveVm, snapshots: Snapshots): Machine => {
-  if (provisioned === null) throw new Error(`${vmId} was never built`);
-  const { volumeId, mac, address } = provisioned;
-  return { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
 };
 
 type Layering = Extract<LayerWork, { kind: 'take' | 'revert' }>;

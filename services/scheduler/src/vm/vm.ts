@@ -25,7 +25,7 @@ import type { AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Vm
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
-import { largerOf, type Share } from './domain-plan.ts';
+import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
@@ -312,6 +312,13 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   return action !== null ? { operationId, action, change: null, nic: null, work: null } : change !== null ? { operationId, action: null, change, nic, work: null } : debt;
 };
 
+/** Throws for one that was never built. */
+export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion }: LiveVm, snapshots: Snapshots): Machine => {
+  if (provisioned === null) throw new Error(`${vmId} was never built`);
+  const { volumeId, mac, address } = provisioned;
+  return { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
+};
+
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
@@ -414,6 +421,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
           ? [{ type: 'VmDeleteRequested', data: { operationId: command.data.operationId, force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: command.data.operationId } }]
           : [{ type: 'VmCleanUpStarted', data: { operationId: command.data.operationId } }];
       }
+      case 'PlanVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        return live.provisioned === null ? refuse('vm.not_provisioned', { vmId: live.vmId, failure: live.failure?.refused ?? null }) : [];
+      }
       case 'RecordDomainState': {
         if (state.status !== 'live') return [];
         const { nodeId, session, sequence, generation, state: domain, reason } = command.data;
@@ -509,6 +521,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     switch (command.type) {
       case 'AssignVm':
         return state.status === 'live' ? { generation: state.generation } : {};
+      case 'PlanVm':
+        return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
       default:
         return {};
     }
