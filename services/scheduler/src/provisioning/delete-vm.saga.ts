@@ -11,7 +11,7 @@ import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga, type Step } from '@chronovirt/decider/saga';
-import { verb } from './node-verb.ts';
+import { failVm, finishRemoval, NODE_GONE, verb } from './node-verb.ts';
 
 export interface RemoveVm {
   readonly operationId: OperationId;
@@ -34,8 +34,7 @@ export interface RemoveVm {
 }
 
 const undo = nothingToUndo('what is deleted stays deleted');
-/** The node was removed by an operator: whatever it held is gone with it. */
-const settledBy = ['node.removed', 'node.not_found'];
+const settledBy = NODE_GONE;
 
 const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   domain: {
@@ -80,8 +79,8 @@ const removal = (name: string): Saga<RemoveVm, Outgoing> => ({
   name,
   steps,
   cleanUp: true,
-  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+  done: finishRemoval,
+  failed: failVm,
 });
 
 export const deleteVm = removal('delete-vm');

@@ -6,6 +6,7 @@
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
+import { DAY_MS, NODE_GONE } from './node-verb.ts';
 
 export interface DropVolume {
   readonly operationId: OperationId;
@@ -15,14 +16,13 @@ export interface DropVolume {
 }
 
 const undo = nothingToUndo('what is deleted stays deleted');
-const DAY_MS = 24 * 60 * 60_000;
 
 export const dropVolume: Saga<DropVolume, Outgoing> = {
   name: 'drop-volume',
   cleanUp: true,
   steps: {
     disk: {
-      deadlineMs: DAY_MS, undo, settledBy: ['node.removed', 'node.not_found'],
+      deadlineMs: DAY_MS, undo, settledBy: NODE_GONE,
       run: ({ nodeId, volumeId }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null } }),
     },
     space: { after: ['disk'], deadlineMs: DAY_MS, undo, run: ({ poolId, volumeId }) => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } }) },

@@ -8,9 +8,8 @@
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId } from '@chronovirt/contracts/ids';
 import type { GuestRequest } from '@chronovirt/contracts/vm/guest';
-import type { Refusal } from '@chronovirt/decider/decider';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
-import { type OnNode, verb } from './node-verb.ts';
+import { failVm, finishRemoval, finishVm, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface GuestVm extends OnNode {
   readonly operationId: OperationId;
@@ -23,9 +22,6 @@ const NODE_MS = 60_000;
 
 const look = (vm: OnNode): Outgoing => verb('ObserveDomain', vm, {});
 
-const failed = ({ vmId, operationId }: Pick<GuestVm, 'vmId' | 'operationId'>, why: Refusal, owed: readonly string[]): Outgoing =>
-  ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } });
-
 export const guestVm: Saga<GuestVm, Outgoing> = {
   name: 'guest-vm',
   steps: {
@@ -37,13 +33,10 @@ export const guestVm: Saga<GuestVm, Outgoing> = {
     },
   },
   done: (vm, facts) => {
-    const { method = 'guest-agent', ...seen } = { ...facts['guest'] };
-    return {
-      to: 'scheduler', target: vm.vmId, type: 'FinishVm',
-      data: { vmId: vm.vmId, operationId: vm.operationId, how: method, provisioned: null, reconfigured: null, observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null },
-    };
+    const { method: how = 'guest-agent', ...seen } = { ...facts['guest'] };
+    return finishVm(vm, seen, { how });
   },
-  failed,
+  failed: failVm,
 };
 
 export interface SettleGuest extends OnNode {
@@ -52,19 +45,17 @@ export interface SettleGuest extends OnNode {
   readonly failedOperationId: OperationId;
 }
 
-const keyOf = ({ failedOperationId }: SettleGuest, command: string): string => `saga-${guestVm.name}-${failedOperationId}:${command}`;
-
 export const settleGuest: Saga<SettleGuest, Outgoing> = {
   name: 'settle-guest',
   cleanUp: true,
   steps: {
     guest: {
       deadlineMs: NODE_MS,
-      run: (vm) => ({ ...look(vm), as: keyOf(vm, 'guest:undo'), cancels: [keyOf(vm, 'guest:run')] }),
+      run: (vm) => ({ ...look(vm), ...owedUndo(guestVm.name, vm.failedOperationId, 'guest') }),
       undo: nothingToUndo('it is itself an undo'),
-      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
+      settledBy: PLACEMENT_GONE,
     },
   },
-  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed,
+  done: finishRemoval,
+  failed: failVm,
 };

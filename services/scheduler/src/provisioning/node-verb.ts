@@ -1,7 +1,9 @@
-import type { Outgoing } from '@chronovirt/contracts/command';
-import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+/* What the sagas of a VM have in common: how a node is told something, and how the VM learns that it is over. */
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
-import type { Facts } from '@chronovirt/decider/decider';
+import type { Outgoing } from '@chronovirt/contracts/command';
+import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { Facts, Refusal } from '@chronovirt/decider/decider';
 
 /** Which VM, on which node, in which generation: every verb of a node names it. */
 export interface OnNode {
@@ -23,3 +25,36 @@ export const fact = <T>(facts: Facts | undefined, name: string): T => {
   if (value === undefined) throw new Error(`a step needs the fact ${name}, which no step before it answered`);
   return value as T;
 };
+
+export const DAY_MS = 24 * 60 * 60_000;
+
+/** The node was removed by an operator: whatever it held is gone with it. */
+export const NODE_GONE: readonly string[] = ['node.removed', 'node.not_found'];
+/** The same, or this placement of the VM is no more: so is whatever it had there. */
+export const PLACEMENT_GONE: readonly string[] = [...NODE_GONE, 'vm.not_here', 'vm.old_generation'];
+
+/** What a saga calls the command of a step; the runner makes its id from this. */
+export const commandName = (saga: string, operationId: OperationId, step: string, phase: 'run' | 'undo'): string => `saga-${saga}-${operationId}:${step}:${phase}`;
+
+/** The undo that never arrived, as itself, so that it is done once however often it is tried. */
+export const owedUndo = (saga: string, failedOperationId: OperationId, step: string): Required<Pick<Outgoing, 'as' | 'cancels'>> =>
+  ({ as: commandName(saga, failedOperationId, step, 'undo'), cancels: [commandName(saga, failedOperationId, step, 'run')] });
+
+interface OfVm {
+  readonly vmId: VmId;
+  readonly operationId: OperationId;
+}
+type End = Omit<Extract<VmCommand, { type: 'FinishVm' }>['data'], keyof OfVm>;
+
+/** `seen` is the node's last word of the domain, if it said one. */
+export const finishVm = ({ vmId, operationId, nodeId, generation }: OfVm & OnNode, seen: Facts | undefined, end: { readonly how: unknown } & { readonly [K in keyof End]?: unknown }): Outgoing => ({
+  to: 'scheduler', target: vmId, type: 'FinishVm',
+  data: { vmId, operationId, provisioned: null, reconfigured: null, observed: seen !== undefined && 'state' in seen ? { nodeId, generation, ...seen } : null, ...end },
+});
+
+/** Nothing was done, why, and what a silent node still owes. */
+export const failVm = ({ vmId, operationId }: OfVm, { refused, because = {} }: Refusal, owed: readonly string[]): Outgoing =>
+  ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused, because, owed } });
+
+/** Everything is taken away, or settled. */
+export const finishRemoval = ({ vmId, operationId }: OfVm): Outgoing => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } });

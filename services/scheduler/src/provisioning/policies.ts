@@ -11,6 +11,7 @@ import { tidied, without } from '../vm/snapshots.ts';
 import { type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
+import type { OnNode } from './node-verb.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
 import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
@@ -52,7 +53,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
         : undefined;
     case 'VmGuestRequested':
       return inHand(vm, data.operationId) && vm.nodeId !== null
-        ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { ...guestOf(vm, data.operationId), request: data.request } satisfies GuestVm as unknown as Facts }
+        ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { operationId: data.operationId, ...placeOf(vm), request: data.request } satisfies GuestVm as unknown as Facts }
         : undefined;
     case 'VmSnapshotRequested':
       return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'take' ? { kind: 'start', saga: sagaOf('snapshot', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
@@ -81,7 +82,6 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
 });
 
-
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
   operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), nodeId: vm.nodeId, reservedOn: vm.nodeId ?? left.nodeId, poolId: vm.poolId ?? left.poolId, generation: vm.generation,
   // With what a change has left that is owed.
@@ -99,36 +99,39 @@ const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || 
 
 const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
 
-const placeOf = ({ vmId, nodeId, poolId, generation }: LiveVm): { readonly vmId: VmId; readonly nodeId: NodeId; readonly poolId: PoolId; readonly generation: number } => {
-  if (nodeId === null || poolId === null) throw new Error(`${vmId} has no node`);
-  return { vmId, nodeId, poolId, generation };
+const placeOf = ({ vmId, nodeId, generation }: LiveVm): OnNode => {
+  if (nodeId === null) throw new Error(`${vmId} has no node`);
+  return { vmId, nodeId, generation };
+};
+
+const poolOf = ({ vmId, poolId }: LiveVm): PoolId => {
+  if (poolId === null) throw new Error(`${vmId} has no pool`);
+  return poolId;
 };
 
 type Layering = Extract<LayerWork, { kind: 'take' | 'revert' }>;
 
 const layering = (vm: LiveVm, operationId: OperationId, work: Layering): SnapshotVm => {
-  const { vmId, nodeId, generation } = placeOf(vm);
   const machine = machineOf(vm, vm.snapshots);
   const now = [machine.volumeId, ...vm.volumes.map(({ volumeId }) => volumeId)].map((volumeId) => ({ volumeId, layer: machine.layers[volumeId] ?? null }));
   const then = vm.snapshots.list.find(({ snapshotId }) => snapshotId === work.snapshotId)?.disks.map(({ volumeId, layer }) => ({ volumeId, layer })) ?? [];
-  return { operationId, vmId, nodeId, generation, kind: work.kind, machine, on: work.kind === 'take' ? now : then, layer: work.layer };
+  return { operationId, ...placeOf(vm), kind: work.kind, machine, on: work.kind === 'take' ? now : then, layer: work.layer };
 };
 
 /** What an operation leaves to be tidied away, or a failed one to be taken back. */
 const tidying = (vm: LiveVm, operationId: OperationId, work: LayerWork, owedBy: OperationId | null): TidyVm => {
-  const { vmId, nodeId, generation } = placeOf(vm);
   if (work.kind === 'take' || work.kind === 'revert') {
     const steps = takeBackSteps(layering(vm, operationId, work));
-    return { operationId, vmId, nodeId, generation, machine: machineOf(vm, vm.snapshots), steps, owedBy: owedBy === null ? null : { saga: 'snapshot-vm', operationId: owedBy } };
+    return { operationId, ...placeOf(vm), machine: machineOf(vm, vm.snapshots), steps, owedBy: owedBy === null ? null : { saga: 'snapshot-vm', operationId: owedBy } };
   }
   const { steps, snapshots } = tidied(work.kind === 'delete' ? without(vm.snapshots, work.snapshotId) : vm.snapshots);
-  return { operationId, vmId, nodeId, generation, machine: machineOf(vm, snapshots), steps, owedBy: owedBy === null ? null : { saga: 'tidy-layers', operationId: owedBy } };
+  return { operationId, ...placeOf(vm), machine: machineOf(vm, snapshots), steps, owedBy: owedBy === null ? null : { saga: 'tidy-layers', operationId: owedBy } };
 };
 
 const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfiguration, nameKeyOf: (name: string) => string): ReconfigureVm => {
   const { spec, nics, held } = vm;
   return {
-    operationId, ...placeOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
+    operationId, ...placeOf(vm), poolId: poolOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
@@ -136,13 +139,7 @@ const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfigura
 };
 
 const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {
-  if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
-  return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation, action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
-};
-
-const guestOf = (vm: LiveVm, operationId: OperationId): Omit<GuestVm, 'request'> => {
-  if (vm.nodeId === null) throw new Error(`${vm.vmId} has no node`);
-  return { operationId, vmId: vm.vmId, nodeId: vm.nodeId, generation: vm.generation };
+  return { operationId, ...placeOf(vm), action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */
@@ -150,6 +147,6 @@ const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string
   if (vm.debt === null) return undefined;
   if (vm.debt.work !== null) return tidying(vm, operationId, vm.debt.work, vm.debt.operationId);
   const { operationId: failedOperationId, action, change, nic } = vm.debt;
-  if (action === null && change === null) return { ...guestOf(vm, operationId), failedOperationId };
+  if (action === null && change === null) return { operationId, ...placeOf(vm), failedOperationId };
   return action === null ? { ...reconfiguring(vm, operationId, change, nameKeyOf), failedOperationId, added: nic } : { ...powering(vm, { operationId, action, timeoutSeconds: 0, force: false }), failedOperationId };
 };

@@ -11,16 +11,13 @@
  * takes no other action: a StartDomain that is late must not meet a VM that was stopped meanwhile.
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
-import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { OperationId } from '@chronovirt/contracts/ids';
 import type { PowerAction } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
-import { verb } from './node-verb.ts';
+import { failVm, finishRemoval, finishVm, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
-export interface PowerVm {
+export interface PowerVm extends OnNode {
   readonly operationId: OperationId;
-  readonly vmId: VmId;
-  readonly nodeId: NodeId;
-  readonly generation: number;
   readonly action: PowerAction;
   readonly vcpus: number;
   readonly memoryMib: number;
@@ -68,12 +65,9 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
   },
   done: (vm, facts) => {
     const { how, ...seen } = { how: vm.action, ...facts['node'] };
-    return {
-      to: 'scheduler', target: vm.vmId, type: 'FinishVm',
-      data: { vmId: vm.vmId, operationId: vm.operationId, how, provisioned: null, reconfigured: null, observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null },
-    };
+    return finishVm(vm, seen, { how });
   },
-  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+  failed: failVm,
 };
 
 export interface SettlePower extends PowerVm {
@@ -81,19 +75,15 @@ export interface SettlePower extends PowerVm {
   readonly failedOperationId: OperationId;
 }
 
-/** What the failed operation called its commands (the runner makes their ids from this). */
-const keyOf = ({ failedOperationId }: SettlePower, command: string): string => `saga-${powerVm.name}-${failedOperationId}:${command}`;
-
 export const settlePower: Saga<SettlePower, Outgoing> = {
   name: 'settle-power',
   cleanUp: true,
   steps: {
     node: {
       deadlineMs: 60_000,
-      run: (vm) => ({ ...takeBack(vm), as: keyOf(vm, 'node:undo'), cancels: [keyOf(vm, 'node:run')] }),
+      run: (vm) => ({ ...takeBack(vm), ...owedUndo(powerVm.name, vm.failedOperationId, 'node') }),
       undo: nothingToUndo('it is itself an undo'),
-      // The node, or this placement of the VM, is no more: so is whatever was left of the action.
-      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
+      settledBy: PLACEMENT_GONE,
     },
     capacity: {
       after: ['node'],
@@ -102,6 +92,6 @@ export const settlePower: Saga<SettlePower, Outgoing> = {
       undo: nothingToUndo('it is itself an undo'),
     },
   },
-  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed: (vm, why, owed, facts) => powerVm.failed(vm, why, owed, facts),
+  done: finishRemoval,
+  failed: failVm,
 };

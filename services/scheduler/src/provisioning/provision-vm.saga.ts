@@ -15,7 +15,7 @@ import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { fact, type OnNode, verb } from './node-verb.ts';
+import { fact, failVm, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -28,7 +28,6 @@ export interface ProvisionVm {
   /** SHA-256 of the name: what its reservation is called. */
   readonly nameKey: string;
 }
-
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
 
@@ -100,13 +99,9 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       undo: nothingToUndo('removing the domain also stops it'),
     },
   },
-  done: (vm, facts) => ({
-    to: 'scheduler', target: vm.vmId, type: 'FinishVm',
-    data: {
-      vmId: vm.vmId, operationId: vm.operationId, how: 'created', reconfigured: null,
-      provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
-      observed: { ...placed(vm, facts), ...facts['boot'] },
-    },
+  done: (vm, facts) => finishVm({ ...vm, ...placed(vm, facts) }, facts['boot'], {
+    how: 'created',
+    provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
   }),
-  failed: (vm, why, owed) => ({ to: 'scheduler', target: vm.vmId, type: 'FailVm', data: { vmId: vm.vmId, operationId: vm.operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+  failed: failVm,
 };

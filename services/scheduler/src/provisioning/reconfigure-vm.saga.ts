@@ -18,10 +18,9 @@ import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
-import type { Refusal } from '@chronovirt/decider/decider';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
-import { fact, type OnNode, verb } from './node-verb.ts';
+import { fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface ReconfigureVm extends OnNode {
   readonly operationId: OperationId;
@@ -101,13 +100,14 @@ const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const { addVolume } = vm.change;
-  return addVolume === undefined ? undefined : verb('EnsureDisk', onNode(vm), { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
+  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
 };
 const removeDisk = ({ nodeId, vmId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
   (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId } });
 
-const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', onNode(vm), { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+/** The interface that a silent node may have, so that it can be taken back later. */
+const failedWith = (failed: Outgoing, nic: Nic | null): Outgoing => (nic === null ? failed : { ...failed, data: { ...failed.data, nic } });
 const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
 
 const DECIDED_MS = 30_000;
@@ -140,7 +140,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', onNode(vm), { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {
@@ -156,19 +156,10 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
   },
   done: (vm, facts) => {
     const { pending = [], ...seen } = { ...facts['domain'] };
-    return {
-      to: 'scheduler', target: vm.vmId, type: 'FinishVm',
-      data: {
-        vmId: vm.vmId, operationId: vm.operationId, how: 'reconfigured', provisioned: null, reconfigured: { nic: addedNic(vm, facts), volume: addedVolume(vm, facts), pending },
-        observed: 'state' in seen ? { nodeId: vm.nodeId, generation: vm.generation, ...seen } : null,
-      },
-    };
+    return finishVm(vm, seen, { how: 'reconfigured', reconfigured: { nic: addedNic(vm, facts), volume: addedVolume(vm, facts), pending } });
   },
-  failed: (vm, why, owed, facts) => failed(vm, why, owed, owed.includes('domain') && facts['address'] !== undefined ? addedNic(vm, facts) : null),
+  failed: (vm, why, owed, facts) => failedWith(failVm(vm, why, owed), owed.includes('domain') && facts['address'] !== undefined ? addedNic(vm, facts) : null),
 };
-
-const failed = ({ vmId, operationId }: ReconfigureVm, why: Refusal, owed: readonly string[], nic: Nic | null): Outgoing =>
-  ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed, ...(nic === null ? {} : { nic }) } });
 
 export interface SettleReconfiguration extends ReconfigureVm {
   /** The operation whose undo is owed. */
@@ -177,7 +168,6 @@ export interface SettleReconfiguration extends ReconfigureVm {
   readonly added: Nic | null;
 }
 
-const keyOf = ({ failedOperationId }: SettleReconfiguration, command: string): string => `saga-${reconfigureVm.name}-${failedOperationId}:${command}`;
 const undo = nothingToUndo('it is itself an undo');
 
 /** Takes back what a silent node kept from being taken back, in the same order, the node's part under its own id. */
@@ -187,16 +177,16 @@ export const settleReconfiguration: Saga<SettleReconfiguration, Outgoing> = {
   steps: {
     domain: {
       deadlineMs: 90_000, undo,
-      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
-      run: (vm) => ({ ...takeBack(vm, vm.added), as: keyOf(vm, 'domain:undo'), cancels: [keyOf(vm, 'domain:run')] }),
+      settledBy: PLACEMENT_GONE,
+      run: (vm) => ({ ...takeBack(vm, vm.added), ...owedUndo(reconfigureVm.name, vm.failedOperationId, 'domain') }),
     },
-    disk: { after: ['domain'], deadlineMs: 90_000, undo, settledBy: ['node.removed', 'node.not_found'], run: removeDisk },
+    disk: { after: ['domain'], deadlineMs: 90_000, undo, settledBy: NODE_GONE, run: removeDisk },
     space: { after: ['disk'], deadlineMs: DECIDED_MS, undo, run: undoSpace },
     volume: { after: ['space'], deadlineMs: DECIDED_MS, undo, run: undoVolume },
     address: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)) },
     capacity: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (grows(vm) ? resizeCapacity(vm, vm.held) : undefined) },
     name: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyAfter) : undefined) },
   },
-  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed: (vm, why, owed) => failed(vm, why, owed, vm.added),
+  done: finishRemoval,
+  failed: (vm, why, owed) => failedWith(failVm(vm, why, owed), vm.added),
 };

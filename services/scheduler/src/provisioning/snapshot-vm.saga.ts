@@ -13,7 +13,7 @@ import type { OperationId } from '@chronovirt/contracts/ids';
 import type { LayerStep, SnapshotDisk } from '@chronovirt/contracts/vm/snapshot';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
 import { type ActiveLayers, type Machine, planOf } from '../vm/domain-plan.ts';
-import { type OnNode, verb } from './node-verb.ts';
+import { commandName, DAY_MS, failVm, finishRemoval, finishVm, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface SnapshotVm extends OnNode {
   readonly operationId: OperationId;
@@ -24,8 +24,6 @@ export interface SnapshotVm extends OnNode {
   readonly on: readonly Pick<SnapshotDisk, 'volumeId' | 'layer'>[];
   readonly layer: string;
 }
-
-const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
 
 const layered = ({ machine, on, layer }: SnapshotVm): Machine =>
   ({ ...machine, layers: { ...machine.layers, ...(Object.fromEntries(on.map(({ volumeId }) => [volumeId, layer])) as ActiveLayers) } });
@@ -41,21 +39,15 @@ export const snapshotVm: Saga<SnapshotVm, Outgoing> = {
       deadlineMs: 60_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm) => verb('LayerDomain', onNode(vm), { ...planOf(layered(vm)), on: vm.on.map(({ volumeId, layer }) => ({ volumeId, layer })), live: vm.kind === 'take' }),
-      undo: (vm) => verb('TidyLayers', onNode(vm), { ...planOf(vm.machine), steps: [...takeBackSteps(vm)] }),
+      run: (vm) => verb('LayerDomain', vm, { ...planOf(layered(vm)), on: vm.on.map(({ volumeId, layer }) => ({ volumeId, layer })), live: vm.kind === 'take' }),
+      undo: (vm) => verb('TidyLayers', vm, { ...planOf(vm.machine), steps: [...takeBackSteps(vm)] }),
     },
   },
-  done: ({ vmId, nodeId, generation, operationId, kind }, facts) => {
+  done: (vm, facts) => {
     const { frozen = false, ...seen } = { ...facts['node'] };
-    return {
-      to: 'scheduler', target: vmId, type: 'FinishVm',
-      data: {
-        vmId, operationId, how: kind === 'take' ? 'took a snapshot' : 'reverted', provisioned: null, reconfigured: null, frozen,
-        observed: 'state' in seen ? { nodeId, generation, ...seen } : null,
-      },
-    };
+    return finishVm(vm, seen, { how: vm.kind === 'take' ? 'took a snapshot' : 'reverted', frozen });
   },
-  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+  failed: failVm,
 };
 
 export interface TidyVm extends OnNode {
@@ -67,13 +59,10 @@ export interface TidyVm extends OnNode {
   readonly owedBy: { readonly saga: 'snapshot-vm' | 'tidy-layers'; readonly operationId: OperationId } | null;
 }
 
-const DAY_MS = 24 * 60 * 60_000;
-
 /** The very command that never arrived, so that it is done once however often it is tried; an undo also takes its own step back. */
 const under = ({ owedBy }: TidyVm): Partial<Pick<Outgoing, 'as' | 'cancels'>> => {
   if (owedBy === null) return {};
-  const stream = `saga-${owedBy.saga}-${owedBy.operationId}`;
-  return owedBy.saga === 'tidy-layers' ? { as: `${stream}:node:run` } : { as: `${stream}:node:undo`, cancels: [`${stream}:node:run`] };
+  return owedBy.saga === 'snapshot-vm' ? owedUndo(owedBy.saga, owedBy.operationId, 'node') : { as: commandName(owedBy.saga, owedBy.operationId, 'node', 'run') };
 };
 
 export const tidyLayers: Saga<TidyVm, Outgoing> = {
@@ -83,11 +72,10 @@ export const tidyLayers: Saga<TidyVm, Outgoing> = {
     node: {
       deadlineMs: DAY_MS,
       undo: nothingToUndo('what is merged stays merged'),
-      // The node, or this placement of the VM, is no more: so are its layers.
-      settledBy: ['node.removed', 'node.not_found', 'vm.not_here', 'vm.old_generation'],
-      run: (vm) => (vm.steps.length === 0 ? undefined : { ...verb('TidyLayers', onNode(vm), { ...planOf(vm.machine), steps: [...vm.steps] }), ...under(vm) }),
+      settledBy: PLACEMENT_GONE,
+      run: (vm) => (vm.steps.length === 0 ? undefined : { ...verb('TidyLayers', vm, { ...planOf(vm.machine), steps: [...vm.steps] }), ...under(vm) }),
     },
   },
-  done: ({ vmId, operationId }) => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } }),
-  failed: ({ vmId, operationId }, why, owed) => ({ to: 'scheduler', target: vmId, type: 'FailVm', data: { vmId, operationId, refused: why.refused, because: why.because ?? {}, owed } }),
+  done: finishRemoval,
+  failed: failVm,
 };

@@ -46,6 +46,16 @@ export type Debt =
   /** Of something that was asked of the guest. */
   | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: null };
 
+interface Operation {
+  readonly id: OperationId;
+  readonly kind: OperationKind;
+  readonly action: PowerAction | null;
+  readonly change: Reconfiguration | null;
+  readonly work: LayerWork | null;
+}
+
+const begun = (id: OperationId, kind: OperationKind, of: Partial<Pick<Operation, 'action' | 'change' | 'work'>> = {}): Operation => ({ id, kind, action: null, change: null, work: null, ...of });
+
 export interface LiveVm {
   readonly status: 'live';
   readonly vmId: VmId;
@@ -72,7 +82,7 @@ export interface LiveVm {
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
-  readonly operation: { readonly id: OperationId; readonly kind: OperationKind; readonly action: PowerAction | null; readonly change: Reconfiguration | null; readonly work: LayerWork | null } | null;
+  readonly operation: Operation | null;
   /** A delete that waits until the running operation is over. */
   readonly waitingDelete: OperationId | null;
   /** Whoever deletes it wants its other disks gone too. */
@@ -307,9 +317,11 @@ const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (operation === null) return debt;
   const { id: operationId, action, change, work, kind } = operation;
-  if (work !== null) return { operationId, action: null, change: null, nic: null, work };
-  if (kind === 'guest') return { operationId, action: null, change: null, nic: null, work: null };
-  return action !== null ? { operationId, action, change: null, nic: null, work: null } : change !== null ? { operationId, action: null, change, nic, work: null } : debt;
+  const nothing = { operationId, action: null, change: null, nic: null, work: null } as const;
+  if (work !== null) return { ...nothing, work };
+  if (action !== null) return { ...nothing, action };
+  if (change !== null) return { ...nothing, change, nic };
+  return kind === 'guest' ? nothing : debt;
 };
 
 /** Throws for one that was never built. */
@@ -439,7 +451,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: { id: operationId, kind: 'create', action: null, change: null, work: null }, waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -452,12 +464,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, provisioned: event.data.provisioned };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
-        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: { id: operationId, kind: 'power', action, change: null, work: null } };
+        return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: begun(operationId, 'power', { action }) };
       }
       case 'VmReconfigureRequested':
-        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'reconfigure', action: null, change: event.data.change, work: null } };
+        return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'reconfigure', { change: event.data.change }) };
       case 'VmGuestRequested':
-        return { ...state, desiredBefore: state.desired, operation: { id: event.data.operationId, kind: 'guest', action: null, change: null, work: null } };
+        return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'guest') };
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
@@ -465,19 +477,19 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;
-        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'snapshot', action: null, change: null, work: { kind: 'take', ...work } } };
+        return { ...state, desiredBefore: state.desired, operation: begun(operationId, 'snapshot', { work: { kind: 'take', ...work } }) };
       }
       case 'VmSnapshotTaken':
         return { ...state, snapshots: taken(state.snapshots, event.data.snapshot, event.data.layer) };
       case 'VmSnapshotDeleteRequested': {
         const { operationId, snapshotId } = event.data;
-        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'delete-snapshot', action: null, change: null, work: { kind: 'delete', snapshotId } } };
+        return { ...state, desiredBefore: state.desired, operation: begun(operationId, 'delete-snapshot', { work: { kind: 'delete', snapshotId } }) };
       }
       case 'VmSnapshotDeleted':
         return { ...state, snapshots: tidied(without(state.snapshots, event.data.snapshotId)).snapshots };
       case 'VmRevertRequested': {
         const { operationId, ...work } = event.data;
-        return { ...state, desiredBefore: state.desired, operation: { id: operationId, kind: 'revert', action: null, change: null, work: { kind: 'revert', ...work } } };
+        return { ...state, desiredBefore: state.desired, operation: begun(operationId, 'revert', { work: { kind: 'revert', ...work } }) };
       }
       case 'VmReverted':
         return {
@@ -507,9 +519,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmDeleteRequested':
         return { ...state, desired: 'deleted', waitingDelete: event.data.operationId, deletesDisks: state.deletesDisks || event.data.deleteDisks === true };
       case 'VmDeleteStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'delete', action: null, change: null, work: null }, waitingDelete: null };
+        return { ...state, operation: begun(event.data.operationId, 'delete'), waitingDelete: null };
       case 'VmCleanUpStarted':
-        return { ...state, operation: { id: event.data.operationId, kind: 'clean-up', action: null, change: null, work: null } };
+        return { ...state, operation: begun(event.data.operationId, 'clean-up') };
       case 'VmDeleted':
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmObserved':
