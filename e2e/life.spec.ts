@@ -1,9 +1,11 @@
 /* A machine from its medium to its end: by REST, on a real libvirt and QEMU, seen through virsh and from inside the guest. */
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { installerMedium } from './installer.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
-import type { Accepted, Operation, Rest, Vm } from './rest.ts';
+import type { Accepted, Operation, Refused, Rest, Vm } from './rest.ts';
 import { connectConsole, offered } from './websocket.ts';
 
 interface Shown extends Vm {
@@ -88,6 +90,61 @@ describe('the life of a machine', () => {
     await act('start');
     await up();
     await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${data?.volumeId ?? ''}?delete=true`)).operation.id);
+  });
+
+  it('A1-14 it is put to rest with what it has in memory, gives its room back, and goes on where it was', async () => {
+    const script = (line: string): Promise<string> => inGuest('/bin/sh', '-c', line);
+    const bootId = (): Promise<string> => inGuest('/bin/cat', '/proc/sys/kernel/random/boot_id');
+    const reserved = async (): Promise<unknown> => (await rest.ok<{ capacity: { memoryMib: { reserved: number }; vcpus: { reserved: number } } }>('GET', `/v1/nodes/${node.nodeId}`)).capacity;
+    const refusal = (method: string, path: string, body?: object): Promise<string> => rest.ok(method, `/v1/vms/${vm.id}${path}`, body).then(() => 'not refused', (error: Refused) => `${String(error.status)} ${error.code}`);
+    const [before, boots] = [await bootId(), node.boots(vm)];
+    await script('(i=0; while :; do i=$((i+1)); echo $i > /tmp/counted; sleep 0.2; done) > /dev/null 2>&1 &');
+    await rest.until('it counts', async () => Number(await script('cat /tmp/counted')) > 3, 10_000);
+    expect(await reserved()).toMatchObject({ memoryMib: { reserved: 256 }, vcpus: { reserved: 1 } });
+    await act('save');
+    expect(await rest.vm(vm.id)).toMatchObject({ status: 'saved', desired: 'saved', observed: { state: 'saved' } });
+    expect((await rest.all<Vm>('/v1/vms?status=saved')).map(({ id }) => id)).toEqual([vm.id]);
+    expect(await reserved()).toMatchObject({ memoryMib: { reserved: 0 }, vcpus: { reserved: 0 } });
+    expect(await node.virsh('domstate', await node.domainOf(vm))).toBe('shut off');
+    const kept = join(node.poolDir, `${vm.id}.save`);
+    // The memory that the guest uses, not all that it could.
+    expect(statSync(kept).size).toBeGreaterThan(32 * 2 ** 20);
+    expect(await refusal('PATCH', '/hardware', { vcpus: 2 })).toBe('409 vm.saved');
+    expect(await refusal('POST', '/snapshots', { name: 'resting' })).toBe('409 vm.saved');
+    expect(await refusal('DELETE', '')).toBe('409 vm.saved');
+    expect(await refusal('POST', '/stop', {})).toBe('409 vm.saved');
+    expect(await refusal('POST', '/pause')).toBe('409 vm.not_running');
+    // The agent that comes next finds it so, and libvirt has forgotten why it does not run.
+    await platform.kill9(node.part);
+    await platform.start(node.part);
+    expect(await rest.status(vm.id, 'saved')).toMatchObject({ observed: { state: 'saved' } });
+    await act('start');
+    const counted = Number(await script('cat /tmp/counted'));
+    expect(counted).toBeGreaterThan(3);
+    expect([await bootId(), node.boots(vm), existsSync(kept)]).toEqual([before, boots, false]);
+    await rest.until('it counts on', async () => Number(await script('cat /tmp/counted')) > counted, 10_000);
+    expect(await rest.vm(vm.id)).toMatchObject({ status: 'running', desired: 'running' });
+    expect(await reserved()).toMatchObject({ memoryMib: { reserved: 256 } });
+
+    await act('save');
+    await act('stop', { force: true, timeoutSeconds: 0 });
+    expect([(await rest.vm(vm.id)).status, existsSync(kept)]).toEqual(['stopped', false]);
+    await act('start');
+    await up();
+    expect([await bootId() === before, node.boots(vm)]).toEqual([false, boots + 1]);
+  });
+
+  it('A1-14 what somebody started by hand meanwhile does not go on from what was saved before', async () => {
+    await act('save');
+    await node.virsh('start', await node.domainOf(vm));
+    await rest.status(vm.id, 'running');
+    await up();
+    const boots = node.boots(vm);
+    await act('stop', { force: true, timeoutSeconds: 30 });
+    expect((await rest.vm(vm.id)).status).toBe('stopped');
+    await act('start');
+    await up();
+    expect(node.boots(vm)).toBe(boots + 1);
   });
 
   it('nothing of it is left when it is gone', async () => {

@@ -1,7 +1,7 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
-import { BootOrder, Pending } from '@chronovirt/contracts/vm/vm.events';
+import { BootOrder, DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
 
@@ -20,7 +20,7 @@ export const ProblemAnswer = named('Problem', z.object({
 }));
 
 const snapshot = {
-  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']).describe('What the VM did when it was taken'),
+  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: DomainState.describe('What the VM did when it was taken'),
   frozen: z.boolean().describe('Whether the guest held its file systems still for it'), takenAt: time, disks: z.array(z.object({ volumeId: z.string(), sizeGib: z.int() })),
 };
 
@@ -28,9 +28,9 @@ export const SnapshotsAnswer = named('Snapshots', z.object({ items: z.array(z.ob
 
 export const VmAnswer = named('Vm', z.object({
   id: z.string(), name: z.string(), description: z.string(),
-  status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
-  desired: z.enum(['running', 'stopped', 'paused', 'deleted']),
-  observed: nullable(z.object({ state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']), reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
+  status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'saved', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
+  desired: z.enum(['running', 'stopped', 'paused', 'saved', 'deleted']),
+  observed: nullable(z.object({ state: DomainState, reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),

@@ -148,6 +148,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.first_nic': () => 'The first interface stays with the VM.',
   'vm.nic_not_found': (b) => `The VM has no interface ${word(b['mac'])}.`,
   'vm.volume_not_found': (b) => `The VM has no disk ${word(b['volumeId'])}.`,
+  'vm.saved': (b) => `The VM is saved, and what it has in memory belongs to the machine and its disks as they are: ${word(b['hint'])}.`,
   'vm.paused': () => 'The VM is paused, and its guest could not let go: resume it first, or stop it.',
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
   'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces.',

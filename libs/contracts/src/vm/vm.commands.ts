@@ -76,7 +76,7 @@ export const ChangeVolumeBody = z.strictObject({
 
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
-  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
+  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
 }).meta({ id: 'StopVm' });
 
 /** The body of POST /v1/vms/:id/snapshots. */
@@ -98,6 +98,8 @@ export const vmCommands = {
   ResetVm: command('scheduler', 'vmId', z.object(Target)),
   PauseVm: command('scheduler', 'vmId', z.object(Target)),
   ResumeVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Its memory goes into a file in its pool, its CPUs and memory back to its node; a start goes on from there. */
+  SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),

@@ -101,11 +101,11 @@ export type Reconfiguration = z.infer<typeof Reconfiguration>;
 export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
-/** What a node says of a domain. 'absent': the node has no such domain. */
-export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
+/** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */
+export const DomainState = z.enum(['running', 'paused', 'stopped', 'saved', 'crashed', 'absent']);
 export type DomainState = z.infer<typeof DomainState>;
 
-export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
+export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */

@@ -41,7 +41,7 @@ const GetQuery = z.strictObject({ include: z.enum(['usage']).optional().describe
 
 const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
 
-type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm';
+type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm' | 'SaveVm';
 
 @ApiTags('vms')
 @ApiBearerAuth()
@@ -329,6 +329,14 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Resume', operationId: 'resumeVm' })
   resume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
     return this.power(request, reply, id, 'ResumeVm');
+  }
+
+  @Post(':id/save')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Put it to rest: its memory into a file, its CPUs and memory back to the node. A start goes on from there', operationId: 'saveVm' })
+  save(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
+    return this.power(request, reply, id, 'SaveVm');
   }
 
   @Post(':id/password')

@@ -62,6 +62,8 @@ export class HypervisorFault extends Error {
 }
 
 const START_MS = 120_000;
+/** Memory of a terabyte written to a slow disk, or read from it. */
+const SAVE_MS = 12 * 60 * 60_000;
 /** An ignored power button is pressed again: a guest that was still booting did not hear it. */
 const PRESS_EVERY_MS = 5_000;
 /** The guest agent's answer is waited for no longer. Seconds. */
@@ -155,10 +157,17 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
+  /** The files that a domain writes. */
+  const diskFiles = async (domain: Domain): Promise<readonly string[]> => readDomain(await fast.domainGetXmlDesc({ domain })).disks.flatMap(({ path }) => (path !== undefined && fileOfVolume.test(path) ? [path] : []));
+
+  /** One that does not run may have its memory kept; whether it has, libvirt does not know. */
+  const orSaved = async (domain: Domain, seen: Seen): Promise<Seen> =>
+    (seen.state === 'stopped' && seen.reason !== 'starting' && (await host.saves.holds(idFrom('vm', domain.uuid), () => diskFiles(domain))) ? { state: 'saved', reason: 'saved' } : seen);
+
   const look = async (domain: Domain): Promise<Seen | undefined> => {
     try {
       const { state, reason } = await fast.domainGetState({ domain });
-      return stateOf(state, reason);
+      return await orSaved(domain, stateOf(state, reason));
     } catch (error) {
       if (isNoDomain(error)) return undefined;
       throw new HypervisorFault('look at', domain.name, error);
@@ -257,7 +266,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const remove = async (domain: Domain): Promise<void> => {
     const seen = await look(domain);
-    if (seen !== undefined && seen.state !== 'stopped') await destroy(domain);
+    if (seen !== undefined && seen.state !== 'stopped' && seen.state !== 'saved') await destroy(domain);
     try {
       await slow.domainUndefineFlags({ domain, flags: ['managedSave', 'snapshotsMetadata', 'nvram', 'checkpointsMetadata'] });
     } catch (error) {
@@ -289,7 +298,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const shutdown = (vmId: VmId, { timeoutMs, force, signal }: Shutdown): Done =>
     withDomain(vmId, 'shut down', async (domain, before) => {
-      if (!powered(before)) return undefined;
+      if (!powered(before)) {
+        if (force) await host.saves.drop(vmId);
+        return undefined;
+      }
       const deadline = performance.now() + timeoutMs;
       // A paused guest hears no button.
       const hears = before.state === 'running';
@@ -382,7 +394,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainResume({ domain });
         return undefined;
       }
-      const create = (): Promise<unknown> => slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS });
+      const create = (): Promise<unknown> => (seen.state === 'saved'
+        ? slow.domainRestoreFlags({ from: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS })
+        : slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS }));
       // The test driver starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
       const before = driver === 'test' ? await mend(domain) : 0;
       if (isRefusal(before)) return before;
@@ -395,6 +409,21 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         if (isRefusal(mended)) return mended;
         if (mended === 0) throw error;
         await create();
+      }
+      // It runs with it, or without it for good.
+      await host.saves.drop(vmId);
+      return undefined;
+    });
+
+  const save = (vmId: VmId): Done =>
+    withDomain(vmId, 'save', async (domain, seen) => {
+      if (seen.state === 'saved') return undefined;
+      if (!powered(seen)) return refuse('domain.not_running', { vmId, state: seen.state });
+      try {
+        await slow.domainSaveFlags({ domain, to: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS });
+      } catch (error) {
+        if (isOperationInvalid(error)) return refuse('domain.not_running', { vmId });
+        throw error;
       }
       return undefined;
     });
@@ -765,7 +794,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         const identity = await identify(domain);
         if (identity === undefined) return undefined;
         const { state, reason } = states.get(domain.uuid) ?? {};
-        const now = state === undefined || reason === undefined ? await look(domain) : stateOf(state, reason);
+        const now = state === undefined || reason === undefined ? await look(domain) : await orSaved(domain, stateOf(state, reason));
         return now === undefined ? undefined : { ...identity, ...now };
       }));
       return seen.filter((domain) => domain !== undefined);
@@ -826,6 +855,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         }
       }),
 
+    save,
     define,
     configure,
     layer,

@@ -11,6 +11,7 @@ import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
+import { savesIn } from './saves.os.ts';
 
 export interface MachineSettings {
   readonly nodeId: NodeId;
@@ -34,6 +35,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
   const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
+  const saves = savesIn(poolDir);
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,
@@ -54,11 +56,13 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
       await mkdir(runDir, { recursive: true, mode: 0o711 });
       if (driver === 'qemu') await prepareForQemu(libvirt, screenDir, log);
     },
+    saves,
     /* With what virtlogd kept of the console: `<vm>.log`, `<vm>.log.0`, … */
     forgetFiles: async (vmId) => {
       const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
       await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
       await rm(screenSocketOf(vmId), { force: true });
+      await saves.drop(vmId);
       const seeds = (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED));
       await Promise.all(seeds.map((name) => rm(join(poolDir, name), { force: true })));
     },

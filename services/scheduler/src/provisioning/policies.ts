@@ -138,8 +138,13 @@ const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfigura
   };
 };
 
+/** Of the slowest disk that memory is written to and read from. */
+const SAVED_MIB_PER_SECOND = 20;
+
 const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {
-  return { operationId, ...placeOf(vm), action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
+  const goesOn = action === 'start' && vm.desiredBefore === 'saved';
+  const { vcpus, memoryMib } = goesOn ? vm.held : vm.spec;
+  return { operationId, ...placeOf(vm), action, vcpus, memoryMib, timeoutSeconds: goesOn || action === 'save' ? Math.ceil(vm.held.memoryMib / SAVED_MIB_PER_SECOND) : timeoutSeconds, force };
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */

@@ -30,7 +30,7 @@ const removals: readonly RemoveVm[] = [
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null, volumes: [] },
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null, volumes: [] },
 ];
-const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume'];
+const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save'];
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
