@@ -142,7 +142,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       volumes.add(volumeId);
       return { addVolume: { volumeId, name: 'data', sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
     }
-    return otherwise(name);
+    return random.chance(0.2) ? { rebuild: { volumeId: idFrom('volume', random.digits()), keepDays: 0 } } : otherwise(name);
   };
   const otherwise = (name: string): CommandEnvelope['data'] => ({
     ...(random.chance(0.5) ? { vcpus: random.between(1, 3), memoryMib: 128 * random.between(1, 4) } : {}),

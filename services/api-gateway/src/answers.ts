@@ -87,7 +87,7 @@ export const PoolAnswer = named('Pool', z.object({
 
 export const VolumeAnswer = named('Volume', z.object({
   id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['attached', 'detached', 'deleting']), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
-  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
+  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), deleteAt: nullable(time).describe('It is deleted then, unless a VM has it'), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
 export const EventAnswer = named('Event', z.object({

@@ -13,6 +13,7 @@ import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/ne
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
+import type { Facts } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
 import { nodeCapacity } from './node/node-capacity.projection.ts';
@@ -168,7 +169,35 @@ export const deletingVolume: Projection<DeletingVolume> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume] as const;
+/** What is to be commanded at a time, unless the log says something else before. */
+export interface Timer {
+  readonly id: string;
+  /** Milliseconds since the epoch, by the clocks of the platform. */
+  readonly at: number;
+  readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
+}
+
+/** Times are in the log: whoever was away then finds them due. */
+export const timer: Projection<Timer> = {
+  name: 'scheduler.timer',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  fold(document, recorded, id) {
+    const event = recorded as unknown as VolumeEvent;
+    switch (event.type) {
+      case 'VolumeDetached':
+        return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
+      case 'VolumeAttached':
+      case 'VolumeDeleteStarted':
+      case 'VolumeDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume, timer] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -176,6 +205,7 @@ export class SchedulerView {
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly volumes = new ProjectionInMemory(deletingVolume);
+  private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -186,7 +216,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.timers]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -201,6 +231,7 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    this.timers.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -317,6 +348,14 @@ export class SchedulerView {
 
   *deletingVolumes(): Generator<DeletingVolume> {
     yield* this.volumes.documents.values();
+  }
+
+  *due(now: number): Generator<Timer> {
+    for (const one of this.timers.documents.values()) if (one.at <= now) yield one;
+  }
+
+  hasTimer(id: string): boolean {
+    return this.timers.documents.has(id);
   }
 
   *openSagas(): Generator<OpenSaga> {

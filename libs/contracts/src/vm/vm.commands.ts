@@ -74,6 +74,12 @@ export const ChangeVolumeBody = z.strictObject({
   limits: DiskLimits.nullable().optional().describe('null takes them off'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ChangeVolume' });
 
+/** The body of POST /v1/vms/:id/rebuild. */
+export const RebuildVmBody = z.strictObject({
+  keepDays: z.int().min(0).max(3_650).default(7).describe('For how many days the old disk stays as a volume that no VM has; then it is deleted'),
+}).meta({ id: 'RebuildVm' });
+export type RebuildVmBody = z.infer<typeof RebuildVmBody>;
+
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
   force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
@@ -106,7 +112,7 @@ export const vmCommands = {
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
-    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
   })),
   TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { ImageId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { Name } from '../text.ts';
+import { KeptVolume } from './volume.events.ts';
 
 const OfVm = { volumeId: VolumeId, vmId: VmId };
 
@@ -11,7 +12,7 @@ export const volumeCommands = {
   /** Refused when another VM has it, or when it is not in the pool. */
   AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId })),
   /** Nothing when it is not attached to this VM. With `delete`, the operation that does it, it goes then. */
-  DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable() })),
+  DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable(), kept: KeptVolume.optional() })),
   /** The same for several, when their VM goes. */
   DetachVolumes: command('storage', 'vmId', z.object({ vmId: VmId, volumes: z.array(z.object({ volumeId: VolumeId, delete: OperationId.nullable() })).max(32) })),
   /** From the gateway: a volume that no VM has. */

@@ -10,12 +10,17 @@ export const DiskLimits = z.strictObject({
 }).meta({ id: 'DiskLimits' });
 export type DiskLimits = z.infer<typeof DiskLimits>;
 
+/** For how long a volume is kept that nobody asked for by name. */
+export const KeptVolume = z.object({ name: Name, deleteAt: z.iso.datetime() });
+export type KeptVolume = z.infer<typeof KeptVolume>;
+
 export const volumeEvents = {
   /** Made for a VM, and attached to it. Without a name: the disk that a VM was made with. */
   VolumeCreated: event(z.object({ volumeId: VolumeId, vmId: VmId, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1), name: Name.optional() })),
   VolumeResized: event(z.object({ volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
   VolumeAttached: event(z.object({ volumeId: VolumeId, vmId: VmId })),
-  VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId })),
+  /** `kept`: it is deleted at that time, unless a VM has it by then. */
+  VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId, kept: KeptVolume.optional() })),
   /** Nobody uses it and nobody may any more: its bytes go, then its space, then it is deleted. */
   VolumeDeleteStarted: event(z.object({ operationId: OperationId, volumeId: VolumeId, poolId: PoolId, nodeId: NodeId })),
   /** Its node did not answer for a day. It can be asked for again. */

@@ -17,6 +17,8 @@ export interface VolumeDocument {
   readonly imageId: string | null;
   readonly sizeGib: number;
   readonly operationId: string | null;
+  /** It is deleted then, unless a VM has it. ISO 8601. */
+  readonly deleteAt: string | null;
   readonly createdAt: string;
   readonly changedAt: string;
   readonly position: number;
@@ -25,23 +27,23 @@ export interface VolumeDocument {
 
 export const volumeView: Projection<VolumeDocument> = {
   name: 'gateway.volume',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
   fold: (before, recorded) => {
     const event = recorded as RecordedEvent & VolumeEvent;
     const now = { changedAt: event.recordedAt, position: event.position, version: event.version };
     if (event.type === 'VolumeCreated') {
       const { volumeId, vmId, poolId, nodeId, imageId, sizeGib, name } = event.data;
-      return { id: volumeId, name: name ?? null, system: name === undefined, status: 'attached', vmId, poolId, nodeId, imageId, sizeGib, operationId: null, createdAt: event.recordedAt, ...now };
+      return { id: volumeId, name: name ?? null, system: name === undefined, status: 'attached', vmId, poolId, nodeId, imageId, sizeGib, operationId: null, deleteAt: null, createdAt: event.recordedAt, ...now };
     }
     if (before === undefined) return undefined;
     switch (event.type) {
       case 'VolumeResized':
         return { ...before, sizeGib: event.data.sizeGib, ...now };
       case 'VolumeAttached':
-        return { ...before, status: 'attached', vmId: event.data.vmId, ...now };
+        return { ...before, status: 'attached', vmId: event.data.vmId, deleteAt: null, ...now };
       case 'VolumeDetached':
-        return { ...before, status: 'detached', vmId: null, ...now };
+        return { ...before, status: 'detached', vmId: null, ...(event.data.kept === undefined ? {} : { name: event.data.kept.name, system: false, deleteAt: event.data.kept.deleteAt }), ...now };
       case 'VolumeDeleteStarted':
         return { ...before, status: 'deleting', operationId: event.data.operationId, ...now };
       case 'VolumeDeleteAbandoned':

@@ -180,12 +180,18 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  if (change.rebuild !== undefined) {
+    const state = live.observed?.state ?? 'absent';
+    if (spec.imageId === null) return refuse('vm.no_image', { vmId });
+    if (live.snapshots.list.length > 0) return refuse('vm.has_snapshots', { vmId, snapshots: live.snapshots.list.map(({ name }) => name) });
+    if (state !== 'stopped' && state !== 'crashed') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first: it gets another disk' });
+  }
   const unit = freeUnit(volumes);
   const placed: Reconfiguration = {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -485,7 +491,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
-        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
+        return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;

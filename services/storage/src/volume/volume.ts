@@ -43,10 +43,10 @@ export const volume: Decider<OfVolume, VolumeEvent, Volume> = {
         return state.poolId === poolId ? [{ type: 'VolumeAttached', data: { volumeId, vmId } }] : refuse('volume.elsewhere', { volumeId, nodeId: state.nodeId, poolId: state.poolId });
       }
       case 'DetachVolume': {
-        const { vmId, delete: operationId } = command.data;
+        const { vmId, delete: operationId, kept } = command.data;
         if (state.status !== 'live' || state.vmId !== vmId) return [];
         const { poolId, nodeId } = state;
-        return [{ type: 'VolumeDetached', data: { volumeId, vmId } }, ...(operationId === null ? [] : [{ type: 'VolumeDeleteStarted', data: { operationId, volumeId, poolId, nodeId } } as const])];
+        return [{ type: 'VolumeDetached', data: { volumeId, vmId, ...(kept === undefined ? {} : { kept }) } }, ...(operationId === null ? [] : [{ type: 'VolumeDeleteStarted', data: { operationId, volumeId, poolId, nodeId } } as const])];
       }
       case 'RemoveDetachedVolume':
         if (state.status !== 'live') return refuse(state.status === 'deleting' ? 'volume.deleting' : 'volume.not_found', { volumeId });
