@@ -24,7 +24,8 @@ import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
-import { type DropVolume, dropVolume } from './provisioning/drop-volume.saga.ts';
+import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
+import { dropVolume } from './provisioning/drop-volume.saga.ts';
 import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
@@ -32,14 +33,14 @@ import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
-import type { SchedulerView } from './view.projection.ts';
+import type { SchedulerView, VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
 import { vm } from './vm/vm.ts';
 
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -82,8 +83,8 @@ export class Scheduler {
   private accepting = 0;
   private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
-  /** Deletions of volumes that this process has begun. */
-  private readonly dropping = new Set<string>();
+  /** Sagas of volumes that this process has begun. */
+  private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
   /** By what is due, the last time it was asked for. */
@@ -425,10 +426,7 @@ export class Scheduler {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
-    for (const { meta, ...volume } of [...view.deletingVolumes()]) {
-      // Begun already, it is among the open ones, or has ended and the log will say so.
-      if (!this.dropping.has(volume.operationId)) await attempt('delete a volume', this.dropVolume(volume, meta));
-    }
+    for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
     for (const { id, at, command } of [...view.due(now)]) {
       // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
       const turn = `timer:${id}:${String(at)}:${String(Math.floor((now - at) / TIMER_AGAIN_MS))}`;
@@ -454,10 +452,16 @@ export class Scheduler {
     }
   }
 
-  private async dropVolume(volume: DropVolume, meta: CommandMeta): Promise<void> {
-    await this.sagas.start(dropVolume.name, volume.operationId, volume as unknown as Facts, meta);
-    this.dropping.add(volume.operationId);
-    if (this.dropping.size > REACTED_MAX) this.dropping.clear();
+  private async workOnVolume({ saga, failed, nodeId, input, meta, ...call }: VolumeCall): Promise<void> {
+    const home = this.ports.view.node(nodeId);
+    // What is owed is settled when its node is heard again.
+    if (failed !== null && home !== undefined && home.silentSince !== null && !home.removed) return;
+    const operationId = failed === null ? call.operationId : idFrom('op', this.ports.commandIdOf(`settle:${failed.operationId}:${String(failed.tries)}`));
+    // Begun already, it is among the open ones, or has ended and the log will say so.
+    if (this.begun.has(operationId)) return;
+    await this.sagas.start(saga, operationId, failed === null ? input : { ...input, operationId, failedOperationId: failed.operationId }, { ...meta, operationId });
+    this.begun.add(operationId);
+    if (this.begun.size > REACTED_MAX) this.begun.clear();
   }
 
   /**

@@ -5,6 +5,7 @@ import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
+import { Layer } from './snapshot.ts';
 import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -118,6 +119,8 @@ export const vmCommands = {
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
   /** Its disks become what they were at a snapshot. Only while it is stopped. */
   RevertVm: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
+  /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
+  FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** From reconcilers: take back what is owed. */

@@ -68,8 +68,8 @@ export const Provisioned = z.object({
 });
 export type Provisioned = z.infer<typeof Provisioned>;
 
-/** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. */
-export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable() });
+/** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. Without a pool it is in that of the first. */
+export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), poolId: PoolId.optional() });
 export type AttachedVolume = z.infer<typeof AttachedVolume>;
 
 /** What a machine can have changed, each name resolved. What is left out stays. */

@@ -47,7 +47,7 @@ const addedNic = ({ change }: ReconfigureVm, facts: StepFacts): Nic | null =>
 
 const addedVolume = ({ change: { addVolume, attachVolume } }: ReconfigureVm, facts: StepFacts): AttachedVolume | null => {
   if (addVolume !== undefined) return { volumeId: addVolume.volumeId, unit: addVolume.unit, sizeGib: addVolume.sizeGib, limits: addVolume.limits };
-  return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null };
+  return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null, poolId: fact(facts['volume'], 'poolId') };
 };
 
 /** One that has no bytes yet: a second, or the first anew. Without a name it is the one that the machine is made with. */
@@ -67,13 +67,13 @@ const resizeCapacity = ({ vmId, nodeId }: ReconfigureVm, { vcpus, memoryMib }: S
   ({ to: 'scheduler', target: nodeId, type: 'ResizeCapacity', data: { nodeId, vmId, vcpus, memoryMib } });
 const grows = ({ change, held }: ReconfigureVm): boolean => (change.vcpus ?? 0) > held.vcpus || (change.memoryMib ?? 0) > held.memoryMib;
 /** A disk that grows; null: none does. */
-const growth = ({ machine: { spec, volumeId, volumes }, change: { diskGib, changeVolume } }: ReconfigureVm) => {
-  if (diskGib !== undefined) return { volumeId, fromGib: spec.diskGib, toGib: diskGib };
+const growth = ({ poolId, machine: { spec, volumeId, volumes }, change: { diskGib, changeVolume } }: ReconfigureVm) => {
+  if (diskGib !== undefined) return { volumeId, poolId, fromGib: spec.diskGib, toGib: diskGib };
   const present = volumes.find((volume) => volume.volumeId === changeVolume?.volumeId);
-  return changeVolume?.sizeGib === undefined || present === undefined ? null : { volumeId: present.volumeId, fromGib: present.sizeGib, toGib: changeVolume.sizeGib };
+  return changeVolume?.sizeGib === undefined || present === undefined ? null : { volumeId: present.volumeId, poolId: present.poolId ?? poolId, fromGib: present.sizeGib, toGib: changeVolume.sizeGib };
 };
 type Growth = NonNullable<ReturnType<typeof growth>>;
-const resizeSpace = ({ vmId, poolId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
+const resizeSpace = ({ vmId }: ReconfigureVm, { volumeId, poolId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
 const resizeVolume = ({ vmId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
 const detach = ({ vmId }: ReconfigureVm, volumeId: VolumeId, operationId: OperationId | null): Outgoing => ({ to: 'storage', target: volumeId, type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } });
 
@@ -84,7 +84,7 @@ const runVolume = (vm: ReconfigureVm): Outgoing | undefined => {
     const { volumeId, sizeGib, image, name } = disk;
     return { to: 'storage', target: volumeId, type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: image?.imageId ?? null, sizeGib, ...(name === undefined ? {} : { name }) } };
   }
-  if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, poolId } };
+  if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, nodeId } };
   const grows = growth(vm);
   return grows === null ? undefined : resizeVolume(vm, grows, grows.toGib);
 };
@@ -112,11 +112,11 @@ const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
-  return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib });
+  return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib });
 };
 const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
-  return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId } };
+  return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };
 };
 
 const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });

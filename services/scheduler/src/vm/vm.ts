@@ -233,6 +233,22 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   return isRefusal(live) ? live : { live, snapshot };
 };
 
+const frozenIn = (vm: Vm, { snapshotId, volumeId }: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']) =>
+  (vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks.find((disk) => disk.volumeId === volumeId) : undefined);
+
+/** What a snapshot froze may be written once it is being deleted, gone back to, or tidied up after; taking another one only freezes more. */
+const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']): readonly VmEvent[] | Refusal => {
+  const { vmId, snapshotId, volumeId, layer } = data;
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const disk = frozenIn(vm, data);
+  if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  const { operation, debt } = live;
+  if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
+  if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
+  return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
+};
+
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
@@ -362,6 +378,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return reconfigure(state, command.data);
       case 'AskGuest':
         return ask(state, command.data);
+      case 'FindSnapshotDisk':
+        return findDisk(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -554,6 +572,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
         return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
+      case 'FindSnapshotDisk':
+        return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:
         return {};
     }
