@@ -147,8 +147,53 @@ describe('the life of a machine', () => {
     expect(node.boots(vm)).toBe(boots + 1);
   });
 
-  it('nothing of it is left when it is gone', async () => {
+  it('A1-22 its system disk is made anew from its image; everything else stays, and the old one is kept for a time', async () => {
+    const refusal = (): Promise<string> => rest.ok('POST', `/v1/vms/${vm.id}/rebuild`).then(() => 'not refused', (error: Refused) => `${String(error.status)} ${error.code}`);
+    expect(await refusal()).toBe('422 vm.no_image');
     await rest.gone(vm.id);
+    vm = await rest.running({ name: 'made', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
+    await up();
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    const script = (line: string): Promise<string> => inGuest('/bin/sh', '-c', line);
+    await script('echo mine > /data/mine; sync; echo kept | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null');
+    expect(await refusal()).toBe('409 vm.not_stopped');
+    const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/snapshots`, { name: 'old' });
+    await rest.succeeded(operation.id);
+    await act('stop');
+    expect(await refusal()).toBe('409 vm.has_snapshots');
+    const [snapshot] = (await rest.vm(vm.id) as Shown).snapshots;
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/snapshots/${snapshot?.id ?? ''}`)).operation.id);
+
+    const system = async (): Promise<string> => (await rest.all<{ id: string; system: boolean }>(`/v1/volumes?system=true&vm=${vm.id}`)).filter((volume) => volume.system).map(({ id }) => id).join();
+    const [old, before] = [await system(), await rest.vm(vm.id) as Shown];
+    const began = Date.now();
+    await act('rebuild');
+    const anew = await system();
+    expect(anew).not.toBe(old);
+    expect(await node.virsh('domblklist', await node.domainOf(vm))).toMatch(new RegExp(`vda\\s+\\S+/${anew}.qcow2`));
+    await act('start');
+    await up();
+    expect([await script('cat /data/boots'), await script('ls /data'), await script('dd if=/dev/vdb bs=512 count=1 2>/dev/null | head -n 1')]).toEqual(['1\n', 'boots\n', 'kept\n']);
+    expect(await rest.vm(vm.id)).toMatchObject({ address: before.address, mac: before.mac, name: 'made', spec: { vcpus: 1, memoryMib: 128, diskGib: 1 }, volumes: before.volumes });
+    const kept = await rest.ok<{ deleteAt: string }>('GET', `/v1/volumes/${old}`);
+    expect(kept).toMatchObject({ status: 'detached', vmId: null, name: 'made-before-rebuild', system: false });
+    expect(Math.abs(Date.parse(kept.deleteAt) - began - 7 * 86_400_000)).toBeLessThan(600_000);
+    // What it held is there for whoever looks.
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: old })).operation.id);
+    expect(await rest.ok('GET', `/v1/volumes/${old}`)).toMatchObject({ deleteAt: null });
+    expect(await rest.until('the guest reads it', () => script('mkdir -p /run/old && mount -t vfat -o ro /dev/vdc2 /run/old && cat /run/old/mine && umount /run/old'), 20_000, 500)).toBe('mine\n');
+
+    await act('stop');
+    await act('rebuild', { keepDays: 0 });
+    await rest.until('the disk that nobody wanted to keep is gone', async () => !(await node.disks()).includes(anew), 20_000, 200);
+    expect(await node.disks()).toContain(old);
+    await act('start');
+    await up();
+  });
+
+  it('nothing of it is left when it is gone', async () => {
+    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`);
+    await rest.succeeded(operation.id);
     expect(await node.domains()).toEqual([]);
     await rest.until('its disks are gone too', async () => (await node.disks()).length === 0, 20_000, 100);
   });

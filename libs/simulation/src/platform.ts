@@ -140,9 +140,9 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     if (random.chance(0.3)) {
       const volumeId = idFrom('volume', random.digits());
       volumes.add(volumeId);
-      return { addVolume: { volumeId, name: 'data', sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
+      return { addVolume: { volumeId, name: `data-${String(random.between(1, 60))}`, sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
     }
-    return otherwise(name);
+    return random.chance(0.2) ? { rebuild: { volumeId: idFrom('volume', random.digits()), keepDays: 0 } } : otherwise(name);
   };
   const otherwise = (name: string): CommandEnvelope['data'] => ({
     ...(random.chance(0.5) ? { vcpus: random.between(1, 3), memoryMib: 128 * random.between(1, 4) } : {}),
@@ -173,6 +173,21 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
   };
 
+  /** Volumes for no VM: made, copied, worked on, deleted. */
+  const volumeAct = (volumes: Set<string>): Promise<Answer> => {
+    const operationId = idFrom('op', random.digits());
+    const [known] = random.chance(0.6) ? volumes : [];
+    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
+    if (act !== 'RequestVolume' && known !== undefined) {
+      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }]);
+      return order('storage', known, act, { volumeId: known, operationId, ...(act === 'WorkOnVolume' ? { work } : {}) }, { operationId });
+    }
+    const volumeId = idFrom('volume', random.digits());
+    volumes.add(volumeId);
+    const source = known !== undefined && random.chance(0.7) ? { kind: 'volume', volumeId: known } : random.pick([{ kind: 'blank' }, { kind: 'image', imageId: image.imageId, file: image.file, format: 'qcow2' }]);
+    return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: random.pick(nodes).poolId, nodeId: null, sizeGib: source.kind === 'volume' ? null : random.between(1, 3), format: random.pick(['qcow2', 'raw']), source }, { operationId });
+  };
+
   /** One user's dealings with one machine, while the storm lasts. */
   const live = async (name: string): Promise<void> => {
     const vmId = idFrom('vm', random.digits());
@@ -182,7 +197,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
+      if (act === 'volume') {
+        await volumeAct(volumes);
+        continue;
+      }
       if (act === 'snapshot') {
         for (let times = random.between(1, 4); times > 0; times--) {
           await snapshotAct(vmId);

@@ -86,8 +86,9 @@ export const PoolAnswer = named('Pool', z.object({
 }));
 
 export const VolumeAnswer = named('Volume', z.object({
-  id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['attached', 'detached', 'deleting']), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
-  imageId: nullable(z.string()), sizeGib: z.int(), operationId: nullable(z.string()), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
+  id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['creating', 'attached', 'detached', 'failed', 'dirty', 'deleting']).describe('dirty: work on it was broken off, and its node has yet to see to it'), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
+  imageId: nullable(z.string()), sizeGib: z.int(), format: z.enum(['qcow2', 'raw']), operationId: nullable(z.string()).describe('What has it in hand'), deleteAt: nullable(time).describe('It is deleted then, unless a VM has it'),
+  failure: nullable(z.object({ code: z.string(), message: z.string(), owed: z.array(z.string()) })), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
 export const EventAnswer = named('Event', z.object({

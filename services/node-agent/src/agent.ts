@@ -27,7 +27,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
-import { concernsDisk, endsPlacement, execute, isRemoval } from './domain/execute.ts';
+import { concernsDisk, endsPlacement, execute, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -145,8 +145,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
-    if (command.type === 'EnsureDisk' && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (command.type === 'RemoveVolume') return undefined;
+    if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
+    if (isOfVolume(command)) return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -169,8 +169,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         throw fault;
       });
       if (isRefusal(outcome)) return outcome;
-      if (command.type === 'RemoveVolume') {
-        if (!halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
+      if (isOfVolume(command)) {
+        if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
       if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
@@ -251,7 +251,10 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 }
 
 /** Whose queue a command stands in. */
-const objectOf = ({ type, data }: AgentCommand): VmId | VolumeId => (type === 'RemoveVolume' ? (data.vmId ?? data.volumeId) : data.vmId);
+const objectOf = (command: AgentCommand): VmId | VolumeId => {
+  if (command.type === 'RemoveVolume') return command.data.vmId ?? command.data.volumeId;
+  return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
+};
 
 const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */

@@ -17,7 +17,10 @@ import type { Asked, GuestAction } from './guest/guest-agent.ts';
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
 /** The disk of EnsureDisk. Size in GiB. */
-export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+/** The volume of EnsureVolume, and the work of WorkOnVolume and SettleVolume. Size in GiB. */
+export type VolumePlan = Omit<DataOf<'EnsureVolume'>, 'nodeId'>;
+export type VolumeWorkPlan = Omit<DataOf<'WorkOnVolume'>, 'nodeId'>;
 /** The domain of DefineDomain and ConfigureDomain. */
 export type DomainPlan = DataOf<'DefineDomain'>;
 
@@ -93,8 +96,13 @@ export interface Hypervisor {
   watch(watcher: Watcher): () => void;
 
   ensureDisk(disk: DiskPlan): Done;
-  /** Refused while the VM runs with it. null: no VM has it. */
-  removeDisk(vmId: VmId | null, volumeId: VolumeId): Done;
+  /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */
+  removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined): Done;
+  /** A volume that stands alone; what it is copied from is not written meanwhile. */
+  ensureVolume(volume: VolumePlan, signal: AbortSignal): Done;
+  workOnVolume(volume: VolumeWorkPlan, signal: AbortSignal): Done;
+  /** Whole, as it was before that work, or wiped if that was begun. */
+  settleVolume(volume: VolumeWorkPlan, signal: AbortSignal): Done;
 
   /** Defined and started; it is never taken down while the agent knows of a use. */
   ensureNetwork(plan: NetworkPlan): Done;

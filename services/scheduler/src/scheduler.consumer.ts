@@ -24,21 +24,23 @@ import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
-import { type DropVolume, dropVolume } from './provisioning/drop-volume.saga.ts';
+import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
+import { dropVolume } from './provisioning/drop-volume.saga.ts';
+import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
-import type { SchedulerView } from './view.projection.ts';
+import type { SchedulerView, VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
 import { vm } from './vm/vm.ts';
 
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -65,6 +67,8 @@ const NODES_ASKED_MAX = 16;
 const SAGA_ABANDONED_MS = 5_000;
 /** Between two clean-ups of one VM. Milliseconds. */
 const CLEAN_UP_EVERY_MS = 15_000;
+/** Between two times that what is due is asked for. Milliseconds. */
+const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
 /** VMs whose building begins at the same moment. */
@@ -79,10 +83,12 @@ export class Scheduler {
   private accepting = 0;
   private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
-  /** Deletions of volumes that this process has begun. */
-  private readonly dropping = new Set<string>();
+  /** Sagas of volumes that this process has begun. */
+  private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
+  /** By what is due, the last time it was asked for. */
+  private readonly timersSent = new Map<string, string>();
 
   constructor(ports: SchedulerPorts) {
     this.ports = ports;
@@ -211,7 +217,7 @@ export class Scheduler {
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
@@ -227,6 +233,7 @@ export class Scheduler {
       // Where a disk stands is the VM's own to say.
       ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
+      ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
       ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
@@ -419,10 +426,17 @@ export class Scheduler {
       if (now - open.lastEventAt < SAGA_ABANDONED_MS || this.sagas.isDriving(open.saga, open.id)) continue;
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
-    for (const { meta, ...volume } of [...view.deletingVolumes()]) {
-      // Begun already, it is among the open ones, or has ended and the log will say so.
-      if (!this.dropping.has(volume.operationId)) await attempt('delete a volume', this.dropVolume(volume, meta));
+    for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
+    for (const { id, at, command } of [...view.due(now)]) {
+      // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
+      const turn = `timer:${id}:${String(at)}:${String(Math.floor((now - at) / TIMER_AGAIN_MS))}`;
+      if (this.timersSent.get(id) === turn) continue;
+      this.timersSent.set(id, turn);
+      const commandId = this.ports.commandIdOf(turn);
+      const operationId = idFrom('op', commandId);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
     }
+    for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
       const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);
@@ -438,10 +452,16 @@ export class Scheduler {
     }
   }
 
-  private async dropVolume(volume: DropVolume, meta: CommandMeta): Promise<void> {
-    await this.sagas.start(dropVolume.name, volume.operationId, volume as unknown as Facts, meta);
-    this.dropping.add(volume.operationId);
-    if (this.dropping.size > REACTED_MAX) this.dropping.clear();
+  private async workOnVolume({ saga, failed, nodeId, input, meta, ...call }: VolumeCall): Promise<void> {
+    const home = this.ports.view.node(nodeId);
+    // What is owed is settled when its node is heard again.
+    if (failed !== null && home !== undefined && home.silentSince !== null && !home.removed) return;
+    const operationId = failed === null ? call.operationId : idFrom('op', this.ports.commandIdOf(`settle:${failed.operationId}:${String(failed.tries)}`));
+    // Begun already, it is among the open ones, or has ended and the log will say so.
+    if (this.begun.has(operationId)) return;
+    await this.sagas.start(saga, operationId, failed === null ? input : { ...input, operationId, failedOperationId: failed.operationId }, { ...meta, operationId });
+    this.begun.add(operationId);
+    if (this.begun.size > REACTED_MAX) this.begun.clear();
   }
 
   /**
@@ -475,6 +495,9 @@ export class Scheduler {
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
   ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });
+
+/** Names have 63 characters at most. */
+const keptName = (vmName: string): string => `${vmName.slice(0, 63 - '-before-rebuild'.length)}-before-rebuild`;
 
 type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>[number];
 

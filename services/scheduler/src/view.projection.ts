@@ -7,12 +7,13 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VolumeId } from '@chronovirt/contracts/ids';
+import { categoryOf, idOfStream, type NodeId, type OperationId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
+import type { Facts } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
 import { nodeCapacity } from './node/node-capacity.projection.ts';
@@ -139,26 +140,42 @@ export const openSaga: Projection<OpenSaga> = {
   },
 };
 
-/** A volume whose bytes, space and record are being taken away. */
-export interface DeletingVolume {
+/** What is to be done to a volume that no VM has, and the saga that does it. */
+export interface VolumeCall {
   readonly volumeId: VolumeId;
-  readonly operationId: OperationId;
-  readonly poolId: PoolId;
   readonly nodeId: NodeId;
+  readonly saga: string;
+  /** Of `settle-volume` and its like there is none yet: it has the name of what failed, and how often it was tried. */
+  readonly operationId: OperationId;
+  readonly failed: { readonly operationId: OperationId; readonly tries: number } | null;
+  readonly input: Facts;
   readonly meta: CommandMeta;
 }
 
-export const deletingVolume: Projection<DeletingVolume> = {
-  name: 'scheduler.deleting_volume',
+export const volumeWork: Projection<VolumeCall> = {
+  name: 'scheduler.volume_work',
   version: 1,
   keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VolumeEvent;
+    const { commandId: _, ...meta } = recorded.meta;
+    const calls = (saga: string, data: { readonly operationId: OperationId; readonly volumeId: VolumeId; readonly nodeId: NodeId }): VolumeCall =>
+      ({ volumeId: data.volumeId, nodeId: data.nodeId, saga, operationId: data.operationId, failed: null, input: { ...data }, meta: { ...meta, operationId: data.operationId } });
     switch (event.type) {
-      case 'VolumeDeleteStarted': {
-        const { commandId: _, ...meta } = recorded.meta;
-        return { ...event.data, meta: { ...meta, operationId: event.data.operationId } };
-      }
+      case 'VolumeRequested':
+        return calls('create-volume', event.data);
+      case 'VolumeWorkRequested':
+        return calls('work-on-volume', event.data);
+      case 'VolumeDeleteStarted':
+        return calls('drop-volume', event.data);
+      case 'VolumeFailed':
+      case 'VolumeWorkFailed':
+        return document === undefined || event.data.owed.length === 0 ? undefined : { ...document, saga: 'settle-volume', failed: { operationId: document.operationId, tries: 0 } };
+      case 'VolumeSettleFailed':
+        return document === undefined || document.failed === null ? document : { ...document, failed: { ...document.failed, tries: document.failed.tries + 1 } };
+      case 'VolumeReady':
+      case 'VolumeWorked':
+      case 'VolumeSettled':
       case 'VolumeDeleteAbandoned':
       case 'VolumeDeleted':
         return undefined;
@@ -168,14 +185,43 @@ export const deletingVolume: Projection<DeletingVolume> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume] as const;
+/** What is to be commanded at a time, unless the log says something else before. */
+export interface Timer {
+  readonly id: string;
+  /** Milliseconds since the epoch, by the clocks of the platform. */
+  readonly at: number;
+  readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
+}
+
+/** Times are in the log: whoever was away then finds them due. */
+export const timer: Projection<Timer> = {
+  name: 'scheduler.timer',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  fold(document, recorded, id) {
+    const event = recorded as unknown as VolumeEvent;
+    switch (event.type) {
+      case 'VolumeDetached':
+        return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
+      case 'VolumeAttached':
+      case 'VolumeDeleteStarted':
+      case 'VolumeDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, timer] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
-  private readonly volumes = new ProjectionInMemory(deletingVolume);
+  private readonly volumes = new ProjectionInMemory(volumeWork);
+  private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -186,7 +232,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.timers]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -201,6 +247,7 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    this.timers.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -315,8 +362,16 @@ export class SchedulerView {
     for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
   }
 
-  *deletingVolumes(): Generator<DeletingVolume> {
+  *volumeCalls(): Generator<VolumeCall> {
     yield* this.volumes.documents.values();
+  }
+
+  *due(now: number): Generator<Timer> {
+    for (const one of this.timers.documents.values()) if (one.at <= now) yield one;
+  }
+
+  hasTimer(id: string): boolean {
+    return this.timers.documents.has(id);
   }
 
   *openSagas(): Generator<OpenSaga> {

@@ -15,7 +15,7 @@ import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { pool } from './pool/pool.ts';
-import { volume } from './volume/volume.ts';
+import { volumesOf } from './volume/volumes.consumer.ts';
 
 export const imageName = reservation('image-name', 'image.name_taken');
 
@@ -61,16 +61,7 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
     return answer;
   };
 
-  /** Each has a stream of its own; repeated as a whole, done once. */
-  const detachAll = async (envelope: CommandEnvelope, { vmId, volumes }: Extract<VolumeCommand, { type: 'DetachVolumes' }>['data']): Promise<Answer> => {
-    for (const { volumeId, delete: operationId } of volumes) {
-      const { answer } = await handler.handle(volume, {
-        id: commandIdOf(`${envelope.id}:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(volume.category, volumeId), command: { type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } },
-      });
-      if (isRefusal(answer)) return answer;
-    }
-    return (await handler.refuse(envelope, { version: 0 })).answer;
-  };
+  const obeyVolume = volumesOf({ handler, commandIdOf, keyOf });
 
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
@@ -80,18 +71,13 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
           return registerImage(envelope, command);
         case 'DeleteImage':
           return deleteImage(envelope, command);
-        case 'DetachVolumes':
-          return detachAll(envelope, command.data);
-        case 'CreateVolume':
-        case 'ResizeVolume':
-        case 'AttachVolume':
-        case 'DetachVolume':
-        case 'RemoveDetachedVolume':
-        case 'AbandonVolumeDelete':
-        case 'DeleteVolume':
-          return (await handler.handle(volume, { ...handling(envelope, streamOf(volume.category, command.data.volumeId), command), likelyNew: command.type === 'CreateVolume' })).answer;
-        default:
+        case 'RegisterPool':
+        case 'ReserveSpace':
+        case 'ResizeSpace':
+        case 'ReleaseSpace':
           return (await handler.handle(pool, handling(envelope, streamOf(pool.category, command.data.poolId), command))).answer;
+        default:
+          return obeyVolume(envelope, command);
       }
     },
 

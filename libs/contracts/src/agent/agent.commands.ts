@@ -11,13 +11,14 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
 import { BootOrder, DomainState } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
+const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
 export const Seed = z.object({ instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
@@ -35,8 +36,8 @@ export const DomainPlan = z.object({
 export type DomainPlan = z.infer<typeof DomainPlan>;
 
 export const agentCommands = {
-  /** A disk is there, copy-on-write over the image or blank. Size in GiB. */
-  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** A disk is there, copy-on-write over the image or blank. Size in GiB. Without a pool: in the one that the node began with. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
   /** Networks are there, leases known to their DHCP servers, the domain is defined. */
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
@@ -68,9 +69,22 @@ export const agentCommands = {
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
-  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId })),
+  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional() })),
   /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
-  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable() })),
+  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional() })),
+  /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */
+  EnsureVolume: command('node', 'nodeId', z.object({
+    ...OfVolume,
+    source: z.discriminatedUnion('kind', [
+      z.object({ kind: z.literal('blank') }),
+      z.object({ kind: z.literal('image'), file: ImageFile, format: VolumeFormat }),
+      z.object({ kind: z.literal('volume'), volumeId: VolumeId, layer: Layer }),
+    ]),
+  })),
+  /** Something is done to the bytes of a volume that nobody uses; `format` is what they are before it. */
+  WorkOnVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
+  /** Takes such work back: the volume is whole, as `format`, and nothing unfinished is beside it. What was to be wiped is. */
+  SettleVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 

@@ -5,6 +5,7 @@ import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
+import { Layer } from './snapshot.ts';
 import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -74,6 +75,12 @@ export const ChangeVolumeBody = z.strictObject({
   limits: DiskLimits.nullable().optional().describe('null takes them off'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ChangeVolume' });
 
+/** The body of POST /v1/vms/:id/rebuild. */
+export const RebuildVmBody = z.strictObject({
+  keepDays: z.int().min(0).max(3_650).default(7).describe('For how many days the old disk stays as a volume that no VM has; then it is deleted'),
+}).meta({ id: 'RebuildVm' });
+export type RebuildVmBody = z.infer<typeof RebuildVmBody>;
+
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
   force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
@@ -106,12 +113,14 @@ export const vmCommands = {
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
-    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
   })),
   TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
   /** Its disks become what they were at a snapshot. Only while it is stopped. */
   RevertVm: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
+  /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
+  FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** From reconcilers: take back what is owed. */

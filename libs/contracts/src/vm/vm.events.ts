@@ -4,7 +4,7 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, 
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
@@ -68,8 +68,8 @@ export const Provisioned = z.object({
 });
 export type Provisioned = z.infer<typeof Provisioned>;
 
-/** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. */
-export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable() });
+/** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. Without a pool it is in that of the first. */
+export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), poolId: PoolId.optional() });
 export type AttachedVolume = z.infer<typeof AttachedVolume>;
 
 /** What a machine can have changed, each name resolved. What is left out stays. */
@@ -91,6 +91,8 @@ export const Reconfiguration = z.object({
   attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
   changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
   detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+  /** The disk it was made with, made anew from its image as this volume; the old one becomes a volume of that name that no VM has, deleted at that time. */
+  rebuild: z.object({ volumeId: VolumeId, kept: KeptVolume }).optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),

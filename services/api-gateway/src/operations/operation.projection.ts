@@ -61,11 +61,14 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: 'VolumeDeleteStarted' }>);
+type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-tidy-layers': 'clean-up' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up' };
 
 const kindOfRequest = { VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
+
+/** How a volume's operations begin and end. */
+const volumeOperations = { VolumeRequested: 'begins', VolumeWorkRequested: 'begins', VolumeDeleteStarted: 'begins', VolumeReady: 'ends', VolumeWorked: 'ends', VolumeFailed: 'fails', VolumeWorkFailed: 'fails' } as const;
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
@@ -158,6 +161,15 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmOperationDone':
     case 'VmDeleted':
       return before === undefined || hasEnded(before) ? before : settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
+    case 'VolumeRequested':
+      return settle({ ...(before ?? begun(event, key, 'create-volume', null)), waitsFor: 'the saga that makes it' }, event);
+    case 'VolumeWorkRequested':
+      return settle({ ...(before ?? begun(event, key, `${event.data.work.kind}-volume`, null)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VolumeReady':
+    case 'VolumeWorked':
+      return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
+    case 'VolumeFailed':
+    case 'VolumeWorkFailed':
     case 'VmOperationFailed': {
       if (before === undefined || hasEnded(before)) return before;
       const { refused, because, owed } = event.data;
@@ -217,9 +229,9 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
-  if (event.type === 'VolumeDeleteStarted') return [event.data.operationId];
+  if (event.type in volumeOperations) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };
 
-export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 2, keys, fold };
+export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 3, keys, fold };

@@ -5,7 +5,7 @@ import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
-import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
@@ -33,6 +33,7 @@ import { parseYaml } from './yaml.http.ts';
 /** Actions take no body, or an empty one. */
 const NoBody = z.strictObject({}).optional();
 const StopBody = StopVmBody.optional();
+const RebuildBody = RebuildVmBody.optional();
 const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest'),
   deleteDisks: z.enum(['true', 'false']).default('false').describe('Delete its other disks too; without, they stay as volumes that no VM has'),
 }).meta({ id: 'DeleteVmQuery' });
@@ -236,6 +237,16 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Query({ schema: RemoveVolumeQuery }) query: z.infer<typeof RemoveVolumeQuery>): Promise<void> {
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { detachVolume: { volumeId, delete: query.delete === 'true' } });
+  }
+
+  @Post(':id/rebuild')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Make the system disk of a stopped VM anew from its image; CPUs, memory, interfaces, addresses and other disks stay', operationId: 'rebuildVm' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async rebuild(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: RebuildBody }) body: z.infer<typeof RebuildBody>): Promise<void> {
+    const { keepDays } = body ?? RebuildVmBody.parse({});
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { rebuild: { volumeId: requestOf(request, body).ids.thing('volume'), keepDays } });
   }
 
   @Get(':id/snapshots')

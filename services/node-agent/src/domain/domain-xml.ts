@@ -110,7 +110,7 @@ export const targetOf = ({ unit }: Pick<Disk, 'unit'>, devices: DomainPlan['devi
 
 export const diskXml = (disk: Disk, devices: DomainPlan['devices'], path: string): Xml =>
   element('disk', { type: 'file', device: 'disk' },
-    element('driver', { name: 'qemu', type: 'qcow2', discard: 'unmap' }),
+    element('driver', { name: 'qemu', type: path.endsWith('.raw') ? 'raw' : 'qcow2', discard: 'unmap' }),
     element('source', { file: path }),
     element('target', { dev: targetOf(disk, devices), bus: devices === 'virtio' ? 'virtio' : 'sata' }),
     // What the guest sees as the disk's serial number: 20 characters at most for virtio.

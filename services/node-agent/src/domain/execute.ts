@@ -18,6 +18,11 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
 
+/** Verbs about a volume, whoever has it: they have no placement. */
+const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume'] as const;
+export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
+export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (ofVolume as readonly string[]).includes(command.type);
+
 /** Opens what was sealed to this node for that purpose. Throws when it was not. */
 export type Unseal = (sealed: string, purpose: string) => string;
 
@@ -46,7 +51,10 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       return refused;
     }
     case 'RemoveDisk':
-    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId);
+    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    case 'EnsureVolume': return hypervisor.ensureVolume(data, signal);
+    case 'WorkOnVolume': return hypervisor.workOnVolume(data, signal);
+    case 'SettleVolume': return hypervisor.settleVolume(data, signal);
   }
 }
 

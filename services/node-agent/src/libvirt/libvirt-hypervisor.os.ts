@@ -444,6 +444,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const { vmId } = plan;
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
+    await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
     const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
@@ -813,12 +814,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     },
 
     ensureDisk: (disk) => disks.ensure(disk),
-    removeDisk: async (vmId, volumeId) => {
+    removeDisk: async (vmId, volumeId, poolId) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
       const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && fileOfVolume.exec(path)?.[1] === volumeId);
-      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId);
+      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
     },
+    ensureVolume: (volume, signal) => disks.make(volume, signal),
+    workOnVolume: (volume, signal) => disks.work(volume, signal),
+    settleVolume: (volume, signal) => disks.settle(volume, signal),
 
     ensureNetwork,
     ensureLease: (plan, { mac, address }) =>
@@ -959,7 +963,7 @@ const looking = (): (() => Promise<unknown>) => {
 };
 
 /** The file of a layer of a volume. */
-const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.qcow2$/;
+const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.(?:qcow2|raw)$/;
 const layerIn = (path: string): Layer => fileOfVolume.exec(path)?.[2] ?? null;
 
 const diskIn = (xml: string, target: string): XmlElement | undefined => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').find((disk) => attributeOf(disk, 'dev', 'target') === target);

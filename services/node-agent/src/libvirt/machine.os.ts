@@ -8,7 +8,7 @@ import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
 import { savesIn } from './saves.os.ts';
@@ -29,6 +29,7 @@ export interface MachineSettings {
 
 export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
+  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const mediaPathOf = (file: string): string => join(imageDir, file);
@@ -41,7 +42,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ imageDir, poolDir }),
+    disks: createDisks({ imageDir, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),

@@ -87,6 +87,13 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         commit: () => Promise.resolve(),
         rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
+        locate: () => Promise.resolve(),
+        make: async ({ volumeId, format, sizeGib }) => {
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, imageFormat: format, sizeGib });
+          return undefined;
+        },
+        work: () => Promise.resolve(undefined),
+        settle: () => Promise.resolve(undefined),
         remove: async (volumeId) => {
           layers.delete(volumeId);
           disks.delete(volumeId);

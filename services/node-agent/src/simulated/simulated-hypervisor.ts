@@ -159,6 +159,25 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       return undefined;
     }),
 
+    ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
+      if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
+      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, imageFormat: format, sizeGib });
+      return undefined;
+    }),
+    workOnVolume: ({ volumeId, work }) => verb('workOnVolume', undefined, () => {
+      const disk = disks.get(volumeId);
+      if (disk === undefined) return refuse('disk.missing_on_node', { volumeId });
+      const user = [...domains].find(([, { plan }]) => plan.disks.some((one) => one.volumeId === volumeId));
+      if (user !== undefined) throw new Error(`${volumeId} is worked on while ${user[0]} has it`);
+      if (work.kind === 'convert') disks.set(volumeId, { ...disk, imageFormat: work.format });
+      return undefined;
+    }),
+    settleVolume: ({ volumeId, format }) => verb('settleVolume', undefined, () => {
+      const disk = disks.get(volumeId);
+      if (disk !== undefined) disks.set(volumeId, { ...disk, imageFormat: format });
+      return undefined;
+    }),
+
     ensureNetwork: (plan) => verb('ensureNetwork', undefined, () => {
       if (!leases.has(plan.networkId)) leases.set(plan.networkId, new Map());
       return undefined;

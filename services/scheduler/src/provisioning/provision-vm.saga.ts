@@ -81,8 +81,8 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
-      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId }),
+      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
+      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId') }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],

@@ -5,6 +5,7 @@ import type { AttachedVolume, PowerAction } from '@chronovirt/contracts/vm/vm.ev
 import type { Facts } from '@chronovirt/decider/decider';
 import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
+import { createVolume, type CreateVolume, settleVolume, workOnVolume, type WorkOnVolume } from './create-volume.saga.ts';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
 import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
@@ -38,10 +39,11 @@ const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.v
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
-  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, removedSubnetId: null, dropOperationId: `op_${'9'.repeat(32)}`,
+  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, image: { imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' }, removedSubnetId: null, dropOperationId: `op_${'9'.repeat(32)}`,
   nameKeyBefore: 'ab', nameKeyAfter: 'ab',
 };
 const second: AttachedVolume = { volumeId: `volume_${'5'.repeat(32)}`, unit: 1, sizeGib: 3, limits: null };
+const rebuild = { volumeId: `volume_${'6'.repeat(32)}`, kept: { name: 'web-1-before', deleteAt: '2026-01-08T00:00:00.000Z' } } as const;
 const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, change: { name: 'web-2', vcpus: 2, memoryMib: 512, diskGib: 4, boot: ['cdrom', 'disk'], media: null, addNic: other }, nameKeyAfter: 'cd' },
   { ...reconfiguration, change: { vcpus: 1, memoryMib: 128 }, held: { vcpus: 2, memoryMib: 256 } },
@@ -49,6 +51,7 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, change: { attachVolume: { volumeId: second.volumeId, unit: 1 } } },
   { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { changeVolume: { volumeId: second.volumeId, sizeGib: 5, limits: { iops: 100 } } } },
   { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { detachVolume: { volumeId: second.volumeId, delete: true } } },
+  { ...reconfiguration, change: { rebuild } },
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
 ];
 
@@ -65,8 +68,17 @@ const tidying: TidyVm = {
 };
 const tidyings: readonly TidyVm[] = [tidying, { ...tidying, steps: [] }, { ...tidying, owedBy: { saga: 'snapshot-vm', operationId: failedOperationId } }, { ...tidying, owedBy: { saga: 'tidy-layers', operationId: failedOperationId } }];
 
+const place = { operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, sizeGib: 2, format: 'qcow2' } as const;
+const creations: readonly CreateVolume[] = [
+  { ...place, name: 'data', source: { kind: 'blank' } },
+  { ...place, name: 'data', source: { kind: 'image', imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' } },
+  { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
+  { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
+];
+const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }];
+
 const factsOf = (step: string): Facts => ({
-  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
 
 const WORLDS = 2_000;
@@ -87,6 +99,9 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
+  it('making a volume', () => { expect(property(createVolume, creations)).toEqual([]); });
+  it('working on one', () => { expect(property(workOnVolume, works)).toEqual([]); });
+  it('settling what making one, or working on it, owes', () => { expect(property(settleVolume, [...creations, ...works].map((input) => ({ ...input, failedOperationId })))).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
@@ -122,9 +137,9 @@ describe('Taking a VM away', () => {
 });
 
 describe('Making a VM different', () => {
-  const [everything, smaller, adding, attaching, changing, detaching, without] = reconfigurations;
+  const [everything, smaller, adding, attaching, changing, detaching, rebuilding, without] = reconfigurations;
   const facts = { address: { mac: nic.mac, address: nic.address } };
-  if (everything === undefined || smaller === undefined || without === undefined || adding === undefined || attaching === undefined || changing === undefined || detaching === undefined) throw new Error('no input');
+  if (everything === undefined || smaller === undefined || without === undefined || adding === undefined || attaching === undefined || changing === undefined || detaching === undefined || rebuilding === undefined) throw new Error('no input');
 
   it('tells the node the whole domain as it should be, and to take it back as it was', () => {
     const after = reconfigureVm.steps['domain']?.run(everything, facts);
@@ -158,11 +173,19 @@ describe('Making a VM different', () => {
   });
   it('attaches, changes and detaches one', () => {
     expect(reconfigureVm.steps['volume']?.run(attaching, {})).toMatchObject({ type: 'AttachVolume', data: { volumeId: second.volumeId } });
-    expect(reconfigureVm.steps['domain']?.run(attaching, { volume: { sizeGib: 7 } })).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 7 }] } });
+    expect(reconfigureVm.steps['domain']?.run(attaching, { volume: { sizeGib: 7, poolId: `pool_${digits}` } })).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 7 }] } });
     expect(reconfigureVm.steps['volume']?.run(changing, {})).toMatchObject({ type: 'ResizeVolume', data: { sizeGib: 5 } });
     expect(reconfigureVm.steps['domain']?.run(changing, {})).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 5, limits: { iops: 100 } }] } });
     expect(reconfigureVm.steps['domain']?.run(detaching, {})).toMatchObject({ data: { disks: [{ unit: 0 }] } });
     expect(reconfigureVm.steps['back']?.run(detaching, {})).toMatchObject({ type: 'DetachVolume', data: { volumeId: second.volumeId, delete: detaching.dropOperationId } });
+  });
+  it('makes its first disk anew from its image, and lets go of the old one when the domain has', () => {
+    expect(reconfigureVm.steps['volume']?.run(rebuilding, {})).toEqual({ to: 'storage', target: rebuild.volumeId, type: 'CreateVolume', data: { volumeId: rebuild.volumeId, vmId: ids.vmId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, imageId: `image_${digits}`, sizeGib: 2 } });
+    expect(reconfigureVm.steps['disk']?.run(rebuilding, {})).toMatchObject({ type: 'EnsureDisk', data: { volumeId: rebuild.volumeId, imageFile: 'guest.qcow2' } });
+    expect(reconfigureVm.steps['domain']?.run(rebuilding, {})).toMatchObject({ data: { disks: [{ volumeId: rebuild.volumeId, unit: 0, sizeGib: 2, layer: null }] } });
+    expect(reconfigureVm.steps['back']?.run(rebuilding, {})).toMatchObject({ type: 'DetachVolume', data: { volumeId: ids.volumeId, delete: null, kept: rebuild.kept } });
+    const undo = reconfigureVm.steps['domain']?.undo;
+    expect(typeof undo === 'function' ? undo(rebuilding, {}) : undefined).toMatchObject({ data: { disks: [{ volumeId: ids.volumeId }] } });
   });
   it('tells which address was leased, and what waits for a start', () => {
     expect(reconfigureVm.done(everything, { ...facts, domain: { state: 'running', reason: 'booted', session: 1, sequence: 4, pending: ['boot'] } }))
@@ -171,6 +194,26 @@ describe('Making a VM different', () => {
   it('owes what a silent node kept from being undone, under that undo\'s own id', () => {
     const failed = `saga-reconfigure-vm-op_${'1'.repeat(32)}`;
     expect(settleReconfiguration.steps['domain']?.run({ ...everything, failedOperationId: `op_${'1'.repeat(32)}`, added: nic }, {})).toMatchObject({ type: 'ConfigureDomain', as: `${failed}:domain:undo`, cancels: [`${failed}:domain:run`], data: { vcpus: 1, gone: [nic], insist: true } });
+  });
+});
+
+describe('Making a volume', () => {
+  const [blank, , copy, frozen] = creations;
+  if (blank === undefined || copy === undefined || frozen === undefined) throw new Error('no input');
+  it('holds what it copies until that is done', () => {
+    expect(createVolume.steps['source']?.run(copy, {})).toMatchObject({ type: 'HoldVolume', data: { volumeId: second.volumeId } });
+    expect(createVolume.steps['disk']).toMatchObject({ after: ['source', 'space'] });
+    expect(createVolume.steps['release']?.run(copy, {})).toMatchObject({ type: 'LetGoOfVolume', data: { volumeId: second.volumeId } });
+    expect([createVolume.steps['source']?.run(blank, {}), createVolume.steps['release']?.run(blank, {})]).toEqual([undefined, undefined]);
+  });
+  it('copies what a snapshot froze, and asks afterwards whether that was still so', () => {
+    const facts = { source: { layer: 'aaaaaaaa' } };
+    expect(createVolume.steps['disk']?.run(frozen, facts)).toMatchObject({ data: { source: { kind: 'volume', volumeId: second.volumeId, layer: 'aaaaaaaa' } } });
+    expect(createVolume.steps['release']?.run(frozen, facts)).toMatchObject({ type: 'FindSnapshotDisk', data: { layer: 'aaaaaaaa' } });
+  });
+  it('that failed is settled by the very undo that never arrived, and lets go of what it held under its own name', () => {
+    expect(settleVolume.steps['disk']?.run({ ...copy, operationId: `op_${'7'.repeat(32)}`, failedOperationId }, {})).toMatchObject({ type: 'RemoveVolume', as: `saga-create-volume-${failedOperationId}:disk:undo`, cancels: [`saga-create-volume-${failedOperationId}:disk:run`] });
+    expect(settleVolume.steps['source']?.run({ ...copy, operationId: `op_${'7'.repeat(32)}`, failedOperationId }, {})).toMatchObject({ type: 'LetGoOfVolume', data: { operationId: failedOperationId } });
   });
 });
 

@@ -180,12 +180,18 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  if (change.rebuild !== undefined) {
+    const state = live.observed?.state ?? 'absent';
+    if (spec.imageId === null) return refuse('vm.no_image', { vmId });
+    if (live.snapshots.list.length > 0) return refuse('vm.has_snapshots', { vmId, snapshots: live.snapshots.list.map(({ name }) => name) });
+    if (state !== 'stopped' && state !== 'crashed') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first: it gets another disk' });
+  }
   const unit = freeUnit(volumes);
   const placed: Reconfiguration = {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -225,6 +231,22 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
   const live = changeableOr(vm, vmId);
   return isRefusal(live) ? live : { live, snapshot };
+};
+
+const frozenIn = (vm: Vm, { snapshotId, volumeId }: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']) =>
+  (vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks.find((disk) => disk.volumeId === volumeId) : undefined);
+
+/** What a snapshot froze may be written once it is being deleted, gone back to, or tidied up after; taking another one only freezes more. */
+const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']): readonly VmEvent[] | Refusal => {
+  const { vmId, snapshotId, volumeId, layer } = data;
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const disk = frozenIn(vm, data);
+  if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  const { operation, debt } = live;
+  if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
+  if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
+  return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
 };
 
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
@@ -356,6 +378,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return reconfigure(state, command.data);
       case 'AskGuest':
         return ask(state, command.data);
+      case 'FindSnapshotDisk':
+        return findDisk(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -485,7 +509,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
-        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
+        return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;
@@ -547,6 +572,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
         return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
+      case 'FindSnapshotDisk':
+        return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:
         return {};
     }
