@@ -119,5 +119,9 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
 named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
+const key = { id: z.string(), name: z.string(), publicKey: z.string(), fingerprint: z.string() };
+const KeyAnswer = named('Key', z.object({ ...key, made: z.boolean().describe('Here, as a pair'), createdBy: z.string(), createdAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
+named('KeyPage', page(KeyAnswer));
+named('RegisteredKey', z.object({ ...key, privateKey: z.string().optional().describe('Of a pair that was made, in OpenSSH\'s format: kept nowhere') }));
 named('ConsoleOffer', z.object({ url: z.string().describe('Of a WebSocket'), token: z.string().describe('Lets one in, once'), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

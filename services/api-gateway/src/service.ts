@@ -32,13 +32,14 @@ import { volumeView } from './volumes/volume.projection.ts';
 import { Reading } from './reading.store.ts';
 import { PENDING_AFTER_MS, type SubmitPorts } from './submit.ts';
 import { apiToken } from './tokens/token.ts';
+import { sshKeyView } from './ssh-keys/ssh-key.projection.ts';
 import { apiTokenView, joinTokenView } from './tokens/token.projection.ts';
 import { Views } from './views.store.ts';
 import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, sshKeyView, vmHistory,
 ] as unknown as readonly Projection<unknown>[];
 
 const OWED_EVERY_MS = 1_000;

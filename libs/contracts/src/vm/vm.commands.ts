@@ -30,6 +30,7 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
+  sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
@@ -97,7 +98,7 @@ const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
   /** From the gateway; references are still names. */
-  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true }).shape })),
+  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true, sshKeys: true }).shape })),
   ChangeVm: command('scheduler', 'vmId', z.object({ ...Target, ...ChangeVmBody.shape })),
   StartVm: command('scheduler', 'vmId', z.object(Target)),
   StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
