@@ -124,6 +124,8 @@ export const vmCommands = {
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
+  /** The domain is brought back to what it should be, and into the state that is wanted. */
+  RestoreVm: command('scheduler', 'vmId', z.object(Target)),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 

@@ -96,6 +96,8 @@ export const Reconfiguration = z.object({
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
+  /** Nothing is wanted but that the domain is as it should be, whatever was done to it by hand; also its state. */
+  restore: z.enum(['running', 'paused', 'stopped']).optional(),
 });
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 

@@ -62,7 +62,7 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     element('uuid', {}, uuidOf(plan.vmId)),
     element('title', {}, plan.name),
     element('metadata', {},
-      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, agent: host.agentVersion })),
+      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, as: host.knownAs ?? domainName(plan.name, plan.vmId), agent: host.agentVersion })),
     growsMemory(plan, host) ? element('maxMemory', { slots: MEMORY_SLOTS, unit: 'MiB' }, plan.memoryMibMax) : undefined,
     element('memory', { unit: 'MiB' }, plan.memoryMib),
     element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
