@@ -49,7 +49,7 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
   const compare = (field: string, wanted: Difference['expected'], there: Difference['seen'], where?: Difference['where']): void => {
     if (wanted !== there) found.push({ field, ...(where === undefined ? {} : { where }), expected: wanted, seen: there });
   };
-  if (!isOfItsGuest(power, seen)) compare('state', power, seen.state);
+  if (!isOfItsGuest(power, seen)) compare('state', power, seen.state === 'saved' ? 'stopped' : seen.state);
   compare('persistent', true, seen.persistent);
   if (seen.nameGiven !== undefined) compare('name', seen.nameGiven, seen.name);
   compare('snapshots', null, seen.snapshots.length === 0 ? null : seen.snapshots.slice(0, 10).join(', ').slice(0, 1_000));
