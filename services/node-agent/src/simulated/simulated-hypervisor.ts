@@ -10,7 +10,7 @@ import { uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contr
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
-import { isOfItsGuest } from '../domain/differences.ts';
+import { isPoweredAsTold } from '../domain/differences.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, SeenDomain, Watcher } from '../hypervisor.ts';
 
@@ -147,7 +147,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const { state, reason } = domain;
       const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
       const differences = [
-        ...(state === power || isOfItsGuest(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
+        ...(isPoweredAsTold(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
         ...(shown(domain.plan) === shown(plan) ? [] : [{ field: `plan, ${String(pending.length)} pending`, expected: shown(plan).slice(0, 1_000), seen: shown(domain.plan).slice(0, 1_000) }]),
       ];
       return { state, reason, differences };
