@@ -1,7 +1,7 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
-import { BootOrder, DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
+import { BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
 
@@ -33,7 +33,7 @@ export const VmAnswer = named('Vm', z.object({
   observed: nullable(z.object({ state: DomainState, reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
-    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
+    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
     vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),

@@ -14,7 +14,7 @@ import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command
 import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { Media, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
@@ -210,7 +210,7 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf(wish),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null,
       // A later name of the VM is not the guest's.

@@ -15,7 +15,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Platform } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
@@ -31,6 +31,7 @@ export const DomainPlan = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
   media: ImageFile.nullable(),
+  ...Platform.shape,
   seed: Seed.nullable(),
 });
 export type DomainPlan = z.infer<typeof DomainPlan>;

@@ -14,9 +14,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { DomainUsage } from '@chronovirt/contracts/console/console.commands';
 import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { NodeFeature } from '@chronovirt/contracts/node/node.events';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
+import { readDomainCapabilities } from '@chronovirt/libvirt/capabilities-xml';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { errorCodes, isAgentUnresponsive, isBusy, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
 import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
@@ -138,6 +140,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   await host.prepare(slow);
   const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'metadataChange'] });
+
+  /** What not every node has; asked anew at each hello, since packages come and go. */
+  let can: { readonly features: readonly NodeFeature[]; readonly hyperv: readonly string[] } = { features: [], hyperv: [] };
+  const probe = async (): Promise<void> => {
+    if (driver !== 'qemu') return;
+    const said = readDomainCapabilities(await slow.connectGetDomainCapabilities({ virtualisation: host.accel.accel === 'kvm' ? 'kvm' : 'qemu', architecture: 'x86_64', machine: 'q35' }));
+    const uefi = said.firmware.includes('efi');
+    const tpm = said.devices['tpm']?.['backendModel']?.includes('emulator') === true;
+    can = { features: [...(uefi ? ['uefi' as const] : []), ...(uefi && said.secureBoot ? ['uefi-secure' as const] : []), ...(tpm ? ['tpm' as const] : [])], hyperv: said.hyperv };
+  };
 
   const identify = async (domain: Domain): Promise<Identity | undefined> => {
     if (identities.has(domain.uuid)) return identities.get(domain.uuid);
@@ -441,7 +453,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
   const hostOf = (vmId: VmId, seedPath: string | undefined, present: Domain | undefined): DomainHost => ({
-    nodeId, agentVersion, screenSocket: host.screenSocketOf(vmId),
+    nodeId, agentVersion, screenSocket: host.screenSocketOf(vmId), hyperv: can.hyperv,
     type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
     diskPathOf,
     mediaPathOf: (file) => host.mediaPathOf(file),
@@ -822,7 +834,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.()]);
+      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), probe()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -832,6 +844,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         cpus: own?.cpus ?? info.cpus,
         memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
+        features: [...can.features],
       };
     },
     usage: () => host.usage(),
