@@ -15,6 +15,7 @@ import { ConsoleStore } from './console/console.store.ts';
 import { publicUrlOf } from './console/console-url.ts';
 import { createGateway } from './gateway.http.ts';
 import type { Gateway } from './gateway.ts';
+import { driftPolicyView, driftView } from './drift/drift.projection.ts';
 import { EventFeed } from './history/event-feed.store.ts';
 import { vmHistory } from './history/vm-history.projection.ts';
 import { imageView } from './images/image.projection.ts';
@@ -32,13 +33,14 @@ import { volumeView } from './volumes/volume.projection.ts';
 import { Reading } from './reading.store.ts';
 import { PENDING_AFTER_MS, type SubmitPorts } from './submit.ts';
 import { apiToken } from './tokens/token.ts';
+import { sshKeyView } from './ssh-keys/ssh-key.projection.ts';
 import { apiTokenView, joinTokenView } from './tokens/token.projection.ts';
 import { Views } from './views.store.ts';
 import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, sshKeyView, vmHistory, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
 const OWED_EVERY_MS = 1_000;

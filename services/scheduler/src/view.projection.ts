@@ -16,6 +16,8 @@ import type { CommandMeta } from '@chronovirt/contracts/command';
 import type { Facts } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
+import type { DriftAction } from '@chronovirt/contracts/drift/drift.events';
+import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.projection.ts';
 import { nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { vm as vmDecider } from './vm/vm.ts';
@@ -213,7 +215,7 @@ export const timer: Projection<Timer> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, timer] as const;
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -221,6 +223,8 @@ export class SchedulerView {
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly volumes = new ProjectionInMemory(volumeWork);
+  private readonly drifts = new ProjectionInMemory(openDrift);
+  private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
   private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
@@ -232,7 +236,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.timers]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -247,6 +251,8 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    if (category === 'drift') this.drifts.take(event);
+    if (category === 'drift-policy') this.driftPolicies.take(event);
     this.timers.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
@@ -360,6 +366,15 @@ export class SchedulerView {
   /** VMs whose operation may wait for somebody to begin it. */
   *calling(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
+  }
+
+  /** What differs now, on one node or on all. */
+  *driftsOn(nodeId?: string): Generator<OpenDriftEntry> {
+    for (const entry of this.drifts.documents.values()) if (nodeId === undefined || entry.nodeId === nodeId) yield entry;
+  }
+
+  driftPolicyOf(driftClass: string): DriftAction {
+    return this.driftPolicies.documents.get(driftClass)?.action ?? 'alert';
   }
 
   *volumeCalls(): Generator<VolumeCall> {

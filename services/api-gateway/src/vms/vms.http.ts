@@ -20,6 +20,7 @@ import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { acceptance, operation } from '../operations/operation.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { type Accepting, envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
+import { linesOf } from '../ssh-keys/named-keys.http.ts';
 import { base64url } from '../views.store.ts';
 import { rehearsalShown, sendRehearsal, Write } from '../write.http.ts';
 import { badCloudInit } from './cloud-init.ts';
@@ -61,9 +62,11 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the VM as it was asked for', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
-    const { count, ...wish } = body;
+    const { count, sshKeys, ...asWished } = body;
     const bad = badCloudInit(body.cloudInit, parseYaml);
     if (bad.length > 0) throw malformed(bad);
+    const known = await linesOf(this.gateway, sshKeys ?? [], 'sshKeys');
+    const wish = known.length === 0 ? asWished : { ...asWished, cloudInit: { ...asWished.cloudInit, sshKeys: [...new Set([...asWished.cloudInit?.sshKeys ?? [], ...known])] } };
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
       return;
@@ -80,7 +83,7 @@ export class VmsHttp {
     }));
   }
 
-  private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count'>, count: number, reply: FastifyReply): Promise<void> {
+  private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count' | 'sshKeys'>, count: number, reply: FastifyReply): Promise<void> {
     const { operationId, actor, expected } = asked;
     // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
     if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
@@ -376,7 +379,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Let keys in as a user of the running guest, by its guest agent', operationId: 'addSshKeys' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async addSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
-    await this.act(request, reply, id, 'AskGuest', 'add-ssh-keys', { request: { kind: 'add-ssh-keys', ...body } satisfies GuestRequest });
+    await this.act(request, reply, id, 'AskGuest', 'add-ssh-keys', { request: { kind: 'add-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
   }
 
   @Delete(':id/ssh-keys')
@@ -385,7 +388,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Let keys in no more as a user of the running guest, by its guest agent; sessions that are open stay', operationId: 'removeSshKeys' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
-    await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', ...body } satisfies GuestRequest });
+    await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
   }
 
   private power(request: FastifyRequest, reply: FastifyReply, id: VmId, type: PowerType, more: object = {}): Promise<void> {
@@ -445,7 +448,7 @@ interface Member {
   readonly commandId: string;
   readonly vmId: VmId;
   readonly operationId: OperationId;
-  readonly data: Omit<CreateVmBody, 'count'> & { readonly vmId: VmId; readonly operationId: OperationId };
+  readonly data: Omit<CreateVmBody, 'count' | 'sshKeys'> & { readonly vmId: VmId; readonly operationId: OperationId };
 }
 
 const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({

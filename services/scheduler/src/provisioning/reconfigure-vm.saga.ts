@@ -119,7 +119,7 @@ const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };
 };
 
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true, restore: null });
 /** The interface that a silent node may have, so that it can be taken back later. */
 const failedWith = (failed: Outgoing, nic: Nic | null): Outgoing => (nic === null ? failed : { ...failed, data: { ...failed.data, nic } });
 const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
@@ -154,7 +154,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false, restore: vm.change.restore ?? null }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {

@@ -435,6 +435,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
       case 'SaveVm':
         return power(state, command.data, 'save', { timeoutSeconds: 0, force: false });
+      case 'RestoreVm': {
+        const live = readyOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        if (live.desired === 'deleted') return refuse('vm.not_found', { vmId: live.vmId });
+        return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired === 'saved' ? 'stopped' : live.desired } } }];
+      }
       case 'TakeSnapshot':
         return takeSnapshot(state, command.data);
       case 'DeleteSnapshot':
