@@ -54,10 +54,12 @@ export const agentCommands = {
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
-  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
+  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   /** Not running, whatever it takes. */
   DestroyDomain: command('node', 'nodeId', z.object(Target)),
+  /** Not running, its memory in a file beside its disks, from which StartDomain goes on. */
+  SaveDomain: command('node', 'nodeId', z.object(Target)),
   RebootDomain: command('node', 'nodeId', z.object(Target)),
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),
