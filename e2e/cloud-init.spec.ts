@@ -227,6 +227,25 @@ describe('a guest of a cloud image', () => {
     expect(await rest.ok('GET', `/v1/vms/${vm.id}`)).toMatchObject({ pending: [] });
   });
 
+  it('A3-04 a VM that is made of an image of it is somebody else: machine id, host name, host keys', async () => {
+    const [machine = '', hostKey = ''] = (await ssh(stranger, 'cat /etc/machine-id; cut -d" " -f2 /etc/ssh/ssh_host_ed25519_key.pub')).split('\n');
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 30, force: true })).operation.id, 90_000);
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/publish`, { name: 'golden', osFamily: 'linux' })).operation.id, 240_000);
+    const first = vm;
+    vm = await rest.running(wish({ name: 'second', image: 'golden', cloudInit: { sshKeys: [mine.line] } }), 240_000);
+    // What the first one wrote on its own console is not on this one's.
+    await cloudInitEnded(1);
+    const [id = '', name, key = '', instance] = (await ssh(mine, 'cat /etc/machine-id; hostname; cut -d" " -f2 /etc/ssh/ssh_host_ed25519_key.pub; sudo cat /var/lib/cloud/data/instance-id')).split('\n');
+    expect([id, machine].every((one) => /^[0-9a-f]{32}$/.test(one))).toBe(true);
+    expect([id === machine, name, key === hostKey, instance]).toEqual([false, 'second', false, vm.id]);
+    await rest.gone(vm.id);
+    vm = first;
+    const { items } = await rest.ok<{ items: readonly { id: string; name: string; file: string }[] }>('GET', '/v1/images');
+    const golden = items.find((image) => image.name === 'golden');
+    await rest.ok('DELETE', `/v1/images/${golden?.id ?? ''}`);
+    rmSync(join(GUEST_IMAGES.images, golden?.file ?? ''), { force: true });
+  }, 600_000);
+
   it('leaves nothing on the node when it is gone', async () => {
     await rest.gone(vm.id);
     expect(readdirSync(node.poolDir)).toEqual([]);

@@ -24,6 +24,7 @@ interface Image {
   readonly sizeBytes: number;
   readonly virtualBytes: number;
   readonly minDiskGib: number;
+  readonly copiedFrom?: string;
 }
 
 describe('the store of images', () => {
@@ -219,4 +220,32 @@ describe('the store of images', () => {
     await rest.until('the bytes are gone everywhere', () => Promise.resolve(!existsSync(below) && !existsSync(store('contents', sha256))), 30_000);
     expect(existsSync(join(node.imageDir, `${node.image.sha256}.qcow2`))).toBe(true);
   }, 180_000);
+
+  it('A3-04 A5-06 A5-07 what a snapshot of a running VM holds becomes an image; a VM of it is another one, with what was there then', async () => {
+    const source = await rest.running(wish('source'));
+    await answers(source);
+    // In the part of its disk that nobody uses.
+    const write = (of: Vm, text: string): Promise<string> => node.inGuest(of, '/bin/sh', '-c', `echo ${text} | dd of=/dev/vda bs=512 seek=130000 conv=sync,notrunc,fsync 2>/dev/null`);
+    const read = async (of: Vm): Promise<string> => (await node.inGuest(of, '/bin/sh', '-c', "dd if=/dev/vda bs=512 skip=130000 count=1 2>/dev/null | tr -d '\\000'")).trim();
+    await write(source, 'then');
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${source.id}/snapshots`, { name: 'point' })).operation.id);
+    await write(source, 'later');
+    const [point] = (await rest.ok<{ items: readonly { id: string }[] }>('GET', `/v1/vms/${source.id}/snapshots`)).items;
+    const refused = await refusalOf(rest.ok('POST', `/v1/vms/${source.id}/publish`, { name: 'of-now' }));
+    expect([refused.status, refused.code]).toEqual([409, 'vm.not_stopped']);
+    const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${source.id}/publish`, { name: 'of-then', snapshot: point?.id, tags: ['golden'] });
+    const ended = await rest.succeeded(operation.id, 120_000);
+    expect([ended.kind, ended.steps.map(({ name, status }) => [name, status])]).toEqual(['publish', [['disk', 'done'], ['image', 'done']]]);
+    const image = await known('of-then');
+    expect(image).toMatchObject({ copiedFrom: source.id, minMemoryMib: 128, tags: ['golden'], file: `${image.sha256}.qcow2`, virtualBytes: GIB });
+    // It stands alone, and nothing of the making is left.
+    expect((await infoOf(store('contents', image.sha256)))['backing-filename']).toBeUndefined();
+    expect(await sha256Of(store('contents', image.sha256))).toBe(image.sha256);
+    expect([readdirSync(node.poolDir).filter((name) => name.includes('publish')), readdirSync(store('parts'))]).toEqual([[], []]);
+    const copy = await rest.running(wish('copy', { image: 'of-then' }), 120_000);
+    await answers(copy);
+    expect([await read(copy), await read(source)]).toEqual(['then', 'later']);
+    expect([copy.mac === source.mac, copy.address === source.address]).toEqual([false, false]);
+    await Promise.all([source, copy].map(({ id }) => rest.gone(id)));
+  }, 300_000);
 });

@@ -197,9 +197,14 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'publish', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
       if (act === 'volume') {
         await volumeAct(volumes);
+        continue;
+      }
+      if (act === 'publish') {
+        const digits = random.digits();
+        await onVm(vmId, 'PublishVm', { imageId: idFrom('image', digits), name: `p-${digits.slice(0, 6)}` });
         continue;
       }
       if (act === 'snapshot') {

@@ -49,7 +49,7 @@ export interface Operation {
 const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) => unknown>> = {
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
   VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
-  VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
+  VmPublishRequested: ({ operationId }) => operationId, VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
   VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeRequested: () => '', VolumeReady: () => '', VolumeFailed: () => '', VolumeWorkRequested: ({ operationId }) => operationId, VolumeWorked: ({ operationId }) => operationId, VolumeDeleted: () => '',
@@ -295,6 +295,7 @@ export class Referee {
       case 'VmPowerRequested': return begin(data['action'] as string);
       case 'VmReconfigureRequested': return begin('reconfigure');
       case 'VmGuestRequested': return begin('guest');
+      case 'VmPublishRequested': return begin('publish');
       case 'VmSnapshotRequested': return begin('snapshot');
       case 'VmSnapshotDeleteRequested': return begin('delete-snapshot');
       case 'VmRevertRequested': return begin('revert');

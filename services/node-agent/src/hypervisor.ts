@@ -22,6 +22,13 @@ export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'image
 /** The volume of EnsureVolume, and the work of WorkOnVolume and SettleVolume. Size in GiB. */
 export type VolumePlan = Omit<DataOf<'EnsureVolume'>, 'nodeId'>;
 export type VolumeWorkPlan = Omit<DataOf<'WorkOnVolume'>, 'nodeId'>;
+export type PublishPlan = Pick<DataOf<'PublishDisk'>, 'operationId' | 'volumeId' | 'layer'>;
+/** What the control plane has of it. */
+export interface Published {
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly virtualBytes: number;
+}
 /** The domain of DefineDomain and ConfigureDomain. */
 export type DomainPlan = DataOf<'DefineDomain'>;
 
@@ -157,6 +164,8 @@ export interface Hypervisor {
   layer(plan: DomainPlan, on: readonly LayerBase[], live: boolean): Promise<Refusal | Layered>;
   /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
+  /** What a layer and all below it hold is brought to the control plane, as a file that stands alone. */
+  publish(plan: PublishPlan, signal: AbortSignal): Promise<Refusal | Published>;
   start(vmId: VmId): Done;
   /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;

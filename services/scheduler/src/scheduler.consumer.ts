@@ -34,6 +34,7 @@ import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
+import { publishVm } from './provisioning/publish-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
@@ -44,7 +45,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, guestVm, settleGuest, publishVm, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -212,9 +213,9 @@ export class Scheduler {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
       vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily: wish.osFamily ?? image?.osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
-      cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
+      cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });

@@ -32,7 +32,7 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; /** Of a machine's disk. */ readonly copied?: boolean }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
 
 /** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */
@@ -47,8 +47,8 @@ export const catalog: Projection<CatalogEntry> = {
     const event = recorded as unknown as ImageEvent | NetworkEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily } = event.data;
-        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily };
+        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copiedFrom } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copied: copiedFrom !== undefined };
       }
       case 'NetworkCreated':
         return { kind: 'network', networkId: event.data.networkId, name: event.data.name, plan: event.data };
@@ -101,6 +101,7 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
       case 'VmGuestRequested':
+      case 'VmPublishRequested':
       case 'VmSnapshotRequested':
       case 'VmSnapshotDeleteRequested':
       case 'VmRevertRequested':

@@ -5,7 +5,7 @@
  */
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { CommandId, NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { CommandId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
@@ -21,7 +21,7 @@ const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
-export const Seed = z.object({ instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
+export const Seed = z.object({ /** The disk was another machine's: the guest shall be somebody else. */ newIdentity: z.boolean().optional(), instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
 export type Seed = z.infer<typeof Seed>;
 
 /** A domain as it should be. Memory in MiB. The first disk and the first interface are those it was made with. */
@@ -53,6 +53,8 @@ export const agentCommands = {
   LayerDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, on: z.array(z.object({ volumeId: VolumeId, layer: Layer })).min(1).max(24), live: z.boolean() })),
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
+  /** What a layer and all below it hold is an image of the control plane's store, brought there under the operation that waits for it; facts say what it is. */
+  PublishDisk: command('node', 'nodeId', z.object({ ...Target, operationId: OperationId, volumeId: VolumeId, layer: Layer })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),

@@ -4,7 +4,7 @@ import { ImageId, OperationId } from '../ids.ts';
 import { Json, text } from '../text.ts';
 import { ImageDescription, ImageSource, ImageWish } from './image.events.ts';
 
-const { imageId: _id, file, sizeBytes, virtualBytes: _virtual, ...Description } = ImageDescription.shape;
+const { imageId: _id, file, sizeBytes, virtualBytes: _virtual, copiedFrom: _from, ...Description } = ImageDescription.shape;
 
 /** What is said of an image that comes into the store, whichever way. */
 export const NewImage = z.strictObject({

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, OperationId, UploadId } from '../ids.ts';
+import { ImageId, OperationId, UploadId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 
 export const ImageFile = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/, 'must be a bare file name');
@@ -35,8 +35,14 @@ export const ImageDescription = z.object({
   minMemoryMib: z.int().min(64),
   /** What its disks begin as large as. */
   virtualBytes: z.int().min(1).optional(),
+  /** It is a copy of this machine's disk, which was somebody: who is made of it gets an identity of its own. */
+  copiedFrom: VmId.optional(),
   ...ImageMetadata.shape,
 });
+
+/** What is said of an image that is made of a machine. */
+export const PublishedImage = z.object({ name: Name, minMemoryMib: z.int().min(64), ...ImageMetadata.shape });
+export type PublishedImage = z.infer<typeof PublishedImage>;
 
 /** The file of an image that lies in the control plane's store: its name says what must be in it, so a node can fetch and check it by that alone. */
 export const storedFile = (sha256: string, format: z.infer<typeof ImageFormat>): string => `${sha256}.${format}`;
@@ -51,7 +57,7 @@ export const imageEvents = {
 export type ImageEvent = EventOf<typeof imageEvents>;
 
 /** What it shall be once its bytes are there. */
-export const ImageWish = ImageDescription.omit({ imageId: true, file: true, sizeBytes: true, virtualBytes: true });
+export const ImageWish = ImageDescription.omit({ imageId: true, file: true, sizeBytes: true, virtualBytes: true, copiedFrom: true });
 export type ImageWish = z.infer<typeof ImageWish>;
 
 /** Where an image's bytes come from. */

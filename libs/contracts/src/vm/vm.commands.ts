@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
@@ -91,6 +92,14 @@ export const StopVmBody = z.strictObject({
   force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
 }).meta({ id: 'StopVm' });
 
+/** The body of POST /v1/vms/:id/publish. */
+export const PublishVmBody = z.strictObject({
+  ...PublishedImage.shape,
+  minMemoryMib: z.int().min(64).max(4_194_304).optional().describe('Default: what the VM has'),
+  snapshot: SnapshotId.optional().describe('What its disk held then. Without one, what it holds now: the VM must be stopped'),
+}).meta({ id: 'PublishVm' });
+export type PublishVmBody = z.infer<typeof PublishVmBody>;
+
 /** The body of POST /v1/vms/:id/snapshots. */
 export const TakeSnapshotBody = z.strictObject({
   name: Name.describe('Unique among the snapshots of the VM'),
@@ -120,6 +129,8 @@ export const vmCommands = {
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
   })),
+  /** Its first disk, or what a snapshot froze of it, becomes an image. */
+  PublishVm: command('scheduler', 'vmId', z.object({ ...Target, imageId: ImageId, ...PublishVmBody.shape })),
   TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
   /** Its disks become what they were at a snapshot. Only while it is stopped. */

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
-import { ImageFile } from '../image/image.events.ts';
+import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
@@ -66,6 +66,8 @@ export const VmSpec = z.object({
   ...Platform.shape,
   /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
   clone: z.literal('full').optional(),
+  /** It is made of another machine's disk: cloud-init makes somebody else of it. */
+  newIdentity: z.literal(true).optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
 });
@@ -158,6 +160,8 @@ export const vmEvents = {
   /** Something is asked of the running guest. A password in it is sealed to its node. */
   VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
   /** `layer` is what the guest is to write from then on. */
+  /** What its first disk holds, or held in a snapshot, becomes an image. */
+  VmPublishRequested: event(z.object({ ...Operation, imageId: ImageId, volumeId: VolumeId, layer: Layer, sizeGib: z.int().min(1), image: PublishedImage })),
   VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer.unwrap() })),
   VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer.unwrap() })),
   VmSnapshotDeleteRequested: event(z.object({ ...Operation, snapshotId: SnapshotId })),

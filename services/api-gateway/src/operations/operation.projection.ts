@@ -66,7 +66,7 @@ type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | Saga
 
 const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up' };
 
-const kindOfRequest = { VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
+const kindOfRequest = { VmPublishRequested: 'publish', VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
 
 /** How a volume's operations begin and end. */
 const volumeOperations = { VolumeRequested: 'begins', VolumeWorkRequested: 'begins', VolumeDeleteStarted: 'begins', VolumeReady: 'ends', VolumeWorked: 'ends', VolumeFailed: 'fails', VolumeWorkFailed: 'fails' } as const;
@@ -149,6 +149,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, event.data.change.restore === undefined ? 'reconfigure' : 'revert-drift', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmGuestRequested':
       return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmPublishRequested':
     case 'VmSnapshotRequested':
     case 'VmSnapshotDeleteRequested':
     case 'VmRevertRequested':

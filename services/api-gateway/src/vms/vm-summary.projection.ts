@@ -154,6 +154,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
     case 'VmGuestRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: event.data.request.kind, desiredBefore: vm.desired } }, event);
+    case 'VmPublishRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'publish', desiredBefore: vm.desired } }, event);
     case 'VmSnapshotRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'snapshot', desiredBefore: vm.desired } }, event);
     case 'VmSnapshotTaken': {

@@ -5,17 +5,19 @@ import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
-import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import { seal } from '@chronovirt/messaging/seal';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { bytesOf } from '../bytes/node-access.http.ts';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { vmToLookAt } from '../console/vm-to-look-at.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
+import { nameTaken } from '../images/name-taken.http.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { acceptance, operation } from '../operations/operation.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
@@ -259,6 +261,21 @@ export class VmsHttp {
     await this.gateway.reading.atLeast(request, reply, id);
     const { snapshots = [], currentSnapshot = null } = JSON.parse((await this.shown(id)).text) as Partial<VmSummary>;
     sendJson(reply, JSON.stringify({ items: snapshots.map((snapshot) => ({ ...snapshot, current: snapshot.id === currentSnapshot })), next: null }));
+  }
+
+  @Post(':id/publish')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({
+    summary: 'Make an image of its first disk, or of what a snapshot froze of it', operationId: 'publishVm',
+    description: 'The image stands alone. A VM that is made of it is told by cloud-init that it is another: a new instance id, host name, host keys and machine id.',
+  })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async publish(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: PublishVmBody }) body: PublishVmBody): Promise<void> {
+    bytesOf(this.gateway);
+    const imageId = requestOf(request, body).ids.thing('image');
+    await nameTaken(this.gateway.views, body.name, imageId);
+    await this.act(request, reply, id, 'PublishVm', 'publish', { ...body, imageId });
   }
 
   @Post(':id/snapshots')

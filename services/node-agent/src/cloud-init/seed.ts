@@ -10,6 +10,7 @@ export interface SeedFiles {
   readonly 'meta-data': string;
   readonly 'user-data': string;
   readonly 'network-config': string;
+  readonly 'vendor-data'?: string;
 }
 
 /** Network configuration, version 2: each interface by its MAC, with the address that was leased to it; the first has the way out. */
@@ -23,8 +24,28 @@ const networkConfig = (nics: DomainPlan['nics']): object => ({
   }])),
 });
 
-export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given }: Seed, nics: DomainPlan['nics']): SeedFiles => ({
+/**
+ * cloud-init makes new host keys and a new host name for a new instance, and leaves the machine id as it is:
+ * systemd makes one only where there is none, which in a copy of a disk there is. So the copy is given another,
+ * once, before anything else (a boothook runs first, at every start). What a machine is told anew later, as a new
+ * instance, does not make another machine of it: so the mark is the machine's own id.
+ */
+const anotherMachine = (instanceId: string): string => {
+  const [machine = instanceId] = instanceId.split('-');
+  return `#cloud-boothook
+#!/bin/sh
+mark=/var/lib/chronovirt-machine
+[ "$(cat "$mark" 2>/dev/null)" = '${machine}' ] && exit 0
+rm -f /etc/machine-id /var/lib/dbus/machine-id
+if command -v systemd-machine-id-setup >/dev/null; then systemd-machine-id-setup; else tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id; fi
+mkdir -p /var/lib
+echo '${machine}' >"$mark"
+`;
+};
+
+export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics']): SeedFiles => ({
   'meta-data': `${JSON.stringify({ 'instance-id': instanceId, 'local-hostname': hostname, 'public-keys': sshKeys })}\n`,
   'user-data': userData ?? '#cloud-config\n{}\n',
   'network-config': given ?? `${JSON.stringify(networkConfig(nics))}\n`,
+  ...(newIdentity === true ? { 'vendor-data': anotherMachine(instanceId) } : {}),
 });

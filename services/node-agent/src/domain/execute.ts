@@ -7,7 +7,7 @@ import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Asked } from '../guest/guest-agent.ts';
-import type { Configured, Done, DomainPlan, Hypervisor, Layered } from '../hypervisor.ts';
+import type { Configured, Done, DomainPlan, Hypervisor, Layered, Published } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain';
@@ -27,13 +27,14 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | Published | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
+    case 'PublishDisk': return hypervisor.publish(data, signal);
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);

@@ -44,6 +44,7 @@ const TRY_AGAIN_MS = 1_000;
 const ANSWER_MS = 30_000;
 /** A sender or receiver that stands still for so long is gone. */
 const STILL_MS = 60_000;
+const UNEXPECTED_MAX = 15;
 /** The control plane reads all of it to check it, and is asked again while it does. */
 const CHECK_MS = 240_000;
 const CHECKS_MAX = 120;
@@ -119,9 +120,11 @@ export function gatewayBytes({ gatewayUrl, nodeId, credentialSeed, log }: Gatewa
 
     bring: async (operationId, { path, bytes, sha256, format }, signal) => {
       let last = 0;
+      let unexpected = 0;
       const sendOnce = async (): Promise<Refusal | 'sent' | undefined> => {
         const part = await partOf(operationId);
-        if (isRefusal(part)) return part;
+        // The gateway may hear of the operation a moment after us; of one that is over it never will.
+        if (isRefusal(part)) return part.refused === 'upload.not_expected' && ++unexpected < UNEXPECTED_MAX ? undefined : part;
         last = part.length === bytes ? part.offset : 0;
         if (part.length === bytes && part.offset === bytes) return 'sent';
         const still = stillness(signal);
@@ -160,7 +163,7 @@ async function refusalOf(answer: Response): Promise<Refusal> {
   const problem = z.object({ code: z.string(), detail: z.string().optional(), because: z.record(z.string(), z.unknown()).optional() }).safeParse(await answer.json().catch(() => undefined)).data;
   // An operation that was just begun is known a moment later; so is a new node.
   const passes = answer.status >= 500 && answer.status !== 507;
-  if (problem === undefined || passes || problem.code === 'upload.not_expected') throw new Error(`it answered ${String(answer.status)} ${problem?.code ?? ''}`);
+  if (problem === undefined || passes) throw new Error(`it answered ${String(answer.status)} ${problem?.code ?? ''}`);
   return refuse(problem.code, { ...(problem.because ?? {}), ...(problem.detail === undefined ? {} : { says: problem.detail }) });
 }
 

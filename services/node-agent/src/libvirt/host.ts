@@ -41,6 +41,7 @@ export interface LibvirtHost {
   forgetFiles(vmId: VmId): Promise<void>;
   /** The machine's own figures, where libvirt's are not to be used. */
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
+  publish: Hypervisor['publish'];
   /** Fetched images that nobody needs go. */
   readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;

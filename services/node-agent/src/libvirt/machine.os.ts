@@ -6,11 +6,12 @@ import type { NodeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
+import { refuse } from '../answer.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
-import { createImageFiles } from '../images/image-files.os.ts';
+import { createImageFiles, sumOf } from '../images/image-files.os.ts';
 import { createDisks } from './qemu-img.os.ts';
 import { savesIn } from './saves.os.ts';
 
@@ -40,6 +41,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const images = createImageFiles({ imageDir, poolDir, gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
+  const disks = createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } });
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
   const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
@@ -49,10 +51,25 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
+    disks,
     mediaPathOf: (file) => images.pathOf(file),
     mediaMissing: (file) => images.ensure(file),
     sweepImages: () => images.sweep(),
+    publish: async ({ operationId, volumeId, layer }, signal) => {
+      if (gateway === undefined) return refuse('node.no_gateway', { says: 'this node brings no images' });
+      if (!(await disks.exists(volumeId, layer))) return refuse('disk.missing_on_node', { volumeId });
+      const path = join(poolDir, `${operationId}.publish.qcow2`);
+      try {
+        // Whole when it is there: a command that comes again goes on with bringing it.
+        if (await stat(path).then(() => false, () => true)) await disks.copyOut(volumeId, layer, path, signal);
+        const outcome = await gateway.bring(operationId, { path, bytes: (await stat(path)).size, sha256: await sumOf(path), format: 'qcow2' }, signal);
+        await rm(path, { force: true });
+        return outcome;
+      } catch (fault) {
+        if (signal.aborted) await rm(path, { force: true });
+        throw fault;
+      }
+    },
     seedPathOf,
     writeSeed: (seed, nics) => writeSeed(seedPathOf(seed), seed, nics),
     screenSocketOf,

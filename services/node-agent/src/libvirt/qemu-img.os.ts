@@ -71,6 +71,8 @@ export interface Disks {
   drop(volumeId: VolumeId, layer: string): Promise<void>;
   /** With all its layers. Without a pool: wherever it lies. */
   remove(volumeId: VolumeId, poolId?: PoolId): Done;
+  /** What a layer and those below it hold, as a qcow2 that stands alone; only while nobody writes it. */
+  copyOut(volumeId: VolumeId, layer: Layer, to: string, signal: AbortSignal): Promise<void>;
   /** A volume that stands alone. */
   make(volume: VolumePlan, signal: AbortSignal): Done;
   work(volume: VolumeWorkPlan, signal: AbortSignal): Done;
@@ -366,6 +368,14 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
       }
     },
     exists,
+    copyOut: (volumeId, layer, to, signal) => copies(async () => {
+      await locateOne(volumeId);
+      try {
+        await rewrite({ path: pathOf(volumeId, layer), format: formatOf(volumeId, layer) }, { path: to, format: 'qcow2' }, signal);
+      } catch (cause) {
+        throw new DiskFault('copy', volumeId, cause);
+      }
+    }),
     ensure: async (disk, signal) => {
       // Outside of the queue: others need not wait for what comes over the network.
       const missing = disk.imageFile === null || await exists(disk.volumeId, null) ? undefined : await files.ensure(disk.imageFile, signal);

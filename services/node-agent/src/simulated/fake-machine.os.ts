@@ -15,6 +15,7 @@ import { stop } from '@chronovirt/libvirt/fake/life';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { DiskPlan } from '../hypervisor.ts';
+import { publishedAs } from './simulated-hypervisor.ts';
 import type { LibvirtHost } from '../libvirt/host.ts';
 
 export interface FakeMachineSettings {
@@ -88,6 +89,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
         locate: () => Promise.resolve(),
+        copyOut: () => Promise.resolve(),
         make: async ({ volumeId, format, sizeGib }) => {
           if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, full: false, imageFormat: format, sizeGib });
           return undefined;
@@ -102,6 +104,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
+      publish: ({ operationId }) => Promise.resolve(publishedAs(operationId)),
       seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,
       writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,

@@ -12,7 +12,7 @@ import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
 import { isPoweredAsTold } from '../domain/differences.ts';
 import type { Refusal } from '../answer.ts';
-import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, SeenDomain, Watcher } from '../hypervisor.ts';
+import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, Published, SeenDomain, Watcher } from '../hypervisor.ts';
 
 export type Verb = Exclude<keyof Hypervisor, 'compare' | 'strangers' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
 
@@ -30,6 +30,9 @@ export interface SimulatedSettings {
   /** Image files that are missing. Default: every image is there. */
   readonly imageMissing?: (file: string) => boolean;
 }
+
+/** No bytes are anywhere; but two are not the same. */
+export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
 interface SimulatedDomain {
   readonly plan: DomainPlan;
@@ -266,6 +269,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       }
       return present === undefined ? undefined : change(plan.vmId, { plan });
     }),
+    publish: async ({ operationId, volumeId, layer }) => (await verb('publish', undefined, () => (isThere({ volumeId, layer }) ? undefined : refuse('disk.missing_on_node', { volumeId })))) ?? publishedAs(operationId),
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {
       if (!domains.has(vmId)) return gone(vmId);

@@ -14,6 +14,7 @@ import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
 import type { OnNode } from './node-verb.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
+import type { PublishVm } from './publish-vm.saga.ts';
 import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
 import { type SnapshotVm, takeBackSteps, type TidyVm } from './snapshot-vm.saga.ts';
 
@@ -55,6 +56,8 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
       return inHand(vm, data.operationId) && vm.nodeId !== null
         ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { operationId: data.operationId, ...placeOf(vm), request: data.request } satisfies GuestVm as unknown as Facts }
         : undefined;
+    case 'VmPublishRequested':
+      return inHand(vm, data.operationId) && vm.nodeId !== null ? { kind: 'start', saga: sagaOf('publish', vm), id: data.operationId, input: { ...data, ...placeOf(vm) } satisfies PublishVm as unknown as Facts } : undefined;
     case 'VmSnapshotRequested':
       return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'take' ? { kind: 'start', saga: sagaOf('snapshot', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
     case 'VmRevertRequested':
@@ -132,7 +135,7 @@ const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfigura
   const { spec, nics, held } = vm;
   return {
     operationId, ...placeOf(vm), poolId: poolOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
-    image: vm.imageFile === null || spec.imageId === null ? null : { imageId: spec.imageId, file: vm.imageFile, format: vm.imageFormat },
+    image: vm.imageFile === null || spec.imageId === null ? null : { imageId: spec.imageId, file: vm.imageFile, format: vm.imageFormat, ...(vm.fetchBytes === undefined ? {} : { fetchBytes: vm.fetchBytes }) },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),

@@ -8,6 +8,7 @@ import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { createVolume, type CreateVolume, settleVolume, workOnVolume, type WorkOnVolume } from './create-volume.saga.ts';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
+import { type PublishVm, publishVm } from './publish-vm.saga.ts';
 import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
 import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm.saga.ts';
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
@@ -75,11 +76,12 @@ const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
   { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
 ];
+const publishing: PublishVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, volumeId: ids.volumeId, layer: null, sizeGib: 1, imageId: `image_${digits}`, image: { name: 'of-it', minMemoryMib: 256 } };
 const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }];
 
 const factsOf = (step: string): Facts => ({
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
-}[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
+}[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1, ...(step === 'disk' ? { sha256: 'a'.repeat(64), sizeBytes: 1, virtualBytes: 1 } : {}) });
 
 const WORLDS = 2_000;
 
@@ -106,6 +108,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
   it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
+  it('making an image of it', () => { expect(property(publishVm, [publishing])).toEqual([]); });
   it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
   it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting])).toEqual([]); });

@@ -39,5 +39,5 @@ export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volu
   disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ ...disk, layer: layers[disk.volumeId] ?? null })),
   nics: [{ network, mac, address }, ...nics],
   media: spec.media?.file ?? null,
-  seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
+  seed: spec.cloudInit === null ? null : { ...spec.cloudInit, ...(spec.newIdentity === true ? { newIdentity: true } : {}), instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
 });

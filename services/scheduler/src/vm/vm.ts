@@ -29,7 +29,7 @@ import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'publish' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
 
 /** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
@@ -105,6 +105,7 @@ export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'd
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
     case 'guest': return 'guest-vm';
+    case 'publish': return 'publish-vm';
     case 'snapshot': return 'snapshot-vm';
     case 'revert': return operation?.work?.kind === 'tidy' ? 'tidy-layers' : 'snapshot-vm';
     case 'delete-snapshot': return 'tidy-layers';
@@ -251,6 +252,20 @@ const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>
   return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
 };
 
+/** What is read must not be written meanwhile: what a snapshot froze is not, and a disk of a stopped machine is not while this has it in hand. */
+const publish = (vm: Vm, { vmId, operationId, imageId, snapshot: snapshotId, minMemoryMib, ...image }: Extract<VmCommand, { type: 'PublishVm' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const state = live.observed?.state ?? 'absent';
+  const snapshot = live.snapshots.list.find((one) => one.snapshotId === snapshotId);
+  if (snapshotId !== undefined && snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
+  if (snapshot === undefined && state !== 'stopped') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first, or name a snapshot of it' });
+  const disk = (snapshot?.disks ?? disksOf(live)).find(({ unit }) => unit === 0);
+  if (disk === undefined) return refuse('vm.system_disk', { vmId });
+  const { volumeId, layer, sizeGib } = disk;
+  return [{ type: 'VmPublishRequested', data: { operationId, imageId, volumeId, layer, sizeGib, image: { minMemoryMib: minMemoryMib ?? live.spec.memoryMib, ...image } } }];
+};
+
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
@@ -354,7 +369,7 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (work !== null) return { ...nothing, work };
   if (action !== null) return { ...nothing, action };
   if (change !== null) return { ...nothing, change, nic };
-  return kind === 'guest' ? nothing : debt;
+  return kind === 'guest' || kind === 'publish' ? nothing : debt;
 };
 
 /** Throws for one that was never built. */
@@ -443,6 +458,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (live.desired === 'deleted') return refuse('vm.not_found', { vmId: live.vmId });
         return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired === 'saved' ? 'stopped' : live.desired } } }];
       }
+      case 'PublishVm':
+        return publish(state, command.data);
       case 'TakeSnapshot':
         return takeSnapshot(state, command.data);
       case 'DeleteSnapshot':
@@ -520,6 +537,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
         return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
+      case 'VmPublishRequested':
+        return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'publish') };
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;
         return { ...state, desiredBefore: state.desired, operation: begun(operationId, 'snapshot', { work: { kind: 'take', ...work } }) };
