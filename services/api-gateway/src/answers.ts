@@ -78,7 +78,8 @@ export const NetworkAnswer = named('Network', z.looseObject({
 }));
 
 export const ImageAnswer = named('Image', z.looseObject({
-  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time), version: nullable(z.int()).describe('Its ETag'),
+  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), release: nullable(z.string()).optional().describe('What whoever made it calls this version'),
+  uses: z.int().optional().describe('VMs and volumes whose disks began as it'), current: z.boolean().optional().describe('Of a family: whether VMs that name it get this version'), createdAt: nullable(time), version: nullable(z.int()).describe('Its ETag'),
 }));
 
 named('AcceptedImage', z.object({ operation: OperationAnswer, image: ImageAnswer.partial() }));

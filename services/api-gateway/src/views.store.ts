@@ -152,6 +152,22 @@ export class Views {
     return row?.[0];
   }
 
+  /** Of these families, the version that each means. */
+  async currentImages(families: readonly string[]): Promise<ReadonlySet<string>> {
+    const rows = await rowsOf<readonly [string]>(this.pool, 'gateway.current_images',
+      `select distinct on (doc ->> 'family') id from gateway.image where doc ->> 'family' = any($1) order by doc ->> 'family', (doc ->> 'currentSince')::bigint desc`, [families]);
+    return new Set(rows.map(([id]) => id));
+  }
+
+  /** VMs and further volumes whose disks began as each of these images. */
+  async imageUses(ids: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const rows = await rowsOf<readonly [string, number]>(this.pool, 'gateway.image_uses', `
+      select image, count(*)::int from (
+        select image_id as image from gateway.vm_summary where image_id = any($1)
+        union all select doc ->> 'imageId' from gateway.volume where not system and doc ->> 'imageId' = any($1)) used group by image`, [ids]);
+    return new Map(rows);
+  }
+
   /** Whether an image is made of this content. */
   async hasImageOf(sha256: string): Promise<boolean> {
     return (await rowsOf(this.pool, 'gateway.image_of', 'select 1 from gateway.image where sha256 = $1 limit 1', [sha256])).length > 0;

@@ -32,7 +32,7 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; /** Of a machine's disk. */ readonly copied?: boolean }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; /** Of a machine's disk. */ readonly copied?: boolean; readonly family?: string | undefined; /** Position in the log: of a family's versions the one with the highest is current. */ readonly currentSince?: number }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
 
 /** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */
@@ -41,15 +41,17 @@ export const bytesToFetch = ({ file, sizeBytes }: Pick<Extract<CatalogEntry, { k
 /** Images and networks that a VM may be asked for with. */
 export const catalog: Projection<CatalogEntry> = {
   name: 'scheduler.catalog',
-  version: 2,
+  version: 3,
   keys: (event) => (['image', 'network'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as ImageEvent | NetworkEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copiedFrom } = event.data;
-        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copied: copiedFrom !== undefined };
+        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copiedFrom, family } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copied: copiedFrom !== undefined, family, currentSince: recorded.position };
       }
+      case 'ImageMadeCurrent':
+        return document?.kind === 'image' ? { ...document, currentSince: recorded.position } : document;
       case 'NetworkCreated':
         return { kind: 'network', networkId: event.data.networkId, name: event.data.name, plan: event.data };
       case 'ImageDeleted':
@@ -221,6 +223,11 @@ export const timer: Projection<Timer> = {
 
 export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer] as const;
 
+/** The current version of a family of images. */
+const currentOf = (entries: readonly CatalogEntry[], family: string): CatalogEntry | undefined => entries
+  .flatMap((entry) => (entry.kind === 'image' && entry.family === family ? [entry] : []))
+  .reduce<Extract<CatalogEntry, { kind: 'image' }> | undefined>((best, one) => (best === undefined || (one.currentSince ?? 0) > (best.currentSince ?? 0) ? one : best), undefined);
+
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
   private readonly catalog = new ProjectionInMemory(catalog);
@@ -347,7 +354,9 @@ export class SchedulerView {
 
   entryCalled<K extends CatalogEntry['kind']>(kind: K, reference: string): Extract<CatalogEntry, { kind: K }> | undefined {
     const byId = this.catalog.documents.get(reference);
-    const found = byId?.kind === kind ? byId : [...this.catalog.documents.values()].find((entry) => entry.kind === kind && entry.name === reference);
+    if (byId?.kind === kind) return byId as Extract<CatalogEntry, { kind: K }>;
+    const entries = [...this.catalog.documents.values()].filter((entry) => entry.kind === kind);
+    const found = entries.find((entry) => entry.name === reference) ?? currentOf(entries, reference);
     return found as Extract<CatalogEntry, { kind: K }> | undefined;
   }
 

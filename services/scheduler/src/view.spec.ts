@@ -51,3 +51,23 @@ describe('what the scheduler has proposed and not decided', () => {
     expect(used(view)).toBe(0);
   });
 });
+
+describe('a family of images', () => {
+  it('means the newest version, or the one that was chosen', () => {
+    const view = new SchedulerView();
+    let position = 0;
+    const take = (imageId: string, type: string, data: object): void => {
+      view.take({ position: ++position, stream: `image-${imageId}`, version: position, id: crypto.randomUUID(), type, data: data as RecordedEvent['data'], meta: { actor: 'system:test', commandId: crypto.randomUUID() }, recordedAt: '2026-01-01T00:00:00.000000Z' });
+    };
+    const [one, two] = [`image_${'1'.repeat(32)}`, `image_${'2'.repeat(32)}`];
+    const version = (imageId: string, name: string): void => { take(imageId, 'ImageRegistered', { imageId, name, family: 'debian', file: 'x.qcow2', format: 'qcow2', sha256: 'a'.repeat(64), sizeBytes: 1, minDiskGib: 1, minMemoryMib: 64 }); };
+    const current = (): string | undefined => view.entryCalled('image', 'debian')?.imageId;
+    version(one, 'debian-1');
+    version(two, 'debian-2');
+    expect([current(), view.entryCalled('image', 'debian-1')?.imageId]).toEqual([two, one]);
+    take(one, 'ImageMadeCurrent', { imageId: one, family: 'debian' });
+    expect(current()).toBe(one);
+    take(one, 'ImageDeleted', { imageId: one });
+    expect([current(), view.entryCalled('image', 'ubuntu')]).toEqual([two, undefined]);
+  });
+});

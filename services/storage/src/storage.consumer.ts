@@ -69,6 +69,8 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
       switch (command.type) {
         case 'RegisterImage':
           return registerImage(envelope, command);
+        case 'UseImage':
+          return (await handler.handle(image, handling(envelope, streamOf(image.category, command.data.imageId), command))).answer;
         case 'DeleteImage':
           return deleteImage(envelope, command);
         case 'RegisterPool':

@@ -27,6 +27,8 @@ export const RegisterImageBody = z.strictObject({
 
 export const imageCommands = {
   RegisterImage: command('storage', 'imageId', ImageDescription),
+  /** Its family means this version. */
+  UseImage: command('storage', 'imageId', z.object({ imageId: ImageId })),
   DeleteImage: command('storage', 'imageId', z.object({ imageId: ImageId })),
 } as const;
 export type ImageCommand = CommandOf<typeof imageCommands>;

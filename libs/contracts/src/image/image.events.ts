@@ -18,6 +18,8 @@ export const ImageMetadata = z.object({
   arch: z.enum(['x86_64', 'aarch64']).optional(),
   features: z.array(text(64).min(1)).max(50).optional().describe('What is in it, such as cloud-init or qemu-guest-agent'),
   tags: z.array(text(64).min(1)).max(50).optional(),
+  family: Name.optional().describe('What it is a version of: a VM that names the family gets the current version, which is the newest unless another one was chosen'),
+  version: text(100).min(1).optional(),
 });
 export type ImageMetadata = z.infer<typeof ImageMetadata>;
 
@@ -50,8 +52,16 @@ export const storedFile = (sha256: string, format: z.infer<typeof ImageFormat>):
 /** What a file's name says of its content; undefined for a file that somebody put into the folders of the nodes. */
 export const contentOf = (file: string): string | undefined => /^([0-9a-f]{64})\.(qcow2|raw|iso)$/.exec(file)?.[1];
 
+/** Somebody fetches the bytes of an image. Told once an hour for each who does; who it was stands in meta. */
+export const imageAccessEvents = {
+  ImageDownloaded: event(z.object({ imageId: ImageId })),
+} as const;
+export type ImageAccessEvent = EventOf<typeof imageAccessEvents>;
+
 export const imageEvents = {
   ImageRegistered: event(ImageDescription),
+  /** From here on its family means this version. A version that is registered is current at once. */
+  ImageMadeCurrent: event(z.object({ imageId: ImageId, family: Name })),
   ImageDeleted: event(z.object({ imageId: ImageId })),
 } as const;
 export type ImageEvent = EventOf<typeof imageEvents>;

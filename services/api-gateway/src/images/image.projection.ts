@@ -4,25 +4,31 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import type { z } from 'zod';
 
-export interface ImageDocument extends Omit<z.infer<typeof ImageDescription>, 'imageId'> {
+export interface ImageDocument extends Omit<z.infer<typeof ImageDescription>, 'imageId' | 'version'> {
+  /** What whoever made it calls this version. */
+  readonly release: string | null;
   readonly id: string;
   readonly createdAt: string;
   readonly position: number;
+  /** Position at which it became the version that its family means; of them the highest counts. */
+  readonly currentSince: number;
   /** Of the image's stream: its ETag. */
   readonly version: number;
 }
 
 export const imageView: Projection<ImageDocument> = {
   name: 'gateway.image',
-  version: 3,
-  keys: (event) => (event.type === 'ImageRegistered' || event.type === 'ImageDeleted' ? [idOfStream(event.stream)] : []),
-  fold: (_before, recorded) => {
+  version: 4,
+  keys: (event) => (event.type === 'ImageRegistered' || event.type === 'ImageDeleted' || event.type === 'ImageMadeCurrent' ? [idOfStream(event.stream)] : []),
+  fold: (before, recorded) => {
     const event = recorded as RecordedEvent & ImageEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, ...rest } = event.data;
-        return { id: imageId, ...rest, createdAt: event.recordedAt, position: event.position, version: event.version };
+        const { imageId, version: release = null, ...rest } = event.data;
+        return { id: imageId, ...rest, release, createdAt: event.recordedAt, currentSince: event.position, position: event.position, version: event.version };
       }
+      case 'ImageMadeCurrent':
+        return before === undefined ? undefined : { ...before, currentSince: event.position, position: event.position, version: event.version };
       case 'ImageDeleted':
         return undefined;
     }

@@ -1,20 +1,33 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { ImageId } from '@chronovirt/contracts/ids';
+import { contentOf, ImageFormat } from '@chronovirt/contracts/image/image.events';
+import { Name, text } from '@chronovirt/contracts/text';
+import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { RegisterImageBody } from '@chronovirt/contracts/image/image.commands';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { bytesOf } from '../bytes/node-access.http.ts';
+import { sendFile } from '../bytes/send-file.http.ts';
 import { decided, obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
-import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
+import { actorOf, type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
 import { Write } from '../write.http.ts';
+import { imageAccess } from './image-access.ts';
 import { imageImport } from './image-import.ts';
 import type { ImageDocument } from './image.projection.ts';
 import { nameTaken } from './name-taken.http.ts';
+
+/** Filters of which an image has several values, and under which name. */
+const LISTED: Readonly<Record<string, string>> = { tag: 'tags', feature: 'features' };
+
+const ImagesQuery = PageQuery.extend({
+  osFamily: z.enum(['linux', 'windows', 'other']).optional(), arch: z.enum(['x86_64', 'aarch64']).optional(), format: ImageFormat.optional(),
+  family: Name.optional().describe('All versions of it'), tag: text(64).optional(), feature: text(64).optional(),
+}).meta({ id: 'ImagesQuery' });
 
 @ApiTags('images')
 @ApiBearerAuth()
@@ -63,9 +76,12 @@ export class ImagesHttp {
   @Get()
   @ApiOperation({ summary: 'Images', operationId: 'listImages' })
   @ApiResponse({ status: 200, description: 'A page', schema: { $ref: '#/components/schemas/ImagePage' } })
-  async list(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Query({ schema: PageQuery }) query: z.infer<typeof PageQuery>): Promise<void> {
+  async list(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Query({ schema: ImagesQuery }) { limit, cursor, ...filters }: z.infer<typeof ImagesQuery>): Promise<void> {
     await this.gateway.reading.atLeast(request, reply);
-    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'image', query, (images: readonly ImageDocument[]) => images)));
+    // The columns' names are the schema's own; `views.page` has used $1 and $2.
+    const given = Object.entries(filters).filter((entry): entry is [string, string] => entry[1] !== undefined);
+    const where = given.map(([name], index) => (name in LISTED ? `jsonb_exists(doc -> '${LISTED[name] ?? ''}', $${String(index + 3)})` : `doc ->> '${name}' = $${String(index + 3)}`)).join(' and ');
+    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'image', { limit, ...(cursor === undefined ? {} : { cursor }) }, (images: readonly ImageDocument[]) => this.shown(images), where === '' ? undefined : where, given.map(([, value]) => value))));
   }
 
   @Get(':id')
@@ -76,7 +92,46 @@ export class ImagesHttp {
     const image = await this.gateway.views.document<ImageDocument>('image', id);
     if (image === undefined) throw new ProblemError('image.not_found', { detail: 'There is no such image.', because: { imageId: id } });
     tagged(reply, image.version);
-    sendJson(reply, JSON.stringify(image));
+    sendJson(reply, JSON.stringify((await this.shown([image]))[0]));
+  }
+
+  @Get(':id/content')
+  @ApiOperation({ summary: 'Its bytes, or a part of them (Range)', operationId: 'downloadImage', description: 'Of an image in the store; who fetches it is recorded.' })
+  @ApiResponse({ status: 200, description: 'All of it', content: { 'application/octet-stream': {} } })
+  @ApiResponse({ status: 206, description: 'What Range asked for', content: { 'application/octet-stream': {} } })
+  async content(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: ImageId }) id: ImageId): Promise<void> {
+    const image = await this.gateway.views.document<ImageDocument>('image', id);
+    if (image === undefined) throw new ProblemError('image.not_found', { detail: 'There is no such image.', because: { imageId: id } });
+    const found = await bytesOf(this.gateway).content(image.sha256);
+    if (contentOf(image.file) === undefined || found === undefined) throw new ProblemError('image.not_stored', { because: { imageId: id } });
+    if (request.method !== 'HEAD') {
+      const actor = actorOf(request);
+      // A download in many parts is one; who goes on for hours is told of again.
+      const hour = Math.floor(this.gateway.now().getTime() / 3_600_000);
+      await this.gateway.handler.handle(imageAccess, { id: commandIdOf(`download:${actor}:${id}:${String(hour)}`), stream: `image-access-${id}`, cancels: [], meta: { actor }, command: { imageId: id } });
+    }
+    sendFile(request, reply, { ...found, tag: image.sha256, name: `${image.name}.${image.format}` });
+  }
+
+  @Post(':id/use')
+  @Write()
+  @HttpCode(200)
+  @ApiOperation({ summary: 'Make it the version that its family means: to go back to an older one, or forward again', operationId: 'useImage' })
+  @ApiResponse({ status: 200, description: 'The image', schema: { $ref: '#/components/schemas/Image' } })
+  async use(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: ImageId }) id: ImageId): Promise<void> {
+    const asked = requestOf(request, {});
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'UseImage', data: { imageId: id }, kind: 'use-image', stream: `image-${id}` });
+    if (answer === undefined) return;
+    const image = await this.gateway.views.document<ImageDocument>('image', id);
+    if (image === undefined) throw new ProblemError('image.not_found', { detail: 'There is no such image.', because: { imageId: id } });
+    tagged(reply, image.version);
+    sendJson(reply, JSON.stringify((await this.shown([image]))[0]));
+  }
+
+  /** With who uses them, and which of a family's versions is current. */
+  private async shown(images: readonly ImageDocument[]): Promise<readonly object[]> {
+    const [uses, current] = await Promise.all([this.gateway.views.imageUses(images.map(({ id }) => id)), this.gateway.views.currentImages([...new Set(images.flatMap(({ family }) => family ?? []))])]);
+    return images.map(({ currentSince: _since, ...image }) => ({ ...image, uses: uses.get(image.id) ?? 0, ...(image.family === undefined ? {} : { current: current.has(image.id) }) }));
   }
 
   @Delete(':id')

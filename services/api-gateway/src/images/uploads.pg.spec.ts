@@ -199,6 +199,46 @@ describe('An import', () => {
   });
 });
 
+describe('An image', () => {
+  it('is downloaded whole or in part, and who does is recorded, once', async () => {
+    const image = await imageCalled('fetched');
+    const path = `/v1/images/${image?.id ?? ''}/content`;
+    const head = await gateway.head();
+    const whole = await fetch(gateway.url + path, { headers: { authorization: `Bearer ${adminToken}` } });
+    expect([whole.status, whole.headers.get('content-disposition'), sum(Buffer.from(await whole.arrayBuffer()))]).toEqual([200, 'attachment; filename="fetched.raw"', image?.sha256]);
+    const part = await gateway.call('GET', path, { headers: { range: 'bytes=10-19' } });
+    expect([part.status, part.headers.get('content-range'), part.headers.get('content-length')]).toEqual([206, `bytes 10-19/${String(image?.sizeBytes)}`, '10']);
+    expect((await gateway.call('GET', path, { headers: { range: 'bytes=10-19', 'if-range': '"other"' } })).status).toBe(200);
+    expect((await gateway.call('GET', path, { token: null })).status).toBe(401);
+    expect((await gateway.log.read(head, 10)).map(({ type, data, meta }) => [type, data['imageId'], meta.actor])).toEqual([['ImageDownloaded', image?.id, expect.stringMatching(/^token_/)]]);
+    await gateway.append(`image-${ids.image}`, { type: 'ImageRegistered', data: { imageId: ids.image, name: 'on-nodes', file: 'x.qcow2', format: 'qcow2', sha256: 'd'.repeat(64), sizeBytes: 1, minDiskGib: 1, minMemoryMib: 64 } });
+    await until(async () => await imageCalled('on-nodes') !== undefined);
+    expect((await gateway.call('GET', `/v1/images/${ids.image}/content`)).json.code).toBe('image.not_stored');
+  });
+  it('is found by what is said of it', async () => {
+    const names = async (query: string): Promise<readonly string[]> => ((await gateway.call('GET', `/v1/images?${query}`)).json.items as { name: string }[]).map(({ name }) => name);
+    expect(await names('osFamily=linux')).toEqual(['pieces']);
+    expect(await names('tag=b&format=qcow2')).toEqual(['pieces']);
+    expect(await names('tag=c')).toEqual([]);
+    expect(await names(`tag=${encodeURIComponent("'; drop table x --")}`)).toEqual([]);
+    expect((await gateway.call('GET', '/v1/images?colour=red')).status).toBe(400);
+  });
+  it('of a family is current while it is the newest, or was chosen', async () => {
+    const version = async (n: number): Promise<string> => {
+      const imageId = `image_${ids.digits(`version ${String(n)}`)}`;
+      await gateway.append(`image-${imageId}`, { type: 'ImageRegistered', data: { imageId, name: `debian-${String(n)}`, family: 'debian', version: `12.${String(n)}`, file: 'x.qcow2', format: 'qcow2', sha256: 'd'.repeat(64), sizeBytes: 1, minDiskGib: 1, minMemoryMib: 64 } });
+      return imageId;
+    };
+    const [first] = [await version(1), await version(2)];
+    const current = async () => ((await gateway.call('GET', '/v1/images?family=debian')).json.items as { name: string; release: string; current: boolean; uses: number }[]).filter((image) => image.current).map(({ name, release, uses }) => [name, release, uses]);
+    await until(async () => (await current()).length === 1 && await imageCalled('debian-2') !== undefined);
+    expect(await current()).toEqual([['debian-2', '12.2', 0]]);
+    gateway.obey.set('storage', ({ target }) => ({ stream: `image-${target}`, decision: [{ type: 'ImageMadeCurrent', data: { imageId: target, family: 'debian' } }] }));
+    expect((await gateway.call('POST', `/v1/images/${first}/use`)).json).toMatchObject({ name: 'debian-1', current: true });
+    expect(await current()).toEqual([['debian-1', '12.1', 0]]);
+  });
+});
+
 describe('A node', () => {
   const signed = (method: string, path: string, seconds = Math.floor(Date.now() / 1_000), seed = key.seed) => ({ authorization: signRequest({ method, path, nodeId }, seed, seconds) });
   const call = (method: string, path: string, more: { raw?: Buffer; headers?: object } = {}): Promise<Called> =>

@@ -8,7 +8,7 @@ const pool = (n: number, node: number, promisedGib: number): PoolDocument & { re
   ({ id: `pool_${hex(n)}`, name: 'local', nodeId: `node_${hex(node)}`, capacityGib: 10, overcommitPercent: 200, createdAt: '', position: 1, promisedGib });
 const pools = [pool(1, 1, 12), pool(2, 2, 3), pool(3, 3, 7)];
 const [vmId, volumeId, snapshotId] = [`vm_${hex(5)}`, `volume_${hex(5)}`, `snapshot_${hex(6)}`] as const;
-const image = { id: `image_${hex(4)}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: '', sizeBytes: 1, minDiskGib: 4, minMemoryMib: 64, createdAt: '', position: 1, version: 1 } as const;
+const image = { id: `image_${hex(4)}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: '', sizeBytes: 1, minDiskGib: 4, minMemoryMib: 64, release: null, currentSince: 1, createdAt: '', position: 1, version: 1 } as const;
 const found: Finding = {
   pools: (reference) => Promise.resolve(pools.filter(({ id, name }) => reference === undefined || reference === id || reference === name)),
   node: (reference) => Promise.resolve(reference === 'rack-3' ? { id: `node_${hex(3)}` } : undefined),

@@ -26,4 +26,13 @@ describe('What cloud-init is told', () => {
     expect(nothing.split('\n')[0]).toBe('#cloud-config');
     expect(parse(nothing)).toEqual({});
   });
+
+  it('is, in a copy of another machine\'s disk, to be another machine: once, and before anything else', () => {
+    expect(seedFiles(seed, nics)).not.toHaveProperty('vendor-data');
+    const { 'vendor-data': first = '' } = seedFiles({ ...seed, newIdentity: true }, nics);
+    expect(first.split('\n').slice(0, 2)).toEqual(['#cloud-boothook', '#!/bin/sh']);
+    // What it is told anew later makes no other machine of it.
+    expect(seedFiles({ ...seed, newIdentity: true, instanceId: `${seed.instanceId}-2` }, nics)['vendor-data']).toBe(first);
+    expect(seedFiles({ ...seed, newIdentity: true, instanceId: 'vm_2' }, nics)['vendor-data']).not.toBe(first);
+  });
 });

@@ -112,6 +112,18 @@ describe('An action on a VM', () => {
   });
 });
 
+describe('A VM that becomes an image', () => {
+  const imageId = `image_${'7'.repeat(32)}` as const;
+  const publish = (more = {}) => ({ type: 'PublishVm' as const, data: { vmId, operationId: op(2), imageId, name: 'golden', ...more } });
+  const asked: VmEvent = { type: 'VmPublishRequested', data: { operationId: op(2), imageId, volumeId: provisioned.volumeId, layer: null, sizeGib: spec.diskGib, image: { minMemoryMib: spec.memoryMib, name: 'golden' } } };
+  it('is stopped, and has nothing else in hand meanwhile', () => {
+    given(...stopped).when(publish()).then(asked);
+    given(...running).when(publish()).thenRefused('vm.not_stopped', { vmId, state: 'running', hint: 'stop it first, or name a snapshot of it' });
+    given(...stopped, asked).when({ type: 'StartVm', data: { vmId, operationId: op(3) } }).thenRefused('vm.busy', { operationId: op(2), kind: 'publish' });
+  });
+  it('has the snapshot that is named', () => given(...running).when(publish({ snapshot: `snapshot_${'8'.repeat(32)}` })).thenRefused('snapshot.not_found', { vmId, snapshotId: `snapshot_${'8'.repeat(32)}` }));
+});
+
 describe('A VM that is made different', () => {
   const change = (wish: Reconfiguration, n = 3): VmCommand => ({ type: 'RequestReconfiguration', data: { vmId, operationId: op(n), change: wish } });
   const asked = (wish: Reconfiguration, n = 3): VmEvent => ({ type: 'VmReconfigureRequested', data: { operationId: op(n), change: wish } });

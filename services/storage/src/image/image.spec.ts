@@ -21,5 +21,11 @@ describe('An image', () => {
     given(registered, deleted).when(remove).then();
     given().when(remove).thenRefused('image.not_found', { imageId: description.imageId });
   });
+  it('is made the current version of its family, and of none when it has none', () => {
+    const use = { type: 'UseImage', data: { imageId: description.imageId } } as const;
+    given({ type: 'ImageRegistered', data: { ...description, family: 'debian' } }).when(use).then({ type: 'ImageMadeCurrent', data: { imageId: description.imageId, family: 'debian' } });
+    given(registered).when(use).thenRefused('image.no_family', { imageId: description.imageId });
+    given(registered, deleted).when(use).thenRefused('image.not_found', { imageId: description.imageId });
+  });
   it('does not come back', () => given(registered, deleted).when({ type: 'RegisterImage', data: description }).thenRefused('image.exists', { imageId: description.imageId }));
 });
