@@ -62,7 +62,7 @@ interface GuestAnswer {
   readonly 'out-data'?: string;
 }
 
-export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
+export async function addQemuNode(platform: Platform, name: string, { backupDirs }: { readonly backupDirs?: string } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
@@ -76,7 +76,7 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     if (pid === undefined) throw new Error('the libvirtd that was started is not found');
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run') });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
     await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 

@@ -17,6 +17,7 @@ import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
 import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
+import { BackupsHttp } from './backups/backups.http.ts';
 import { isForConsoles } from './console/console-relay.http.ts';
 import { ConsolesHttp } from './console/consoles.http.ts';
 import { GATEWAY, type Gateway } from './gateway.ts';
@@ -42,7 +43,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, BackupsHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -146,7 +146,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if (command.type === 'EnsureDisk' && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (command.type === 'RemoveVolume') return undefined;
+    if (command.type === 'RemoveVolume' || command.type === 'RemoveBackup') return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -173,6 +173,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (!halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
+      if (command.type === 'RemoveBackup') return accept();
       if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...factsOf(outcome) });
     } finally {

@@ -169,7 +169,7 @@ async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
   const { kind: driver, inFlightMax, ...machine } = hypervisor;
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
-  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
+  const host = machineHost({ ...machine, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, log });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];
 }

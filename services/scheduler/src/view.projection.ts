@@ -7,7 +7,9 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
+import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
@@ -95,6 +97,7 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
       case 'VmGuestRequested':
+      case 'VmBackupRequested':
       case 'VmSnapshotRequested':
       case 'VmSnapshotDeleteRequested':
       case 'VmRevertRequested':
@@ -168,7 +171,50 @@ export const deletingVolume: Projection<DeletingVolume> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume] as const;
+/** A backup that is not deleted: what a restore is made of, and what is to be taken away. */
+export interface BackupEntry {
+  readonly backupId: BackupId;
+  readonly vmId: VmId;
+  readonly target: BackupTarget;
+  /** null: it is being taken. */
+  readonly taken: { readonly parent: BackupId | null; readonly machine: BackedUpMachine; readonly files: readonly BackupFile[]; readonly at: string } | null;
+  readonly scheduled: BackupSlot | null;
+  readonly deleting: { readonly operationId: OperationId; readonly nodeId: NodeId; readonly meta: CommandMeta } | null;
+}
+
+export const backup: Projection<BackupEntry> = {
+  name: 'scheduler.backup',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'archive' ? [String(event.data['backupId'])] : []),
+  fold(document, recorded) {
+    const event = recorded as unknown as BackupEvent;
+    if (event.type === 'BackupBegun') {
+      const { backupId, vmId, target, scheduled } = event.data;
+      return { backupId, vmId, target, taken: null, scheduled, deleting: null };
+    }
+    if (document === undefined) return undefined;
+    switch (event.type) {
+      case 'BackupTaken': {
+        const { parent, machine, files } = event.data;
+        return { ...document, taken: { parent, machine, files, at: recorded.recordedAt } };
+      }
+      case 'BackupDeleteStarted': {
+        const { commandId: _, ...meta } = recorded.meta;
+        const { operationId, nodeId } = event.data;
+        return { ...document, deleting: { operationId, nodeId, meta: { ...meta, operationId } } };
+      }
+      case 'BackupDeleteAbandoned':
+        return { ...document, deleting: null };
+      case 'BackupAbandoned':
+      case 'BackupDeleted':
+        return undefined;
+      case 'BackupDrilled':
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume, backup] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -176,6 +222,7 @@ export class SchedulerView {
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly volumes = new ProjectionInMemory(deletingVolume);
+  private readonly archive = new ProjectionInMemory(backup);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -186,7 +233,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.archive]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -201,6 +248,7 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    if (category === 'archive') this.archive.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -317,6 +365,14 @@ export class SchedulerView {
 
   *deletingVolumes(): Generator<DeletingVolume> {
     yield* this.volumes.documents.values();
+  }
+
+  backup(backupId: string): BackupEntry | undefined {
+    return this.archive.documents.get(backupId);
+  }
+
+  *backups(): Generator<BackupEntry> {
+    yield* this.archive.documents.values();
   }
 
   *openSagas(): Generator<OpenSaga> {

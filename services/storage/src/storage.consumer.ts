@@ -3,6 +3,7 @@
  * records of volumes, images by name. Joined to ports, so the simulation runs this very code.
  */
 import type { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { BackupCommand } from '@chronovirt/contracts/backup/backup.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { streamOf } from '@chronovirt/contracts/ids';
 import type { ImageCommand } from '@chronovirt/contracts/image/image.commands';
@@ -12,6 +13,7 @@ import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
+import { archive } from './archive/archive.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { pool } from './pool/pool.ts';
@@ -78,9 +80,31 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
     return (await handler.refuse(envelope, { version: 0 })).answer;
   };
 
+  /** Space and record of each, in a stream of its own; repeated as a whole, done once. What is refused for one is taken back for all. */
+  const createAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: Extract<VolumeCommand, { type: 'CreateVolumes' }>['data']): Promise<Answer> => {
+    for (const { volumeId, sizeGib, name } of volumes) {
+      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: [], meta: envelope.meta });
+      const space = await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } } });
+      if (isRefusal(space.answer)) return (await handler.refuse(envelope, space.answer)).answer;
+      const made = await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: null, sizeGib, name } } });
+      if (isRefusal(made.answer)) return (await handler.refuse(envelope, made.answer)).answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  const deleteAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: Extract<VolumeCommand, { type: 'DeleteVolumes' }>['data']): Promise<Answer> => {
+    for (const volumeId of volumes) {
+      // What was to make them makes nothing from here on.
+      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: envelope.cancels.flatMap((id) => ['space', 'record'].map((one) => commandIdOf(`${id}:${volumeId}:${one}`))), meta: envelope.meta });
+      await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'DeleteVolume', data: { volumeId, vmId } } });
+      await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } } });
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
-      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand;
+      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand | BackupCommand;
       switch (command.type) {
         case 'RegisterImage':
           return registerImage(envelope, command);
@@ -88,6 +112,18 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
           return deleteImage(envelope, command);
         case 'DetachVolumes':
           return detachAll(envelope, command.data);
+        case 'CreateVolumes':
+          return createAll(envelope, command.data);
+        case 'DeleteVolumes':
+          return deleteAll(envelope, command.data);
+        case 'BeginBackup':
+        case 'RecordBackup':
+        case 'AbandonBackup':
+        case 'DeleteBackup':
+        case 'FinishDeleteBackup':
+        case 'AbandonDeleteBackup':
+        case 'RecordDrill':
+          return (await handler.handle(archive, handling(envelope, streamOf(archive.category, command.data.vmId), command))).answer;
         case 'CreateVolume':
         case 'ResizeVolume':
         case 'AttachVolume':

@@ -37,6 +37,7 @@ import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Wat
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
+import { libvirtBackups } from './libvirt-backups.os.ts';
 
 export interface LibvirtSettings {
   readonly nodeId: NodeId;
@@ -735,7 +736,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.()]);
+      const [libvirt, hypervisor, info, own, backupTargets] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), host.backups.targets()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -745,6 +746,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         cpus: own?.cpus ?? info.cpus,
         memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
+        ...(backupTargets.length === 0 ? {} : { backupTargets: [...backupTargets] }),
       };
     },
     usage: () => host.usage(),
@@ -825,6 +827,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     configure,
     layer,
     tidy,
+    ...libvirtBackups({ slow, host, find, look, answersAgent }),
     start,
     shutdown,
     destroy: async (vmId) => {

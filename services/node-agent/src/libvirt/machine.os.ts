@@ -7,6 +7,7 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
+import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
@@ -22,11 +23,14 @@ export interface MachineSettings {
   readonly runDir: string;
   /** For what serial consoles wrote. */
   readonly consoleDir: string;
+  /** Folders for backups, by the names of their targets, and where it is kept which they were. */
+  readonly backupDirs: Readonly<Record<string, string>>;
+  readonly stateDir: string;
   readonly accel: Accel;
   readonly log: { warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, backupDirs, stateDir, accel, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
@@ -39,6 +43,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
     disks: createDisks({ imageDir, poolDir }),
+    backups: createBackupStore({ dirs: driver === 'test' ? {} : backupDirs, stateDir, log }),
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),

@@ -53,6 +53,10 @@ export interface Disks {
   /** A layer stands on another that holds the same. */
   rebase(volumeId: VolumeId, layer: string, on: Layer): Promise<void>;
   drop(volumeId: VolumeId, layer: string): Promise<void>;
+  /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
+  keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
+  /** A disk that holds what can be read there, unless it is there already. */
+  restore(volumeId: VolumeId, from: string, signal: AbortSignal): Done;
   /** With all its layers. */
   remove(volumeId: VolumeId): Done;
 }
@@ -161,8 +165,37 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     }
   };
 
+  const keepCount = async (volumeId: VolumeId, layer: Layer, { under, notUnder }: { readonly under: string | null; readonly notUnder: string | null }): Promise<void> => {
+    const path = pathOf(volumeId, layer);
+    try {
+      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
+      const said = JSON.parse(stdout) as { 'format-specific'?: { data?: { bitmaps?: readonly { readonly name: string }[] } } };
+      const there = new Set((said['format-specific']?.data?.bitmaps ?? []).map(({ name }) => name));
+      for (const name of [under, notUnder]) if (name !== null && there.has(name)) await run(qemuImg, ['bitmap', '--remove', '-f', 'qcow2', path, name], { timeout: QEMU_IMG_MS });
+      if (under !== null) await run(qemuImg, ['bitmap', '--add', '-f', 'qcow2', path, under], { timeout: QEMU_IMG_MS });
+    } catch (cause) {
+      throw new DiskFault('keep count of what is written on', volumeId, cause);
+    }
+  };
+
+  const restore = async (volumeId: VolumeId, from: string, signal: AbortSignal): Done => {
+    if (await exists(volumeId, null)) return undefined;
+    const path = pathOf(volumeId, null);
+    const unfinished = `${path}.new`;
+    try {
+      await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
+      await rename(unfinished, path);
+      return undefined;
+    } catch (cause) {
+      if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { says: `no space is left where this node keeps disks (${poolDir})` });
+      throw new DiskFault('restore', volumeId, cause);
+    }
+  };
+
   return {
     pathOf,
+    keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
+    restore: (volumeId, from, signal) => turns(() => restore(volumeId, from, signal)),
     grow: (volumeId, layer, sizeGib) => turns(() => grow(volumeId, layer, sizeGib)),
     stack: (volumeId, layer, on, sizeGib) => turns(() => stack(volumeId, layer, on, sizeGib)),
     commit: (volumeId, layer, into) => turns(() => commit(volumeId, layer, into)),
@@ -195,7 +228,7 @@ const wordsOf = (fault: unknown): string =>
   (fault instanceof Error ? `${fault.message} ${'stderr' in fault ? String(fault.stderr) : ''}` : String(fault));
 
 /** At most so many at once; the rest wait in order. Their number is bounded by what the bus delivers. */
-function createTurns(atOnceMax: number): <T>(work: () => Promise<T>) => Promise<T> {
+export function createTurns(atOnceMax: number): <T>(work: () => Promise<T>) => Promise<T> {
   let running = 0;
   const waiting: (() => void)[] = [];
   return async (work) => {

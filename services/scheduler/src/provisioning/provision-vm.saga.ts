@@ -11,11 +11,11 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { fact, failVm, finishVm, type OnNode, verb } from './node-verb.ts';
+import { DAY_MS, fact, failVm, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -25,11 +25,15 @@ export interface ProvisionVm {
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
   readonly network: NetworkPlan;
+  /** What its disks begin as, when they are those of a backup. */
+  readonly restore?: Restore | null;
   /** SHA-256 of the name: what its reservation is called. */
   readonly nameKey: string;
 }
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
+/** Disks beside the first, which come with a backup. */
+const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes.map(({ volumeId }) => volumeId) ?? [];
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',
@@ -46,9 +50,12 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     },
     capacity: {
       deadlineMs: 30_000,
-      run: ({ vmId, operationId, spec }) => ({
+      run: ({ vmId, operationId, spec, restore }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
-        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null },
+        data: {
+          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
+          diskGib: (restore?.volumes ?? []).reduce((sum, { sizeGib }) => sum + sizeGib, spec.diskGib),
+        },
       }),
       undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
     },
@@ -76,20 +83,37 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       }),
       undo: ({ vmId, volumeId }) => ({ to: 'storage', target: volumeId, type: 'DeleteVolume', data: { volumeId, vmId } }),
     },
+    volumes: {
+      after: ['space', 'volume'],
+      deadlineMs: 30_000,
+      undoRefused: true,
+      run: (vm, facts) => (more(vm).length === 0 ? undefined : {
+        to: 'storage', target: vm.vmId, type: 'CreateVolumes',
+        data: {
+          vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'),
+          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib, unit }) => ({ volumeId, sizeGib, name: `${vm.spec.name.slice(0, 55)}-disk-${String(unit)}` })) ?? [],
+        },
+      }),
+      undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm) } }),
+    },
     disk: {
-      after: ['assignment', 'space', 'volume'],
+      after: ['assignment', 'space', 'volume', 'volumes'],
       deadlineMs: 60_000,
+      moreMs: ({ restore }) => (restore == null ? 0 : DAY_MS),
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
-      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId }),
+      run: (vm, facts) => (vm.restore != null ? verb('RestoreDisks', placed(vm, facts), {
+        ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain,
+        disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
+      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib })),
+      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, more: [...more(vm)] }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [], volumes: [], seedVersion: 1, layers: {} })),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {

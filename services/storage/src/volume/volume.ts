@@ -19,7 +19,7 @@ export type Volume = { readonly status: 'absent' | 'deleted' } | {
   readonly sizeGib: number;
 };
 
-type OfVolume = Exclude<VolumeCommand, { type: 'DetachVolumes' }>;
+type OfVolume = Exclude<VolumeCommand, { type: 'DetachVolumes' | 'CreateVolumes' | 'DeleteVolumes' }>;
 
 export const volume: Decider<OfVolume, VolumeEvent, Volume> = {
   category: 'volume',
