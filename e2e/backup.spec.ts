@@ -72,34 +72,31 @@ describe('backups of a machine', () => {
   /** 512 bytes of the second disk, by their number. */
   const write = async (block: number, text: string): Promise<void> => { await script(`echo ${text} | dd of=/dev/vdb bs=512 seek=${String(block)} count=1 conv=sync,notrunc,fsync 2>/dev/null`); };
   const read = async (block: number, of: Pick<Vm, 'id'> = vm): Promise<string> => (await script(`dd if=/dev/vdb bs=512 skip=${String(block)} count=1 2>/dev/null | tr -d '\\000'`, of)).trim();
-  const sumOfData = async (of: Pick<Vm, 'id'> = vm): Promise<string> => (await script('sync; md5sum /dev/vdb', of)).split(' ')[0] ?? '';
   const refusalOf = (asked: Promise<unknown>): Promise<Refused> => asked.then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
     if (error instanceof Refused) return error;
     throw error;
   });
-  /** The md5 of what a disk's file holds with all that it stands on, as qemu-img reads it, which knows nothing of us. */
-  const contentOf = async (file: string): Promise<string> => {
-    const raw = join(target, 'content.raw');
-    await run('qemu-img', ['convert', '-O', 'raw', file, raw]);
-    const { stdout } = await run('md5sum', [raw]);
-    rmSync(raw);
-    return stdout.split(' ')[0] ?? '';
+  /** The file that a disk is written to now. */
+  const fileOf = async (disk: string): Promise<string> => (await node.virsh('domblklist', await node.domainOf(vm))).split('\n').map((line) => line.trim().split(/\s+/)).find(([name]) => name === disk)?.[1] ?? '';
+  /** The second disk of the machine holds what its file in a backup holds with all that this stands on, as qemu-img reads them, which knows nothing of us. */
+  const expectSame = async (backup: Backup): Promise<void> => {
+    if ((await rest.vm(vm.id)).status === 'running') await script('sync; dd if=/dev/zero of=/dev/vdb bs=512 seek=1000000 count=1 conv=notrunc,fsync 2>/dev/null');
+    await run('qemu-img', ['compare', '-q', '-U', '-f', 'qcow2', '-F', 'qcow2', await fileOf('vdb'), join(dirOf(backup), 'disk-1.qcow2')]);
   };
 
   it('A5-10 a full one is taken while the guest runs and writes, its file systems held still for that moment', async () => {
     await write(0, 'first');
     await script('dd if=/dev/urandom of=/dev/vdb bs=1M seek=8 count=32 conv=notrunc,fsync 2>/dev/null');
     const pid = await node.qemuPid(vm);
-    const before = await sumOfData();
     const backup = await taken();
     expect(backup).toMatchObject({ status: 'taken', kind: 'full', parent: null, frozen: true, vmName: 'precious', because: 'there is none at this target that it could be built on' });
     expect(backup.disks.map(({ unit }) => unit)).toEqual([0, 1]);
-    expect([await node.qemuPid(vm), await sumOfData()]).toEqual([pid, before]);
+    expect(await node.qemuPid(vm)).toBe(pid);
     expect(readdirSync(dirOf(backup)).sort()).toEqual(['disk-0.qcow2', 'disk-1.qcow2', 'manifest.json']);
     const manifest = JSON.parse(readFileSync(join(dirOf(backup), 'manifest.json'), 'utf8')) as { files: { name: string; sha256: string }[]; machine: { spec: { name: string } } };
     expect(manifest.machine.spec.name).toBe('precious');
     for (const { name, sha256 } of manifest.files) expect((await run('sha256sum', [join(dirOf(backup), name)])).stdout.split(' ')[0]).toBe(sha256);
-    expect(await contentOf(join(dirOf(backup), 'disk-1.qcow2'))).toBe(before);
+    await expectSame(backup);
     await run('qemu-img', ['check', '-q', join(dirOf(backup), 'disk-0.qcow2')]);
     // libvirt keeps none of it, so nothing else of it is refused.
     expect(await node.virsh('checkpoint-list', await node.domainOf(vm), '--name')).toBe('');
@@ -110,11 +107,10 @@ describe('backups of a machine', () => {
       await write(0, turn);
       // What is thrown away has changed as well.
       await script(`dd if=/dev/zero of=/dev/vdb bs=1M seek=${turn === 'second' ? '8' : '12'} count=2 conv=notrunc,fsync 2>/dev/null`);
-      const before = await sumOfData();
-      const backup = await taken();
+        const backup = await taken();
       expect(backup).toMatchObject({ kind: 'incremental', parent: made.at(-2)?.id });
       expect(backup.bytes).toBeLessThan((made[0]?.bytes ?? 0) / 2);
-      expect(await contentOf(join(dirOf(backup), 'disk-1.qcow2'))).toBe(before);
+      await expectSame(backup);
     }
     expect((await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${vm.id}`)).items.map(({ id }) => id).sort()).toEqual(made.map(({ id }) => id).sort());
   });
@@ -128,15 +124,14 @@ describe('backups of a machine', () => {
     const [snapshot] = (await rest.ok<{ items: { id: string }[] }>('GET', `/v1/vms/${vm.id}/snapshots`)).items;
     await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/snapshots/${snapshot?.id ?? ''}`)).operation.id);
     await write(2, 'merged');
-    const before = await sumOfData();
     const merged = await taken();
     expect(merged).toMatchObject({ kind: 'incremental', parent: onLayer.id });
-    expect(await contentOf(join(dirOf(merged), 'disk-1.qcow2'))).toBe(before);
+    await expectSame(merged);
 
     await acted('stop');
     const stopped = await taken();
     expect(stopped).toMatchObject({ kind: 'incremental', parent: merged.id, frozen: false });
-    expect(await contentOf(join(dirOf(stopped), 'disk-1.qcow2'))).toBe(before);
+    await expectSame(stopped);
     expect(stopped.disks[1]?.bytes).toBeLessThan(1_000_000);
     expect((await rest.vm(vm.id)).status).toBe('stopped');
     await acted('start');
@@ -144,7 +139,7 @@ describe('backups of a machine', () => {
     await write(3, 'after-the-start');
     const started = await taken();
     expect(started).toMatchObject({ kind: 'incremental', parent: stopped.id });
-    expect(await contentOf(join(dirOf(started), 'disk-1.qcow2'))).toBe(await sumOfData());
+    await expectSame(started);
   });
 
   it('A5-10 when QEMU has died nobody has kept count: the next one is full, and says why', async () => {
@@ -157,7 +152,7 @@ describe('backups of a machine', () => {
     const full = await taken();
     expect(full).toMatchObject({ kind: 'full', parent: null });
     expect(full.because).toContain('have not kept count');
-    expect(await contentOf(join(dirOf(full), 'disk-1.qcow2'))).toBe(await sumOfData());
+    await expectSame(full);
     expect(inTarget()).toEqual(made.map(({ id }) => id).sort());
   });
 
@@ -176,7 +171,7 @@ describe('backups of a machine', () => {
   });
 
   it('A5-10 an agent that is killed in the middle begins again, and leaves nothing half done', async () => {
-    await script('dd if=/dev/urandom of=/dev/vdb bs=1M seek=64 count=200 conv=notrunc,fsync 2>/dev/null');
+    await script('dd if=/dev/urandom of=/dev/vdb bs=1M seek=64 count=64 conv=notrunc,fsync 2>/dev/null');
     const domain = await node.domainOf(vm);
     const { operation, backupId } = await begin({ kind: 'full' });
     await rest.until('it is being written', () => Promise.resolve(inTarget().includes(`${backupId}.unfinished`)), 20_000, 2);
@@ -187,7 +182,7 @@ describe('backups of a machine', () => {
     const backup = await shown(backupId);
     made.push(backup);
     expect(inTarget()).toEqual(made.map(({ id }) => id).sort());
-    expect(await contentOf(join(dirOf(backup), 'disk-1.qcow2'))).toBe(await sumOfData());
+    await expectSame(backup);
     expect(await node.virsh('checkpoint-list', domain, '--name')).toBe('');
     await write(0, 'after-the-kill');
     expect(await taken()).toMatchObject({ kind: 'incremental', parent: backup.id });
