@@ -8,6 +8,7 @@
  *     log       the log beside pgbench and emmett-postgresql
  *     libvirt   our client of libvirtd beside python3-libvirt and virsh
  *     guests    real QEMU beside bare define and start in the same minute
+ *     steps     each step of a machine's life beside the same with virsh and qemu-img
  */
 import { startPlatform } from '../e2e/platform.ts';
 import { controlPlane } from './control-plane.ts';
@@ -20,6 +21,7 @@ import { placement } from './placement.ts';
 import { measureLog } from './log.ts';
 import { type Figure, judge, FLOOR_MS_THERE, summary, table } from './report.ts';
 import { scale } from './scale.ts';
+import { steps } from './steps.ts';
 
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'));
 const wants = (part: string): boolean => wanted.length === 0 || wanted.includes(part);
@@ -61,6 +63,7 @@ if (wants('control') || wants('scale') || wants('floor')) {
 if (wants('scale')) await part('placement', () => { figures.push(...placement()); });
 if (wants('fleet')) await part('fleet', async () => { figures.push(...(await fleet(say))); });
 if (wants('guests')) await part('guests', async () => { figures.push(...(await guests(say))); });
+if (wants('steps')) await part('steps', async () => { figures.push(...(await steps(say))); });
 if (wants('libvirt')) await part('libvirt', async () => { figures.push(...(await libvirtClient(say))); });
 if (wants('log')) await part('log', async () => { figures.push(...(await measureLog('usual'))); });
 process.stdout.write(`\n${table(judged())}\n\n${summary(judged())}\n`);

@@ -1,7 +1,7 @@
 /*
  * kill -9 of everything, everywhere.
  *
- * A crash point is a moment of a scenario (create, the undo of a create, delete) and a part that is killed
+ * A crash point is a moment of a scenario (create, the undo of a create, a snapshot, …) and a part that is killed
  * at that moment. Moments are waypoints (libs/observability/src/waypoints.ts): whoever reaches one stands
  * still, the part is killed by its id, the one who stood goes on, the part is started again. The list is
  * generated: each scenario runs once with a trace, and what was passed is what there is.
@@ -18,11 +18,114 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { atRest } from './invariants.ts';
 import { arm, isHeld, release, startPlatform, type Part, type Platform } from './platform.ts';
-import { wish, type Accepted, type Operation } from './rest.ts';
+import { wish, type Accepted, type Operation, type Vm } from './rest.ts';
 import { addTestNode, type TestNode } from './test-node.ts';
 
-export const SCENARIOS = ['create', 'undo', 'delete'] as const;
-export type Scenario = (typeof SCENARIOS)[number];
+const AGENT = 'alpha';
+const SECOND_NETWORK = 'second';
+/** No node has its file. */
+const LOST_IMAGE = 'lost';
+
+interface Stage {
+  readonly platform: Platform;
+  readonly node: TestNode;
+  /** What this VM, and everything about it, is called. */
+  readonly name: string;
+  /** A write, sent again with one key while nobody answers. */
+  readonly ask: (method: string, path: string, body: unknown, what: string) => Promise<Accepted>;
+}
+
+interface Scene {
+  /** Brings about what must be there first; what it answers begins what is looked at. */
+  readonly set: (stage: Stage) => Promise<() => Promise<Accepted>>;
+  readonly ends: readonly Operation['status'][];
+  /** Nothing is left to be given back. */
+  readonly takesAway?: boolean;
+}
+
+/** What can be taken back may be, when its step was overdue. */
+const EITHER: Scene['ends'] = ['succeeded', 'compensated'];
+
+const stopped = async ({ platform: { rest }, name }: Stage): Promise<Vm> => {
+  const vm = await rest.running(wish(name));
+  await rest.done('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 0, force: true });
+  return rest.vm(vm.id);
+};
+/** Asks something of a VM that is stopped. */
+const ofStopped = (what: string, method: string, path: string, body?: object): Scene['set'] => async (stage) => {
+  const { id } = await stopped(stage);
+  return () => stage.ask(method, `/v1/vms/${id}${path}`, body, what);
+};
+const snapshotted = async (stage: Stage): Promise<string> => {
+  const { platform: { rest } } = stage;
+  const { id } = await stopped(stage);
+  for (const name of ['first', 'second']) await rest.done('POST', `/v1/vms/${id}/snapshots`, { name });
+  const { items } = await rest.ok<{ items: readonly { readonly id: string; readonly name: string }[] }>('GET', `/v1/vms/${id}/snapshots`);
+  return `/v1/vms/${id}/snapshots/${items.find(({ name }) => name === 'first')?.id ?? ''}`;
+};
+
+const SCENES = {
+  create: { ends: EITHER, set: ({ name, ask }) => Promise.resolve(() => ask('POST', '/v1/vms', wish(name), 'create')) },
+  undo: {
+    ends: ['compensated'],
+    // The disk vanishes before the boot, which is therefore refused: everything is taken back.
+    set: async ({ platform, node, name, ask }) => {
+      const spoil = 'agent.StartDomain.before';
+      arm(platform, spoil);
+      const asked = ask('POST', '/v1/vms', wish(name), 'create');
+      if (!(await isHeld(platform, spoil, HELD_AT_MOST_MS))) throw new Error('the boot was never reached');
+      for (const file of readdirSync(node.poolDir).filter((entry) => entry.endsWith('.qcow2'))) rmSync(join(node.poolDir, file));
+      return () => {
+        release(platform, spoil);
+        return asked;
+      };
+    },
+  },
+  delete: {
+    ends: ['succeeded'], takesAway: true,
+    set: async ({ platform: { rest }, name, ask }) => {
+      const { id } = await rest.running(wish(name));
+      return () => ask('DELETE', `/v1/vms/${id}?force=true`, undefined, 'delete');
+    },
+  },
+  start: { ends: EITHER, set: ofStopped('start', 'POST', '/start') },
+  rename: { ends: EITHER, set: (stage) => ofStopped('rename', 'PATCH', '/hardware', { name: `${stage.name}-renamed` })(stage) },
+  'disk-added': { ends: EITHER, set: ofStopped('disk', 'POST', '/volumes', { name: 'data', sizeGib: 1 }) },
+  'disk-refused': {
+    // The node has no such file: space and record are given back.
+    ends: ['compensated'], set: ofStopped('disk', 'POST', '/volumes', { name: 'data', sizeGib: 1, image: LOST_IMAGE }),
+  },
+  'disk-deleted': {
+    ends: EITHER,
+    set: async (stage) => {
+      const { platform: { rest }, ask } = stage;
+      const { id } = await stopped(stage);
+      await rest.done('POST', `/v1/vms/${id}/volumes`, { name: 'data', sizeGib: 1 });
+      const [volume] = ((await rest.vm(id)) as Vm & { volumes: readonly { volumeId: string }[] }).volumes;
+      return () => ask('DELETE', `/v1/vms/${id}/volumes/${volume?.volumeId ?? ''}?delete=true`, undefined, 'delete-disk');
+    },
+  },
+  'interface-added': { ends: EITHER, set: ofStopped('nic', 'POST', '/nics', { network: SECOND_NETWORK }) },
+  snapshot: { ends: EITHER, set: ofStopped('snapshot', 'POST', '/snapshots', { name: 'first' }) },
+  revert: {
+    ends: EITHER,
+    set: async (stage) => {
+      const first = await snapshotted(stage);
+      return () => stage.ask('POST', `${first}/revert`, undefined, 'revert');
+    },
+  },
+  'snapshot-deleted': {
+    ends: ['succeeded'],
+    set: async (stage) => {
+      const first = await snapshotted(stage);
+      return () => stage.ask('DELETE', first, undefined, 'delete-snapshot');
+    },
+  },
+} as const satisfies Readonly<Record<string, Scene>>;
+
+export type Scenario = keyof typeof SCENES;
+export const SCENARIOS = Object.keys(SCENES) as readonly Scenario[];
+const sceneOf = (scenario: Scenario): Scene => SCENES[scenario];
 
 export interface CrashPoint {
   readonly scenario: Scenario;
@@ -46,7 +149,6 @@ export interface CrashField {
   stop(): Promise<void>;
 }
 
-const AGENT = 'alpha';
 export const VICTIMS: readonly Part[] = ['api-gateway', 'scheduler', 'ipam', 'storage', 'monitor', AGENT, 'nats', 'postgres'];
 
 /** A platform on which many points are tried, one after another. */
@@ -54,6 +156,8 @@ export async function openCrashField(): Promise<CrashField> {
   const platform = await startPlatform({ waypoints: true });
   try {
     const node = await addTestNode(platform, AGENT);
+    await platform.rest.ok('POST', '/v1/networks', { name: SECOND_NETWORK, kind: 'nat', cidr: '10.77.2.0/24' });
+    await platform.rest.ok('POST', '/v1/images', { name: LOST_IMAGE, file: 'lost.qcow2', format: 'qcow2', sha256: '0'.repeat(64), sizeBytes: 1 });
     return {
       platform, node,
       stop: async () => {
@@ -117,59 +221,35 @@ interface Around {
 /** Plays a scenario to its end and gives everything back. */
 async function play({ platform, node }: CrashField, scenario: Scenario, name: string, { begins, meanwhile, ended }: Around): Promise<Played> {
   const { rest } = platform;
-  const ask = (method: string, path: string, body: unknown, what: string): Promise<Accepted> => rest.insist<Accepted>(method, path, body, `${name}-${what}`, 60_000);
-  const theEnd = async (operation: Operation): Promise<Played> => {
-    const played = { operation: await rest.ended(operation.id, ENDS_WITHIN_MS), endedAtMs: performance.now() };
-    // The VM's own end is shown before the saga has recorded its own.
-    await rest.until('the saga has ended', async () => {
-      const [row] = await platform.sql<{ open: string }>(`select count(*) filter (where type = 'SagaStarted') - count(*) filter (where type = 'SagaEnded') as open from event_log.event where stream like 'saga-%'`);
-      return Number(row?.open) === 0;
-    }, ENDS_WITHIN_MS);
-    ended();
-    return played;
-  };
-  const giveBack = async (vmId: string): Promise<void> => {
-    const { operation } = await ask('DELETE', `/v1/vms/${vmId}?force=true`, undefined, 'give-back');
-    await rest.succeeded(operation.id, ENDS_WITHIN_MS);
-  };
-
-  switch (scenario) {
-    case 'create': {
-      begins();
-      const [{ operation, vm }] = await Promise.all([ask('POST', '/v1/vms', wish(name), 'create'), meanwhile()]);
-      const played = await theEnd(operation);
-      await atRest(platform, [node], AT_REST_WITHIN_MS);
-      await giveBack(vm.id);
-      return played;
-    }
-    case 'delete': {
-      const vm = await rest.running(wish(name));
-      begins();
-      const [{ operation }] = await Promise.all([ask('DELETE', `/v1/vms/${vm.id}?force=true`, undefined, 'delete'), meanwhile()]);
-      return theEnd(operation);
-    }
-    case 'undo': {
-      // The disk vanishes before the boot, which is therefore refused: everything is taken back.
-      const spoil = 'agent.StartDomain.before';
-      arm(platform, spoil);
-      const asked = ask('POST', '/v1/vms', wish(name), 'create');
-      if (!(await isHeld(platform, spoil, HELD_AT_MOST_MS))) throw new Error('the boot was never reached');
-      for (const file of readdirSync(node.poolDir).filter((entry) => entry.endsWith('.qcow2'))) rmSync(join(node.poolDir, file));
-      begins();
-      release(platform, spoil);
-      const [{ operation, vm }] = await Promise.all([asked, meanwhile()]);
-      const played = await theEnd(operation);
-      // Before the VM is deleted: that would also take away what the undo forgot.
-      await atRest(platform, [node], AT_REST_WITHIN_MS);
-      await giveBack(vm.id);
-      return played;
-    }
+  const ask: Stage['ask'] = (method, path, body, what) => rest.insist<Accepted>(method, path, body, `${name}-${what}`, 60_000);
+  const act = await sceneOf(scenario).set({ platform, node, name, ask });
+  begins();
+  const [{ operation }] = await Promise.all([act(), meanwhile()]);
+  const played = { operation: await rest.ended(operation.id, ENDS_WITHIN_MS), endedAtMs: performance.now() };
+  await sagasEnded(platform);
+  // Before the VM is deleted: that would also take away what was forgotten.
+  await atRest(platform, [node], AT_REST_WITHIN_MS);
+  ended();
+  if (sceneOf(scenario).takesAway !== true) {
+    const { operation: last } = await ask('DELETE', `/v1/vms/${String(operation.vmId)}?force=true&deleteDisks=true`, undefined, 'give-back');
+    await rest.succeeded(last.id, ENDS_WITHIN_MS);
   }
+  // What is deleted by an operation of its own begins after that which let go of it.
+  await atRest(platform, [node], AT_REST_WITHIN_MS);
+  return played;
+}
+
+/** The VM's own end is shown before the saga has recorded its own. */
+async function sagasEnded(platform: Platform): Promise<void> {
+  await platform.rest.until('every saga has ended', async () => {
+    const [row] = await platform.sql<{ open: string }>(`select count(*) filter (where type = 'SagaStarted') - count(*) filter (where type = 'SagaEnded') as open from event_log.event where stream like 'saga-%'`);
+    return Number(row?.open) === 0;
+  }, ENDS_WITHIN_MS);
 }
 
 /** Tries one point. Throws when anything does not hold. */
 export async function tryPoint(field: CrashField, point: CrashPoint, number: number): Promise<CrashResult> {
-  const { platform, node } = field;
+  const { platform } = field;
   const beganAt = performance.now();
   let upAgainAt = 0;
   let played: Played;
@@ -191,11 +271,9 @@ export async function tryPoint(field: CrashField, point: CrashPoint, number: num
     for (const state of ['armed', 'held']) for (const name of readdirSync(join(platform.waypoints ?? '', state))) rmSync(join(platform.waypoints ?? '', state, name), { force: true });
   }
   const { operation, endedAtMs } = played;
-  const wanted: readonly string[] = point.scenario === 'delete' ? ['succeeded'] : point.scenario === 'create' ? ['succeeded', 'compensated'] : ['compensated'];
-  if (!wanted.includes(operation.status)) throw new Error(`the ${operation.kind} ended ${operation.status}: ${JSON.stringify(operation.error)}, owed ${operation.owed.join(', ')}`);
+  if (!sceneOf(point.scenario).ends.includes(operation.status)) throw new Error(`the ${operation.kind} ended ${operation.status}: ${JSON.stringify(operation.error)}, owed ${operation.owed.join(', ')}`);
   const deadlineMs = operation.deadlineAt === null || operation.startedAt === null ? 0 : Date.parse(operation.deadlineAt) - Date.parse(operation.startedAt);
   if (endedAtMs - upAgainAt > deadlineMs + GRACE_MS) throw new Error(`it took ${String(Math.round((endedAtMs - upAgainAt) / 1_000))} s from when every part was up again; its deadline is ${String(deadlineMs / 1_000)} s`);
-  await atRest(platform, [node], AT_REST_WITHIN_MS);
   return {
     ...point, outcome: operation.status,
     seconds: Math.max(0, endedAtMs - upAgainAt) / 1_000, tookSeconds: (performance.now() - beganAt) / 1_000,

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readEvents } from './ledger.ts';
 import { startPlatform, type Platform } from './platform.ts';
-import { wish, type Accepted, type Event, type Rest, type Vm } from './rest.ts';
+import { wish, type Event, type Rest, type Vm } from './rest.ts';
 
 interface Rehearsal {
   readonly dryRun: true;
@@ -103,7 +103,7 @@ describe('guards', () => {
 
   it('whatever VMs need stays, and they are named: an image, a network, a node, also of a stopped one', async () => {
     const vm = await rest.running(wish('in-the-way'));
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 1, force: true })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 1, force: true });
     const { nodeId } = await rest.vm(vm.id) as Vm & { nodeId: string };
     const [image, network] = [await idOf('/v1/images', 'blank'), await idOf('/v1/networks', 'lab')];
     const named = { because: { count: 1, vms: [{ id: vm.id, name: 'in-the-way' }] }, status: 409 };

@@ -56,8 +56,8 @@ describe('a machine that is changed', () => {
 
   const up = (): Promise<unknown> => rest.until('the guest answers', () => node.inGuest(vm, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
   const shown = async (): Promise<Machine> => await rest.vm(vm.id) as Machine;
-  const changed = async (body: object, within = 60_000): Promise<Operation> => rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/hardware`, body)).operation.id, within);
-  const acted = async (action: string, body?: object): Promise<Operation> => rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/${action}`, body)).operation.id, 90_000);
+  const changed = async (body: object, within = 60_000): Promise<Operation> => rest.done('PATCH', `/v1/vms/${vm.id}/hardware`, body, within);
+  const acted = async (action: string, body?: object): Promise<Operation> => rest.done('POST', `/v1/vms/${vm.id}/${action}`, body, 90_000);
   const refusal = (body: object): Promise<Refused> => rest.ok('PATCH', `/v1/vms/${vm.id}/hardware`, body).then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
     if (error instanceof Refused) return error;
     throw error;
@@ -181,7 +181,7 @@ describe('a machine that is changed', () => {
     expect(await script('ls /sys/block')).toContain('vdc');
     expect(await rest.ok('GET', `/v1/volumes/${attached.volumeId}`)).toMatchObject({ status: 'detached', vmId: null, name: 'data' });
 
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: attached.volumeId })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/volumes`, { volume: attached.volumeId });
     expect(await rest.until('the guest has it again', () => script('dd if=/dev/vdb bs=512 count=1 2>/dev/null'), 3_000, 100)).toContain('kept-by-the-volume');
     expect((await rest.all<{ name: string | null }>('/v1/volumes')).map(({ name }) => name).sort()).toEqual(['data', 'more']);
     expect((await rest.all<{ system: boolean }>('/v1/volumes?system=true')).filter(({ system }) => system)).toHaveLength(1);
@@ -196,7 +196,7 @@ describe('a machine that is changed', () => {
   it('A4-10 a disk that the guest holds on to is not taken from it: it is said so, and nothing is changed', async () => {
     // Without anything to boot it stays in the firmware, which lets go of nothing.
     const stubborn = await rest.running({ name: 'stubborn', media: 'cv-spec-blue', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 }) as Machine;
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/volumes`, { name: 'held', sizeGib: 1 })).operation.id);
+    await rest.done('POST', `/v1/vms/${stubborn.id}/volumes`, { name: 'held', sizeGib: 1 });
     const [volume] = (await rest.vm(stubborn.id) as Machine).volumes;
     const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}`);
     const ended = await rest.ended(operation.id, 120_000);
@@ -205,36 +205,36 @@ describe('a machine that is changed', () => {
     expect(await rest.ok('GET', `/v1/volumes/${volume?.volumeId ?? ''}`)).toMatchObject({ status: 'attached', vmId: stubborn.id });
     expect(await node.virsh('domblklist', await node.domainOf(stubborn))).toContain(volume?.volumeId);
     // One that is paused could not answer at all, and would let go later, when nobody expects it any more.
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/pause`)).operation.id);
+    await rest.done('POST', `/v1/vms/${stubborn.id}/pause`);
     await expect(rest.ok('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}`)).rejects.toMatchObject({ status: 409, code: 'vm.paused' });
     // Stopped, it has nothing to say.
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${stubborn.id}/stop`, { timeoutSeconds: 0, force: true })).operation.id);
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}?delete=true`)).operation.id);
+    await rest.done('POST', `/v1/vms/${stubborn.id}/stop`, { timeoutSeconds: 0, force: true });
+    await rest.done('DELETE', `/v1/vms/${stubborn.id}/volumes/${volume?.volumeId ?? ''}?delete=true`);
     await rest.gone(stubborn.id);
   });
 
   it('A4-15 it is limited to what it may read and write, and the limit holds', async () => {
     const volume = (await shown()).volumes.find(({ unit }) => unit === 2);
-    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: { bytesPerSecond: 1_048_576 } })).operation.id);
+    await rest.done('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: { bytesPerSecond: 1_048_576 } });
     expect(await node.virsh('blkdeviotune', await node.domainOf(vm), 'vdc')).toMatch(/total_bytes_sec\s*: 1048576/);
     const began = performance.now();
     await script('dd if=/dev/zero of=/dev/vdc bs=65536 count=96 conv=fsync 2>/dev/null');
     // 6 MiB take 6 s at the limit, by the clock that QEMU limits by. Whatever else goes on only makes it longer.
     expect(performance.now() - began).toBeGreaterThan(5_000);
-    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: null })).operation.id);
+    await rest.done('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { limits: null });
     expect(await node.virsh('blkdeviotune', await node.domainOf(vm), 'vdc')).toMatch(/total_bytes_sec\s*: 0/);
   });
 
   it('A4-11 a disk beside the first grows while it runs', async () => {
     const volume = (await shown()).volumes.find(({ unit }) => unit === 1);
-    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { sizeGib: 2 })).operation.id);
+    await rest.done('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { sizeGib: 2 });
     await rest.until('the guest sees it', async () => (await script('cat /sys/block/vdb/size')).trim() === String(2 * 2 ** 21), 5_000);
     await expect(rest.ok('PATCH', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}`, { sizeGib: 1 })).rejects.toMatchObject({ code: 'vm.disk_cannot_shrink' });
   });
 
   it('A4-14 detached and deleted, its file is gone; its places are found again after a start', async () => {
     const volume = (await shown()).volumes.find(({ unit }) => unit === 1);
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}?delete=true`)).operation.id, 60_000);
+    await rest.done('DELETE', `/v1/vms/${vm.id}/volumes/${volume?.volumeId ?? ''}?delete=true`, undefined, 60_000);
     await rest.until('its file is gone', async () => !(await node.disks()).includes(volume?.volumeId ?? ''), 20_000);
     await rest.until('its record too', async () => (await rest.call('GET', `/v1/volumes/${volume?.volumeId ?? ''}`)).status === 404, 20_000);
     await acted('stop');
@@ -274,7 +274,7 @@ describe('a machine that is changed', () => {
     const [kept, ...others] = await rest.all<{ id: string; name: string; status: string }>('/v1/volumes?system=true');
     expect([kept?.name, kept?.status, others]).toEqual(['more', 'detached', []]);
     expect(await node.disks()).toEqual([kept?.id]);
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/volumes/${kept?.id ?? ''}`)).operation.id, 30_000);
+    await rest.done('DELETE', `/v1/volumes/${kept?.id ?? ''}`, undefined, 30_000);
     expect(await node.disks()).toEqual([]);
   });
 });

@@ -2,10 +2,10 @@
  * What must hold once everything has come to rest: nothing leaked, nothing missing, nothing twice.
  *
  * Three witnesses are compared: the log (by an account of its own, ledger.ts), what REST shows, and what
- * really is on the nodes. A VM that lives holds exactly one address, disk space, volume and name, and has
- * exactly one domain; a VM that is deleted or whose creation failed holds nothing, and has none.
+ * really is on the nodes. A VM that lives holds exactly one name, an address for each interface, a volume and
+ * space for each disk, and has exactly one domain; layers lie beside its disks only while it has snapshots; a VM that is deleted or whose creation failed holds nothing, and has none.
  */
-import { ledgerOf, readEvents, type Ledger } from './ledger.ts';
+import { ledgerOf, NOBODY, readEvents, type Ledger, type VmAccount } from './ledger.ts';
 import type { Platform } from './platform.ts';
 import type { Operation, Vm } from './rest.ts';
 
@@ -16,6 +16,8 @@ export interface NodeView {
   domains(): Promise<readonly { readonly vmId: string; readonly running: boolean }[]>;
   /** Ids of the volumes whose disks are there. */
   disks(): Promise<readonly string[]>;
+  /** Of the layers on them: to which volume each belongs. */
+  layers?(): Promise<readonly string[]>;
 }
 
 export interface AtRest {
@@ -30,16 +32,19 @@ export async function broken(platform: Platform, nodes: readonly NodeView[]): Pr
   const shown = new Map((await platform.rest.all<Vm>('/v1/vms?limit=1000')).map((vm) => [vm.id, vm]));
   const lives = (id: string): boolean => ledger.vms.get(id)?.deleted === false && ledger.vms.get(id)?.provisioned === true;
 
-  const holders = { address: ledger.addresses, space: ledger.space, volume: ledger.volumes, name: ledger.names } as const;
-  for (const [what, map] of Object.entries(holders)) {
+  const disksOf = ({ volumes }: VmAccount): number => 1 + volumes.size;
+  const holders: readonly (readonly [string, ReadonlyMap<string, string>, (vm: VmAccount) => number])[] = [
+    ['address', ledger.addresses, ({ nics }) => 1 + nics.size], ['space', ledger.space, disksOf], ['volume', ledger.volumes, disksOf], ['name', ledger.names, () => 1],
+  ];
+  for (const [what, map, due] of holders) {
     const held = new Map<string, number>();
     for (const [key, vmId] of map) {
       held.set(vmId, (held.get(vmId) ?? 0) + 1);
-      if (!lives(vmId) && !mayHold(ledger, vmId)) complaints.push(`leaked ${what}: ${key} is held by ${describe(ledger, vmId)}`);
+      if (vmId !== NOBODY && !lives(vmId) && !mayHold(ledger, vmId)) complaints.push(`leaked ${what}: ${key} is held by ${describe(ledger, vmId)}`);
     }
     for (const vm of ledger.vms.values()) {
       const count = held.get(vm.id) ?? 0;
-      if (lives(vm.id) && vm.operation === undefined && count !== 1) complaints.push(`${describe(ledger, vm.id)} has ${String(count)} of ${what}`);
+      if (lives(vm.id) && vm.operation === undefined && count !== due(vm)) complaints.push(`${describe(ledger, vm.id)} has ${String(count)} of ${what}, and should have ${String(due(vm))}`);
     }
   }
   for (const [key, { vmId }] of ledger.capacity) if (!lives(vmId) && !mayHold(ledger, vmId)) complaints.push(`leaked capacity: ${key} is held by ${describe(ledger, vmId)}`);
@@ -58,6 +63,12 @@ export async function broken(platform: Platform, nodes: readonly NodeView[]): Pr
     for (const volume of await node.disks()) disks.set(volume, (disks.get(volume) ?? 0) + 1);
   }
   if (nodes.length > 0) {
+    for (const node of nodes) {
+      for (const volume of (await node.layers?.()) ?? []) {
+        const owner = ledger.vms.get(ledger.volumes.get(volume) ?? '');
+        if (owner === undefined || (owner.snapshots.size === 0 && owner.operation === undefined && owner.owed.length === 0)) complaints.push(`leaked layer: ${volume} has one, and ${owner === undefined ? 'nobody has it' : `${describe(ledger, owner.id)} has no snapshot`}`);
+      }
+    }
     for (const [vmId, where] of domains) {
       if (where.length > 1) complaints.push(`${describe(ledger, vmId)} has ${String(where.length)} domains`);
       if (!lives(vmId)) complaints.push(`leaked domain: ${describe(ledger, vmId)} has one on ${where.map(({ nodeId }) => nodeId).join(', ')}`);
@@ -80,6 +91,7 @@ export async function broken(platform: Platform, nodes: readonly NodeView[]): Pr
     if (vm.operation !== undefined) complaints.push(`${vm.id} has ${vm.operation} in hand`);
     if (vm.owed.length > 0) complaints.push(`${vm.id} owes ${vm.owed.join(', ')}`);
   }
+  for (const volume of ledger.deleting) complaints.push(`${volume} is still being deleted`);
   for (const saga of ledger.open) complaints.push(`${saga} has not ended`);
   for (const status of ['running', 'pending']) {
     // A batch's own status is worked out when it is read.

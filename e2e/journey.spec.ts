@@ -31,7 +31,7 @@ describe('a virtual machine on a real hypervisor', () => {
     await node.stop();
   });
 
-  const acted = async (action: string, body?: object): Promise<Operation> => rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/${action}`, body)).operation.id, 90_000);
+  const acted = async (action: string, body?: object): Promise<Operation> => rest.done('POST', `/v1/vms/${vm.id}/${action}`, body, 90_000);
   const seconds = async (): Promise<number> => Number((await node.inGuest(vm, '/bin/cat', '/proc/uptime')).split(' ')[0]);
   const guestAnswers = (): Promise<number> => rest.until('the guest answers', () => seconds(), BOOTED_WITHIN_MS, 250);
   const booted = (times: number): Promise<unknown> => rest.until(`the guest has booted ${String(times)} times`, async () => node.boots(vm) === times, BOOTED_WITHIN_MS, 100);

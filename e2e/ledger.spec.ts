@@ -33,6 +33,9 @@ describe('the account that crash tests keep', () => {
     ['an operation with two ends', [['vm-v1', 'VmOperationDone', { operationId: 'o1' }], ['vm-v1', 'VmOperationFailed', { operationId: 'o1', owed: [] }]], /the end of o1 was decided twice/],
     ['two placements of one operation', [['vm-v1', 'VmPlaced', { operationId: 'o1', nodeId: 'n1', generation: 1 }], ['vm-v1', 'VmPlaced', { operationId: 'o1', nodeId: 'n1', generation: 2 }]], /decided twice/],
     ['a name that two hold', [['vm-name-k', 'Claimed', { owner: 'v1' }], ['vm-name-k', 'Claimed', { owner: 'v2' }]], /while v1 holds it/],
+    ['a volume of another VM that is let go', [['volume-d1', 'VolumeCreated', { volumeId: 'd1', vmId: 'v1' }], ['volume-d1', 'VolumeDetached', { volumeId: 'd1', vmId: 'v2' }]], /takes d1 from v2, and v1 holds it/],
+    ['a volume that is attached while a VM has it', [['volume-d1', 'VolumeCreated', { volumeId: 'd1', vmId: 'v1' }], ['volume-d1', 'VolumeAttached', { volumeId: 'd1', vmId: 'v2' }]], /takes d1 from nobody, and v1 holds it/],
+    ['a snapshot that is deleted twice', [['vm-v1', 'VmSnapshotDeleted', { snapshotId: 's1' }]], /has no snapshot s1/],
   ] satisfies readonly (readonly [string, readonly Line[], RegExp])[])('sees %s', (_what, events, complaint) => {
     expect(ledgerOf(log(...events)).wrong.join('\n')).toMatch(complaint);
   });

@@ -25,7 +25,15 @@ export interface VmAccount {
   observed: string | undefined;
   nodeId: string | undefined;
   generation: number;
+  /** Disks beside the first. */
+  readonly volumes: Set<string>;
+  /** Interfaces beside the first, by MAC. */
+  readonly nics: Set<string>;
+  readonly snapshots: Set<string>;
 }
+
+/** Who holds a volume that no VM has. */
+export const NOBODY = 'nobody';
 
 export interface NodeAccount {
   readonly id: string;
@@ -47,6 +55,8 @@ export interface Ledger {
   readonly space: ReadonlyMap<string, string>;
   /** Volume to VM. */
   readonly volumes: ReadonlyMap<string, string>;
+  /** Volumes that are being deleted, by an operation of their own. */
+  readonly deleting: ReadonlySet<string>;
   /** `<node> <vm>`. */
   readonly capacity: ReadonlyMap<string, { readonly vmId: string; readonly vcpus: number; readonly memoryMib: number }>;
   /** Stream of the name to VM. */
@@ -70,6 +80,7 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
   const addressOf = new Map<string, string>();
   const space = new Map<string, string>();
   const volumes = new Map<string, string>();
+  const deleting = new Set<string>();
   const capacity = new Map<string, { vmId: string; vcpus: number; memoryMib: number }>();
   const names = new Map<string, string>();
   const open = new Set<string>();
@@ -101,7 +112,7 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
       const id = stream.slice(stream.lastIndexOf('-') + 1);
       const known = vms.get(id);
       if (known !== undefined) return known;
-      const made: VmAccount = { id, name: '', provisioned: false, deleted: false, operation: undefined, owed: [], observed: undefined, nodeId: undefined, generation: 0 };
+      const made: VmAccount = { id, name: '', provisioned: false, deleted: false, operation: undefined, owed: [], observed: undefined, nodeId: undefined, generation: 0, volumes: new Set(), nics: new Set(), snapshots: new Set() };
       vms.set(id, made);
       return made;
     };
@@ -142,10 +153,31 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         break;
       }
       case 'VmPowerRequested':
+      case 'VmReconfigureRequested':
+      case 'VmGuestRequested':
+      case 'VmSnapshotRequested':
+      case 'VmRevertRequested':
+      case 'VmSnapshotDeleteRequested':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         neverAgain(`${type} of ${text('operationId')}`);
         vm().operation = text('operationId');
+        break;
+      case 'VmReconfigured': {
+        neverAgain(`${type} by ${text('operationId')}`);
+        const { volume, nic, change } = data as { volume: { volumeId: string } | null; nic: { mac: string } | null; change: { detachVolume?: { volumeId: string }; removeNic?: string } };
+        const { volumes: disks, nics } = vm();
+        if (volume !== null) disks.add(volume.volumeId);
+        if (nic !== null) nics.add(nic.mac);
+        if (change.detachVolume !== undefined && !disks.delete(change.detachVolume.volumeId)) wrong.push(`${at}: ${vm().id} lets go of ${change.detachVolume.volumeId}, which it does not have`);
+        if (change.removeNic !== undefined && !nics.delete(change.removeNic)) wrong.push(`${at}: ${vm().id} lets go of ${change.removeNic}, which it does not have`);
+        break;
+      }
+      case 'VmSnapshotTaken':
+        vm().snapshots.add((data['snapshot'] as { snapshotId: string }).snapshotId);
+        break;
+      case 'VmSnapshotDeleted':
+        if (!vm().snapshots.delete(text('snapshotId'))) wrong.push(`${at}: ${vm().id} has no snapshot ${text('snapshotId')} to be deleted`);
         break;
       case 'VmOperationDone':
         neverAgain(`the end of ${text('operationId')}`);
@@ -192,7 +224,23 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
       case 'VolumeCreated':
         give(volumes, text('volumeId'), text('vmId'));
         break;
+      case 'VolumeAttached':
+      case 'VolumeDetached': {
+        const [from, to] = type === 'VolumeAttached' ? [NOBODY, text('vmId')] : [text('vmId'), NOBODY];
+        if (volumes.get(text('volumeId')) !== from) wrong.push(`${at}: ${type} takes ${text('volumeId')} from ${from}, and ${String(volumes.get(text('volumeId')))} holds it`);
+        volumes.set(text('volumeId'), to);
+        space.set(text('volumeId'), to);
+        break;
+      }
+      case 'VolumeDeleteStarted':
+        neverAgain(`${type} of ${text('operationId')}`);
+        deleting.add(text('volumeId'));
+        break;
+      case 'VolumeDeleteAbandoned':
+        deleting.delete(text('volumeId'));
+        break;
       case 'VolumeDeleted':
+        deleting.delete(text('volumeId'));
         takeBack(volumes, text('volumeId'));
         break;
       case 'NodeDescribed':
@@ -264,5 +312,5 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         break;
     }
   }
-  return { head, vms, nodes, addresses, space, volumes, capacity, names, open, operations, wrong };
+  return { head, vms, nodes, addresses, space, volumes, deleting, capacity, names, open, operations, wrong };
 }

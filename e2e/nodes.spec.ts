@@ -205,7 +205,7 @@ describe('virtual machines on simulated nodes', () => {
 
   it('A4-14 a volume outlives its VM, and is deleted by an operation that ends when its bytes are gone', async () => {
     const vm = await rest.running(wish('owner'));
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1, image: 'blank' })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1, image: 'blank' });
     const [volume] = await rest.all<{ id: string; status: string }>('/v1/volumes');
     if (volume === undefined) throw new Error('no volume is shown');
     await rest.gone(vm.id);
@@ -221,10 +221,10 @@ describe('virtual machines on simulated nodes', () => {
 
   it('A1-15 a VM is deleted with its disks where that is asked for', async () => {
     const vm = await rest.running(wish('all of it'.replaceAll(' ', '-')));
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 });
     const machine = machineOf(vm);
     expect(machine.disks.size).toBe(2);
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`)).operation.id);
+    await rest.done('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`);
     await rest.until('its volume is gone too', async () => (await rest.all('/v1/volumes?system=true')).length === 0, 10_000);
     expect(machine.disks.size).toBe(0);
   });
@@ -382,7 +382,7 @@ describe('virtual machines on simulated nodes', () => {
     expect(await rest.ok('PATCH', `/v1/vms/${vm.id}`, { protected: false, tags: ['old'] })).toMatchObject({ id: vm.id, status: 'stopped', spec: { protected: false, tags: ['old'] } });
     const { items } = await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${vm.id}/history`);
     expect(items.at(-1)).toMatchObject({ type: 'VmChanged', data: { protected: false, tags: ['old'] } });
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}`)).operation.id);
+    await rest.done('DELETE', `/v1/vms/${vm.id}`);
     expect(await refusal(rest.ok('GET', `/v1/vms/${vm.id}`))).toMatchObject({ status: 404 });
   });
 });

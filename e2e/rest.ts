@@ -108,6 +108,8 @@ export interface Rest {
   ended(operationId: string, withinMs: number): Promise<Operation>;
   /** The same, and throws when it did not succeed. */
   succeeded(operationId: string, withinMs?: number): Promise<Operation>;
+  /** A write that makes an operation, and its end. Throws when it did not succeed. */
+  done(method: string, path: string, body?: unknown, withinMs?: number): Promise<Operation>;
   vm(id: string): Promise<Vm>;
   /** Waits until a VM shows a status. */
   status(vmId: string, status: string, withinMs?: number): Promise<Vm>;
@@ -207,6 +209,7 @@ export function restOf(url: string, token: string): Rest {
       if (operation.status !== 'succeeded') throw new Error(`operation ${id} (${operation.kind}) ended ${operation.status}: ${JSON.stringify(operation.error)}`);
       return operation;
     },
+    done: async (method, path, body, withinMs) => rest.succeeded((await ok<Accepted>(method, path, body)).operation.id, withinMs),
     vm: (id) => ok('GET', `/v1/vms/${id}`),
     status: async (id, status, withinMs = 30_000) => {
       let last: Vm | undefined;
@@ -225,10 +228,7 @@ export function restOf(url: string, token: string): Rest {
       await rest.succeeded(operation.id, withinMs);
       return rest.vm(vm.id);
     },
-    gone: async (vmId, withinMs = ENDED_WITHIN_MS) => {
-      const { operation } = await ok<Accepted>('DELETE', `/v1/vms/${vmId}?force=true`);
-      await rest.succeeded(operation.id, withinMs);
-    },
+    gone: async (vmId, withinMs) => { await rest.done('DELETE', `/v1/vms/${vmId}?force=true`, undefined, withinMs); },
   };
   return rest;
 }

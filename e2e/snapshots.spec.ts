@@ -37,7 +37,7 @@ describe('snapshots of a machine', () => {
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     vm = await rest.running({ name: 'remembers', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 }) as Machine;
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 });
     vm = await rest.vm(vm.id) as Machine;
     await up();
   });
@@ -48,7 +48,7 @@ describe('snapshots of a machine', () => {
 
   const script = (text: string, of: Vm = vm): Promise<string> => node.inGuest(of, '/bin/sh', '-c', text);
   const up = (): Promise<unknown> => rest.until('the guest answers', () => script('cat /proc/uptime'), BOOTED_WITHIN_MS, 250);
-  const acted = async (action: string, of: Vm = vm): Promise<Operation> => rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${of.id}/${action}`, action === 'stop' ? { timeoutSeconds: 5, force: true } : undefined)).operation.id, 90_000);
+  const acted = async (action: string, of: Vm = vm): Promise<Operation> => rest.done('POST', `/v1/vms/${of.id}/${action}`, action === 'stop' ? { timeoutSeconds: 5, force: true } : undefined, 90_000);
   const listed = async (of: Vm = vm): Promise<readonly Snapshot[]> => (await rest.ok<{ items: readonly Snapshot[] }>('GET', `/v1/vms/${of.id}/snapshots`)).items;
   const called = async (name: string, of: Vm = vm): Promise<Snapshot> => {
     const found = (await listed(of)).find((snapshot) => snapshot.name === name);
@@ -56,11 +56,11 @@ describe('snapshots of a machine', () => {
     return found;
   };
   const taken = async (name: string, of: Vm = vm): Promise<Snapshot> => {
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${of.id}/snapshots`, { name })).operation.id, 60_000);
+    await rest.done('POST', `/v1/vms/${of.id}/snapshots`, { name }, 60_000);
     return called(name, of);
   };
-  const deleted = async (name: string, of: Vm = vm): Promise<void> => { await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${of.id}/snapshots/${(await called(name, of)).id}`)).operation.id, 90_000); };
-  const reverted = async (name: string): Promise<void> => { await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/snapshots/${(await called(name)).id}/revert`)).operation.id, 60_000); };
+  const deleted = async (name: string, of: Vm = vm): Promise<void> => { await rest.done('DELETE', `/v1/vms/${of.id}/snapshots/${(await called(name, of)).id}`, undefined, 90_000); };
+  const reverted = async (name: string): Promise<void> => { await rest.done('POST', `/v1/vms/${vm.id}/snapshots/${(await called(name)).id}/revert`, undefined, 60_000); };
   /** 512 bytes of the second disk, by their number. */
   const write = async (block: number, text: string): Promise<void> => { await script(`echo ${text} | dd of=/dev/vdb bs=512 seek=${String(block)} count=1 conv=sync,notrunc,fsync 2>/dev/null`); };
   const read = async (block: number): Promise<string> => (await script(`dd if=/dev/vdb bs=512 skip=${String(block)} count=1 2>/dev/null | tr -d '\\000'`)).trim();
@@ -127,12 +127,12 @@ describe('snapshots of a machine', () => {
   });
 
   it('A5-03 is refused when the machine has other disks than then', async () => {
-    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'later', sizeGib: 1 })).operation.id);
+    await rest.done('POST', `/v1/vms/${vm.id}/volumes`, { name: 'later', sizeGib: 1 });
     await acted('stop');
     const refused = await refusalOf(rest.ok('POST', `/v1/vms/${vm.id}/snapshots/${(await called('first')).id}/revert`));
     expect([refused.status, refused.code]).toEqual([409, 'snapshot.disks_changed']);
     const later = (await rest.vm(vm.id) as Machine).volumes.find(({ volumeId }) => volumeId !== data())?.volumeId ?? '';
-    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${later}?delete=true`)).operation.id);
+    await rest.done('DELETE', `/v1/vms/${vm.id}/volumes/${later}?delete=true`);
   });
 
   it('A5-02 three make a tree, with a branch where it went back', async () => {
@@ -228,7 +228,7 @@ describe('snapshots of a machine', () => {
     const snapshot = await taken('one', large);
     process.stdout.write(`a snapshot of 100 GiB took ${Math.round(performance.now() - started).toString()} ms\n`);
     expect(snapshot).toMatchObject({ state: 'running', frozen: false, disks: [{ sizeGib: 100 }] });
-    await rest.succeeded((await rest.ok<Accepted>('PATCH', `/v1/vms/${large.id}/hardware`, { diskGib: 101 })).operation.id);
+    await rest.done('PATCH', `/v1/vms/${large.id}/hardware`, { diskGib: 101 });
     await deleted('one', large);
     const volumeId = snapshot.disks[0]?.volumeId ?? '';
     const { stdout } = await run('qemu-img', ['info', '-U', '--output=json', join(node.poolDir, `${volumeId}.qcow2`)]);

@@ -14,12 +14,12 @@
  * Like `micro` it is built once and named after everything that goes into it.
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { makeDisk } from './guest/disk.ts';
 import { unpacked, versionsOf } from './guest/distribution.ts';
-import { hashOf, hashOfFile, type GuestImageFolders } from './guest-image.ts';
+import { builtBefore, hashOf, hashOfFile, type GuestImageFolders } from './guest-image.ts';
 import { isRoot } from './identity.ts';
 import { writeWhole } from './secrets.ts';
 
@@ -82,7 +82,7 @@ const MASKED = [
 export async function debianImage(folders: GuestImageFolders, say: (what: string) => void = () => {}): Promise<DebianImage> {
   mkdirSync(folders.images, { recursive: true });
   const recipe = hashOf(...[import.meta.filename, join(import.meta.dirname, 'guest/disk.ts')].map((file) => readFileSync(file, 'utf8')));
-  const known = readIndex(folders.images, recipe);
+  const known = builtBefore<DebianImage>(folders.images, 'debian', recipe);
   if (known) return known;
   if (!isRoot()) throw new Error('only root can build the Debian image: its files belong to several users');
 
@@ -107,18 +107,6 @@ export async function debianImage(folders: GuestImageFolders, say: (what: string
   const image: DebianImage = { name: 'debian', file, format: 'qcow2', sha256: await hashOfFile(path), sizeBytes: statSync(path).size, minDiskGib: SIZE_MIB / 1_024, minMemoryMib: 512 };
   writeWhole(join(folders.images, 'debian.json'), JSON.stringify({ recipe, image }), 0o644);
   return image;
-}
-
-function readIndex(images: string, recipe: string): DebianImage | undefined {
-  const index = join(images, 'debian.json');
-  if (!existsSync(index)) return undefined;
-  try {
-    const kept = JSON.parse(readFileSync(index, 'utf8')) as { recipe: string; image: DebianImage };
-    const path = join(images, kept.image.file);
-    return kept.recipe === recipe && existsSync(path) && statSync(path).size === kept.image.sizeBytes ? kept.image : undefined;
-  } catch {
-    return undefined; // half a file: build again
-  }
 }
 
 /** The distribution's archives as apt on this machine knows them, one line each as in sources.list(5). */

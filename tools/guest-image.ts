@@ -48,7 +48,7 @@ export interface GuestImageFolders {
 export async function guestImage(folders: GuestImageFolders, say: (what: string) => void = () => {}): Promise<GuestImage> {
   mkdirSync(folders.images, { recursive: true });
   const recipe = recipeHash();
-  const known = readIndex(folders.images, recipe);
+  const known = builtBefore<GuestImage>(folders.images, 'micro', recipe);
   if (known) return known;
 
   const kernelPackage = await cloudKernelPackage('amd64');
@@ -67,11 +67,11 @@ export async function guestImage(folders: GuestImageFolders, say: (what: string)
 }
 
 /** What was built from this recipe before. Newer packages alone are no reason to build again at each start. */
-function readIndex(images: string, recipe: string): GuestImage | undefined {
-  const index = join(images, 'micro.json');
+export function builtBefore<I extends { readonly file: string; readonly sizeBytes: number }>(images: string, name: string, recipe: string): I | undefined {
+  const index = join(images, `${name}.json`);
   if (!existsSync(index)) return undefined;
   try {
-    const kept = JSON.parse(readFileSync(index, 'utf8')) as { recipe: string; image: GuestImage };
+    const kept = JSON.parse(readFileSync(index, 'utf8')) as { recipe: string; image: I };
     const path = join(images, kept.image.file);
     return kept.recipe === recipe && existsSync(path) && statSync(path).size === kept.image.sizeBytes ? kept.image : undefined;
   } catch {

@@ -55,6 +55,9 @@ export interface Rehearsal {
   readonly placement?: Facts;
 }
 
+/** How many of those that stand in the way a refusal names, beside their number. */
+export const NAMED_MAX = 10;
+
 export const refuse = (refused: string, because?: Facts): Refusal => (because === undefined ? { refused } : { refused, because });
 
 export const isRefusal = (value: unknown): value is Refusal =>

@@ -93,3 +93,9 @@ export const rehearse = async (log: EventLog, work: (handler: CommandHandler) =>
 /** The command that this one rehearses, as it would be sent; undefined when it rehearses none. */
 export const rehearsedBy = ({ rehearses, ...envelope }: CommandEnvelope): CommandEnvelope | undefined =>
   rehearses === undefined ? undefined : { ...envelope, id: rehearses.id };
+
+/** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
+export const obeyOrRehearse = (handler: CommandHandler, envelope: CommandEnvelope, obey: (envelope: CommandEnvelope, by: CommandHandler) => Promise<Answer>): Promise<Answer> => {
+  const other = rehearsedBy(envelope);
+  return other === undefined ? obey(envelope, handler) : rehearse(handler.log, (by) => obey(other, by));
+};

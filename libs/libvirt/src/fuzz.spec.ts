@@ -3,25 +3,16 @@
  * many as that, and with CV_FUZZ_SEED others.
  */
 import { readFileSync } from 'node:fs';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { decoders, drawFrom, fuzz, mutated } from './testing-fuzz.ts';
 import { PacketSplitter } from './rpc.ts';
 import { known } from './typed-parameters.ts';
 import { Reader, Writer, XdrError } from './xdr.ts';
+import { heldBytes } from './testing-heap.ts';
 
 const packets = Number(process.env['CV_FUZZ_PACKETS'] ?? 50_000);
 const seed = Number(process.env['CV_FUZZ_SEED'] ?? 20_261_121);
 
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-function heldBytes(): number {
-  collect();
-  collect();
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
-}
 
 /** Names that decoders look for, so that what is behind them is reached: fields of typed parameters. */
 const fieldNames = [...readFileSync(new URL('./parameter-fields.ts', import.meta.url), 'utf8').matchAll(/^ +'?([\w.]+)'?: '(?:\w+)',?/gm)].map(([, name]) => name as string);

@@ -9,8 +9,6 @@ import type { Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connect } from './connection.ts';
 import type { ConnectOptions, Libvirt } from './connection.ts';
@@ -20,16 +18,8 @@ import { encodePacket, messageStatus, messageType, packetBytesMax, PacketSplitte
 import type { PacketHeader } from './rpc.ts';
 import { i32, i64Number, u32 } from './xdr.ts';
 import type { Writer } from './xdr.ts';
+import { heldBytes } from './testing-heap.ts';
 
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-function heldBytes(): number {
-  collect();
-  collect();
-  // Outside of the heap are buffers and long strings.
-  const { heapUsed, external } = process.memoryUsage();
-  return heapUsed + external;
-}
 const mebibyte = 1_048_576;
 const nothing = () => {};
 

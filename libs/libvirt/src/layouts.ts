@@ -24,6 +24,8 @@ export const uuid: Codec<string> = {
 
 export const text = string();
 export const textOptional = optional(text);
+/** Of which domains: both listings begin their flags with these. */
+export const domainStateFlags = { active: 1 << 0, inactive: 1 << 1, persistent: 1 << 2, transient: 1 << 3, running: 1 << 4, paused: 1 << 5, shutoff: 1 << 6, other: 1 << 7 } as const;
 /** Most procedures have a word of flags of which none is defined yet. */
 export const noFlags = hidden(flags({}), []);
 

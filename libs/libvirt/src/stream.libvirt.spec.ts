@@ -9,8 +9,6 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { connect } from './connection.ts';
 import type { ConnectOptions, Libvirt } from './connection.ts';
@@ -19,6 +17,7 @@ import type { StoragePool, StorageVolume } from './layouts.ts';
 import type { LibvirtStream, Segment } from './stream.ts';
 import { startLibvirtd } from './testing-libvirtd.os.ts';
 import type { OwnLibvirtd } from './testing-libvirtd.os.ts';
+import { memoryHeld } from './testing-heap.ts';
 
 const mebibyte = 1_048_576;
 /** What no amount of data may make grow. */
@@ -61,14 +60,8 @@ const hashOf = async (source: Iterable<Buffer> | AsyncIterable<Buffer>): Promise
 const fileHash = (path: string) => hashOf(createReadStream(path) as AsyncIterable<Buffer>);
 const closed = (stream: LibvirtStream): Promise<unknown> => (stream.closed ? Promise.resolve() : new Promise((resolve) => stream.once('close', resolve)));
 
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
 /** Bytes of buffers that somebody still has. */
-function live(): number {
-  collect();
-  collect();
-  return process.memoryUsage().arrayBuffers;
-}
+const live = (): number => memoryHeld().arrayBuffers;
 
 /** The most that the process grew while `work` ran. */
 async function growthDuring(work: () => Promise<void>): Promise<number> {

@@ -14,7 +14,7 @@ import { type Answer, type Decider, type Decision, isRefusal } from '@chronovirt
 import { CommandHandler } from '@chronovirt/event-log/handle';
 import { eventLogMigrations, migrate } from '@chronovirt/event-log/migrate';
 import { PostgresLog } from '@chronovirt/event-log/postgres-log';
-import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
+import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
 import { connectBus } from '@chronovirt/messaging/connect';
 import { consume } from '@chronovirt/messaging/consume';
 import { serviceCreds, systemCreds } from '@chronovirt/messaging/credentials';
@@ -94,11 +94,9 @@ export const startTestingGateway = async (own: Partial<GatewayConfig> = {}): Pro
       const says = obey.get(service)?.(envelope);
       if (says === undefined) return undefined;
       const { stream, decision } = says;
-      const answered = async (by: CommandHandler, { id, meta, requestHash, expected }: CommandEnvelope): Promise<Answer> => (isRefusal(decision) && expected === undefined
+      return obeyOrRehearse(handler, envelope, async ({ id, meta, requestHash, expected }, by) => (isRefusal(decision) && expected === undefined
         ? (await by.refuse({ id, meta, requestHash }, decision)).answer
-        : (await by.handle(told(decision), { id, stream, command: {}, cancels: [], meta, requestHash, expected })).answer);
-      const other = rehearsedBy(envelope);
-      return other === undefined ? answered(handler, envelope) : rehearse(log, (by) => answered(by, other));
+        : (await by.handle(told(decision), { id, stream, command: {}, cancels: [], meta, requestHash, expected })).answer));
     },
   }));
 

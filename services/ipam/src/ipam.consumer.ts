@@ -9,7 +9,7 @@ import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands
 import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
-import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
+import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
 import { network } from './network/network.ts';
 import { rangeOf, textOf } from './subnet/address.ts';
 import { subnet } from './subnet/subnet.ts';
@@ -23,13 +23,8 @@ export interface IpamPorts {
 }
 
 /** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
-export const ipam = (ports: IpamPorts): ((envelope: CommandEnvelope) => Promise<Answer>) => {
-  const obey = obeying(ports);
-  return (envelope) => {
-    const other = rehearsedBy(envelope);
-    return other === undefined ? obey(envelope) : rehearse(ports.handler.log, (handler) => obeying({ ...ports, handler })(other));
-  };
-};
+export const ipam = (ports: IpamPorts) => (envelope: CommandEnvelope): Promise<Answer> =>
+  obeyOrRehearse(ports.handler, envelope, (meant, handler) => obeying({ ...ports, handler })(meant));
 
 const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
   /** Each part has a stream of its own, so each has an id of its own made from the command's: repeated as a whole, done once. */

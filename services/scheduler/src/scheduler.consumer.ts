@@ -14,14 +14,14 @@ import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolI
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { Media, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
-import { type Answer, type Facts, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
-import { NAMED_MAX, node } from './node/node.ts';
+import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { backupVm, type DropBackup, dropBackup, settleBackup } from './provisioning/backup-vm.saga.ts';

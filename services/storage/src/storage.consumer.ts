@@ -12,7 +12,7 @@ import type { VolumeCommand } from '@chronovirt/contracts/volume/volume.commands
 import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
-import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
+import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
 import { archive } from './archive/archive.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
@@ -29,17 +29,11 @@ export interface StoragePorts {
   readonly usersOf: (imageId: string) => Promise<ImageUsers>;
 }
 
-export const storage = (ports: StoragePorts) => {
-  const parts = partsOf(ports);
-  return {
-    ...parts,
-    /** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
-    obey: (envelope: CommandEnvelope): Promise<Answer> => {
-      const other = rehearsedBy(envelope);
-      return other === undefined ? parts.obey(envelope) : rehearse(ports.handler.log, (handler) => partsOf({ ...ports, handler }).obey(other));
-    },
-  };
-};
+export const storage = (ports: StoragePorts) => ({
+  ...partsOf(ports),
+  /** Obeys a command, or tells what it was answered before; one that rehearses another is told what that would do. */
+  obey: (envelope: CommandEnvelope): Promise<Answer> => obeyOrRehearse(ports.handler, envelope, (meant, handler) => partsOf({ ...ports, handler }).obey(meant)),
+});
 
 const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
   const registerImage = async (envelope: CommandEnvelope, command: Extract<ImageCommand, { type: 'RegisterImage' }>): Promise<Answer> => {

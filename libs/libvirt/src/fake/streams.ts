@@ -1,5 +1,6 @@
 /** Consoles, screens, and the bytes of volumes. */
 import { deflateSync } from 'node:zlib';
+import { png } from '../png.ts';
 import { hashOf } from './clock.ts';
 import type { FakeDomain, FakeNode } from './node.ts';
 import { internal, invalidArgument, operationInvalid, operationFailed, systemError } from './refusal.ts';
@@ -52,23 +53,6 @@ export function consoleStream(node: FakeNode, domain: FakeDomain, device: string
   });
 }
 
-function crc32(bytes: Uint8Array): number {
-  let crc = 0xffff_ffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb8_8320 : 0);
-  }
-  return (crc ^ 0xffff_ffff) >>> 0;
-}
-function pngChunk(type: string, data: Buffer): Buffer {
-  const chunk = Buffer.alloc(12 + data.length);
-  chunk.writeUInt32BE(data.length, 0);
-  chunk.write(type, 4, 'latin1');
-  data.copy(chunk, 8);
-  chunk.writeUInt32BE(crc32(chunk.subarray(4, 8 + data.length)), 8 + data.length);
-  return chunk;
-}
-
 const screen = { width: 720, height: 400 } as const;
 
 /** A PNG of a text screen's size, in the domain's own colour, a little darker while it stands still. */
@@ -76,15 +60,10 @@ export function picture(node: FakeNode, domain: FakeDomain): Buffer {
   const { width, height } = screen;
   const colour = hashOf('screen', node.seed, domain.uuid);
   const dim = domain.state === 'running' ? 0 : 1;
-  const header = Buffer.alloc(13);
-  header.writeUInt32BE(width, 0);
-  header.writeUInt32BE(height, 4);
-  // Eight bits of each of red, green and blue.
-  header.set([8, 2, 0, 0, 0], 8);
   const row = Buffer.alloc(1 + width * 3);
   for (let x = 0; x < width; x += 1) row.set([((colour >>> 16) & 0xff) >>> dim, ((colour >>> 8) & 0xff) >>> dim, (colour & 0xff) >>> dim], 1 + x * 3);
   const pixels = Buffer.concat(Array.from({ length: height }, () => row));
-  return Buffer.concat([Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]), pngChunk('IHDR', header), pngChunk('IDAT', deflateSync(pixels)), pngChunk('IEND', Buffer.alloc(0))]);
+  return png(width, height, deflateSync(pixels));
 }
 
 export function screenshotStream(node: FakeNode, domain: FakeDomain, number: number): OpenStream {

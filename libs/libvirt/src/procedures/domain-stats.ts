@@ -1,6 +1,6 @@
 /** Domains: statistics and jobs. */
 import * as parameters from '../parameter-fields.ts';
-import { domain, noFlags, text } from '../layouts.ts';
+import { domain, domainStateFlags, noFlags, text } from '../layouts.ts';
 import { countOf, high, onlyStrings, remote, room } from '../procedure.ts';
 import { typedParameterGroups, typedParameters } from '../typed-parameters.ts';
 import { array, defaulted, flags, hidden, i32, i64, mapped, named, nothing, only, struct, u32, u64Number } from '../xdr.ts';
@@ -42,14 +42,7 @@ export const domainStatsProcedures = {
       domains: defaulted(array(domain, 4_096), []),
       groups: flags({ state: 1, cpu: 2, balloon: 4, vcpu: 8, interface: 16, block: 32, perf: 64, iothread: 128, memory: 256, dirtyrate: 512, vm: 1024 }),
       flags: flags({
-        active: 1 << 0,
-        inactive: 1 << 1,
-        persistent: 1 << 2,
-        transient: 1 << 3,
-        running: 1 << 4,
-        paused: 1 << 5,
-        shutoff: 1 << 6,
-        other: 1 << 7,
+        ...domainStateFlags,
         nowait: 1 << 29,
         backing: 1 << 30,
         enforceGroups: 0x8000_0000,

@@ -1,6 +1,6 @@
 /** Domains: finding and describing them, and their life. */
 import * as parameters from '../parameter-fields.ts';
-import { addressSource, affect, charsText, domain, domainInfo, domainStateAndReason, interfaceAddresses, metadataKinds, noFlags, shutdownModes, text, textOptional, uuid } from '../layouts.ts';
+import { addressSource, affect, charsText, domain, domainStateFlags, domainInfo, domainStateAndReason, interfaceAddresses, metadataKinds, noFlags, shutdownModes, text, textOptional, uuid } from '../layouts.ts';
 import { countOf, high, needResults, remote } from '../procedure.ts';
 import { array, bool, choice, defaulted, flags, i32, i64Number, named, nothing, only, struct, u32, u64Number } from '../xdr.ts';
 
@@ -8,14 +8,7 @@ import { array, bool, choice, defaulted, flags, i32, i64Number, named, nothing, 
 const listMax = 16_384;
 
 const domainFilter = flags({
-  active: 1 << 0,
-  inactive: 1 << 1,
-  persistent: 1 << 2,
-  transient: 1 << 3,
-  running: 1 << 4,
-  paused: 1 << 5,
-  shutoff: 1 << 6,
-  other: 1 << 7,
+  ...domainStateFlags,
   managedSave: 1 << 8,
   noManagedSave: 1 << 9,
   autostart: 1 << 10,

@@ -13,7 +13,7 @@ import { aggregated } from './batch.ts';
 
 const SCANNED_AT_ONCE = 200;
 /** Kinds, of what is no VM, that are not done when their command was obeyed. */
-const byOthers: ReadonlySet<string> = new Set(['delete-volume']);
+const byOthers: ReadonlySet<string> = new Set(['delete-backup', 'delete-volume']);
 
 export class Operations {
   private readonly views: Views;

@@ -9,7 +9,7 @@
  * there is another choice.
  */
 import { BucketMap } from '@chronovirt/decider/bucket-map';
-import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { type Decider, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands';
 import type { SubnetEvent } from '@chronovirt/contracts/subnet/subnet.events';
 import { macOf, numberOf, rangeOf, textOf } from './address.ts';
@@ -42,9 +42,6 @@ const nextFree = (subnet: LiveSubnet): number | undefined => {
   }
   return undefined;
 };
-
-/** How many of those that are in the way are named. */
-const NAMED_MAX = 10;
 
 type OfSubnet = Exclude<SubnetCommand, { type: 'ReleaseAddresses' }>;
 

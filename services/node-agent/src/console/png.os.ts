@@ -1,18 +1,15 @@
 /* A picture of a screen as QEMU gives it (PPM, the binary kind "P6") as a PNG, which browsers show. Source: netpbm's ppm(5); PNG, RFC 2083. */
-import { crc32, deflate } from 'node:zlib';
 import { promisify } from 'node:util';
+import { deflate } from 'node:zlib';
+import { png, PNG_SIGNATURE } from '@chronovirt/libvirt/png';
 
-const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 /** Of a side, in pixels; a larger screen is no screen. */
 const SIDE_MAX = 16_384;
-/** Bits of each of red, green and blue; colour type 2: no palette, no transparency. */
-const DEPTH = 8;
-const TRUE_COLOUR = 2;
 /** Each line begins with how it was filtered: not at all. Screens are mostly plain, and a node has better things to do. */
 const UNFILTERED = 0;
 const QUICK = 3;
 
-export const isPng = (picture: Buffer): boolean => picture.subarray(0, SIGNATURE.length).equals(SIGNATURE);
+export const isPng = (picture: Buffer): boolean => picture.subarray(0, PNG_SIGNATURE.length).equals(PNG_SIGNATURE);
 
 /** Throws a RangeError for what is no such picture. */
 export async function pngOf(ppm: Buffer): Promise<Buffer> {
@@ -25,18 +22,5 @@ export async function pngOf(ppm: Buffer): Promise<Buffer> {
   if (pixels.length < row * height) throw new RangeError(`a PPM of ${String(width)} × ${String(height)} pixels has ${String(row * height)} bytes of them, and this one ${String(pixels.length)}`);
   const lines = Buffer.alloc((row + 1) * height, UNFILTERED);
   for (let y = 0; y < height; y++) pixels.copy(lines, y * (row + 1) + 1, y * row, (y + 1) * row);
-  const head = Buffer.alloc(13);
-  head.writeUInt32BE(width, 0);
-  head.writeUInt32BE(height, 4);
-  head.set([DEPTH, TRUE_COLOUR, 0, 0, 0], 8);
-  return Buffer.concat([SIGNATURE, chunk('IHDR', head), chunk('IDAT', await promisify<Buffer, { level: number }, Buffer>(deflate)(lines, { level: QUICK })), chunk('IEND', Buffer.alloc(0))]);
-}
-
-function chunk(type: string, data: Buffer): Buffer {
-  const made = Buffer.alloc(12 + data.length);
-  made.writeUInt32BE(data.length, 0);
-  made.write(type, 4, 'latin1');
-  data.copy(made, 8);
-  made.writeUInt32BE(crc32(made.subarray(4, 8 + data.length)), 8 + data.length);
-  return made;
+  return png(width, height, await promisify<Buffer, { level: number }, Buffer>(deflate)(lines, { level: QUICK }));
 }

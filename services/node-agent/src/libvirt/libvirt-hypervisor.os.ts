@@ -72,13 +72,13 @@ const SOCKET_PATH_BYTES_MAX = 107;
 const TRIES_MAX = 15;
 /** Of 128 MiB each: a terabyte at once. */
 const MEMORY_BLOCKS_MAX = 8_192;
-/** How long a guest may take to let go of a device, and how often it is looked whether it has. */
+/** How long a guest may take to let go of a device. */
 const UNPLUG_MS = 30_000;
-const UNPLUG_LOOK_MS = 200;
-
-/** How often it is looked whether a merge is done, and how often one that ended too early is begun again at once. */
-const MERGE_LOOK_MS = 200;
+/** How often a merge that ended too early is begun again at once. */
 const MERGES_BEGUN_MAX = 3;
+/** Between two looks whether something has happened: soon at first, since most things happen soon, and then ever less often. */
+const LOOK_FIRST_MS = 5;
+const LOOK_MS = 200;
 
 /** Of guest-get-memory-blocks, as the guest's own program says it. */
 interface MemoryBlock {
@@ -438,6 +438,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const unplug = async (domain: Domain, kind: 'interface' | 'disk', isIt: (device: XmlElement) => boolean, refused: Refusal): Promise<Refusal | undefined> => {
     const device = async (): Promise<XmlElement | undefined> => childrenOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), kind).find(isIt);
     const deadline = performance.now() + UNPLUG_MS;
+    const pause = looking();
     for (let asked = -Infinity; ;) {
       const there = await device();
       if (there === undefined) return undefined;
@@ -447,7 +448,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         // Being asked again while it still thinks about it is an error of libvirt's, and none of ours.
         await slow.domainDetachDeviceFlags({ domain, xml: buildXml(there), flags: ['live'] }).catch((error: unknown) => { if (!(error instanceof LibvirtError)) throw error; });
       }
-      await delay(UNPLUG_LOOK_MS);
+      await pause();
     }
   };
 
@@ -456,7 +457,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const outcome = await slow.domainSetVcpusFlags({ domain, vcpus, flags: ['guest'] }).then(() => 'done', (error: unknown) => error);
       if (outcome === 'done' || !(outcome instanceof LibvirtError) || outcome.code === errorCodes.agentUnresponsive) return;
-      await delay(UNPLUG_LOOK_MS);
+      await delay(LOOK_MS);
     }
   };
 
@@ -472,7 +473,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     };
     let idle = await idleBlocks();
     for (let tries = 0; idle.length === 0 && tries < TRIES_MAX; tries++) {
-      await delay(UNPLUG_LOOK_MS);
+      await delay(LOOK_MS);
       idle = await idleBlocks();
     }
     if (idle.length > 0) await ask({ execute: 'guest-set-memory-blocks', arguments: { 'mem-blks': idle.slice(0, MEMORY_BLOCKS_MAX).map((block) => ({ 'phys-index': block['phys-index'], online: true })) } });
@@ -631,6 +632,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   /** A layer of a disk in use goes into the one below it, while the guest writes on. */
   const mergeLive = async (domain: Domain, target: string, own: string, into: string, signal: AbortSignal): Promise<Refusal | undefined> => {
+    const pause = looking();
     for (let begun = 0; ;) {
       if (signal.aborted) return CANCELLED;
       // In this order: a job that has ended has changed the chain by then.
@@ -646,7 +648,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         begun += 1;
         await slow.domainBlockCommit({ domain, disk: target, base: into, top: own, flags: chain[0] === own ? ['active'] : [] });
       }
-      await delay(MERGE_LOOK_MS);
+      await pause();
     }
   };
 
@@ -885,6 +887,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     },
   };
 }
+
+/** The pauses between looks, each twice as long as the one before. */
+const looking = (): (() => Promise<unknown>) => {
+  let ms = LOOK_FIRST_MS;
+  return () => {
+    const now = ms;
+    ms = Math.min(LOOK_MS, ms * 2);
+    return delay(now);
+  };
+};
 
 /** The file of a layer of a volume. */
 const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.qcow2$/;

@@ -6,7 +6,7 @@
  * MiB, so replaying gives the same numbers everywhere.
  */
 import { BucketMap } from '@chronovirt/decider/bucket-map';
-import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { type Decider, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import { type NodeDescription, type NodeEvent, type NodePolicy, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
@@ -27,9 +27,6 @@ export interface RegisteredNode {
 }
 
 export type Node = { readonly status: 'absent' } | RegisteredNode;
-
-/** How many of those that are in the way are named. */
-export const NAMED_MAX = 10;
 
 type OfNode = Exclude<NodeCommand, { type: 'PlaceVm' | 'UnplaceVm' }>;
 

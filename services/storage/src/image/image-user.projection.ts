@@ -2,6 +2,7 @@
  * Who needs which image: one document for each VM, and for each further volume, that is not deleted. An image
  * that disks began as, or that stands in a drive, is not forgotten (DELETE /v1/images/:id names them).
  */
+import { NAMED_MAX } from '@chronovirt/decider/decider';
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
@@ -21,9 +22,6 @@ export interface ImageUsers {
   readonly vms: readonly { readonly id: string; readonly name: string }[];
   readonly count: number;
 }
-
-/** How many are named in a refusal. */
-export const NAMED_MAX = 10;
 
 const TYPES = ['VmRequested', 'VmReconfigured', 'VmDeleted', 'VolumeCreated', 'VolumeDeleted'];
 

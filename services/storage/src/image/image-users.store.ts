@@ -1,6 +1,7 @@
 import type pg from 'pg';
+import { NAMED_MAX } from '@chronovirt/decider/decider';
 import { rowsOf } from '@chronovirt/event-log/sql';
-import { type ImageUsers, NAMED_MAX } from './image-user.projection.ts';
+import type { ImageUsers } from './image-user.projection.ts';
 
 /** VMs that need an image, by name, and how many they are. */
 export const usersIn = async (pool: pg.Pool, imageId: string): Promise<ImageUsers> => {
