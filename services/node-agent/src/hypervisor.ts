@@ -83,7 +83,7 @@ export interface Layered {
 export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 
 /** Of BackupDomain. */
-export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'machine'>;
+export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'replaces' | 'machine'>;
 /** Of RestoreDisks. */
 export type RestorePlan = Pick<DataOf<'RestoreDisks'>, 'vmId' | 'ofVm' | 'targetId' | 'chain' | 'disks'>;
 export type BackupRef = Omit<DataOf<'RemoveBackup'>, 'nodeId'>;

@@ -59,7 +59,7 @@ export const agentCommands = {
    * What the disks of the plan hold at one moment lies whole at the target, with a manifest; the domain runs on or stays stopped.
    * Facts are those of a TakenBackup. `parent`: it may hold only what has changed since, where the disks have kept count of that.
    */
-  BackupDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId, wants: BackupWish, parent: BackupId.nullable(), machine: BackedUpMachine })),
+  BackupDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId, wants: BackupWish, parent: BackupId.nullable(), /** Of this one no count is needed any more. */ replaces: BackupId.nullable(), machine: BackedUpMachine })),
   /** Nothing of this backup is at the target, nor is it being taken. */
   UndoBackup: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId })),
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */

@@ -3,7 +3,7 @@ import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagg
 import { RestoreBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { BackupId, VmId } from '@chronovirt/contracts/ids';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { obeyed } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
@@ -14,7 +14,6 @@ import { Write } from '../write.http.ts';
 import type { BackupDocument } from './backup.projection.ts';
 
 const BackupsQuery = PageQuery.extend({ vm: VmId.optional().describe('Those of one VM, which need not exist any more') }).meta({ id: 'BackupsQuery' });
-const NoBody = z.strictObject({}).optional();
 
 @ApiTags('backups')
 @ApiBearerAuth()

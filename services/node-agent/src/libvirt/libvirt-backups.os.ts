@@ -266,7 +266,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
         }
         if (lies === undefined) throw new Error('a backup that was taken does not lie at the target');
         if (running !== undefined) await forget(running, place.backupId);
-        if (work.parent !== null) await endCount(running, plan, work.parent);
+        if (work.replaces !== null) await endCount(running, plan, work.replaces);
         return taken(lies);
       } catch (error) {
         // One that stopped meanwhile is backed up as such when the command comes again.

@@ -41,7 +41,7 @@ export const backupVm: Saga<BackupVm, Outgoing> = {
       deadlineMs: DAY_MS,
       undoDeadlineMs: 120_000,
       undoRefused: true,
-      run: (vm, facts) => verb('BackupDomain', vm, { ...planOf(vm.machine), backupId: vm.job.backupId, targetId: vm.job.target.targetId, wants: vm.job.wants, parent: fact(facts['begin'], 'parent'), machine: keptOf(vm) }),
+      run: (vm, facts) => verb('BackupDomain', vm, { ...planOf(vm.machine), backupId: vm.job.backupId, targetId: vm.job.target.targetId, wants: vm.job.wants, parent: fact(facts['begin'], 'parent'), replaces: fact(facts['begin'], 'replaces'), machine: keptOf(vm) }),
       undo: takeBack,
     },
     record: {

@@ -53,7 +53,7 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   },
   backup: {
     after: ['domain'], deadlineMs: 30_000, undo,
-    run: ({ vmId, backup }) => (backup == null ? undefined : { to: 'storage', target: vmId, type: 'DeleteBackup', data: { vmId, ...backup, abandoned: true } }),
+    run: ({ vmId, backup = null }) => (backup === null ? undefined : { to: 'storage', target: vmId, type: 'DeleteBackup', data: { vmId, ...backup, abandoned: true } }),
   },
   address: {
     after: ['disk'], deadlineMs: 30_000, undo,

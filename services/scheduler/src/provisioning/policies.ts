@@ -66,7 +66,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
     case 'VmSnapshotDeleteRequested':
       return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'delete' ? { kind: 'start', saga: sagaOf('delete-snapshot', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
     case 'VmBackupRequested':
-      return inHand(vm, data.operationId) && vm.operation?.backup != null ? { kind: 'start', saga: sagaOf('backup', vm), id: data.operationId, input: backingUp(vm, data.operationId, vm.operation.backup) as unknown as Facts } : undefined;
+      return inHand(vm, data.operationId) && vm.operation !== null && vm.operation.backup !== null ? { kind: 'start', saga: sagaOf('backup', vm), id: data.operationId, input: backingUp(vm, data.operationId, vm.operation.backup) as unknown as Facts } : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
       return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
@@ -94,7 +94,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   // One that was to come, and is owed, goes with it; the others stay.
   volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, // Those that came with a machine that never was go with it.
     delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...listOf(vm.debt?.change?.addVolume).map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
-  backup: vm.debt?.backup == null ? null : { backupId: vm.debt.backup.backupId, operationId: dropOf(operationId, vm.debt.backup.backupId, nameKeyOf) },
+  backup: vm.debt === null || vm.debt.backup === null ? null : { backupId: vm.debt.backup.backupId, operationId: dropOf(operationId, vm.debt.backup.backupId, nameKeyOf) },
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
 

@@ -99,10 +99,10 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     disk: {
       after: ['assignment', 'space', 'volume', 'volumes'],
       deadlineMs: 60_000,
-      moreMs: ({ restore }) => (restore == null ? 0 : DAY_MS),
+      moreMs: ({ restore = null }) => (restore === null ? 0 : DAY_MS),
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => (vm.restore != null ? verb('RestoreDisks', placed(vm, facts), {
+      run: (vm, facts) => (vm.restore !== undefined && vm.restore !== null ? verb('RestoreDisks', placed(vm, facts), {
         ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain,
         disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
       }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib })),

@@ -80,7 +80,7 @@ const restored: ProvisionVm = {
 };
 
 const factsOf = (step: string): Facts => ({
-  begin: { parent: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
+  begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
 

@@ -40,9 +40,12 @@ const depthOf = (all: Archive, backupId: BackupId): number => {
   return parent === null ? 1 : 1 + depthOf(all, parent);
 };
 
+/** The newest at a target: since that one the disks have kept count. */
+const newestAt = (all: Archive, targetId: string): Kept | undefined => all.filter(({ status, target }) => status === 'taken' && target.targetId === targetId).at(-1);
+
 /** The newest at a target, unless its chain is long enough. */
 const parentFor = (all: Archive, targetId: string): BackupId | null => {
-  const newest = all.filter(({ status, target }) => status === 'taken' && target.targetId === targetId).at(-1);
+  const newest = newestAt(all, targetId);
   return newest === undefined || depthOf(all, newest.backupId) >= CHAIN_MAX ? null : newest.backupId;
 };
 
@@ -104,5 +107,9 @@ export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
         return changed({ drills: [...(all.find((one) => one.backupId === backupId)?.drills ?? []), event.data.operationId].slice(-DRILLS_REMEMBERED) });
     }
   },
-  facts: (command, all) => (command.type === 'BeginBackup' ? { parent: all.find(({ backupId }) => backupId === command.data.backupId)?.parent ?? null } : {}),
+  facts(command, all) {
+    if (command.type !== 'BeginBackup') return {};
+    const begun = all.find(({ backupId }) => backupId === command.data.backupId);
+    return { parent: begun?.parent ?? null, replaces: newestAt(all, command.data.target.targetId)?.backupId ?? null };
+  },
 };
