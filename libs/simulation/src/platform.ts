@@ -143,7 +143,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     if (random.chance(0.3)) {
       const volumeId = idFrom('volume', random.digits());
       volumes.add(volumeId);
-      return { addVolume: { volumeId, name: 'data', sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
+      return { addVolume: { volumeId, name: `data-${String(random.between(1, 60))}`, sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
     }
     return otherwise(name);
   };
@@ -179,13 +179,28 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */
   const backupAct = async (vmId: VmId): Promise<unknown> => {
     const known = referee.backupsOf(vmId);
-    const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreVm']);
+    const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreBackup']);
     const digits = random.digits();
     const backupId = act === 'BackupVm' ? idFrom('backup', digits) : random.pick(known);
     if (act === 'BackupVm') return onVm(vmId, act, { backupId, wants: random.pick(['auto', 'auto', 'full']), scheduled: null });
     const operationId = idFrom('op', digits);
     if (act === 'DeleteBackup') return order('storage', vmId, act, { vmId, backupId, operationId }, { operationId });
     return onVm(idFrom('vm', digits), act, { backupId, name: `of-${digits.slice(0, 6)}`, drill: false });
+  };
+
+  /** Volumes for no VM: made, copied, worked on, deleted. */
+  const volumeAct = (volumes: Set<string>): Promise<Answer> => {
+    const operationId = idFrom('op', random.digits());
+    const [known] = random.chance(0.6) ? volumes : [];
+    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
+    if (act !== 'RequestVolume' && known !== undefined) {
+      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }]);
+      return order('storage', known, act, { volumeId: known, operationId, ...(act === 'WorkOnVolume' ? { work } : {}) }, { operationId });
+    }
+    const volumeId = idFrom('volume', random.digits());
+    volumes.add(volumeId);
+    const source = known !== undefined && random.chance(0.7) ? { kind: 'volume', volumeId: known } : random.pick([{ kind: 'blank' }, { kind: 'image', imageId: image.imageId, file: image.file, format: 'qcow2' }]);
+    return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: random.pick(nodes).poolId, nodeId: null, sizeGib: source.kind === 'volume' ? null : random.between(1, 3), format: random.pick(['qcow2', 'raw']), source }, { operationId });
   };
 
   /** One user's dealings with one machine, while the storm lasts. */
@@ -197,12 +212,16 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'backup', 'backup']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'backup', 'backup', 'volume', 'volume']);
       if (act === 'backup') {
         for (let times = random.between(1, 3); times > 0; times--) {
           await backupAct(vmId);
           await world.sleep(random.between(500, 8_000));
         }
+        continue;
+      }
+      if (act === 'volume') {
+        await volumeAct(volumes);
         continue;
       }
       if (act === 'snapshot') {
@@ -310,6 +329,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       const running = [...machine.domains].filter(([, { state }]) => state === 'running');
       if (running.length === 0) return;
       const [vmId] = random.pick(running);
+      referee.broken.add(vmId);
       machine.crash(vmId);
       if (random.chance(0.5)) return;
       world.after(random.between(1, 3_000), () => {

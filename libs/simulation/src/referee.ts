@@ -7,7 +7,7 @@
  * end: every operation has ended, nothing is owed, everything held belongs to a VM that has it, and every
  * machine is as it was wished and as the platform believes.
  */
-import { type BackupId, categoryOf, idOfStream, streamOf, type NodeId, type VmId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import { replay } from '@chronovirt/decider/decider';
 import type { MemoryLog } from '@chronovirt/event-log/memory-log';
@@ -19,6 +19,7 @@ import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
 import { type Archive, archive } from '@chronovirt/storage/archive/archive';
 import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
+import { volume as volumeDecider } from '@chronovirt/storage/volume/volume';
 import { isRunning, type NodeProgram } from './node.ts';
 import type { World } from './world.ts';
 
@@ -54,7 +55,7 @@ const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) =>
   VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId,
   VmBackupRequested: ({ operationId }) => operationId, BackupBegun: ({ backupId }) => backupId, BackupTaken: ({ backupId }) => backupId, BackupAbandoned: ({ backupId }) => backupId, BackupDeleteStarted: ({ operationId }) => operationId, BackupDeleted: ({ backupId }) => backupId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
-  NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeDeleted: () => '',
+  NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeRequested: () => '', VolumeReady: () => '', VolumeFailed: () => '', VolumeWorkRequested: ({ operationId }) => operationId, VolumeWorked: ({ operationId }) => operationId, VolumeDeleted: () => '',
   SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
   NetworkCreated: () => '', SubnetCreated: () => '', ImageRegistered: () => '', PoolRegistered: () => '',
 };
@@ -70,6 +71,8 @@ export class Referee {
   readonly openSagas = new Set<string>();
   /** Nodes that an operator removed: what is on them is nobody's business any more. */
   readonly removed = new Set<string>();
+  /** VMs whose guests died by themselves, or were started by hand. */
+  readonly broken = new Set<string>();
   /** The last operation of a VM that ended. */
   private readonly last = new Map<string, Operation>();
   private readonly seen = new Set<string>();
@@ -228,7 +231,24 @@ export class Referee {
         for (const { nodeId, machine } of this.present()) if (machine.domains.get(vmId)?.plan.disks.some(({ volumeId }) => volumeId === id) === true) this.fail(`${id} is taken from ${vmId}, whose domain on ${nodeId} has it`);
         return;
       }
+      case 'VolumeRequested':
+        this.volumes.set(id, '');
+        return this.begin(data['operationId'] as string, id, 'create-volume');
+      case 'VolumeWorkRequested':
+        return this.begin(data['operationId'] as string, id, 'work-on-volume');
+      case 'VolumeReady':
+      case 'VolumeWorked':
+        return void this.end(data['operationId'] as string, id, 'done');
+      case 'VolumeFailed':
+      case 'VolumeWorkFailed':
+        if ((data['owed'] as readonly string[]).length > 0) this.owing.add(id);
+        else if (type === 'VolumeFailed') this.checkNoVolume(id);
+        return void this.end(data['operationId'] as string, id, 'failed');
+      case 'VolumeSettled':
+        this.owing.delete(id);
+        return;
       case 'VolumeDeleteStarted': {
+        this.owing.delete(id);
         const operationId = data['operationId'] as string;
         this.operations.set(operationId, { operationId, vmId: id, what: 'delete-volume', since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
         this.open.add(operationId);
@@ -256,6 +276,14 @@ export class Referee {
           this.open.delete(operation.operationId);
         }
         return;
+      case 'DriftSeen': {
+        const vmId = data['vmId'] as string | null;
+        const fields = (data['differences'] as readonly { readonly field: string }[]).map(({ field }) => field);
+        const node = this.nodes.find(({ nodeId }) => nodeId === data['nodeId']);
+        // Nobody works by hand here. Only a machine that broke is not in the state it was left in.
+        if (data['class'] !== 'changed' || fields.join() !== 'state' || (node?.powerCycles === 0 && !this.broken.has(vmId ?? ''))) this.fail(`drift that nobody caused: ${JSON.stringify(data)}`);
+        return;
+      }
       case 'Claimed':
         if (this.names.has(stream)) this.fail(`${stream} is claimed twice`);
         this.names.set(stream, { owner: data['owner'] as string, category });
@@ -272,18 +300,13 @@ export class Referee {
     const operationId = data['operationId'] as string;
     const begin = (what: string): void => {
       if (this.operations.has(operationId)) return;
-      this.operations.set(operationId, { operationId, vmId, what, since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
-      this.open.add(operationId);
+      this.begin(operationId, vmId, what);
       if (['create', 'start', 'reboot', 'reset'].includes(what)) this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
     };
     const end = (outcome: 'done' | 'failed'): void => {
-      const operation = this.operations.get(operationId);
-      if (operation === undefined || operation.outcome !== undefined) return this.fail(`${operationId} of ${vmId} ends (${outcome}) although it is not under way`);
-      operation.outcome = outcome;
-      operation.endedAt = this.world.elapsed;
-      this.open.delete(operationId);
+      const operation = this.end(operationId, vmId, outcome);
       // Whatever else is done to a machine leaves it on or off, as it was.
-      if (WISHES.includes(operation.what)) this.last.set(vmId, operation);
+      if (operation !== undefined && WISHES.includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
       case 'VmRequested': return begin('create');
@@ -307,6 +330,49 @@ export class Referee {
         this.owing.delete(vmId);
         return end('done');
     }
+  }
+
+  private begin(operationId: string, vmId: string, what: string): void {
+    this.operations.set(operationId, { operationId, vmId, what, since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
+    this.open.add(operationId);
+  }
+
+  private end(operationId: string, vmId: string, outcome: 'done' | 'failed'): Operation | undefined {
+    const operation = this.operations.get(operationId);
+    if (operation === undefined || operation.outcome !== undefined) {
+      this.fail(`${operationId} of ${vmId} ends (${outcome}) although it is not under way`);
+      return undefined;
+    }
+    operation.outcome = outcome;
+    operation.endedAt = this.world.elapsed;
+    this.open.delete(operationId);
+    return operation;
+  }
+
+  /** One that could not be made, and says that it owes nothing. */
+  private checkNoVolume(volumeId: string): void {
+    for (const [poolId, { nodeId, held }] of this.space) if (held.has(volumeId) && !this.removed.has(nodeId)) this.fail(`${volumeId} failed, and still has space in ${poolId}`);
+    this.checkNoDisk(volumeId, 'nothing');
+  }
+
+  /** Volumes as their streams say: what is whole lies on its node, as what it should be, and names are held by who has them. */
+  private checkVolumes(): void {
+    for (const stream of this.log.streams.keys()) {
+      if (categoryOf(stream) !== volumeDecider.category) continue;
+      const volumeId = idOfStream(stream) as VolumeId;
+      const state = replay(volumeDecider, (this.log.streams.get(stream) ?? []) as never[]);
+      if (state.status === 'absent' || state.status === 'deleted') continue;
+      const node = this.present().find(({ nodeId }) => nodeId === state.nodeId);
+      if (state.operation !== null) this.fail(`${volumeId} is still in the hand of ${JSON.stringify(state.operation)}`);
+      if (state.status === 'failed') this.checkNoVolume(volumeId);
+      const named = [...this.names.values()].filter(({ owner, category }) => owner === volumeId && category === 'volume-name').length;
+      if (named !== (state.name === null || state.status === 'failed' ? 0 : 1)) this.fail(`${volumeId} (${state.status}) has ${String(named)} names`);
+      if (state.status !== 'live' || node === undefined) continue;
+      const disk = node.machine.disks.get(volumeId);
+      if (disk === undefined) this.fail(`${volumeId} has no bytes on ${state.nodeId}`);
+      else if (disk.imageFormat !== state.format) this.fail(`${volumeId} is ${disk.imageFormat} on ${state.nodeId} and should be ${state.format}`);
+    }
+    for (const { owner, category } of this.names.values()) if (category === 'volume-name' && !this.volumes.has(owner)) this.fail(`leaked: a name of ${owner}`);
   }
 
   /** A machine changed: what is there must be paid for. */
@@ -431,6 +497,7 @@ export class Referee {
     for (const operationId of this.open) this.fail(`has not ended: ${JSON.stringify(this.operations.get(operationId))}`);
     for (const stream of this.openSagas) this.fail(`has not ended: ${stream}`);
     for (const vmId of this.owing) this.fail(`${vmId} is still owed something`);
+    this.checkVolumes();
     const live = new Map<string, LiveVm>();
     for (const { vmId, state } of this.vms()) if (state.status === 'live') live.set(vmId, state);
     const has = (vmId: string): LiveVm | undefined => {

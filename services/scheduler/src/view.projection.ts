@@ -15,8 +15,11 @@ import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/ne
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
+import type { Facts } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
+import type { DriftAction } from '@chronovirt/contracts/drift/drift.events';
+import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.projection.ts';
 import { nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { vm as vmDecider } from './vm/vm.ts';
@@ -142,26 +145,42 @@ export const openSaga: Projection<OpenSaga> = {
   },
 };
 
-/** A volume whose bytes, space and record are being taken away. */
-export interface DeletingVolume {
+/** What is to be done to a volume that no VM has, and the saga that does it. */
+export interface VolumeCall {
   readonly volumeId: VolumeId;
-  readonly operationId: OperationId;
-  readonly poolId: PoolId;
   readonly nodeId: NodeId;
+  readonly saga: string;
+  /** Of `settle-volume` and its like there is none yet: it has the name of what failed, and how often it was tried. */
+  readonly operationId: OperationId;
+  readonly failed: { readonly operationId: OperationId; readonly tries: number } | null;
+  readonly input: Facts;
   readonly meta: CommandMeta;
 }
 
-export const deletingVolume: Projection<DeletingVolume> = {
-  name: 'scheduler.deleting_volume',
+export const volumeWork: Projection<VolumeCall> = {
+  name: 'scheduler.volume_work',
   version: 1,
   keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VolumeEvent;
+    const { commandId: _, ...meta } = recorded.meta;
+    const calls = (saga: string, data: { readonly operationId: OperationId; readonly volumeId: VolumeId; readonly nodeId: NodeId }): VolumeCall =>
+      ({ volumeId: data.volumeId, nodeId: data.nodeId, saga, operationId: data.operationId, failed: null, input: { ...data }, meta: { ...meta, operationId: data.operationId } });
     switch (event.type) {
-      case 'VolumeDeleteStarted': {
-        const { commandId: _, ...meta } = recorded.meta;
-        return { ...event.data, meta: { ...meta, operationId: event.data.operationId } };
-      }
+      case 'VolumeRequested':
+        return calls('create-volume', event.data);
+      case 'VolumeWorkRequested':
+        return calls('work-on-volume', event.data);
+      case 'VolumeDeleteStarted':
+        return calls('drop-volume', event.data);
+      case 'VolumeFailed':
+      case 'VolumeWorkFailed':
+        return document === undefined || event.data.owed.length === 0 ? undefined : { ...document, saga: 'settle-volume', failed: { operationId: document.operationId, tries: 0 } };
+      case 'VolumeSettleFailed':
+        return document === undefined || document.failed === null ? document : { ...document, failed: { ...document.failed, tries: document.failed.tries + 1 } };
+      case 'VolumeReady':
+      case 'VolumeWorked':
+      case 'VolumeSettled':
       case 'VolumeDeleteAbandoned':
       case 'VolumeDeleted':
         return undefined;
@@ -214,14 +233,16 @@ export const backup: Projection<BackupEntry> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, deletingVolume, backup] as const;
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, backup] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
-  private readonly volumes = new ProjectionInMemory(deletingVolume);
+  private readonly volumes = new ProjectionInMemory(volumeWork);
+  private readonly drifts = new ProjectionInMemory(openDrift);
+  private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
   private readonly archive = new ProjectionInMemory(backup);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
@@ -233,7 +254,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.archive]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.archive]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -249,6 +270,8 @@ export class SchedulerView {
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
     if (category === 'archive') this.archive.take(event);
+    if (category === 'drift') this.drifts.take(event);
+    if (category === 'drift-policy') this.driftPolicies.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -363,7 +386,16 @@ export class SchedulerView {
     for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
   }
 
-  *deletingVolumes(): Generator<DeletingVolume> {
+  /** What differs now, on one node or on all. */
+  *driftsOn(nodeId?: string): Generator<OpenDriftEntry> {
+    for (const entry of this.drifts.documents.values()) if (nodeId === undefined || entry.nodeId === nodeId) yield entry;
+  }
+
+  driftPolicyOf(driftClass: string): DriftAction {
+    return this.driftPolicies.documents.get(driftClass)?.action ?? 'alert';
+  }
+
+  *volumeCalls(): Generator<VolumeCall> {
     yield* this.volumes.documents.values();
   }
 

@@ -17,7 +17,7 @@ import { archive } from './archive/archive.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { pool } from './pool/pool.ts';
-import { volume } from './volume/volume.ts';
+import { volumesOf } from './volume/volumes.consumer.ts';
 
 export const imageName = reservation('image-name', 'image.name_taken');
 
@@ -63,38 +63,7 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
     return answer;
   };
 
-  /** Each has a stream of its own; repeated as a whole, done once. */
-  const detachAll = async (envelope: CommandEnvelope, { vmId, volumes }: Extract<VolumeCommand, { type: 'DetachVolumes' }>['data']): Promise<Answer> => {
-    for (const { volumeId, delete: operationId } of volumes) {
-      const { answer } = await handler.handle(volume, {
-        id: commandIdOf(`${envelope.id}:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(volume.category, volumeId), command: { type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } },
-      });
-      if (isRefusal(answer)) return answer;
-    }
-    return (await handler.refuse(envelope, { version: 0 })).answer;
-  };
-
-  /** Space and record of each, in a stream of its own; repeated as a whole, done once. What is refused for one is taken back for all. */
-  const createAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: Extract<VolumeCommand, { type: 'CreateVolumes' }>['data']): Promise<Answer> => {
-    for (const { volumeId, sizeGib, name } of volumes) {
-      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: [], meta: envelope.meta });
-      const space = await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } } });
-      if (isRefusal(space.answer)) return (await handler.refuse(envelope, space.answer)).answer;
-      const made = await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: null, sizeGib, name } } });
-      if (isRefusal(made.answer)) return (await handler.refuse(envelope, made.answer)).answer;
-    }
-    return (await handler.refuse(envelope, { version: 0 })).answer;
-  };
-
-  const deleteAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: Extract<VolumeCommand, { type: 'DeleteVolumes' }>['data']): Promise<Answer> => {
-    for (const volumeId of volumes) {
-      // What was to make them makes nothing from here on.
-      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: envelope.cancels.flatMap((id) => ['space', 'record'].map((one) => commandIdOf(`${id}:${volumeId}:${one}`))), meta: envelope.meta });
-      await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'DeleteVolume', data: { volumeId, vmId } } });
-      await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } } });
-    }
-    return (await handler.refuse(envelope, { version: 0 })).answer;
-  };
+  const obeyVolume = volumesOf({ handler, commandIdOf, keyOf });
 
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
@@ -104,12 +73,6 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
           return registerImage(envelope, command);
         case 'DeleteImage':
           return deleteImage(envelope, command);
-        case 'DetachVolumes':
-          return detachAll(envelope, command.data);
-        case 'CreateVolumes':
-          return createAll(envelope, command.data);
-        case 'DeleteVolumes':
-          return deleteAll(envelope, command.data);
         case 'BeginBackup':
         case 'RecordBackup':
         case 'AbandonBackup':
@@ -118,16 +81,13 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
         case 'AbandonDeleteBackup':
         case 'RecordDrill':
           return (await handler.handle(archive, handling(envelope, streamOf(archive.category, command.data.vmId), command))).answer;
-        case 'CreateVolume':
-        case 'ResizeVolume':
-        case 'AttachVolume':
-        case 'DetachVolume':
-        case 'RemoveDetachedVolume':
-        case 'AbandonVolumeDelete':
-        case 'DeleteVolume':
-          return (await handler.handle(volume, { ...handling(envelope, streamOf(volume.category, command.data.volumeId), command), likelyNew: command.type === 'CreateVolume' })).answer;
-        default:
+        case 'RegisterPool':
+        case 'ReserveSpace':
+        case 'ResizeSpace':
+        case 'ReleaseSpace':
           return (await handler.handle(pool, handling(envelope, streamOf(pool.category, command.data.poolId), command))).answer;
+        default:
+          return obeyVolume(envelope, command);
       }
     },
 

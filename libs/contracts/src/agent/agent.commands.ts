@@ -13,13 +13,14 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState, Restore } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
+const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
 export const Seed = z.object({ instanceId: z.string().regex(/^[a-zA-Z0-9_-]{1,100}$/), ...CloudInit.shape, hostname: text(253) });
@@ -32,6 +33,7 @@ export const DomainPlan = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
   media: ImageFile.nullable(),
+  ...Platform.shape,
   seed: Seed.nullable(),
   /** Its interfaces are there, and lead nowhere. */
   isolated: z.boolean().optional(),
@@ -39,15 +41,15 @@ export const DomainPlan = z.object({
 export type DomainPlan = z.infer<typeof DomainPlan>;
 
 export const agentCommands = {
-  /** A disk is there, copy-on-write over the image or blank. Size in GiB. */
-  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** A disk is there, copy-on-write over the image or blank. Size in GiB. Without a pool: in the one that the node began with. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
   /** Networks are there, leases known to their DHCP servers, the domain is defined. */
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
    * A domain that may be running is as the plan says, as far as that can be while it runs; `pending` says what has to wait for a start.
-   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
+   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `restore`, which takes back what was done by hand, a domain that is gone is defined again, and at last it is in that state. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
    */
-  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean() })),
+  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean(), restore: z.enum(['running', 'paused', 'stopped']).nullable().default(null) })),
   /**
    * Each disk of the plan has its layer, new and empty, on the one that is named here; what it stands on is never written again.
    * With `live` a domain that runs goes over to them, its file systems frozen for that moment when its agent answers (fact `frozen`); without, one that runs is refused.
@@ -63,7 +65,7 @@ export const agentCommands = {
   /** Nothing of this backup is at the target, nor is it being taken. */
   UndoBackup: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId })),
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
-  RestoreDisks: command('node', 'nodeId', z.object({ ...Target, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
+  RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -79,11 +81,24 @@ export const agentCommands = {
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
-  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, /** Others that came with it. */ more: z.array(VolumeId).max(23).optional() })),
+  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), /** Others that came with it, in the same pool. */ more: z.array(VolumeId).max(23).optional() })),
   /** A backup is gone from its target. `vmId`: whose it was. */
   RemoveBackup: command('node', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, targetId: BackupTargetId })),
   /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
-  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable() })),
+  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional() })),
+  /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */
+  EnsureVolume: command('node', 'nodeId', z.object({
+    ...OfVolume,
+    source: z.discriminatedUnion('kind', [
+      z.object({ kind: z.literal('blank') }),
+      z.object({ kind: z.literal('image'), file: ImageFile, format: VolumeFormat }),
+      z.object({ kind: z.literal('volume'), volumeId: VolumeId, layer: Layer }),
+    ]),
+  })),
+  /** Something is done to the bytes of a volume that nobody uses; `format` is what they are before it. */
+  WorkOnVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
+  /** Takes such work back: the volume is whole, as `format`, and nothing unfinished is beside it. What was to be wiped is. */
+  SettleVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
 

@@ -3,6 +3,10 @@ import { event, type EventOf } from '../event.ts';
 import { BackupTargetId, NodeId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 
+/** What not every node can give a VM, as its libvirt says. */
+export const NodeFeature = z.enum(['uefi', 'uefi-secure', 'tpm']);
+export type NodeFeature = z.infer<typeof NodeFeature>;
+
 /** What a node said of itself when it came. Memory in MiB. */
 export const NodeDescription = z.object({
   hypervisor: z.enum(['qemu', 'test', 'simulated']),
@@ -15,6 +19,7 @@ export const NodeDescription = z.object({
   versions: z.record(z.string(), text(100)),
   /** Folders for backups that it sees. One that several nodes see has the same id on each. */
   backupTargets: z.array(z.object({ targetId: BackupTargetId, name: Name })).max(16).optional(),
+  features: z.array(NodeFeature).optional(),
 });
 export type NodeDescription = z.infer<typeof NodeDescription>;
 

@@ -1,9 +1,33 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { ImageId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
-import { Name } from '../text.ts';
+import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { Json, Name, text } from '../text.ts';
+import { VolumeFormat, VolumeSource, VolumeWork } from './volume.events.ts';
+
+const Reference = text(100).min(1);
+
+/** The body of POST /v1/volumes. */
+export const CreateVolumeBody = z.strictObject({
+  name: Name.describe('Unique among volumes'),
+  sizeGib: z.int().min(1).max(65_536).optional().describe('A copy is as large as what it is copied from, unless it shall be larger'),
+  format: VolumeFormat.default('qcow2'),
+  pool: Reference.optional().describe('Id or name of the pool; without one, that of what is copied, else the one with most room'),
+  node: Reference.optional().describe('Id or name of a node that sees the pool; it does the work'),
+  from: z.union([
+    z.strictObject({ image: Reference.describe('Id or name of an image') }),
+    z.strictObject({ volume: VolumeId.describe('A volume that no VM has') }),
+    z.strictObject({ vm: VmId, snapshot: SnapshotId, volume: VolumeId.optional().describe('Which of the disks; without it the one that the VM was made with') }),
+  ]).optional().describe('What it begins as, copied; without it the volume is blank'),
+}).meta({ id: 'CreateVolume' });
+export type CreateVolumeBody = z.infer<typeof CreateVolumeBody>;
+
+/** The body of POST /v1/volumes/:id/convert. */
+export const ConvertVolumeBody = z.strictObject({ format: VolumeFormat }).meta({ id: 'ConvertVolume' });
+/** The body of POST /v1/volumes/:id/sparsify. */
+export const SparsifyVolumeBody = z.strictObject({ compress: z.boolean().default(false).describe('Also compress what is kept; qcow2 only') }).meta({ id: 'SparsifyVolume' });
 
 const OfVm = { volumeId: VolumeId, vmId: VmId };
+const InHand = { volumeId: VolumeId, operationId: OperationId };
 
 export const volumeCommands = {
   CreateVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1), name: Name.optional() })),
@@ -11,15 +35,26 @@ export const volumeCommands = {
   CreateVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, nodeId: NodeId, volumes: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), name: Name })).min(1).max(23) })),
   DeleteVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, volumes: z.array(VolumeId).min(1).max(23) })),
   ResizeVolume: command('storage', 'volumeId', z.object({ ...OfVm, sizeGib: z.int().min(1) })),
-  /** Refused when another VM has it, or when it is not in the pool. */
-  AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId })),
+  /** Refused when another VM has it, or when the VM's node does not see its pool. Facts: `sizeGib`, `poolId`. */
+  AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, nodeId: NodeId })),
   /** Nothing when it is not attached to this VM. With `delete`, the operation that does it, it goes then. */
   DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable() })),
   /** The same for several, when their VM goes. */
   DetachVolumes: command('storage', 'vmId', z.object({ vmId: VmId, volumes: z.array(z.object({ volumeId: VolumeId, delete: OperationId.nullable() })).max(32) })),
+  /** From the gateway, names resolved: a volume for no VM. */
+  RequestVolume: command('storage', 'volumeId', z.object({ ...InHand, name: Name, poolId: PoolId, nodeId: NodeId.nullable(), sizeGib: z.int().min(1).nullable(), format: VolumeFormat, source: VolumeSource })),
+  /** From the gateway: something is done to one that no VM has. */
+  WorkOnVolume: command('storage', 'volumeId', z.object({ ...InHand, work: VolumeWork })),
+  /** From sagas: nobody else has it until it is let go of. */
+  HoldVolume: command('storage', 'volumeId', z.object(InHand)),
+  LetGoOfVolume: command('storage', 'volumeId', z.object(InHand)),
+  FinishVolume: command('storage', 'volumeId', z.object(InHand)),
+  FailVolume: command('storage', 'volumeId', z.object({ ...InHand, refused: text(100), because: Json, owed: z.array(text(100)) })),
+  /** What the operation left owed is taken back; or was not, in a day. */
+  SettleVolume: command('storage', 'volumeId', z.object({ ...InHand, settled: z.boolean() })),
   /** From the gateway: a volume that no VM has. */
-  RemoveDetachedVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, operationId: OperationId })),
-  AbandonVolumeDelete: command('storage', 'volumeId', z.object({ volumeId: VolumeId, operationId: OperationId })),
+  RemoveDetachedVolume: command('storage', 'volumeId', z.object(InHand)),
+  AbandonVolumeDelete: command('storage', 'volumeId', z.object(InHand)),
   DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId.nullable() })),
 } as const;
 export type VolumeCommand = CommandOf<typeof volumeCommands>;

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
-import { Name } from '../text.ts';
+import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { ImageFile } from '../image/image.events.ts';
+import { Json, Name, text } from '../text.ts';
 
 /** What a guest may do with a disk in a second, reads and writes together; what is left out is not limited. */
 export const DiskLimits = z.strictObject({
@@ -10,9 +11,49 @@ export const DiskLimits = z.strictObject({
 }).meta({ id: 'DiskLimits' });
 export type DiskLimits = z.infer<typeof DiskLimits>;
 
+/** As what a volume's bytes lie in its pool. */
+export const VolumeFormat = z.enum(['qcow2', 'raw']);
+export type VolumeFormat = z.infer<typeof VolumeFormat>;
+
+/** What a volume begins as. All but `blank` are copied: the volume stands alone. */
+export const VolumeSource = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('blank') }),
+  z.object({ kind: z.literal('image'), imageId: ImageId, file: ImageFile, format: VolumeFormat }),
+  z.object({ kind: z.literal('volume'), volumeId: VolumeId }),
+  z.object({ kind: z.literal('snapshot'), vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId }),
+]);
+export type VolumeSource = z.infer<typeof VolumeSource>;
+
+/** What is done to the bytes of a volume that no VM has. What it holds stays the same, except that `wipe` leaves zeroes. */
+export const VolumeWork = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('convert'), format: VolumeFormat }),
+  z.object({ kind: z.literal('sparsify'), compress: z.boolean() }),
+  z.object({ kind: z.literal('wipe') }),
+]);
+export type VolumeWork = z.infer<typeof VolumeWork>;
+
+const Place = { volumeId: VolumeId, poolId: PoolId, nodeId: NodeId, sizeGib: z.int().min(1), format: VolumeFormat };
+const Failure = { operationId: OperationId, volumeId: VolumeId, refused: text(100), because: Json, owed: z.array(text(100)) };
+
 export const volumeEvents = {
   /** Made for a VM, and attached to it. Without a name: the disk that a VM was made with. */
   VolumeCreated: event(z.object({ volumeId: VolumeId, vmId: VmId, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1), name: Name.optional() })),
+  /** One of its own, for no VM. Its bytes are still to be made, by the node that is named. */
+  VolumeRequested: event(z.object({ operationId: OperationId, name: Name, ...Place, source: VolumeSource })),
+  VolumeReady: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
+  /** It was not made, and never will be. What is owed a silent node still has to take back. */
+  VolumeFailed: event(z.object(Failure)),
+  /** It is being copied: until that has ended nobody else has it. */
+  VolumeHeld: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
+  VolumeLetGo: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
+  VolumeWorkRequested: event(z.object({ operationId: OperationId, ...Place, work: VolumeWork })),
+  VolumeWorked: event(z.object({ operationId: OperationId, volumeId: VolumeId, format: VolumeFormat })),
+  /** It is as it was; with something owed it is dirty until its node has seen to it. */
+  VolumeWorkFailed: event(z.object(Failure)),
+  /** What was owed is taken back. */
+  VolumeSettled: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
+  /** Its node did not answer for a day; it is tried again. */
+  VolumeSettleFailed: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
   VolumeResized: event(z.object({ volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
   VolumeAttached: event(z.object({ volumeId: VolumeId, vmId: VmId })),
   VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId })),

@@ -74,7 +74,7 @@ export class BackupsHttp {
     const asked = requestOf(request, { ...body, backupId });
     const { operationId, commandId, actor } = asked;
     const vmId = asked.ids.thing('vm');
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'RestoreVm', data: { vmId, operationId, backupId, ...wish }, kind, stream: `vm-${vmId}` });
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'RestoreBackup', data: { vmId, operationId, backupId, ...wish }, kind, stream: `vm-${vmId}` });
     if (answer === undefined) return;
     await this.gateway.reading.own(operationId);
     const [vm, operation] = await Promise.all([this.gateway.views.vm(vmId), this.gateway.operations.one(operationId)]);

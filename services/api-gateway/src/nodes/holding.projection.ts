@@ -13,7 +13,8 @@ import type { Projection } from '@chronovirt/event-log/projection';
 export interface Holding {
   /** Id of the node, subnet or pool. */
   readonly holder: string;
-  readonly vmId: string;
+  /** null: a volume that was made for no VM. */
+  readonly vmId: string | null;
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly sizeGib: number;

@@ -62,11 +62,14 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: 'VolumeDeleteStarted' }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
+type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
 const kindOfRequest = { VmBackupRequested: 'backup', VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
+
+/** How a volume's operations begin and end. */
+const volumeOperations = { VolumeRequested: 'begins', VolumeWorkRequested: 'begins', VolumeDeleteStarted: 'begins', VolumeReady: 'ends', VolumeWorked: 'ends', VolumeFailed: 'fails', VolumeWorkFailed: 'fails' } as const;
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
@@ -143,7 +146,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmPowerRequested':
       return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmReconfigureRequested':
-      return settle({ ...(before ?? begun(event, key, 'reconfigure', id)), waitsFor: 'the saga that carries it out' }, event);
+      return settle({ ...(before ?? begun(event, key, event.data.change.restore === undefined ? 'reconfigure' : 'revert-drift', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmGuestRequested':
       return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmBackupRequested':
@@ -160,6 +163,15 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmOperationDone':
     case 'VmDeleted':
       return before === undefined || hasEnded(before) ? before : settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
+    case 'VolumeRequested':
+      return settle({ ...(before ?? begun(event, key, 'create-volume', null)), waitsFor: 'the saga that makes it' }, event);
+    case 'VolumeWorkRequested':
+      return settle({ ...(before ?? begun(event, key, `${event.data.work.kind}-volume`, null)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VolumeReady':
+    case 'VolumeWorked':
+      return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
+    case 'VolumeFailed':
+    case 'VolumeWorkFailed':
     case 'VmOperationFailed': {
       if (before === undefined || hasEnded(before)) return before;
       const { refused, because, owed } = event.data;
@@ -221,9 +233,10 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
-  if (event.type === 'VolumeDeleteStarted' || event.type === 'BackupDeleteStarted') return [event.data.operationId];
+  if (event.type === 'BackupDeleteStarted') return [event.data.operationId];
+  if (event.type in volumeOperations) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };
 
-export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 2, keys, fold };
+export const operationView: Projection<OperationDocument> = { name: 'gateway.operation', version: 3, keys, fold };

@@ -1,21 +1,32 @@
-import { Controller, Delete, Get, HttpCode, Inject, Param, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { ConvertVolumeBody, CreateVolumeBody, SparsifyVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
+import type { VolumeWork } from '@chronovirt/contracts/volume/volume.events';
+import { isRefusal } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { obeyed } from '../command.http.ts';
+import { obeyed, refusedWith } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
-import { requestOf, sendJson, tagged } from '../request.http.ts';
+import type { ImageDocument } from '../images/image.projection.ts';
+import type { PoolDocument } from '../pools/pool.projection.ts';
+import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
 import { Write } from '../write.http.ts';
+import type { DocumentTable } from '../views.store.ts';
+import type { VmSummary } from '../vms/vm-summary.projection.ts';
 import type { VolumeDocument } from './volume.projection.ts';
+import { type Finding, resolveWish } from './volume-wish.ts';
 
 const VolumesQuery = PageQuery.extend({
   system: z.enum(['true', 'false']).default('false').describe('Also the disks that VMs were made with'),
   vm: VmId.optional().describe('Those of one VM'),
 }).meta({ id: 'VolumesQuery' });
+
+/** Pools that are looked at for room where none is named. */
+const POOLS_MAX = 10_000;
 
 @ApiTags('volumes')
 @ApiBearerAuth()
@@ -54,11 +65,75 @@ export class VolumesHttp {
   @ApiOperation({ summary: 'Delete a volume that no VM has', operationId: 'deleteVolume' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation' })
   async delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId): Promise<void> {
-    const asked = requestOf(request, {});
+    await this.begin(requestOf(request, {}), reply, id, 'delete-volume', 'RemoveDetachedVolume', {});
+  }
+
+  @Post()
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Make a volume that no VM has: blank, or a copy of an image, of another volume, or of what a snapshot holds', operationId: 'createVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the volume' })
+  async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVolumeBody }) body: CreateVolumeBody): Promise<void> {
+    const asked = requestOf(request, body);
+    const volumeId = asked.ids.thing('volume');
+    const wish = await resolveWish(body, this.finding());
+    if (isRefusal(wish)) throw await refusedWith(this.gateway, wish, `volume-${volumeId}`);
+    await this.begin(asked, reply, volumeId, 'create-volume', 'RequestVolume', { name: body.name, ...wish });
+  }
+
+  @Post(':id/convert')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Keep a volume that no VM has as another format; what it holds stays the same', operationId: 'convertVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation' })
+  convert(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId, @Body({ schema: ConvertVolumeBody }) body: z.infer<typeof ConvertVolumeBody>): Promise<void> {
+    return this.work(requestOf(request, body), reply, id, { kind: 'convert', ...body });
+  }
+
+  @Post(':id/sparsify')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Give back the space of what a volume that no VM has does not hold any more', operationId: 'sparsifyVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation' })
+  sparsify(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId, @Body({ schema: SparsifyVolumeBody }) body: z.infer<typeof SparsifyVolumeBody>): Promise<void> {
+    return this.work(requestOf(request, body), reply, id, { kind: 'sparsify', ...body });
+  }
+
+  @Post(':id/wipe')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Overwrite a volume that no VM has with zeroes; what it held is lost', operationId: 'wipeVolume' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation' })
+  wipe(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId): Promise<void> {
+    return this.work(requestOf(request, {}), reply, id, { kind: 'wipe' });
+  }
+
+  private work(asked: Asked, reply: FastifyReply, id: VolumeId, work: VolumeWork): Promise<void> {
+    return this.begin(asked, reply, id, `${work.kind}-volume`, 'WorkOnVolume', { work });
+  }
+
+  private async begin(asked: Asked, reply: FastifyReply, id: VolumeId, kind: string, type: string, more: object): Promise<void> {
     const { operationId, commandId, actor } = asked;
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id, operationId }, kind: 'delete-volume', stream: `volume-${id}` });
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type, data: { volumeId: id, operationId, ...more }, kind, stream: `volume-${id}` });
     if (answer === undefined) return;
     await this.gateway.reading.own(operationId);
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind: 'delete-volume', vmId: null, commandId, actor }) }));
+    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind, vmId: null, commandId, actor }), volumeId: id }));
+  }
+
+  private finding(): Finding {
+    const { views } = this.gateway;
+    const called = async <D>(table: DocumentTable, reference: string, limit = 1): Promise<readonly D[]> =>
+      (await views.page<D>(table, { after: '', limit, where: `(id = $3 or doc ->> 'name' = $3)`, values: [reference] })).slice(0, limit);
+    return {
+      pools: async (reference) => {
+        const pools = reference === undefined ? await views.page<PoolDocument>('pool', { after: '', limit: POOLS_MAX }) : await called<PoolDocument>('pool', reference, POOLS_MAX);
+        const uses = await views.uses(pools.map(({ id }) => id));
+        return pools.map((pool) => ({ ...pool, promisedGib: uses.get(pool.id)?.sizeGib ?? 0 }));
+      },
+      node: async (reference) => (await called<{ readonly id: string }>('node_summary', reference))[0],
+      image: async (reference) => (await called<ImageDocument>('image', reference))[0],
+      volume: (id) => views.document<VolumeDocument>('volume', id),
+      vm: (id) => views.document<VmSummary>('vm_summary', id),
+    };
   }
 }

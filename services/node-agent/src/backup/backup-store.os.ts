@@ -56,8 +56,8 @@ export interface BackupStore {
   manifest(place: BackupPlace): Promise<{ readonly manifest: Manifest; readonly sha256: string } | undefined>;
   /** Begins anew, in the place of whatever an earlier try left: empty files for these disks, and their paths. */
   begin(place: BackupPlace, disks: readonly { readonly unit: number; readonly bytes: number }[], parent: BackupId | null): Promise<readonly string[]>;
-  /** Fills the file of a disk that nobody uses, from its layer at `path`: all of it, or what differs from the parent. */
-  copy(place: BackupPlace, unit: number, path: string, parent: BackupId | null, signal: AbortSignal): Promise<void>;
+  /** Fills the file of a disk that nobody uses, from its layer: all of it, or what differs from the parent. */
+  copy(place: BackupPlace, unit: number, from: { readonly path: string; readonly format: 'qcow2' | 'raw' }, parent: BackupId | null, signal: AbortSignal): Promise<void>;
   /** It is whole from here on. */
   finish(place: BackupPlace, manifest: Omit<Manifest, 'files' | 'format' | 'takenAt' | keyof BackupPlace>, files: readonly Omit<BackupFile, 'bytes' | 'sha256'>[], signal: AbortSignal): Promise<void>;
   /** With whatever was begun of it. */
@@ -179,16 +179,16 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     }
   };
 
-  const copy: BackupStore['copy'] = async (place, unit, path, parent, signal) => {
+  const copy: BackupStore['copy'] = async (place, unit, from, parent, signal) => {
     const to = join(`${await pathOf(place)}${UNFINISHED}`, fileOfUnit(unit));
     try {
       if (parent === null) {
-        await run(qemuImg, ['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-o', 'compat=1.1', path, to], { timeout: COPY_MS, signal });
+        await run(qemuImg, ['convert', '-q', '-f', from.format, '-O', 'qcow2', '-o', 'compat=1.1', from.path, to], { timeout: COPY_MS, signal });
         return;
       }
       // An empty layer on what there is, brought to stand on the parent: it takes in exactly what differs.
       await rm(to, { force: true });
-      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', 'qcow2', '-b', path, to], { timeout: QEMU_IMG_MS });
+      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', from.format, '-b', from.path, to], { timeout: QEMU_IMG_MS });
       await run(qemuImg, ['rebase', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', join('..', parent, fileOfUnit(unit)), to], { timeout: COPY_MS, signal });
     } catch (cause) {
       throw new BackupFault('write', place.backupId, cause);

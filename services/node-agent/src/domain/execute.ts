@@ -19,6 +19,11 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'RemoveDisk'].includes(type);
 
+/** Verbs about a volume, whoever has it: they have no placement. */
+const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume'] as const;
+export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
+export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (ofVolume as readonly string[]).includes(command.type);
+
 /** Opens what was sealed to this node for that purpose. Throws when it was not. */
 export type Unseal = (sealed: string, purpose: string) => string;
 
@@ -27,7 +32,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data);
     case 'DefineDomain': return defineDomain(data, hypervisor);
-    case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor);
+    case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'BackupDomain': return hypervisor.backup(data, data, signal);
@@ -51,12 +56,15 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     }
     case 'RemoveDisk': {
       for (const volumeId of data.more ?? []) {
-        const refused = await hypervisor.removeDisk(data.vmId, volumeId);
+        const refused = await hypervisor.removeDisk(data.vmId, volumeId, data.poolId);
         if (refused !== undefined) return refused;
       }
-      return hypervisor.removeDisk(data.vmId, data.volumeId);
+      return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
     }
-    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId);
+    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    case 'EnsureVolume': return hypervisor.ensureVolume(data, signal);
+    case 'WorkOnVolume': return hypervisor.workOnVolume(data, signal);
+    case 'SettleVolume': return hypervisor.settleVolume(data, signal);
   }
 }
 
@@ -74,20 +82,22 @@ export class NotTakenBack extends Error {
 }
 
 /** What is given up while a guest still uses it could be given to another: so a refusal is no end of an undo. */
-async function insisting(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
-  const outcome = await configureDomain(plan, hypervisor);
+async function insisting(plan: ConfigureDomain, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured> {
+  const outcome = await configureDomain(plan, hypervisor, signal);
   if (isRefusal(outcome) && outcome.refused !== 'domain.gone') throw new NotTakenBack(plan.vmId, outcome);
   return outcome;
 }
 
 type ConfigureDomain = Extract<AgentCommand, { readonly type: 'ConfigureDomain' }>['data'];
 
-async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured> {
   // Of a domain that exists most leases are in use: none is taken back here.
   for (const { run } of interfacesOf(plan, hypervisor)) {
     const refused = await run();
     if (refused !== undefined) return refused;
   }
+  const restored = plan.restore === null ? undefined : await hypervisor.restore(plan, signal);
+  if (restored !== undefined) return restored;
   const configured = await hypervisor.configure(plan);
   if (isRefusal(configured)) return configured;
   const outcome = plan.hostname === null ? configured : await nameGuest(plan, plan.hostname, configured, hypervisor);
@@ -96,7 +106,20 @@ async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): P
     const refused = await hypervisor.removeLease(network, mac);
     if (refused !== undefined) return refused;
   }
-  return outcome;
+  const powered = plan.restore === null ? undefined : await power(plan.vmId, plan.restore, hypervisor, signal);
+  return powered ?? outcome;
+}
+
+/** Seconds that a guest is given that somebody started and that shall not run. */
+const RESTORED_STOP_MS = 30_000;
+
+/** A domain that exists is in this state. */
+async function power(vmId: DomainPlan['vmId'], state: NonNullable<ConfigureDomain['restore']>, hypervisor: Hypervisor, signal: AbortSignal): Done {
+  switch (state) {
+    case 'running': return hypervisor.start(vmId);
+    case 'paused': return (await hypervisor.domain(vmId)).state === 'paused' ? undefined : (await hypervisor.start(vmId)) ?? hypervisor.suspend(vmId);
+    case 'stopped': return hypervisor.shutdown(vmId, { timeoutMs: RESTORED_STOP_MS, force: true, signal });
+  }
 }
 
 /**

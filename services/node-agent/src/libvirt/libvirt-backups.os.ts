@@ -141,7 +141,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
   };
 
   /** Begins the job, the file systems still for that moment where the guest's agent can do that. Says whether they were. */
-  const beginLive = async (domain: Domain, xml: string, checkpoint: string, may: boolean): Promise<boolean> => {
+  const beginLive = async (domain: Domain, xml: string, checkpoint: string | null, may: boolean): Promise<boolean> => {
     const answers = may && (await answersAgent(domain));
     const still = answers && (await slow.domainFsfreeze({ domain }).then(() => true, ofLibvirt)) === true;
     try {
@@ -190,7 +190,9 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
           return at < 0 ? { target } : { target, file: files[at] ?? '', format: 'qcow2' };
         }),
       });
-      const checkpoint = buildCheckpoint({ name: place.backupId, disks: all.map((target) => ({ target, noted: of.some((disk) => disk.target === target) })) });
+      // Of disks that have no place for a count none is kept, and the next backup is full.
+      const counting = of.filter(({ plan: { volumeId, layer } }) => disks.formatOf(volumeId, layer) === 'qcow2');
+      const checkpoint = counting.length === 0 ? null : buildCheckpoint({ name: place.backupId, disks: all.map((target) => ({ target, noted: counting.some((disk) => disk.target === target) })) });
       // What an earlier job came to is not what this one does.
       await slow.domainGetJobStats({ domain, flags: ['completed'] }).catch(ofLibvirt);
       const frozen = await beginLive(domain, xml, checkpoint, (await look(domain))?.state === 'running');
@@ -218,7 +220,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
     for (const { plan: { volumeId, layer } } of of) await disks.keepCount(volumeId, layer, { under: place.backupId, notUnder: null });
     for (const { plan: { volumeId, layer, unit } } of of) {
       if (signal.aborted) break;
-      await backups.copy(place, unit, disks.pathOf(volumeId, layer), choice.parent, signal).catch((fault: unknown) => { if (!signal.aborted) throw fault; });
+      await backups.copy(place, unit, { path: disks.pathOf(volumeId, layer), format: disks.formatOf(volumeId, layer) }, choice.parent, signal).catch((fault: unknown) => { if (!signal.aborted) throw fault; });
     }
     if (signal.aborted) {
       await takeBack(undefined, plan, place);
@@ -255,6 +257,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
       if (domain === undefined || seen === undefined) return refuse('domain.gone', { vmId, says: 'this node has no such domain' });
       const running = powered(seen) ? domain : undefined;
       if (signal.aborted) return CANCELLED;
+      await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
       try {
         // An agent that was killed may have left them still.
         if (seen.state === 'running') await slow.domainFsthaw({ domain }).catch(ofLibvirt);
@@ -287,14 +290,14 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
       await backups.remove(place);
       return undefined;
     },
-    restoreDisks: async ({ ofVm, targetId, chain, disks: wanted }, signal) => {
+    restoreDisks: async ({ poolId, ofVm, targetId, chain, disks: wanted }, signal) => {
       const there = await Promise.all(wanted.map(({ volumeId }) => disks.exists(volumeId, null)));
       if (there.every((one) => one)) return undefined;
       const of = { targetId, vmId: ofVm };
       const refused = (await backups.missing(targetId)) ?? (await backups.verify(of, chain, signal));
       if (refused !== undefined) return refused;
       for (const { volumeId, unit } of wanted) {
-        const why = await disks.restore(volumeId, await backups.readable(of, chain, unit), signal);
+        const why = await disks.restore({ volumeId, poolId }, await backups.readable(of, chain, unit), signal);
         if (why !== undefined) return why;
       }
       return undefined;

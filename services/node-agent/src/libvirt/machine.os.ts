@@ -9,7 +9,7 @@ import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
 import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
 
@@ -32,6 +32,7 @@ export interface MachineSettings {
 
 export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, backupDirs, stateDir, accel, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
+  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const mediaPathOf = (file: string): string => join(imageDir, file);
@@ -42,7 +43,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ imageDir, poolDir }),
+    disks: createDisks({ imageDir, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
     backups: createBackupStore({ dirs: driver === 'test' ? {} : backupDirs, stateDir, log }),
     mediaPathOf,
     // No link: it could lead out of the folder.

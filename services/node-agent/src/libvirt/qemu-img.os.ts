@@ -1,8 +1,12 @@
 /*
- * Disks as files: a qcow2 overlay for each volume, over an image that several share and nobody writes.
+ * Disks as files: a qcow2 overlay for each disk that a VM was made with, over an image that several share and
+ * nobody writes; volumes of their own stand alone, as qcow2 or raw.
  *
  * A disk appears under its name only when it is whole: qemu-img writes beside it, then it is renamed. So a
  * disk that is there was finished, and a kill in the middle leaves a file that the next try overwrites.
+ *
+ * A volume lies in one pool, as one format, and its file is called after both: `<pool>/<volume>.<format>`. Only
+ * who makes it has to be told the pool; everybody else looks where it lies (`locate`), and asks `pathOf`.
  *
  * What a snapshot froze is a layer: a file of its own that others stand on. It is named by 8 digits behind the
  * volume's id; the one the disk was made with has none.
@@ -12,21 +16,28 @@
  * never guessed by it.
  */
 import { execFile } from 'node:child_process';
-import { lstat, readdir, rename, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import type { VolumeId } from '@chronovirt/contracts/ids';
+import type { PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
+import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { refuse } from '../answer.ts';
-import type { DiskPlan, Done } from '../hypervisor.ts';
+import type { Refusal } from '../answer.ts';
+import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
 const QEMU_IMG_MS = 60_000;
 /** Terabytes at the speed of a slow disk. */
 const MERGE_MS = 12 * 60 * 60_000;
-/** qemu-img processes at once. */
+/** qemu-img processes at once; and of those that write whole disks, which take their time. */
 const AT_ONCE_MAX = 4;
+const COPIES_AT_ONCE_MAX = 2;
+const FORMATS: readonly VolumeFormat[] = ['qcow2', 'raw'];
+const ZEROES_BYTES = 4 * 2 ** 20;
+/** Of a list of the parts of a file that hold data, some 100 bytes each. */
+const MAP_BYTES_MAX = 512 * 2 ** 20;
 /** Images whose headers were read and need not be read again. */
 const KNOWN_MAX = 1_000;
 
@@ -41,7 +52,11 @@ interface Image {
 }
 
 export interface Disks {
+  /** Where a volume was last seen to lie; where it would be made without a pool, if it never was. */
   pathOf(volumeId: VolumeId, layer: Layer): string;
+  formatOf(volumeId: VolumeId, layer: Layer): VolumeFormat;
+  /** Looks where they lie now. */
+  locate(volumeIds: readonly VolumeId[]): Promise<void>;
   exists(volumeId: VolumeId, layer: Layer): Promise<boolean>;
   ensure(disk: DiskPlan): Done;
   /** At least so large; only while nobody uses it. */
@@ -56,29 +71,65 @@ export interface Disks {
   /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
   keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
   /** A disk that holds what can be read there, unless it is there already. */
-  restore(volumeId: VolumeId, from: string, signal: AbortSignal): Done;
-  /** With all its layers. */
-  remove(volumeId: VolumeId): Done;
+  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal): Done;
+  /** With all its layers. Without a pool: wherever it lies. */
+  remove(volumeId: VolumeId, poolId?: PoolId): Done;
+  /** A volume that stands alone. */
+  make(volume: VolumePlan, signal: AbortSignal): Done;
+  work(volume: VolumeWorkPlan, signal: AbortSignal): Done;
+  settle(volume: VolumeWorkPlan, signal: AbortSignal): Done;
+}
+
+/** The folders of a node's pools that are there now. */
+export interface PoolFolders {
+  /** undefined: this node has no such pool, or not now. */
+  folderOf(poolId: PoolId): string | undefined;
+  /** All of them, the one that the node began with first. */
+  folders(): readonly string[];
 }
 
 export interface DisksOptions {
   readonly imageDir: string;
   readonly poolDir: string;
+  /** Default: `poolDir` alone, whatever pool is meant. */
+  readonly pools?: PoolFolders;
   /** Found in PATH by default. */
   readonly qemuImg?: string;
 }
 
-export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOptions): Disks {
+export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolDir, folders: () => [poolDir] }, qemuImg = 'qemu-img' }: DisksOptions): Disks {
   const images = new Map<string, Image>();
   const turns = createTurns(AT_ONCE_MAX);
+  const copies = createTurns(COPIES_AT_ONCE_MAX);
+  /** Volumes that lie elsewhere, or as something else, than those that VMs are made with. */
+  const homes = new Map<VolumeId, { readonly folder: string; readonly format: VolumeFormat }>();
 
-  const pathOf = (volumeId: VolumeId, layer: Layer): string => {
+  const nameOf = (volumeId: VolumeId, layer: Layer, format: VolumeFormat): string => {
     // The contract says so already; a path is made of it here.
     if (!/^volume_[0-9a-f]{32}$/.test(volumeId)) throw new RangeError('not the id of a volume');
     if (layer !== null && !/^[0-9a-f]{8}$/.test(layer)) throw new RangeError('not the name of a layer');
-    return join(poolDir, layer === null ? `${volumeId}.qcow2` : `${volumeId}.${layer}.qcow2`);
+    return layer === null ? `${volumeId}.${format}` : `${volumeId}.${layer}.qcow2`;
   };
-  const exists = (volumeId: VolumeId, layer: Layer): Promise<boolean> => stat(pathOf(volumeId, layer)).then((found) => found.isFile(), () => false);
+  const homeOf = (volumeId: VolumeId): { readonly folder: string; readonly format: VolumeFormat } => homes.get(volumeId) ?? { folder: poolDir, format: 'qcow2' };
+  const pathOf = (volumeId: VolumeId, layer: Layer): string => join(homeOf(volumeId).folder, nameOf(volumeId, layer, homeOf(volumeId).format));
+  const formatOf = (volumeId: VolumeId, layer: Layer): VolumeFormat => (layer === null ? homeOf(volumeId).format : 'qcow2');
+
+  const locateOne = async (volumeId: VolumeId): Promise<void> => {
+    if (await isFile(pathOf(volumeId, null))) return;
+    for (const folder of pools.folders()) {
+      for (const format of FORMATS) {
+        if (!(await isFile(join(folder, nameOf(volumeId, null, format))))) continue;
+        homes.set(volumeId, { folder, format });
+        return;
+      }
+    }
+    homes.delete(volumeId);
+  };
+  const locate = async (volumeIds: readonly VolumeId[]): Promise<void> => { for (const volumeId of volumeIds) await locateOne(volumeId); };
+  const exists = async (volumeId: VolumeId, layer: Layer): Promise<boolean> => {
+    await locateOne(volumeId);
+    return isFile(pathOf(volumeId, layer));
+  };
 
   const imageOf = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | undefined> => {
     if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return undefined;
@@ -97,9 +148,12 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     return image;
   };
 
-  const ensure = async ({ volumeId, imageFile, imageFormat, sizeGib }: DiskPlan): Done => {
+  const ensure = async ({ volumeId, poolId, imageFile, imageFormat, sizeGib }: DiskPlan): Done => {
     if (await exists(volumeId, null)) return undefined;
-    const path = pathOf(volumeId, null);
+    const folder = poolId === undefined ? poolDir : pools.folderOf(poolId);
+    if (folder === undefined) return refuse('pool.not_on_node', { poolId: poolId ?? null });
+    const path = join(folder, nameOf(volumeId, null, 'qcow2'));
+    if (folder !== poolDir) homes.set(volumeId, { folder, format: 'qcow2' });
     const unfinished = `${path}.new`;
     try {
       if (imageFile === null) {
@@ -115,37 +169,43 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
       await rename(unfinished, path);
       return undefined;
     } catch (cause) {
-      if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { says: `no space is left where this node keeps disks (${poolDir})` });
-      throw new DiskFault('make', volumeId, cause);
+      return refusalFor(cause, volumeId) ?? fault('make', volumeId, cause);
     }
   };
 
+  /** Throws while somebody writes it. Bytes. */
+  const sizeOf = async (path: string, format: VolumeFormat): Promise<number> =>
+    (JSON.parse((await run(qemuImg, ['info', '--output=json', '-f', format, path], { timeout: QEMU_IMG_MS })).stdout) as { 'virtual-size': number })['virtual-size'];
+
+  const growFile = async (path: string, format: VolumeFormat, sizeGib: number): Promise<void> => {
+    if ((await sizeOf(path, format)) < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', format, path, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+  };
+
   const grow = async (volumeId: VolumeId, layer: Layer, sizeGib: number): Done => {
-    const path = pathOf(volumeId, layer);
+    await locateOne(volumeId);
     try {
-      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
-      if ((JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'] < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', 'qcow2', path, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      await growFile(pathOf(volumeId, layer), formatOf(volumeId, layer), sizeGib);
       return undefined;
     } catch (cause) {
-      if (/Failed to get .* lock/i.test(wordsOf(cause))) return refuse('disk.in_use', { volumeId, says: 'another process uses this disk' });
-      throw new DiskFault('grow', volumeId, cause);
+      return refusalFor(cause, volumeId) ?? fault('grow', volumeId, cause);
     }
   };
 
   const stack = async (volumeId: VolumeId, layer: string, on: Layer, sizeGib: number): Done => {
+    await locateOne(volumeId);
     const path = pathOf(volumeId, layer);
     const unfinished = `${path}.new`;
     try {
-      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', 'qcow2', '-b', pathOf(volumeId, on), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', formatOf(volumeId, on), '-b', pathOf(volumeId, on), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
       await rename(unfinished, path);
       return undefined;
     } catch (cause) {
-      if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { says: `no space is left where this node keeps disks (${poolDir})` });
-      throw new DiskFault('put a layer on', volumeId, cause);
+      return refusalFor(cause, volumeId) ?? fault('put a layer on', volumeId, cause);
     }
   };
 
   const commit = async (volumeId: VolumeId, layer: string, into: Layer): Promise<void> => {
+    await locateOne(volumeId);
     try {
       await run(qemuImg, ['commit', '-q', '-f', 'qcow2', '-b', pathOf(volumeId, into), pathOf(volumeId, layer)], { timeout: MERGE_MS });
     } catch (cause) {
@@ -154,18 +214,22 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
   };
 
   const rebase = async (volumeId: VolumeId, layer: string, on: Layer): Promise<void> => {
+    await locateOne(volumeId);
     const path = pathOf(volumeId, layer);
     try {
       const { stdout } = await run(qemuImg, ['info', '--output=json', '--force-share', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
       // A running QEMU has said so itself already.
       if ((JSON.parse(stdout) as { 'backing-filename'?: string })['backing-filename'] === pathOf(volumeId, on)) return;
-      await run(qemuImg, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', 'qcow2', '-b', pathOf(volumeId, on), path], { timeout: QEMU_IMG_MS });
+      await run(qemuImg, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', formatOf(volumeId, on), '-b', pathOf(volumeId, on), path], { timeout: QEMU_IMG_MS });
     } catch (cause) {
       throw new DiskFault('set what stands below a layer of', volumeId, cause);
     }
   };
 
-  const keepCount = async (volumeId: VolumeId, layer: Layer, { under, notUnder }: { readonly under: string | null; readonly notUnder: string | null }): Promise<void> => {
+  const keepCount: Disks['keepCount'] = async (volumeId, layer, { under, notUnder }) => {
+    await locateOne(volumeId);
+    // Only qcow2 has a place for it.
+    if (formatOf(volumeId, layer) === 'raw') return;
     const path = pathOf(volumeId, layer);
     try {
       const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
@@ -178,24 +242,151 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     }
   };
 
-  const restore = async (volumeId: VolumeId, from: string, signal: AbortSignal): Done => {
+  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
     if (await exists(volumeId, null)) return undefined;
-    const path = pathOf(volumeId, null);
+    const folder = pools.folderOf(poolId);
+    if (folder === undefined) return refuse('pool.not_on_node', { poolId });
+    const path = join(folder, nameOf(volumeId, null, 'qcow2'));
     const unfinished = `${path}.new`;
     try {
+      await rm(unfinished, { force: true });
       await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
-      await rename(unfinished, path);
+      await finish(unfinished, path);
+      homes.set(volumeId, { folder, format: 'qcow2' });
       return undefined;
     } catch (cause) {
-      if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { says: `no space is left where this node keeps disks (${poolDir})` });
-      throw new DiskFault('restore', volumeId, cause);
+      return refusalFor(cause, volumeId) ?? fault('restore', volumeId, cause);
+    }
+  };
+
+  /** What is in a file becomes another file, whole: written beside it, on the disk, renamed. */
+  const rewrite = async (from: { readonly path: string; readonly format: VolumeFormat }, to: { readonly path: string; readonly format: VolumeFormat }, signal: AbortSignal, { compress = false, sizeGib = 0 } = {}): Promise<void> => {
+    const unfinished = `${to.path}.new`;
+    await rm(unfinished, { force: true });
+    try {
+      await run(qemuImg, ['convert', '-q', '-f', from.format, '-O', to.format, ...(to.format === 'qcow2' ? ['-o', 'compat=1.1'] : []), ...(compress ? ['-c'] : []), from.path, unfinished], { timeout: MERGE_MS, signal });
+      if (sizeGib > 0) await growFile(unfinished, to.format, sizeGib);
+      await finish(unfinished, to.path);
+    } catch (cause) {
+      await rm(unfinished, { force: true });
+      throw cause;
+    }
+  };
+
+  const blank = async (path: string, format: VolumeFormat, sizeGib: number): Promise<void> => {
+    const unfinished = `${path}.new`;
+    await rm(unfinished, { force: true });
+    await run(qemuImg, ['create', '-q', '-f', format, ...(format === 'qcow2' ? ['-o', 'compat=1.1'] : []), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+    await finish(unfinished, path);
+  };
+
+  const make = async ({ volumeId, poolId, format, sizeGib, source }: VolumePlan, signal: AbortSignal): Done => {
+    const folder = pools.folderOf(poolId);
+    if (folder === undefined) return refuse('pool.not_on_node', { poolId });
+    const path = join(folder, nameOf(volumeId, null, format));
+    if (!(await isFile(path))) {
+      try {
+        if (source.kind === 'blank') {
+          await blank(path, format, sizeGib);
+        } else {
+          const from = await originOf(source);
+          if ('refused' in from) return from;
+          if ((await sizeOf(from.path, from.format)) > sizeGib * GIB) return refuse('disk.smaller_than_source', { sizeGib });
+          await rewrite(from, { path, format }, signal, { sizeGib });
+        }
+      } catch (cause) {
+        return refusalFor(cause, volumeId) ?? fault('make', volumeId, cause);
+      }
+    }
+    homes.set(volumeId, { folder, format });
+    return undefined;
+  };
+
+  const originOf = async (source: Exclude<VolumePlan['source'], { kind: 'blank' }>): Promise<Refusal | { readonly path: string; readonly format: VolumeFormat }> => {
+    if (source.kind === 'image') {
+      const image = await imageOf(source.file, source.format);
+      if (image === undefined) return refuse('image.missing_on_node', { file: source.file, says: `put the image file ${source.file} into this node's image folder` });
+      return image.foreignFile === undefined ? { path: join(imageDir, source.file), format: source.format } : refuse('image.refers_to_another_file', { file: source.file, says: 'an image must stand alone: convert it with qemu-img convert' });
+    }
+    if (!(await exists(source.volumeId, source.layer))) return refuse('disk.missing_on_node', { volumeId: source.volumeId, says: 'what is to be copied is not where this node keeps disks' });
+    return { path: pathOf(source.volumeId, source.layer), format: formatOf(source.volumeId, source.layer) };
+  };
+
+  const work = async ({ volumeId, poolId, format, sizeGib, work: wanted }: VolumeWorkPlan, signal: AbortSignal): Done => {
+    const folder = pools.folderOf(poolId);
+    if (folder === undefined) return refuse('pool.not_on_node', { poolId });
+    const fileOf = (as: VolumeFormat) => ({ path: join(folder, nameOf(volumeId, null, as)), format: as });
+    const own = fileOf(format);
+    const to = fileOf(wanted.kind === 'convert' ? wanted.format : format);
+    // Converted before: what is there is whole, and the other only has to go.
+    const converted = own.path !== to.path && (await isFile(to.path));
+    if (!converted && !(await isFile(own.path))) return refuse('disk.missing_on_node', { volumeId, says: 'the volume is not where this node keeps disks' });
+    try {
+      if (wanted.kind === 'wipe') {
+        // Says no while somebody uses it.
+        await sizeOf(own.path, format);
+        await zero(own.path, signal);
+        await blank(own.path, format, sizeGib);
+      } else if (!converted && !(wanted.kind === 'convert' && own.path === to.path)) {
+        await rewrite(own, to, signal, { compress: wanted.kind === 'sparsify' && wanted.compress });
+      }
+      if (own.path !== to.path) await rm(own.path, { force: true });
+      homes.set(volumeId, { folder, format: to.format });
+      return undefined;
+    } catch (cause) {
+      return refusalFor(cause, volumeId) ?? fault('work on', volumeId, cause);
+    }
+  };
+
+  const settle = async ({ volumeId, poolId, format, sizeGib, work: wanted }: VolumeWorkPlan, signal: AbortSignal): Done => {
+    const folder = pools.folderOf(poolId);
+    if (folder === undefined) throw new DiskFault('settle', volumeId, new Error('its pool is not there'));
+    const fileOf = (as: VolumeFormat) => ({ path: join(folder, nameOf(volumeId, null, as)), format: as });
+    const own = fileOf(format);
+    try {
+      for (const as of FORMATS) await rm(`${fileOf(as).path}.new`, { force: true });
+      if (wanted.kind === 'wipe') {
+        await blank(own.path, format, sizeGib);
+      } else {
+        for (const other of FORMATS.filter((as) => as !== format).map(fileOf)) {
+          if (!(await isFile(other.path))) continue;
+          if (!(await isFile(own.path))) await rewrite(other, own, signal);
+          await rm(other.path, { force: true });
+        }
+      }
+      homes.set(volumeId, { folder, format });
+      return (await isFile(own.path)) ? undefined : refuse('disk.missing_on_node', { volumeId, says: 'the volume is not where this node keeps disks' });
+    } catch (cause) {
+      return fault('settle', volumeId, cause);
+    }
+  };
+
+  /** What a file has on the disk is overwritten, so that it cannot be read there either once the file is gone. */
+  const zero = async (path: string, signal: AbortSignal): Promise<void> => {
+    const { stdout } = await run(qemuImg, ['map', '--output=json', '-f', 'raw', path], { timeout: QEMU_IMG_MS, maxBuffer: MAP_BYTES_MAX });
+    const zeroes = Buffer.alloc(ZEROES_BYTES);
+    const file = await open(path, 'r+');
+    try {
+      for (const { start, length, data } of JSON.parse(stdout) as readonly { start: number; length: number; data: boolean }[]) {
+        if (!data) continue;
+        for (let done = 0; done < length; done += ZEROES_BYTES) {
+          signal.throwIfAborted();
+          await file.write(zeroes, 0, Math.min(ZEROES_BYTES, length - done), start + done);
+        }
+      }
+      await file.sync();
+    } finally {
+      await file.close();
     }
   };
 
   return {
-    pathOf,
+    pathOf, formatOf, locate,
     keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
-    restore: (volumeId, from, signal) => turns(() => restore(volumeId, from, signal)),
+    restore: (volume, from, signal) => copies(() => restore(volume, from, signal)),
+    make: (volume, signal) => copies(() => make(volume, signal)),
+    work: (volume, signal) => copies(() => work(volume, signal)),
+    settle: (volume, signal) => copies(() => settle(volume, signal)),
     grow: (volumeId, layer, sizeGib) => turns(() => grow(volumeId, layer, sizeGib)),
     stack: (volumeId, layer, on, sizeGib) => turns(() => stack(volumeId, layer, on, sizeGib)),
     commit: (volumeId, layer, into) => turns(() => commit(volumeId, layer, into)),
@@ -209,20 +400,50 @@ export function createDisks({ imageDir, poolDir, qemuImg = 'qemu-img' }: DisksOp
     },
     exists,
     ensure: (disk) => turns(() => ensure(disk)),
-    remove: async (volumeId) => {
+    remove: async (volumeId, poolId) => {
+      const only = poolId === undefined ? undefined : pools.folderOf(poolId);
+      // What is not there now may still hold it: it comes again.
+      if (poolId !== undefined && only === undefined) throw new DiskFault('remove', volumeId, new Error('its pool is not there'));
       try {
-        const whole = pathOf(volumeId, null);
-        // What others stand on goes last, and what is unfinished before it: a disk that is there is a whole one.
-        const layers = (await readdir(poolDir)).filter((name) => name.startsWith(`${volumeId}.`) && join(poolDir, name) !== whole);
-        for (const name of layers) await rm(join(poolDir, name), { force: true });
-        await rm(whole, { force: true });
+        const wholes = FORMATS.map((format) => nameOf(volumeId, null, format));
+        for (const folder of only === undefined ? pools.folders() : [only]) {
+          // What others stand on goes last, and what is unfinished before it: a disk that is there is a whole one.
+          const layers = (await readdir(folder)).filter((name) => name.startsWith(`${volumeId}.`) && !wholes.includes(name));
+          for (const name of [...layers, ...wholes]) await rm(join(folder, name), { force: true });
+        }
+        homes.delete(volumeId);
         return undefined;
       } catch (cause) {
-        throw new DiskFault('remove', volumeId, cause);
+        return fault('remove', volumeId, cause);
       }
     },
   };
 }
+
+const isFile = (path: string): Promise<boolean> => stat(path).then((found) => found.isFile(), () => false);
+
+/** On the disk before it has its name, and its name too. */
+async function finish(unfinished: string, path: string): Promise<void> {
+  await sync(unfinished);
+  await rename(unfinished, path);
+  await sync(dirname(path));
+}
+
+async function sync(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+const refusalFor = (cause: unknown, volumeId: VolumeId): Refusal | undefined => {
+  if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { volumeId, says: 'no space is left where this node keeps the disk' });
+  return /Failed to get .* lock/i.test(wordsOf(cause)) ? refuse('disk.in_use', { volumeId, says: 'another process uses this disk' }) : undefined;
+};
+
+const fault = (what: string, volumeId: VolumeId, cause: unknown): never => { throw new DiskFault(what, volumeId, cause); };
 
 const wordsOf = (fault: unknown): string =>
   (fault instanceof Error ? `${fault.message} ${'stderr' in fault ? String(fault.stderr) : ''}` : String(fault));

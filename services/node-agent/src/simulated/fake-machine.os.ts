@@ -89,10 +89,18 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
         keepCount: () => Promise.resolve(),
-        restore: async (volumeId) => {
+        formatOf: () => 'qcow2',
+        restore: async ({ volumeId }) => {
           if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib: 1, imageFile: null, imageFormat: 'qcow2' });
           return undefined;
         },
+        locate: () => Promise.resolve(),
+        make: async ({ volumeId, format, sizeGib }) => {
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, imageFormat: format, sizeGib });
+          return undefined;
+        },
+        work: () => Promise.resolve(undefined),
+        settle: () => Promise.resolve(undefined),
         remove: async (volumeId) => {
           layers.delete(volumeId);
           disks.delete(volumeId);

@@ -23,7 +23,7 @@ export const dropVolume: Saga<DropVolume, Outgoing> = {
   steps: {
     disk: {
       deadlineMs: DAY_MS, undo, settledBy: NODE_GONE,
-      run: ({ nodeId, volumeId }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null } }),
+      run: ({ nodeId, volumeId, poolId }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId } }),
     },
     space: { after: ['disk'], deadlineMs: DAY_MS, undo, run: ({ poolId, volumeId }) => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } }) },
   },

@@ -11,7 +11,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
@@ -53,7 +53,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       run: ({ vmId, operationId, spec, restore }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
         data: {
-          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
+          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
           diskGib: (restore?.volumes ?? []).reduce((sum, { sizeGib }) => sum + sizeGib, spec.diskGib),
         },
       }),
@@ -91,7 +91,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
         to: 'storage', target: vm.vmId, type: 'CreateVolumes',
         data: {
           vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'),
-          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib, unit }) => ({ volumeId, sizeGib, name: `${vm.spec.name.slice(0, 55)}-disk-${String(unit)}` })) ?? [],
+          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: `${vm.spec.name.slice(0, 40)}-${volumeId.slice(-8)}` })) ?? [],
         },
       }),
       undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm) } }),
@@ -103,10 +103,10 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       undoDeadlineMs: 30_000,
       undoRefused: true,
       run: (vm, facts) => (vm.restore !== undefined && vm.restore !== null ? verb('RestoreDisks', placed(vm, facts), {
-        ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain,
+        ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain, poolId: fact<PoolId>(facts['capacity'], 'poolId'),
         disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
-      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib })),
-      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, more: [...more(vm)] }),
+      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib })),
+      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), more: [...more(vm)] }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],

@@ -43,7 +43,7 @@ const addedNic = ({ change }: ReconfigureVm, facts: StepFacts): Nic | null =>
 
 const addedVolume = ({ change: { addVolume, attachVolume } }: ReconfigureVm, facts: StepFacts): AttachedVolume | null => {
   if (addVolume !== undefined) return { volumeId: addVolume.volumeId, unit: addVolume.unit, sizeGib: addVolume.sizeGib, limits: addVolume.limits };
-  return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null };
+  return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null, poolId: fact(facts['volume'], 'poolId') };
 };
 
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
@@ -59,13 +59,13 @@ const resizeCapacity = ({ vmId, nodeId }: ReconfigureVm, { vcpus, memoryMib }: S
   ({ to: 'scheduler', target: nodeId, type: 'ResizeCapacity', data: { nodeId, vmId, vcpus, memoryMib } });
 const grows = ({ change, held }: ReconfigureVm): boolean => (change.vcpus ?? 0) > held.vcpus || (change.memoryMib ?? 0) > held.memoryMib;
 /** A disk that grows; null: none does. */
-const growth = ({ machine: { spec, volumeId, volumes }, change: { diskGib, changeVolume } }: ReconfigureVm) => {
-  if (diskGib !== undefined) return { volumeId, fromGib: spec.diskGib, toGib: diskGib };
+const growth = ({ poolId, machine: { spec, volumeId, volumes }, change: { diskGib, changeVolume } }: ReconfigureVm) => {
+  if (diskGib !== undefined) return { volumeId, poolId, fromGib: spec.diskGib, toGib: diskGib };
   const present = volumes.find((volume) => volume.volumeId === changeVolume?.volumeId);
-  return changeVolume?.sizeGib === undefined || present === undefined ? null : { volumeId: present.volumeId, fromGib: present.sizeGib, toGib: changeVolume.sizeGib };
+  return changeVolume?.sizeGib === undefined || present === undefined ? null : { volumeId: present.volumeId, poolId: present.poolId ?? poolId, fromGib: present.sizeGib, toGib: changeVolume.sizeGib };
 };
 type Growth = NonNullable<ReturnType<typeof growth>>;
-const resizeSpace = ({ vmId, poolId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
+const resizeSpace = ({ vmId }: ReconfigureVm, { volumeId, poolId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: poolId, type: 'ResizeSpace', data: { poolId, volumeId, vmId, sizeGib } });
 const resizeVolume = ({ vmId }: ReconfigureVm, { volumeId }: Growth, sizeGib: number): Outgoing => ({ to: 'storage', target: volumeId, type: 'ResizeVolume', data: { volumeId, vmId, sizeGib } });
 const detach = ({ vmId }: ReconfigureVm, volumeId: VolumeId, operationId: OperationId | null): Outgoing => ({ to: 'storage', target: volumeId, type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } });
 
@@ -75,7 +75,7 @@ const runVolume = (vm: ReconfigureVm): Outgoing | undefined => {
     const { volumeId, sizeGib, image, name } = addVolume;
     return { to: 'storage', target: volumeId, type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: image?.imageId ?? null, sizeGib, name } };
   }
-  if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, poolId } };
+  if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, nodeId } };
   const grows = growth(vm);
   return grows === null ? undefined : resizeVolume(vm, grows, grows.toGib);
 };
@@ -100,12 +100,12 @@ const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const { addVolume } = vm.change;
-  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
+  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, poolId: vm.poolId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
 };
-const removeDisk = ({ nodeId, vmId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
-  (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId } });
+const removeDisk = ({ nodeId, vmId, poolId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
+  (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId, poolId } });
 
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true, restore: null });
 /** The interface that a silent node may have, so that it can be taken back later. */
 const failedWith = (failed: Outgoing, nic: Nic | null): Outgoing => (nic === null ? failed : { ...failed, data: { ...failed.data, nic } });
 const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
@@ -140,7 +140,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false, restore: vm.change.restore ?? null }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {

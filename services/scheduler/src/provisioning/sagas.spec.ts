@@ -6,6 +6,7 @@ import type { Facts } from '@chronovirt/decider/decider';
 import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { type BackupVm, backupVm, type DropBackup, dropBackup, settleBackup } from './backup-vm.saga.ts';
+import { createVolume, type CreateVolume, settleVolume, workOnVolume, type WorkOnVolume } from './create-volume.saga.ts';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
 import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
@@ -79,9 +80,18 @@ const restored: ProvisionVm = {
   },
 };
 
+const place = { operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, sizeGib: 2, format: 'qcow2' } as const;
+const creations: readonly CreateVolume[] = [
+  { ...place, name: 'data', source: { kind: 'blank' } },
+  { ...place, name: 'data', source: { kind: 'image', imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' } },
+  { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
+  { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
+];
+const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }];
+
 const factsOf = (step: string): Facts => ({
   begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
-  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3 },
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1 });
 
 const WORLDS = 2_000;
@@ -102,6 +112,9 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
+  it('making a volume', () => { expect(property(createVolume, creations)).toEqual([]); });
+  it('working on one', () => { expect(property(workOnVolume, works)).toEqual([]); });
+  it('settling what making one, or working on it, owes', () => { expect(property(settleVolume, [...creations, ...works].map((input) => ({ ...input, failedOperationId })))).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });
   it('settling what an action owes', () => { expect(property(settlePower, settlings)).toEqual([]); });
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
@@ -177,7 +190,7 @@ describe('Making a VM different', () => {
   });
   it('attaches, changes and detaches one', () => {
     expect(reconfigureVm.steps['volume']?.run(attaching, {})).toMatchObject({ type: 'AttachVolume', data: { volumeId: second.volumeId } });
-    expect(reconfigureVm.steps['domain']?.run(attaching, { volume: { sizeGib: 7 } })).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 7 }] } });
+    expect(reconfigureVm.steps['domain']?.run(attaching, { volume: { sizeGib: 7, poolId: `pool_${digits}` } })).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 7 }] } });
     expect(reconfigureVm.steps['volume']?.run(changing, {})).toMatchObject({ type: 'ResizeVolume', data: { sizeGib: 5 } });
     expect(reconfigureVm.steps['domain']?.run(changing, {})).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 5, limits: { iops: 100 } }] } });
     expect(reconfigureVm.steps['domain']?.run(detaching, {})).toMatchObject({ data: { disks: [{ unit: 0 }] } });
@@ -190,6 +203,26 @@ describe('Making a VM different', () => {
   it('owes what a silent node kept from being undone, under that undo\'s own id', () => {
     const failed = `saga-reconfigure-vm-op_${'1'.repeat(32)}`;
     expect(settleReconfiguration.steps['domain']?.run({ ...everything, failedOperationId: `op_${'1'.repeat(32)}`, added: nic }, {})).toMatchObject({ type: 'ConfigureDomain', as: `${failed}:domain:undo`, cancels: [`${failed}:domain:run`], data: { vcpus: 1, gone: [nic], insist: true } });
+  });
+});
+
+describe('Making a volume', () => {
+  const [blank, , copy, frozen] = creations;
+  if (blank === undefined || copy === undefined || frozen === undefined) throw new Error('no input');
+  it('holds what it copies until that is done', () => {
+    expect(createVolume.steps['source']?.run(copy, {})).toMatchObject({ type: 'HoldVolume', data: { volumeId: second.volumeId } });
+    expect(createVolume.steps['disk']).toMatchObject({ after: ['source', 'space'] });
+    expect(createVolume.steps['release']?.run(copy, {})).toMatchObject({ type: 'LetGoOfVolume', data: { volumeId: second.volumeId } });
+    expect([createVolume.steps['source']?.run(blank, {}), createVolume.steps['release']?.run(blank, {})]).toEqual([undefined, undefined]);
+  });
+  it('copies what a snapshot froze, and asks afterwards whether that was still so', () => {
+    const facts = { source: { layer: 'aaaaaaaa' } };
+    expect(createVolume.steps['disk']?.run(frozen, facts)).toMatchObject({ data: { source: { kind: 'volume', volumeId: second.volumeId, layer: 'aaaaaaaa' } } });
+    expect(createVolume.steps['release']?.run(frozen, facts)).toMatchObject({ type: 'FindSnapshotDisk', data: { layer: 'aaaaaaaa' } });
+  });
+  it('that failed is settled by the very undo that never arrived, and lets go of what it held under its own name', () => {
+    expect(settleVolume.steps['disk']?.run({ ...copy, operationId: `op_${'7'.repeat(32)}`, failedOperationId }, {})).toMatchObject({ type: 'RemoveVolume', as: `saga-create-volume-${failedOperationId}:disk:undo`, cancels: [`saga-create-volume-${failedOperationId}:disk:run`] });
+    expect(settleVolume.steps['source']?.run({ ...copy, operationId: `op_${'7'.repeat(32)}`, failedOperationId }, {})).toMatchObject({ type: 'LetGoOfVolume', data: { operationId: failedOperationId } });
   });
 });
 

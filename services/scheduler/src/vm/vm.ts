@@ -239,6 +239,22 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   return isRefusal(live) ? live : { live, snapshot };
 };
 
+const frozenIn = (vm: Vm, { snapshotId, volumeId }: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']) =>
+  (vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks.find((disk) => disk.volumeId === volumeId) : undefined);
+
+/** What a snapshot froze may be written once it is being deleted, gone back to, or tidied up after; taking another one only freezes more. */
+const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']): readonly VmEvent[] | Refusal => {
+  const { vmId, snapshotId, volumeId, layer } = data;
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const disk = frozenIn(vm, data);
+  if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  const { operation, debt } = live;
+  if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
+  if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
+  return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
+};
+
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
@@ -360,14 +376,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('ReconfigureVm is resolved into RequestReconfiguration by its handler');
       case 'BackupVm':
         throw new Error('BackupVm is resolved into RequestBackup by its handler');
-      case 'RestoreVm':
-        throw new Error('RestoreVm is resolved into RequestVm by its handler');
+      case 'RestoreBackup':
+        throw new Error('RestoreBackup is resolved into RequestVm by its handler');
       case 'RequestBackup':
         return backUp(state, command.data);
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
       case 'AskGuest':
         return ask(state, command.data);
+      case 'FindSnapshotDisk':
+        return findDisk(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -421,6 +439,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
       case 'ResumeVm':
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'RestoreVm': {
+        const live = readyOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        if (live.desired === 'deleted') return refuse('vm.not_found', { vmId: live.vmId });
+        return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired } } }];
+      }
       case 'TakeSnapshot':
         return takeSnapshot(state, command.data);
       case 'DeleteSnapshot':
@@ -553,6 +577,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     switch (command.type) {
       case 'AssignVm':
         return state.status === 'live' ? { generation: state.generation } : {};
+      case 'FindSnapshotDisk':
+        return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:
         return {};
     }

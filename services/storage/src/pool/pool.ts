@@ -19,6 +19,9 @@ export type Pool =
 
 const OVERCOMMIT_PERCENT_DEFAULT = 200;
 
+/** The nodes that see it. */
+export const nodesOf = (state: Pool): readonly NodeId[] => (state.status === 'absent' ? [] : [state.nodeId]);
+
 /** Why so much more cannot be promised. */
 const lackOf = ({ capacityGib, overcommitPercent, reservedGib }: Extract<Pool, { status: 'live' }>, poolId: string, sizeGib: number): Refusal | undefined => {
   const freeGib = Math.floor((capacityGib * overcommitPercent) / 100) - reservedGib;

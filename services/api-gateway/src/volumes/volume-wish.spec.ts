@@ -1,0 +1,46 @@
+import { describe, expect, it } from 'vitest';
+import { CreateVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
+import type { PoolDocument } from '../pools/pool.projection.ts';
+import { type Finding, resolveWish } from './volume-wish.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const pool = (n: number, node: number, promisedGib: number): PoolDocument & { readonly promisedGib: number } =>
+  ({ id: `pool_${hex(n)}`, name: 'local', nodeId: `node_${hex(node)}`, capacityGib: 10, overcommitPercent: 200, createdAt: '', position: 1, promisedGib });
+const pools = [pool(1, 1, 12), pool(2, 2, 3), pool(3, 3, 7)];
+const [vmId, volumeId, snapshotId] = [`vm_${hex(5)}`, `volume_${hex(5)}`, `snapshot_${hex(6)}`] as const;
+const image = { id: `image_${hex(4)}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: '', sizeBytes: 1, minDiskGib: 4, minMemoryMib: 64, createdAt: '', position: 1, version: 1 } as const;
+const found: Finding = {
+  pools: (reference) => Promise.resolve(pools.filter(({ id, name }) => reference === undefined || reference === id || reference === name)),
+  node: (reference) => Promise.resolve(reference === 'rack-3' ? { id: `node_${hex(3)}` } : undefined),
+  image: (reference) => Promise.resolve(reference === 'guest' ? image : undefined),
+  volume: (id) => Promise.resolve(id === volumeId ? { id, poolId: `pool_${hex(1)}` } as never : undefined),
+  vm: (id) => Promise.resolve(id === vmId ? { nodeId: `node_${hex(1)}`, snapshots: [{ id: snapshotId, disks: [{ volumeId, sizeGib: 6 }] }] } as never : undefined),
+};
+const wish = (body: object) => resolveWish(CreateVolumeBody.parse({ name: 'data', ...body }), found);
+
+describe('A wish for a volume', () => {
+  it('goes where most room is, when it names no place', async () => {
+    expect(await wish({ sizeGib: 1 })).toEqual({ poolId: `pool_${hex(2)}`, nodeId: null, sizeGib: 1, format: 'qcow2', source: { kind: 'blank' } });
+  });
+  it('goes where it says, and must say it so that one place is meant', async () => {
+    expect(await wish({ sizeGib: 1, node: 'rack-3' })).toMatchObject({ poolId: `pool_${hex(3)}`, nodeId: `node_${hex(3)}` });
+    expect(await wish({ sizeGib: 1, node: 'rack-3', pool: 'local' })).toMatchObject({ poolId: `pool_${hex(3)}` });
+    expect(await wish({ sizeGib: 1, pool: 'local' })).toMatchObject({ refused: 'pool.ambiguous' });
+    expect(await wish({ sizeGib: 1, pool: 'nowhere' })).toMatchObject({ refused: 'pool.unknown' });
+    expect(await wish({ sizeGib: 1, pool: `pool_${hex(1)}`, node: 'rack-3' })).toMatchObject({ refused: 'pool.unknown' });
+    expect(await wish({ sizeGib: 1, node: 'nobody' })).toMatchObject({ refused: 'node.unknown' });
+  });
+  it('that copies an image is at least as large as the image needs', async () => {
+    expect(await wish({ from: { image: 'guest' } })).toMatchObject({ sizeGib: 4, source: { kind: 'image', file: 'guest.qcow2', format: 'qcow2' } });
+    expect(await wish({ sizeGib: 3, from: { image: 'guest' } })).toMatchObject({ refused: 'volume.smaller_than_source', because: { sourceGib: 4 } });
+    expect(await wish({ from: { image: 'other' } })).toMatchObject({ refused: 'image.unknown' });
+  });
+  it('that copies a snapshot is made where that is, of the first disk unless another is named', async () => {
+    expect(await wish({ from: { vm: vmId, snapshot: snapshotId } })).toMatchObject({ poolId: `pool_${hex(1)}`, nodeId: `node_${hex(1)}`, sizeGib: 6, source: { kind: 'snapshot', volumeId } });
+    expect(await wish({ from: { vm: vmId, snapshot: snapshotId, volume: `volume_${hex(9)}` } })).toMatchObject({ refused: 'snapshot.not_found' });
+  });
+  it('that copies a volume is made in its pool, and its size is left to storage', async () => {
+    expect(await wish({ from: { volume: volumeId } })).toMatchObject({ poolId: `pool_${hex(1)}`, sizeGib: null, source: { kind: 'volume', volumeId } });
+    expect(await wish({ from: { volume: `volume_${hex(9)}` } })).toMatchObject({ refused: 'volume.unknown' });
+  });
+});

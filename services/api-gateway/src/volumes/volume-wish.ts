@@ -1,0 +1,78 @@
+/* A wish for a volume, with every name in it found: what storage is asked for. */
+import type { NodeId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
+import type { CreateVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
+import type { VolumeFormat, VolumeSource } from '@chronovirt/contracts/volume/volume.events';
+import { refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { ImageDocument } from '../images/image.projection.ts';
+import type { PoolDocument } from '../pools/pool.projection.ts';
+import type { VmSummary } from '../vms/vm-summary.projection.ts';
+import type { VolumeDocument } from './volume.projection.ts';
+
+export interface Finding {
+  /** By id or name, at most a few. */
+  pools(reference: string | undefined): Promise<readonly (PoolDocument & { readonly promisedGib: number })[]>;
+  node(reference: string): Promise<{ readonly id: string } | undefined>;
+  image(reference: string): Promise<ImageDocument | undefined>;
+  volume(id: string): Promise<VolumeDocument | undefined>;
+  vm(id: string): Promise<Pick<VmSummary, 'nodeId' | 'snapshots'> | undefined>;
+}
+
+export interface VolumeWish {
+  readonly poolId: PoolId;
+  readonly nodeId: NodeId | null;
+  readonly sizeGib: number | null;
+  readonly format: VolumeFormat;
+  readonly source: VolumeSource;
+}
+
+/** What a copy brings with it, where the wish does not say. */
+interface Origin {
+  readonly source: VolumeSource;
+  readonly poolId?: string;
+  readonly nodeId?: string | null;
+  readonly sizeGib?: number;
+  /** It cannot be smaller. */
+  readonly leastGib?: number;
+}
+
+const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise<Origin | Refusal> => {
+  if (from === undefined) return { source: { kind: 'blank' } };
+  if ('image' in from) {
+    const image = await found.image(from.image);
+    if (image === undefined) return refuse('image.unknown', { image: from.image, field: 'from' });
+    if (image.format === 'iso') return refuse('image.is_a_medium', { image: image.name, field: 'from' });
+    return { source: { kind: 'image', imageId: image.id as `image_${string}`, file: image.file, format: image.format }, sizeGib: image.minDiskGib, leastGib: image.minDiskGib };
+  }
+  if ('snapshot' in from) {
+    const vm = await found.vm(from.vm);
+    if (vm === undefined) return refuse('vm.not_found', { vmId: from.vm, field: 'from' });
+    const volumeId: VolumeId = from.volume ?? `volume_${from.vm.slice('vm_'.length)}`;
+    const disk = vm.snapshots.find(({ id }) => id === from.snapshot)?.disks.find((one) => one.volumeId === volumeId);
+    if (disk === undefined) return refuse('snapshot.not_found', { vmId: from.vm, snapshotId: from.snapshot, volumeId, field: 'from' });
+    const poolId = (await found.volume(volumeId))?.poolId;
+    const source = { kind: 'snapshot' as const, vmId: from.vm, snapshotId: from.snapshot, volumeId };
+    return { source, nodeId: vm.nodeId, sizeGib: disk.sizeGib, leastGib: disk.sizeGib, ...(poolId === undefined ? {} : { poolId }) };
+  }
+  const volume = await found.volume(from.volume);
+  if (volume === undefined) return refuse('volume.unknown', { volumeId: from.volume, field: 'from' });
+  // Its size is storage's to say.
+  return { source: { kind: 'volume', volumeId: from.volume }, poolId: volume.poolId };
+};
+
+const freeGib = ({ capacityGib, overcommitPercent, promisedGib }: PoolDocument & { readonly promisedGib: number }): number => Math.floor((capacityGib * overcommitPercent) / 100) - promisedGib;
+
+export const resolveWish = async (body: CreateVolumeBody, found: Finding): Promise<VolumeWish | Refusal> => {
+  const node = body.node === undefined ? null : await found.node(body.node);
+  if (node === undefined) return refuse('node.unknown', { node: body.node ?? null, field: 'node' });
+  const origin = await originOf(body.from, found);
+  if ('refused' in origin) return origin;
+  const nodeId = node?.id ?? origin.nodeId ?? null;
+  const reference = body.pool ?? origin.poolId;
+  const pools = (await found.pools(reference)).filter((pool) => nodeId === null || pool.nodeId === nodeId);
+  if (reference !== undefined && pools.length > 1) return refuse('pool.ambiguous', { pool: reference, field: 'pool' });
+  const [pool] = [...pools].sort((a, b) => freeGib(b) - freeGib(a) || (a.id < b.id ? -1 : 1));
+  if (pool === undefined) return refuse('pool.unknown', { pool: reference ?? '', field: 'pool' });
+  const sizeGib = body.sizeGib ?? origin.sizeGib ?? null;
+  if (sizeGib !== null && origin.leastGib !== undefined && sizeGib < origin.leastGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib: origin.leastGib, field: 'sizeGib' });
+  return { poolId: pool.id as PoolId, nodeId: nodeId as NodeId | null, sizeGib, format: body.format, source: origin.source };
+};

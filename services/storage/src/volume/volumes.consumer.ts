@@ -1,0 +1,154 @@
+/*
+ * What storage does with commands about volumes beyond asking their decider: names, which are unique, and what
+ * one volume has to do with others, with a pool or with an image.
+ */
+import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import { type NodeId, type PoolId, streamOf } from '@chronovirt/contracts/ids';
+import type { VolumeCommand } from '@chronovirt/contracts/volume/volume.commands';
+import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
+import { type Answer, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { reservation } from '@chronovirt/decider/reservation';
+import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
+import { image } from '../image/image.ts';
+import { nodesOf, pool } from '../pool/pool.ts';
+import { volume } from './volume.ts';
+
+export const volumeName = reservation('volume-name', 'volume.name_taken');
+
+export interface VolumesPorts {
+  readonly handler: CommandHandler;
+  readonly commandIdOf: (key: string) => string;
+  readonly keyOf: (text: string) => string;
+}
+
+type DataOf<T extends VolumeCommand['type']> = Extract<VolumeCommand, { type: T }>['data'];
+type Requested = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
+
+export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((envelope: CommandEnvelope, command: VolumeCommand) => Promise<Answer>) => {
+  const of = <C>(envelope: CommandEnvelope, volumeId: string, command: C): Handling<C> =>
+    ({ id: envelope.id, requestHash: envelope.requestHash, expected: envelope.expected, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(volume.category, volumeId), command });
+  const stateOf = async (volumeId: string) => (await handler.log.load(streamOf(volume.category, volumeId), volume)).state;
+  const seenBy = async (poolId: PoolId): Promise<readonly NodeId[]> => nodesOf((await handler.log.load(streamOf(pool.category, poolId), pool)).state);
+
+  const claim = (envelope: CommandEnvelope, owner: string, name: string): Promise<Answer> =>
+    handler.handle(volumeName, { id: commandIdOf(`${envelope.id}:name`), cancels: [], meta: envelope.meta, stream: streamOf(volumeName.category, keyOf(name)), command: { type: 'Claim', owner, label: name } }).then(({ answer }) => answer);
+  const unclaim = async (envelope: CommandEnvelope, owner: string, name: string): Promise<void> => {
+    await handler.handle(volumeName, { id: commandIdOf(`${envelope.id}:no-name`), cancels: [], meta: envelope.meta, stream: streamOf(volumeName.category, keyOf(name)), command: { type: 'Unclaim', owner } });
+  };
+
+  /** The name first. What does not come to be gives it back. */
+  const underName = async (envelope: CommandEnvelope, volumeId: string, name: string, work: () => Promise<Answer>): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const claimed = await claim(envelope, volumeId, name);
+    if (isRefusal(claimed)) return (await handler.refuse(envelope, refuse(claimed.refused, { ...claimed.because, field: 'name' }))).answer;
+    const answer = await work();
+    if (isRefusal(answer)) await unclaim(envelope, volumeId, name);
+    return answer;
+  };
+
+  /** Everything that a request leaves open, from what is there now; or why it cannot be. */
+  const resolve = async ({ nodeId, sizeGib, ...wish }: DataOf<'RequestVolume'>): Promise<Requested | Refusal> => {
+    const { poolId, source } = wish;
+    const nodes = await seenBy(poolId);
+    if (nodes.length === 0) return refuse('pool.unknown', { poolId, field: 'pool' });
+    let home = nodeId ?? nodes[0];
+    let size = sizeGib;
+    if (source.kind === 'image') {
+      const { state } = await handler.log.load(streamOf(image.category, source.imageId), image);
+      if (state.status !== 'live') return refuse('image.unknown', { imageId: source.imageId, field: 'from' });
+    }
+    if (source.kind === 'volume') {
+      const from = await stateOf(source.volumeId);
+      if (from.status === 'absent' || from.status === 'deleted') return refuse('volume.unknown', { volumeId: source.volumeId, field: 'from' });
+      size ??= from.sizeGib;
+      if (size < from.sizeGib) return refuse('volume.smaller_than_source', { sizeGib: size, sourceGib: from.sizeGib, field: 'sizeGib' });
+      const both = (await seenBy(from.poolId)).filter((node) => nodes.includes(node));
+      home = nodeId ?? both[0];
+      if (home === undefined || !both.includes(home)) return refuse('volume.elsewhere', { volumeId: source.volumeId, nodeId: from.nodeId, poolId: from.poolId });
+    }
+    if (size === null) return refuse('volume.size_missing', { field: 'sizeGib' });
+    if (home === undefined || !nodes.includes(home)) return refuse('pool.not_on_node', { poolId, nodeId: home ?? null, field: 'pool' });
+    return { ...wish, nodeId: home, sizeGib: size };
+  };
+
+  const request = async (envelope: CommandEnvelope, data: DataOf<'RequestVolume'>): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const resolved = await resolve(data);
+    if (isRefusal(resolved)) return (await handler.refuse(envelope, resolved)).answer;
+    return underName(envelope, data.volumeId, data.name, async () => (await handler.handle(volume, { ...of(envelope, data.volumeId, { type: 'RequestVolume' as const, data: resolved }), likelyNew: true })).answer);
+  };
+
+  /** Obeyed as it is, and then the name is free: also when it comes a second time, since who obeyed it first may have died before that. */
+  const giveNameBack = async (envelope: CommandEnvelope, command: Extract<VolumeCommand, { type: 'DeleteVolume' | 'FailVolume' }>): Promise<Answer> => {
+    const { volumeId } = command.data;
+    const { answer } = await handler.handle(volume, of(envelope, volumeId, command));
+    const state = await stateOf(volumeId);
+    const gone = state.status === 'deleted' || state.status === 'failed';
+    if (gone && state.name !== null) await unclaim(envelope, volumeId, state.name);
+    return answer;
+  };
+
+  /** Each has a stream of its own; repeated as a whole, done once. */
+  const detachAll = async (envelope: CommandEnvelope, { vmId, volumes }: DataOf<'DetachVolumes'>): Promise<Answer> => {
+    for (const { volumeId, delete: operationId } of volumes) {
+      const { answer } = await handler.handle(volume, {
+        id: commandIdOf(`${envelope.id}:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(volume.category, volumeId), command: { type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } },
+      });
+      if (isRefusal(answer)) return answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  /** Space and record of each, in a stream of its own; repeated as a whole, done once. What is refused for one is taken back for all. */
+  const createAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: DataOf<'CreateVolumes'>): Promise<Answer> => {
+    for (const { volumeId, sizeGib, name } of volumes) {
+      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: [], meta: envelope.meta });
+      const space = await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } } });
+      if (isRefusal(space.answer)) return (await handler.refuse(envelope, space.answer)).answer;
+      const made = await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: null, sizeGib, name } } });
+      if (isRefusal(made.answer)) return (await handler.refuse(envelope, made.answer)).answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  const deleteAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: DataOf<'DeleteVolumes'>): Promise<Answer> => {
+    for (const volumeId of volumes) {
+      // What was to make them makes nothing from here on.
+      const part = (what: string) => ({ id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: envelope.cancels.flatMap((id) => ['space', 'record'].map((one) => commandIdOf(`${id}:${volumeId}:${one}`))), meta: envelope.meta });
+      await handler.handle(volume, { ...part('record'), stream: streamOf(volume.category, volumeId), command: { type: 'DeleteVolume', data: { volumeId, vmId } } });
+      await handler.handle(pool, { ...part('space'), stream: streamOf(pool.category, poolId), command: { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } } });
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  return async (envelope, command) => {
+    switch (command.type) {
+      case 'DetachVolumes':
+        return detachAll(envelope, command.data);
+      case 'CreateVolumes':
+        return createAll(envelope, command.data);
+      case 'DeleteVolumes':
+        return deleteAll(envelope, command.data);
+      case 'RequestVolume':
+        return request(envelope, command.data);
+      case 'CreateVolume': {
+        const { volumeId, name } = command.data;
+        const create = async (): Promise<Answer> => (await handler.handle(volume, { ...of(envelope, volumeId, command), likelyNew: true })).answer;
+        return name === undefined ? create() : underName(envelope, volumeId, name, create);
+      }
+      case 'AttachVolume': {
+        const { volumeId } = command.data;
+        const state = await stateOf(volumeId);
+        const nodes = 'poolId' in state ? await seenBy(state.poolId) : [];
+        return (await handler.handle(volume, of(envelope, volumeId, { type: 'AttachVolume' as const, data: { ...command.data, seenBy: nodes } }))).answer;
+      }
+      case 'DeleteVolume':
+      case 'FailVolume':
+        return giveNameBack(envelope, command);
+      default:
+        return (await handler.handle(volume, of(envelope, command.data.volumeId, command))).answer;
+    }
+  };
+};
