@@ -7,7 +7,7 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { ImageEvent } from '@chronovirt/contracts/image/image.events';

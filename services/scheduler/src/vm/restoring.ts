@@ -38,7 +38,7 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   if (last === undefined) return refuse('backup.not_found', { backupId: wish.backupId });
   const { vmId: ofVm, target, taken: { machine } } = last;
   const network = wish.network ?? machine.network;
-  const volumes = machine.volumes.map((volume) => ({ ...volume, volumeId: wish.volumeOf(volume.unit) }));
+  const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
   const { spec } = machine;
   return {
     spec: {
