@@ -34,6 +34,7 @@ import { DriftHttp } from './drift/drift.http.ts';
 import { VolumesHttp } from './volumes/volumes.http.ts';
 import { ProblemFilter, SchemaPipe } from './problem.http.ts';
 import { readGuards, traceparentOfRequest } from './request.http.ts';
+import { SshKeysHttp } from './ssh-keys/ssh-keys.http.ts';
 import { TokensHttp } from './tokens/tokens.http.ts';
 import { VmsHttp } from './vms/vms.http.ts';
 
@@ -44,7 +45,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

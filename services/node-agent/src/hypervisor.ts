@@ -171,7 +171,10 @@ export interface Hypervisor {
   /** Disks that hold what a backup holds, once its files were seen to be what they were. */
   restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
   start(vmId: VmId): Done;
+  /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;
+  /** Not running, its memory kept; `start` goes on from there. */
+  save(vmId: VmId): Done;
   /** Not running; absent is fine. */
   destroy(vmId: VmId): Done;
   /** The guest restarts itself; the virtual machine's process stays. */

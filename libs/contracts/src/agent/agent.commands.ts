@@ -67,10 +67,12 @@ export const agentCommands = {
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
   RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
-  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
+  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   /** Not running, whatever it takes. */
   DestroyDomain: command('node', 'nodeId', z.object(Target)),
+  /** Not running, its memory in a file beside its disks, from which StartDomain goes on. */
+  SaveDomain: command('node', 'nodeId', z.object(Target)),
   RebootDomain: command('node', 'nodeId', z.object(Target)),
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),

@@ -5,7 +5,7 @@ import { BackupId, BackupTargetId, ImageId, NetworkId, NodeId, OperationId, Pool
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
@@ -107,6 +107,8 @@ export const Reconfiguration = z.object({
   attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
   changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
   detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+  /** The disk it was made with, made anew from its image as this volume; the old one becomes a volume of that name that no VM has, deleted at that time. */
+  rebuild: z.object({ volumeId: VolumeId, kept: KeptVolume }).optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
@@ -119,11 +121,11 @@ export type Reconfiguration = z.infer<typeof Reconfiguration>;
 export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
-/** What a node says of a domain. 'absent': the node has no such domain. */
-export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
+/** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */
+export const DomainState = z.enum(['running', 'paused', 'stopped', 'saved', 'crashed', 'absent']);
 export type DomainState = z.infer<typeof DomainState>;
 
-export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
+export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** What a machine's disks begin as when they are those of a backup. */
