@@ -34,6 +34,8 @@ export interface ProvisionVm {
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
 /** Disks beside the first, which come with a backup. */
 const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes.map(({ volumeId }) => volumeId) ?? [];
+/** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
+const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',
@@ -91,10 +93,10 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
         to: 'storage', target: vm.vmId, type: 'CreateVolumes',
         data: {
           vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'),
-          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: `${vm.spec.name.slice(0, 40)}-${volumeId.slice(-8)}` })) ?? [],
+          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: nameOf(vm, volumeId) })) ?? [],
         },
       }),
-      undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm) } }),
+      undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm).map((volumeId) => ({ volumeId, name: nameOf(vm, volumeId) })) } }),
     },
     disk: {
       after: ['assignment', 'space', 'volume', 'volumes'],
