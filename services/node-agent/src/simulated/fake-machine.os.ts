@@ -91,12 +91,12 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         keepCount: () => Promise.resolve(),
         formatOf: () => 'qcow2',
         restore: async ({ volumeId }) => {
-          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib: 1, imageFile: null, imageFormat: 'qcow2' });
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib: 1, imageFile: null, imageFormat: 'qcow2', full: false });
           return undefined;
         },
         locate: () => Promise.resolve(),
         make: async ({ volumeId, format, sizeGib }) => {
-          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, imageFormat: format, sizeGib });
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, full: false, imageFormat: format, sizeGib });
           return undefined;
         },
         work: () => Promise.resolve(undefined),

@@ -186,7 +186,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
-      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, imageFormat: format, sizeGib });
+      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
       return undefined;
     }),
     workOnVolume: ({ volumeId, work }) => verb('workOnVolume', undefined, () => {
@@ -302,7 +302,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     restoreDisks: ({ vmId, chain, disks: wanted }) => verb('restoreDisks', vmId, () => {
       const lost = chain.find(({ backupId }) => settings.target?.backups.has(backupId) !== true);
       if (lost !== undefined && !wanted.every(({ volumeId }) => disks.has(volumeId))) return refuse('backup.damaged', { backupId: lost.backupId, file: 'disk-0.qcow2' });
-      for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2' });
+      for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
       return undefined;
     }),
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),

@@ -15,7 +15,7 @@ import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { DAY_MS, fact, failVm, finishVm, type OnNode, verb } from './node-verb.ts';
+import { copyMs, DAY_MS, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -24,6 +24,8 @@ export interface ProvisionVm {
   readonly spec: VmSpec;
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
+  /** Of the image, that the node may have to fetch. */
+  readonly fetchBytes?: number | undefined;
   readonly network: NetworkPlan;
   /** What its disks begin as, when they are those of a backup. */
   readonly restore?: Restore | null;
@@ -36,6 +38,9 @@ const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, 
 const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes.map(({ volumeId }) => volumeId) ?? [];
 /** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
 const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
+
+/** How long its bytes may take: those of image and medium that the node may have to fetch, and those of a copy. */
+const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',
@@ -101,18 +106,20 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     disk: {
       after: ['assignment', 'space', 'volume', 'volumes'],
       deadlineMs: 60_000,
-      moreMs: ({ restore = null }) => (restore === null ? 0 : DAY_MS),
+      moreMs: (vm) => (vm.restore === undefined || vm.restore === null ? bytesMs(vm) : DAY_MS),
       undoDeadlineMs: 30_000,
       undoRefused: true,
       run: (vm, facts) => (vm.restore !== undefined && vm.restore !== null ? verb('RestoreDisks', placed(vm, facts), {
         ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain, poolId: fact<PoolId>(facts['capacity'], 'poolId'),
         disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
-      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib })),
+      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib, full: vm.spec.clone === 'full' })),
       undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), more: [...more(vm)] }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],
       deadlineMs: 60_000,
+      // The node does one thing for a VM at a time, and may be at its disk.
+      moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
       run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),

@@ -77,6 +77,8 @@ export interface LiveVm {
   readonly imageFormat: 'qcow2' | 'raw';
   /** What its disks began as, when they are those of a backup. */
   readonly restore: Restore | null;
+  /** Of its image, that its node had to fetch. */
+  readonly fetchBytes: number | undefined;
   readonly network: NetworkPlan;
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
@@ -518,9 +520,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
