@@ -6,6 +6,7 @@
  * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
  */
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
@@ -124,6 +125,12 @@ export interface Layered {
 /** What a new layer stands on. */
 export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 
+/** Of BackupDomain. */
+export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'replaces' | 'machine'>;
+/** Of RestoreDisks. */
+export type RestorePlan = Pick<DataOf<'RestoreDisks'>, 'vmId' | 'poolId' | 'ofVm' | 'targetId' | 'chain' | 'disks'>;
+export type BackupRef = Omit<DataOf<'RemoveBackup'>, 'nodeId'>;
+
 export interface Hypervisor {
   describe(): Promise<NodeDescription>;
   usage(): Promise<Usage>;
@@ -166,6 +173,13 @@ export interface Hypervisor {
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
   /** What a layer and all below it hold is brought to the control plane, as a file that stands alone. */
   publish(plan: PublishPlan, signal: AbortSignal): Promise<Refusal | Published>;
+  /** What the disks of a domain hold at one moment lies whole at a target; it runs on, or stays stopped. */
+  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal): Promise<Refusal | TakenBackup>;
+  /** Neither at its target nor being taken. Never refused. */
+  undoBackup(plan: DomainPlan, backup: BackupRef): Done;
+  removeBackup(backup: BackupRef): Done;
+  /** Disks that hold what a backup holds, once its files were seen to be what they were. */
+  restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
   start(vmId: VmId): Done;
   /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;
