@@ -30,7 +30,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;
@@ -65,7 +65,7 @@ export class NodeProgram extends Program {
         const { refused, failing } = this.weather();
         if (world.random.chance(failing)) throw new Error(`${verb} failed`);
         // What takes something away is never impossible, only late.
-        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
+        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume', 'closePool'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
       },
       deaf: () => world.random.chance(this.weather().deaf),
     });

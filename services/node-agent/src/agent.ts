@@ -24,10 +24,10 @@
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
-import { concernsDisk, endsPlacement, execute, isOfVolume, isRemoval } from './domain/execute.ts';
+import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -95,7 +95,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const running = new Map<string, AbortController>();
   /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
   const taken = new Map<string, Promise<Answer>>();
-  const queues = new Map<VmId | VolumeId, { tail: Promise<unknown>; waiting: number }>();
+  const queues = new Map<VmId | VolumeId | PoolId, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
     nodeId,
@@ -120,7 +120,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async (vmId: VmId | VolumeId, work: () => Promise<Answer>): Promise<Answer> => {
+  const enqueue = async (vmId: VmId | VolumeId | PoolId, work: () => Promise<Answer>): Promise<Answer> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -146,7 +146,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command)) return undefined;
+    if (isOfVolume(command) || isOfPool(command)) return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -169,6 +169,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         throw fault;
       });
       if (isRefusal(outcome)) return outcome;
+      if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (isOfVolume(command)) {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
@@ -251,7 +252,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 }
 
 /** Whose queue a command stands in. */
-const objectOf = (command: AgentCommand): VmId | VolumeId => {
+const objectOf = (command: AgentCommand): VmId | VolumeId | PoolId => {
+  if (isOfPool(command)) return command.data.poolId;
   if (command.type === 'RemoveVolume') return command.data.vmId ?? command.data.volumeId;
   return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
 };

@@ -165,11 +165,12 @@ async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
     return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal(), libvirtConsoles(machine.host)];
   }
-  const [{ openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
+  const [{ openPoolFolders }, { openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./pool/pool-folders.os.ts'), import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
-  const { kind: driver, inFlightMax, ...machine } = hypervisor;
+  const { kind: driver, inFlightMax, poolRoots, ...machine } = hypervisor;
+  const pools = await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: machine.poolDir }, roots: poolRoots, file: join(config.stateDir, 'pools.json') });
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
-  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
+  const host = machineHost({ ...machine, pools, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];
 }

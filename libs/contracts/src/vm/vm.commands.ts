@@ -21,6 +21,7 @@ export const CreateVmBody = z.strictObject({
   memoryMib: z.int().min(64).max(4_194_304),
   diskGib: z.int().min(1).max(65_536),
   node: Reference.optional().describe('Id or name of the node; without it the scheduler chooses'),
+  pool: Reference.optional().describe('Id or name of the pool of its disk; without it whichever has room'),
   accel: z.enum(['any', 'require-kvm']).default('any'),
   devices: z.enum(['virtio', 'legacy']).default('virtio'),
   tags: z.array(text(64).min(1)).max(50).default([]),

@@ -51,6 +51,8 @@ export const VmSpec = z.object({
   cloudInit: CloudInit.nullable(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
+  /** A pool chosen by hand. */
+  poolId: PoolId.optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 

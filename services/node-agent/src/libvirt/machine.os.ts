@@ -8,7 +8,8 @@ import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
 
@@ -18,6 +19,7 @@ export interface MachineSettings {
   readonly socket: string;
   readonly imageDir: string;
   readonly poolDir: string;
+  readonly pools: PoolFolders;
   /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
   readonly runDir: string;
   /** For what serial consoles wrote. */
@@ -26,9 +28,8 @@ export interface MachineSettings {
   readonly log: { warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
-  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const mediaPathOf = (file: string): string => join(imageDir, file);
@@ -39,7 +40,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ imageDir, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
+    disks: createDisks({ imageDir, poolDir, pools }),
+    poolFolders: pools,
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
@@ -64,7 +66,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
     usage: usageOfHost,
-    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir), ...(await pools.made())],
   };
 }
 

@@ -100,6 +100,11 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           return undefined;
         },
       },
+      poolFolders: {
+        open: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [] }),
+        close: () => Promise.resolve(undefined),
+        look: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [...disks.keys()].map((volumeId) => `${volumeId}.qcow2`) }),
+      },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
       writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),

@@ -48,7 +48,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 30_000,
       run: ({ vmId, operationId, spec }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
-        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null },
+        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, nodeId: spec.nodeId, ...(spec.poolId === undefined ? {} : { poolId: spec.poolId }), byHand: spec.nodeId !== null },
       }),
       undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
     },

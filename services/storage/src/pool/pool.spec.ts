@@ -1,11 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import fc from 'fast-check';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { PoolCommand } from '@chronovirt/contracts/pool/pool.commands';
 import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import { isRefusal, replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
-import { pool } from './pool.ts';
+import { isLive, type OfPool, pool } from './pool.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const poolId = `pool_${hex(1)}` as const;
@@ -15,9 +14,9 @@ const volume = (n: number): VolumeId => `volume_${hex(n)}`;
 const given = scenarioOf(pool, (actual, expected) => { expect(actual).toEqual(expected); });
 const registered: PoolEvent = { type: 'PoolRegistered', data: { poolId, nodeId, name: 'disks', capacityGib: 10, overcommitPercent: 200 } };
 const reserved = (n: number, sizeGib: number): PoolEvent => ({ type: 'SpaceReserved', data: { nodeId, volumeId: volume(n), vmId, sizeGib } });
-const reserve = (n: number, sizeGib: number): PoolCommand => ({ type: 'ReserveSpace', data: { poolId, volumeId: volume(n), vmId, sizeGib } });
-const release = (n: number): PoolCommand => ({ type: 'ReleaseSpace', data: { poolId, volumeId: volume(n), vmId } });
-const report = (capacityGib: number, of: `node_${string}` = nodeId): PoolCommand => ({ type: 'RegisterPool', data: { poolId, nodeId: of, name: 'disks', capacityGib } });
+const reserve = (n: number, sizeGib: number): OfPool => ({ type: 'ReserveSpace', data: { poolId, volumeId: volume(n), vmId, sizeGib } });
+const release = (n: number): OfPool => ({ type: 'ReleaseSpace', data: { poolId, volumeId: volume(n), vmId } });
+const report = (capacityGib: number, of: `node_${string}` = nodeId): OfPool => ({ type: 'RegisterPool', data: { poolId, nodeId: of, name: 'disks', capacityGib } });
 
 describe('A pool', () => {
   it('is known from its first report', () => given().when(report(10)).then(registered));
@@ -52,7 +51,7 @@ describe('A pool', () => {
         const sum = [...held.values()].reduce((all, one) => all + one, 0);
         expect(sum).toBeLessThanOrEqual(20);
         const state = replay(pool, history);
-        expect(state.status === 'live' ? state.reservedGib : 0).toBe(sum);
+        expect(isLive(state) ? state.reservedGib : 0).toBe(sum);
       }
     }), { numRuns: 150 });
   });
