@@ -134,6 +134,7 @@ export const eventsFor = (service: string, purpose: string, filter: string): Con
 export const serviceConsumers: readonly ConsumerSpec[] = [
   ...['gateway', 'scheduler', 'ipam', 'storage', 'monitor'].map(commandsOf),
   reportsFor('scheduler', 'vm'),
+  reportsFor('scheduler', 'drift'),
   reportsFor('storage', 'pool'),
 ];
 

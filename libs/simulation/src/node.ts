@@ -21,6 +21,7 @@ import type { World } from './world.ts';
 const HEARTBEAT_MS = 4_000;
 const HELLO_AGAIN_MS = 2_000;
 const SWEEP_MS = 60_000;
+const COMPARE_MS = 20_000;
 /** Between a message of the server that the connection broke and the next connection. */
 const RECONNECT_MS = 1_000;
 
@@ -30,7 +31,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;
@@ -79,9 +80,13 @@ export class NodeProgram extends Program {
       nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
       outdated: () => { connect(); },
       report: (report: DomainReport) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.vm', report)),
+      reportDrift: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.drift', report)),
     }, this.broken);
     this.agent = agent;
-    this.unwatch = this.machine.hypervisor.watch({ changed: (vmId) => { void agent.look(vmId); }, missed: () => { void agent.sweep(); } });
+    this.unwatch = this.machine.hypervisor.watch({ changed: (vmId) => {
+      void agent.look(vmId);
+      void agent.compare(vmId);
+    }, missed: () => { void agent.sweep(); } });
 
     let hello: string | undefined;
     const connect = (): void => {
@@ -121,6 +126,7 @@ export class NodeProgram extends Program {
       if (party !== undefined && agent.session() !== undefined) bus.broadcast(nodeId, 'heartbeats', { nodeId, session: agent.session(), nodeAt: new Date(world.now()).toISOString(), memoryUsedPercent: 0, loadPercent: 0 });
     });
     world.every(SWEEP_MS, () => life.on, () => { void agent.sweep(); });
+    world.every(COMPARE_MS, () => life.on, () => { void agent.sweepDrift(); });
     this.connectAgain = connect;
   }
 

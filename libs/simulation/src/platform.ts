@@ -307,6 +307,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       const running = [...machine.domains].filter(([, { state }]) => state === 'running');
       if (running.length === 0) return;
       const [vmId] = random.pick(running);
+      referee.broken.add(vmId);
       machine.crash(vmId);
       if (random.chance(0.5)) return;
       world.after(random.between(1, 3_000), () => {

@@ -68,6 +68,8 @@ export class Referee {
   readonly openSagas = new Set<string>();
   /** Nodes that an operator removed: what is on them is nobody's business any more. */
   readonly removed = new Set<string>();
+  /** VMs whose guests died by themselves, or were started by hand. */
+  readonly broken = new Set<string>();
   /** The last operation of a VM that ended. */
   private readonly last = new Map<string, Operation>();
   private readonly seen = new Set<string>();
@@ -256,6 +258,14 @@ export class Referee {
           this.open.delete(operation.operationId);
         }
         return;
+      case 'DriftSeen': {
+        const vmId = data['vmId'] as string | null;
+        const fields = (data['differences'] as readonly { readonly field: string }[]).map(({ field }) => field);
+        const node = this.nodes.find(({ nodeId }) => nodeId === data['nodeId']);
+        // Nobody works by hand here. Only a machine that broke is not in the state it was left in.
+        if (data['class'] !== 'changed' || fields.join() !== 'state' || (node?.powerCycles === 0 && !this.broken.has(vmId ?? ''))) this.fail(`drift that nobody caused: ${JSON.stringify(data)}`);
+        return;
+      }
       case 'Claimed':
         if (this.names.has(stream)) this.fail(`${stream} is claimed twice`);
         this.names.set(stream, { owner: data['owner'] as string, category });

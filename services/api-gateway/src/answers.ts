@@ -1,6 +1,6 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
-import { BootOrder, Pending } from '@chronovirt/contracts/vm/vm.events';
+import { BootOrder, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
 
@@ -32,7 +32,7 @@ export const VmAnswer = named('Vm', z.object({
   observed: nullable(z.object({ state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']), reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
-    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
+    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
     vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
@@ -94,6 +94,16 @@ export const VolumeAnswer = named('Volume', z.object({
   failure: nullable(z.object({ code: z.string(), message: z.string(), owed: z.array(z.string()) })), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
+const difference = z.object({ field: z.string(), where: z.enum(['running', 'defined']).optional().describe('The domain that runs, or what its next start finds'), expected: nullable(z.union([z.boolean(), z.number(), z.string()])), seen: nullable(z.union([z.boolean(), z.number(), z.string()])) });
+
+export const DriftAnswer = named('Drift', z.object({
+  id: z.string(), nodeId: z.string(), class: z.enum(['changed', 'missing', 'moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network']), subject: z.string(), vmId: nullable(z.string()), name: nullable(z.string()),
+  differences: z.array(difference), foreign: nullable(z.looseObject({ uuid: z.string(), name: z.string(), obstacles: z.array(z.string()).describe('Why it cannot be adopted; empty when it can be') })), says: z.string(), explanation: z.string(),
+  near: nullable(z.object({ seconds: z.int() })).describe('An operation of ours on the VM that began so long before; null: none within 5 minutes'), firstSeenAt: time, seenAt: time, nodeAt: nullable(time),
+  acted: nullable(z.object({ action: z.enum(['adopt', 'revert', 'alert', 'ignore']), by: z.enum(['operator', 'policy']), actor: z.string(), operationId: z.string(), at: time })), position: z.int(), version: z.int().describe('Its ETag'),
+}));
+named('DriftPolicies', z.object({ items: z.array(z.looseObject({ class: z.string(), action: z.enum(['adopt', 'revert', 'alert', 'ignore']) })), next: z.null() }));
+
 export const EventAnswer = named('Event', z.object({
   position: z.int(), type: z.string(), category: z.string(), subject: z.string(), version: z.int(), id: z.string(), data: z.looseObject({}), actor: z.string(), commandId: z.string(),
   causedBy: nullable(z.string()), operationId: nullable(z.string()), vmId: nullable(z.string()), traceId: nullable(z.string()), nodeId: nullable(z.string()), nodeAt: nullable(time), recordedAt: time,
@@ -107,6 +117,7 @@ named('NetworkPage', page(NetworkAnswer));
 named('ImagePage', page(ImageAnswer));
 named('PoolPage', page(PoolAnswer));
 named('VolumePage', page(VolumeAnswer));
+named('DriftPage', page(DriftAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
 named('Token', z.object({ id: z.string(), name: z.string(), issuedBy: z.string(), issuedAt: time, revokedAt: nullable(time), position: z.int(), version: z.int().describe('Its ETag') }));

@@ -29,6 +29,7 @@ import { NodesHttp } from './nodes/nodes.http.ts';
 import { openApiText } from './openapi.http.ts';
 import { OperationsHttp } from './operations/operations.http.ts';
 import { PoolsHttp } from './pools/pools.http.ts';
+import { DriftHttp } from './drift/drift.http.ts';
 import { VolumesHttp } from './volumes/volumes.http.ts';
 import { ProblemFilter, SchemaPipe } from './problem.http.ts';
 import { readGuards, traceparentOfRequest } from './request.http.ts';
@@ -42,7 +43,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

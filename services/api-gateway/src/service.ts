@@ -14,6 +14,7 @@ import { ConsoleStore } from './console/console.store.ts';
 import { publicUrlOf } from './console/console-url.ts';
 import { createGateway } from './gateway.http.ts';
 import type { Gateway } from './gateway.ts';
+import { driftPolicyView, driftView } from './drift/drift.projection.ts';
 import { EventFeed } from './history/event-feed.store.ts';
 import { vmHistory } from './history/vm-history.projection.ts';
 import { imageView } from './images/image.projection.ts';
@@ -37,7 +38,7 @@ import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
 const OWED_EVERY_MS = 1_000;

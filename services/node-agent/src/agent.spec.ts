@@ -1,6 +1,7 @@
 import type { AgentCommand, DomainReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { describe, expect, it } from 'vitest';
 import { createAgent } from './agent.ts';
 import type { Agent, Broken } from './agent.ts';
@@ -22,6 +23,7 @@ interface World {
   readonly machine: SimulatedMachine;
   readonly journal: Journal;
   readonly reports: DomainReport[];
+  readonly drifts: DriftReport[];
   readonly agent: Agent;
   /** Sends one command; `again` keeps its id. */
   send(type: AgentCommand['type'], more?: Partial<CommandEnvelope> & { readonly generation?: number; readonly data?: object }): ReturnType<Agent['take']>;
@@ -55,14 +57,15 @@ interface Surroundings {
 
 function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
+  const drifts: DriftReport[] = [];
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, reportDrift: async (drift) => void drifts.push(drift), outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
-    machine, journal, reports, agent, nextId,
+    machine, journal, reports, drifts, agent, nextId,
     send: (type, { generation = 1, data: more, ...envelope } = {}) => agent.take({
       id: nextId(), to: 'node', target: nodeId, type, meta: { actor: 'system:scheduler' }, cancels: [], session: 1,
       ...envelope,
@@ -513,5 +516,61 @@ describe('The layers of a disk', () => {
     await send('LayerDomain', { data: taking });
     for (const type of ['RemoveDomain', 'RemoveDisk'] as const) await send(type);
     expect([machine.layers.size, machine.disks.size]).toEqual([0, 0]);
+  });
+});
+
+describe('What differs from what was told', () => {
+  const swept = async (world: World): Promise<readonly (readonly [string, string])[] | undefined> => {
+    expect(await world.agent.sweepDrift()).toBe(true);
+    return world.drifts.at(-1)?.findings.map(({ kind, differences }) => [kind, differences.map(({ field }) => field).join()] as const);
+  };
+
+  it('is nothing after commands, and is said once in a session', async () => {
+    const world = await created(await welcomed(worldOf()));
+    expect(await swept(world)).toEqual([]);
+    await world.send('ConfigureDomain', { data: { vcpus: 2, vcpusMax: 2 } });
+    await world.send('ShutdownDomain');
+    expect(await swept(world)).toEqual([]);
+    expect(world.drifts).toHaveLength(1);
+  });
+
+  it('is what somebody did by hand, until a command of ours brings it back', async () => {
+    const world = await created(await welcomed(worldOf()));
+    world.machine.crash(vmId);
+    expect(await swept(world)).toEqual([['domain', 'state']]);
+    world.machine.undefineBehind(vmId);
+    expect(await swept(world)).toEqual([['missing', 'domain']]);
+    expect(await world.send('ConfigureDomain', { data: { restore: 'running' } })).toMatchObject({ facts: { state: 'running' } });
+    await expect.poll(() => world.drifts.at(-1)?.findings).toEqual([]);
+  });
+
+  it('is a domain that this node was not told to have', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const elsewhere = await welcomed(worldOf({ machine: world.machine }), 1, [{ vmId, generation: 2, here: false }]);
+    expect(await swept(elsewhere)).toEqual([['stray', '']]);
+  });
+
+  it('outlives the agent: it is still known what was told', async () => {
+    const journal = createMemoryJournal();
+    const world = await created(await welcomed(worldOf({ journal })));
+    world.agent.halt();
+    world.machine.crash(vmId);
+    const again = await welcomed(worldOf({ machine: world.machine, journal }), 2, [{ vmId, generation: 1, here: true }]);
+    expect(await swept(again)).toEqual([['domain', 'state']]);
+  });
+
+  it('is not asked of a domain whose verb was begun and never ended', async () => {
+    const journal = createMemoryJournal();
+    let failing = false;
+    const machine = machineOf({ trouble: () => { if (failing) throw new Error('the agent dies'); return undefined; } });
+    const world = await created(await welcomed(worldOf({ machine, journal })));
+    failing = true;
+    const id = nextId();
+    await expect(world.send('DestroyDomain', { id })).rejects.toThrow();
+    machine.crash(vmId);
+    expect(await swept(world)).toEqual([]);
+    failing = false;
+    await world.send('DestroyDomain', { id });
+    expect(await swept(world)).toEqual([]);
   });
 });

@@ -29,8 +29,11 @@ import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
+import { isPowerVerb, planIn, powerAfter } from './domain/told.ts';
+import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
+import { createDriftWatch } from './observe/drift.ts';
 import { createObserver } from './observe/observer.ts';
 
 export interface AgentPorts {
@@ -39,6 +42,8 @@ export interface AgentPorts {
   readonly hypervisor: Hypervisor;
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DomainReport) => Promise<void>;
+  /** The same for what differs from what was told. */
+  readonly reportDrift: (report: DriftReport) => Promise<void>;
   readonly now: () => Date;
   /** Opens secrets that were sealed to this node; without it none are taken. */
   readonly unseal?: Unseal;
@@ -67,6 +72,12 @@ export interface Agent {
   session(): number | undefined;
   /** Something happened to this domain. Never rejects. */
   look(vmId: VmId): Promise<void>;
+  /** It may not be what it was told to be. Never rejects. */
+  compare(vmId: VmId): Promise<void>;
+  /** Looks at domains that are not ours. Never rejects. */
+  lookAround(): Promise<void>;
+  /** Compares everything with what this node was told; false when that could not be done. Never rejects. */
+  sweepDrift(): Promise<boolean>;
   /** Compares all domains with what was told; false when that could not be done. Never rejects. */
   sweep(): Promise<boolean>;
   /** From here on nothing is recorded, answered or reported, as if the process had been killed. */
@@ -107,6 +118,13 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
   });
 
+  const drift = createDriftWatch({
+    nodeId, hypervisor, journal, now,
+    whenIdle: (vmId, work) => (queues.has(vmId) ? undefined : enqueue(vmId, () => (halted ? Promise.reject(new Halted()) : work()))),
+    report: (report) => (halted ? Promise.reject(new Halted()) : ports.reportDrift(report)),
+    failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
+  });
+
   const recall = (commandId: string): Answer | undefined => {
     const answer = journal.recall(commandId);
     return broken.journalForgotten === true && answer !== undefined && !isCancelled(answer) ? undefined : answer;
@@ -120,7 +138,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async (vmId: VmId | VolumeId | PoolId, work: () => Promise<Answer>): Promise<Answer> => {
+  const enqueue = async <T>(vmId: VmId | VolumeId | PoolId, work: () => Promise<T>): Promise<T> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -162,20 +180,43 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const obey = async (id: string, command: AgentCommand): Promise<Answer> => {
     const underWay = new AbortController();
     running.set(id, underWay);
+    const plan = planIn(command);
+    const about = objectOf(command);
+    const before = isVm(about) ? journal.told(about) : undefined;
+    // Whatever is there from here on may be half of what was and half of what shall be.
+    if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
+    else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
+    else if (before?.unsure === false && isPowerVerb(command.type)) journal.tell({ ...before, unsure: true });
     try {
       const outcome = await execute(command, hypervisor, underWay.signal, unseal).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;
       });
-      if (isRefusal(outcome)) return outcome;
+      if (halted) throw new Halted();
+      if (isRefusal(outcome)) {
+        // What was refused did nothing, except to a domain that runs: that is taken back by a command of its own.
+        if (command.type !== 'ConfigureDomain' && !isCancelled(outcome) && !endsPlacement(command.type)) {
+          if (before !== undefined) journal.tell(before);
+          else if (plan !== undefined) journal.forget(plan.vmId);
+        }
+        return outcome;
+      }
       if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (isOfVolume(command)) {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
-      if (endsPlacement(command.type) && !halted) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
-      return accept(concernsDisk(command.type) ? undefined : { ...(await observer.facts(command.data.vmId)), ...factsOf(outcome) });
+      if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
+      if (concernsDisk(command.type)) return accept();
+      const { vmId } = command.data;
+      const facts = { ...(await observer.facts(vmId)), ...factsOf(outcome) };
+      const now = plan ?? before?.plan;
+      if (now !== undefined && !halted && facts.state !== 'absent') {
+        const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
+        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+      } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
+      return accept(facts);
     } finally {
       running.delete(id);
     }
@@ -210,6 +251,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
+      // It may have brought back what was known to differ.
+      const about = objectOf(command);
+      if (isVm(about) && drift.knows(about)) void answer.then(() => drift.look(about), () => undefined);
       taken.set(copy, answer);
       return answer;
     },
@@ -218,6 +262,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       session = undefined;
       helloPending = helloId;
       observer.pause();
+      drift.pause();
       const description = await hypervisor.describe();
       const inventory = await observer.inventory();
       return {
@@ -235,12 +280,17 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       journal.adopt(welcome.session, welcome.vms);
       session = welcome.session;
       observer.adopt(welcome.session);
+      drift.adopt(welcome.session);
       // What happened between the look and the welcome was reported to nobody.
       void observer.sweep();
+      void drift.sweep();
       return true;
     },
 
     session: () => session,
+    compare: (vmId) => (halted ? Promise.resolve() : drift.look(vmId)),
+    lookAround: () => (halted ? Promise.resolve() : drift.lookAround()),
+    sweepDrift: () => (halted || session === undefined ? Promise.resolve(true) : drift.sweep()),
     look: (vmId) => (halted ? Promise.resolve() : observer.look(vmId)),
     // Without a session nobody is told, and the welcome sweeps.
     sweep: () => (halted || session === undefined ? Promise.resolve(true) : observer.sweep()),
@@ -258,7 +308,7 @@ const objectOf = (command: AgentCommand): VmId | VolumeId | PoolId => {
   return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
 };
 
-const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
+const isVm = (id: VmId | VolumeId | PoolId): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });

@@ -52,6 +52,8 @@ export interface Link {
 
 const HEARTBEAT_MS = 4_000;
 const SWEEP_MS = 60_000;
+/** Everything is compared with what was told this often: some of what is done by hand makes no event. */
+const COMPARE_MS = 20_000;
 const SWEEPS_MAX = 6;
 const HELLO_MS = 2_000;
 const HELLO_BACK_OFF_FIRST_MS = 100;
@@ -68,6 +70,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     now: () => new Date(),
     outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
+    reportDrift: async (report) => void (await publisher.publishReport({ nodeId, category: 'drift', id: nodeId, type: 'DriftReport', body: report })),
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };
   const agent = createAgent(ports);
@@ -78,13 +81,19 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
   let greetingSays = 'has not said hello yet';
 
   const unwatch = hypervisor.watch({
-    changed: (vmId) => { if (agent.session() !== undefined) void agent.look(vmId); },
+    changed: (vmId) => {
+      if (agent.session() === undefined) return;
+      void agent.look(vmId);
+      void agent.compare(vmId);
+    },
+    touched: (vmId) => void agent.compare(vmId),
+    strange: () => void agent.lookAround(),
     missed: () => void sweepSoon(),
   });
 
   /** Again after a moment where it failed: what was missed must not wait for the next sweep. */
   const sweepSoon = async (): Promise<void> => {
-    for (let attempt = 0; attempt < SWEEPS_MAX && !ended.signal.aborted && !(await agent.sweep()); attempt++) {
+    for (let attempt = 0; attempt < SWEEPS_MAX && !ended.signal.aborted && !((await agent.sweep()) && (await agent.sweepDrift())); attempt++) {
       await delay(backOffMs(attempt, 500, 10_000), undefined, { signal: ended.signal }).catch(() => undefined);
     }
   };
@@ -180,6 +189,9 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     // How full they are changes while nobody says hello.
     if (bus.status().ok && agent.session() !== undefined) reportPools().catch((fault: unknown) => { log.warn({ err: fault }, 'pools were not reported, the next sweep tries again'); });
   }, SWEEP_MS);
+  let comparing: Promise<unknown> | undefined;
+  // A slow one is not joined by the next.
+  const comparisons = setInterval(() => { comparing ??= agent.sweepDrift().finally(() => { comparing = undefined; }); }, COMPARE_MS);
   const stopGreeting = bus.onReconnect(greet);
   greet();
   void beat().catch(() => undefined);
@@ -198,6 +210,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
       unwatch();
       clearInterval(heartbeats);
       clearInterval(sweeps);
+      clearInterval(comparisons);
       await consumption.stop(DRAIN_MS);
       agent.halt();
     },

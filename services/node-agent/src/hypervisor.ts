@@ -6,6 +6,7 @@
  * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
  */
 import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
+import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
@@ -72,8 +73,40 @@ export interface Shutdown {
 export interface Watcher {
   /** Something happened to this domain: look at it. */
   readonly changed: (vmId: VmId) => void;
+  /** It may not be what it was, although it is in the same state. */
+  readonly touched?: (vmId: VmId) => void;
+  /** Something happened to a domain that is not ours. */
+  readonly strange?: () => void;
   /** Something may have happened to any: look at all. */
   readonly missed: () => void;
+}
+
+export type Power = 'running' | 'paused' | 'stopped';
+
+/** What the node was last told of a domain (domain/told.ts). */
+export interface Told {
+  /** Without what cloud-init is told: nobody compares that, and it is large. */
+  readonly plan: DomainPlan;
+  /** What of a domain that runs waits for a start. */
+  readonly pending: readonly Pending[];
+  readonly power: Power;
+  /** A verb that makes it another domain was begun and not answered. */
+  readonly unsettled: boolean;
+  /** The same for one that starts or stops it. */
+  readonly unsure: boolean;
+}
+
+export interface Compared {
+  readonly state: Exclude<DomainState, 'absent'>;
+  readonly reason: string;
+  readonly differences: readonly Difference[];
+}
+
+/** A domain that was not told to be here. With a `vmId` when it carries our words. */
+export interface Stranger {
+  readonly vmId: VmId | null;
+  readonly generation: number;
+  readonly domain: ForeignDomain;
 }
 
 export type Done = Promise<Refusal | undefined>;
@@ -100,6 +133,10 @@ export interface Hypervisor {
   /** Every domain of ours; others are none of our business. */
   domains(): Promise<readonly SeenDomain[]>;
   domain(vmId: VmId): Promise<SeenDomain>;
+  /** What of a domain is not as it was told to be; undefined when there is none. */
+  compare(told: Told): Promise<Compared | undefined>;
+  /** Every domain but these. */
+  strangers(besides: ReadonlySet<VmId>): Promise<readonly Stranger[]>;
   /** Tells of changes until the returned function is called. */
   watch(watcher: Watcher): () => void;
 
@@ -124,6 +161,8 @@ export interface Hypervisor {
   removeLease(plan: NetworkPlan, mac: string): Done;
 
   define(plan: DomainPlan): Done;
+  /** What was done to a domain by hand and `configure` does not take back is taken back; it is defined again when it was gone. */
+  restore(plan: DomainPlan, signal: AbortSignal): Done;
   /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */
   configure(plan: DomainPlan): Promise<Refusal | Configured>;
   /** Each disk of the plan has its layer, new, on what is named. A domain that runs is refused unless `live`. */

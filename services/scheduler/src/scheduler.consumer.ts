@@ -8,11 +8,13 @@
  * starting a saga twice is starting it once.
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
+import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
 import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { Media, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
@@ -20,6 +22,8 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
+import { classify, findingOf } from './drift/classify.ts';
+import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
@@ -67,6 +71,8 @@ const NODES_ASKED_MAX = 16;
 const SAGA_ABANDONED_MS = 5_000;
 /** Between two clean-ups of one VM. Milliseconds. */
 const CLEAN_UP_EVERY_MS = 15_000;
+/** Between two tries of what a policy wants. Milliseconds. */
+const POLICY_EVERY_MS = 30_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
 /** VMs whose building begins at the same moment. */
@@ -137,7 +143,7 @@ export class Scheduler {
   }
 
   private dispatch(envelope: CommandEnvelope, handler: CommandHandler): Promise<Handled> {
-    const command = envelope as unknown as VmCommand | NodeCommand | { type: 'ClaimVmName' | 'UnclaimVmName'; data: { key: string; owner: string; label: string } };
+    const command = envelope as unknown as VmCommand | NodeCommand | DriftCommand | { type: 'ClaimVmName' | 'UnclaimVmName'; data: { key: string; owner: string; label: string } };
     switch (command.type) {
       case 'CreateVm':
         return this.createVm(envelope, command.data, handler);
@@ -153,6 +159,12 @@ export class Scheduler {
         return handler.handle(vmName, { ...handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Claim' as const, owner: command.data.owner, label: command.data.label }), likelyNew: true });
       case 'UnclaimVmName':
         return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Unclaim', owner: command.data.owner }));
+      case 'RecordDrift':
+        return handler.handle(drift, { ...handling(envelope, streamOf(drift.category, command.data.nodeId), command), store: 'events' });
+      case 'ActOnDrift':
+        return this.actOnDrift(envelope, command, handler);
+      case 'SetDriftPolicy':
+        return handler.handle(driftPolicies, handling(envelope, streamOf(driftPolicies.category, POLICIES), command));
       case 'RemoveNode':
         return this.removeNode(envelope, command, handler);
       case 'ChangeNode':
@@ -196,7 +208,7 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf(wish),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(pool === null ? {} : { poolId: pool }),
       // A later name of the VM is not the guest's.
@@ -340,6 +352,77 @@ export class Scheduler {
     await this.record(report, this.ports.commandIdOf(`report:${report.nodeId}:${String(report.session)}:${String(report.sequence)}:${report.vmId}`));
   }
 
+  /** Everything that a node found. What it found before and does not name any more is settled. */
+  async driftReport({ nodeId, session, sequence, findings, nodeAt }: DriftReport): Promise<void> {
+    const { view, commandIdOf } = this.ports;
+    const node = view.node(nodeId);
+    if (node === undefined || node.removed || session < node.session) return;
+    const items = this.classified(nodeId, findings);
+    await this.ports.handler.handle(drift, {
+      id: commandIdOf(`drift:${nodeId}:${String(session)}:${String(sequence)}`), stream: streamOf(drift.category, nodeId), cancels: [], meta: { actor: nodeId, nodeId, nodeAt }, store: 'events',
+      command: { type: 'RecordDrift', data: { nodeId, session, sequence, items } },
+    });
+  }
+
+  private classified(nodeId: NodeId, findings: readonly Finding[]): DriftItem[] {
+    const { view, keyOf, now } = this.ports;
+    const strays = new Map([...view.driftsOn()].flatMap((entry) => (entry.nodeId !== nodeId && entry.foreign !== null && entry.vmId !== null ? [[entry.vmId, entry.nodeId] as const] : [])));
+    return findings.flatMap((finding) => classify(finding, {
+      nodeId, now: now(), vm: finding.vmId === null ? undefined : view.vm(finding.vmId), strayOn: finding.vmId === null ? null : strays.get(finding.vmId) ?? null,
+      idOf: (on, subject) => `drift_${keyOf(`${on} ${subject}`).slice(0, 32)}`,
+    }) ?? []);
+  }
+
+  /** The VM's part first: what it refuses was not done. Both have ids that follow from the command's, so that all of it happens once. */
+  private async actOnDrift(envelope: CommandEnvelope, command: Extract<DriftCommand, { type: 'ActOnDrift' }>, handler: CommandHandler): Promise<Handled> {
+    const { nodeId, driftId, action, operationId } = command.data;
+    const stream = streamOf(drift.category, nodeId);
+    const { state } = await handler.log.load(stream, drift);
+    const item = state.items[driftId];
+    if (item === undefined) return handler.refuse(envelope, refuse('drift.not_found', { driftId }));
+    if (action !== 'ignore') {
+      const remedy = remedyOf(item, action, operationId);
+      if (isRefusal(remedy)) return handler.refuse(envelope, remedy);
+      const done = await handler.handle(vm, {
+        id: this.ports.commandIdOf(`${envelope.id}:vm`), stream: streamOf(vm.category, remedy.data.vmId), cancels: [], meta: { ...envelope.meta, vmId: remedy.data.vmId, operationId }, command: remedy,
+      });
+      if (isRefusal(done.answer)) return handler.refuse(envelope, done.answer);
+      if (handler === this.ports.handler) this.reactSoon(done.appended);
+    }
+    return handler.handle(drift, handling(envelope, stream, command));
+  }
+
+  /** What a VM's own story or another node's makes of what was found; and what the policy of its class wants. */
+  private async reconcileDrift(now: number, attempt: (what: string, work: Promise<unknown>) => Promise<unknown>): Promise<void> {
+    const { view, commandIdOf } = this.ports;
+    const nodes = new Set([...view.driftsOn()].map(({ nodeId }) => nodeId));
+    for (const nodeId of nodes) {
+      const open = [...view.driftsOn(nodeId)];
+      const removed = view.node(nodeId)?.removed === true;
+      const items = removed ? [] : this.classified(nodeId, open.map(findingOf)).map((item) => ({ ...item, near: open.find(({ driftId }) => driftId === item.driftId)?.near ?? item.near }));
+      const isNews = items.length !== open.length || items.some((item) => open.find(({ driftId }) => driftId === item.driftId)?.class !== item.class);
+      const last = open.reduce((a, b) => (b.session > a.session || (b.session === a.session && b.sequence > a.sequence) ? b : a));
+      const key = `reclassify:${nodeId}:${String(last.session)}:${String(last.sequence)}:${items.map(({ driftId, class: klass }) => `${driftId}${klass}`).join()}:${removed ? 'removed' : ''}`;
+      if (isNews) {
+        await attempt('classify what differs', this.obey({
+          id: commandIdOf(key), to: 'scheduler', target: nodeId, type: 'RecordDrift', cancels: [], meta: { actor: 'system:scheduler', nodeId },
+          data: { nodeId, session: last.session, sequence: last.sequence, items } as never,
+        }));
+      }
+    }
+    for (const { driftId, nodeId, vmId, class: klass, acted, session, sequence } of [...view.driftsOn()]) {
+      const action = view.driftPolicyOf(klass);
+      if (acted !== null || (action !== 'revert' && action !== 'adopt')) continue;
+      if (vmId !== null && view.vm(vmId)?.busy === true) continue;
+      // Asked again where the VM was in somebody's hands at that moment.
+      const id = commandIdOf(`drift-policy:${driftId}:${String(session)}:${String(sequence)}:${action}:${String(Math.floor(now / POLICY_EVERY_MS))}`);
+      await attempt('act on what differs', this.obey({
+        id, to: 'scheduler', target: nodeId, type: 'ActOnDrift', cancels: [], meta: { actor: 'system:scheduler', nodeId },
+        data: { nodeId, driftId, action, by: 'policy', operationId: idFrom('op', id) },
+      }));
+    }
+  }
+
   private async record({ nodeAt, ...data }: DomainReport, id: string): Promise<void> {
     await this.ports.handler.handle(vm, {
       id, stream: streamOf(vm.category, data.vmId), cancels: [], meta: { actor: data.nodeId, nodeId: data.nodeId, vmId: data.vmId, nodeAt }, store: 'events',
@@ -425,6 +508,7 @@ export class Scheduler {
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
     for (const { operationId, input, meta } of [...view.poolCalls()]) await attempt('do what a pool calls for', this.beginOnce(operationId, () => this.sagas.start(workOnPool.name, operationId, { ...input }, meta)));
+    await this.reconcileDrift(now, attempt);
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
       const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);

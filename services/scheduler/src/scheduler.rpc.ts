@@ -1,6 +1,7 @@
 import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import { DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import { driftCommands, DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { nodeCommands } from '@chronovirt/contracts/node/node.commands';
 import { vmNameCommands } from '@chronovirt/contracts/reservation/reservation.commands';
 import { vmCommands } from '@chronovirt/contracts/vm/vm.commands';
@@ -13,7 +14,7 @@ import type { Scheduler } from './scheduler.consumer.ts';
 
 export const SCHEDULER = Symbol('scheduler');
 
-const commands = { ...vmCommands, ...nodeCommands, ...vmNameCommands };
+const commands = { ...vmCommands, ...nodeCommands, ...driftCommands, ...vmNameCommands };
 
 /** The scheduler's ears on the bus: parse, hand over, answer. */
 @Controller()
@@ -31,5 +32,12 @@ export class SchedulerRpc {
     // The server lets a node publish under its own name only; what it writes inside is its word alone.
     if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.scheduler.report(report.data);
+  }
+
+  @Consumes(reportsFor('scheduler', 'drift'), { concurrency: 16, confirmed: false })
+  async drift(@Payload() delivery: Delivery): Promise<void> {
+    const report = DriftReport.safeParse(delivery.json());
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
+    await this.scheduler.driftReport(report.data);
   }
 }

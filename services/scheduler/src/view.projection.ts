@@ -16,6 +16,8 @@ import type { CommandMeta } from '@chronovirt/contracts/command';
 import { type Facts, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
+import type { DriftAction } from '@chronovirt/contracts/drift/drift.events';
+import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.projection.ts';
 import { type NodeCapacity, nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate, PlacePool } from './placement/candidate.ts';
 import { type PoolPlace, poolPlace } from './pool/pool-place.projection.ts';
@@ -186,7 +188,7 @@ export const volumeWork: Projection<VolumeCall> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork] as const;
+export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -198,6 +200,8 @@ export class SchedulerView {
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
   private readonly volumes = new ProjectionInMemory(volumeWork);
+  private readonly drifts = new ProjectionInMemory(openDrift);
+  private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -208,7 +212,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes]) {
+    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -227,6 +231,8 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    if (category === 'drift') this.drifts.take(event);
+    if (category === 'drift-policy') this.driftPolicies.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -379,6 +385,15 @@ export class SchedulerView {
   /** VMs whose operation may wait for somebody to begin it. */
   *calling(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.calls.length > 0) yield entry;
+  }
+
+  /** What differs now, on one node or on all. */
+  *driftsOn(nodeId?: string): Generator<OpenDriftEntry> {
+    for (const entry of this.drifts.documents.values()) if (nodeId === undefined || entry.nodeId === nodeId) yield entry;
+  }
+
+  driftPolicyOf(driftClass: string): DriftAction {
+    return this.driftPolicies.documents.get(driftClass)?.action ?? 'alert';
   }
 
   *volumeCalls(): Generator<VolumeCall> {

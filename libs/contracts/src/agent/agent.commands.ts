@@ -16,7 +16,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Platform } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfPool = { nodeId: NodeId, poolId: PoolId };
@@ -33,6 +33,7 @@ export const DomainPlan = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
   media: ImageFile.nullable(),
+  ...Platform.shape,
   seed: Seed.nullable(),
 });
 export type DomainPlan = z.infer<typeof DomainPlan>;
@@ -44,9 +45,9 @@ export const agentCommands = {
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
    * A domain that may be running is as the plan says, as far as that can be while it runs; `pending` says what has to wait for a start.
-   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
+   * With `hostname` a guest that runs is told it by its agent. Disks grow; leases of interfaces that are `gone` are forgotten. With `restore`, which takes back what was done by hand, a domain that is gone is defined again, and at last it is in that state. With `insist`, which takes a change back, it is tried until it is so: no refusal ends it but that there is no such domain.
    */
-  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean() })),
+  ConfigureDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, gone: z.array(z.object({ network: NetworkPlan, mac: Mac })), hostname: text(253).nullable(), insist: z.boolean(), restore: z.enum(['running', 'paused', 'stopped']).nullable().default(null) })),
   /**
    * Each disk of the plan has its layer, new and empty, on the one that is named here; what it stands on is never written again.
    * With `live` a domain that runs goes over to them, its file systems frozen for that moment when its agent answers (fact `frozen`); without, one that runs is refused.

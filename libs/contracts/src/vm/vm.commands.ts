@@ -6,7 +6,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
+import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -24,6 +24,9 @@ export const CreateVmBody = z.strictObject({
   pool: Reference.optional().describe('Id or name of the pool of its disk; without it whichever has room'),
   accel: z.enum(['any', 'require-kvm']).default('any'),
   devices: z.enum(['virtio', 'legacy']).default('virtio'),
+  osFamily: Platform.shape.osFamily.describe('What runs inside. A windows sees the local time of its node instead of UTC, and what Hyper-V would tell it where the node has KVM'),
+  firmware: Platform.shape.firmware.describe('What starts it, for all its life: bios (default), uefi, or uefi-secure, which only starts what is signed'),
+  tpm: Platform.shape.tpm.describe('Give it a TPM 2.0 in software'),
   tags: z.array(text(64).min(1)).max(50).default([]),
   protected: z.boolean().default(false),
   vcpusMax: z.int().min(1).max(256).optional().describe('As far as CPUs can be added while it runs. Default: as many as there are'),
@@ -116,6 +119,8 @@ export const vmCommands = {
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
+  /** The domain is brought back to what it should be, and into the state that is wanted. */
+  RestoreVm: command('scheduler', 'vmId', z.object(Target)),
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 

@@ -34,6 +34,20 @@ export const BootDevice = z.enum(['disk', 'cdrom', 'network']);
 export type BootDevice = z.infer<typeof BootDevice>;
 export const BootOrder = z.array(BootDevice).min(1).max(3).refine((order) => new Set(order).size === order.length, 'must name each device once');
 
+/** What the machine is like because of the system inside. Left out, it is a Linux that starts by BIOS. */
+export const Platform = z.object({
+  /** A Windows is shown the node's local time, and what makes it run well on KVM; all others UTC. */
+  osFamily: z.enum(['linux', 'windows', 'other']).optional(),
+  /** 'uefi-secure' starts only what is signed. */
+  firmware: z.enum(['bios', 'uefi', 'uefi-secure']).optional(),
+  /** A TPM 2.0 of its own, made in software by its node. */
+  tpm: z.boolean().optional(),
+});
+export type Platform = z.infer<typeof Platform>;
+
+/** Of something larger; only what is said. */
+export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(JSON.stringify(of)));
+
 /** A medium in the drive. */
 export const Media = z.object({ imageId: ImageId, file: ImageFile });
 export type Media = z.infer<typeof Media>;
@@ -49,6 +63,7 @@ export const VmSpec = z.object({
   boot: BootOrder,
   media: Media.nullable(),
   cloudInit: CloudInit.nullable(),
+  ...Platform.shape,
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
   /** A pool chosen by hand. */
@@ -96,6 +111,8 @@ export const Reconfiguration = z.object({
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
+  /** Nothing is wanted but that the domain is as it should be, whatever was done to it by hand; also its state. */
+  restore: z.enum(['running', 'paused', 'stopped']).optional(),
 });
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 

@@ -148,7 +148,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmPowerRequested':
       return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmReconfigureRequested':
-      return settle({ ...(before ?? begun(event, key, 'reconfigure', id)), waitsFor: 'the saga that carries it out' }, event);
+      return settle({ ...(before ?? begun(event, key, event.data.change.restore === undefined ? 'reconfigure' : 'revert-drift', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmGuestRequested':
       return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmSnapshotRequested':

@@ -36,7 +36,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data);
     case 'DefineDomain': return defineDomain(data, hypervisor);
-    case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor);
+    case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'StartDomain': return hypervisor.start(data.vmId);
@@ -79,20 +79,22 @@ export class NotTakenBack extends Error {
 }
 
 /** What is given up while a guest still uses it could be given to another: so a refusal is no end of an undo. */
-async function insisting(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
-  const outcome = await configureDomain(plan, hypervisor);
+async function insisting(plan: ConfigureDomain, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured> {
+  const outcome = await configureDomain(plan, hypervisor, signal);
   if (isRefusal(outcome) && outcome.refused !== 'domain.gone') throw new NotTakenBack(plan.vmId, outcome);
   return outcome;
 }
 
 type ConfigureDomain = Extract<AgentCommand, { readonly type: 'ConfigureDomain' }>['data'];
 
-async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): Promise<Refusal | Configured> {
+async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor, signal: AbortSignal): Promise<Refusal | Configured> {
   // Of a domain that exists most leases are in use: none is taken back here.
   for (const { run } of interfacesOf(plan, hypervisor)) {
     const refused = await run();
     if (refused !== undefined) return refused;
   }
+  const restored = plan.restore === null ? undefined : await hypervisor.restore(plan, signal);
+  if (restored !== undefined) return restored;
   const configured = await hypervisor.configure(plan);
   if (isRefusal(configured)) return configured;
   const outcome = plan.hostname === null ? configured : await nameGuest(plan, plan.hostname, configured, hypervisor);
@@ -101,7 +103,20 @@ async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor): P
     const refused = await hypervisor.removeLease(network, mac);
     if (refused !== undefined) return refused;
   }
-  return outcome;
+  const powered = plan.restore === null ? undefined : await power(plan.vmId, plan.restore, hypervisor, signal);
+  return powered ?? outcome;
+}
+
+/** Seconds that a guest is given that somebody started and that shall not run. */
+const RESTORED_STOP_MS = 30_000;
+
+/** A domain that exists is in this state. */
+async function power(vmId: DomainPlan['vmId'], state: NonNullable<ConfigureDomain['restore']>, hypervisor: Hypervisor, signal: AbortSignal): Done {
+  switch (state) {
+    case 'running': return hypervisor.start(vmId);
+    case 'paused': return (await hypervisor.domain(vmId)).state === 'paused' ? undefined : (await hypervisor.start(vmId)) ?? hypervisor.suspend(vmId);
+    case 'stopped': return hypervisor.shutdown(vmId, { timeoutMs: RESTORED_STOP_MS, force: true, signal });
+  }
 }
 
 /**

@@ -8,6 +8,7 @@
 import { DatabaseSync } from 'node:sqlite';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
+import type { Told } from '../hypervisor.ts';
 import { newest } from './journal.ts';
 import type { Journal, KnownVm } from './journal.ts';
 
@@ -29,6 +30,7 @@ const SCHEMA = `
     here       INTEGER NOT NULL,
     at         INTEGER NOT NULL
   ) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS told (vm_id TEXT PRIMARY KEY, told TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS session (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER NOT NULL) STRICT;
 `;
 
@@ -45,6 +47,11 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
   if (version > 1) throw new Error(`the journal ${path} was written by a newer agent (shape ${String(version)}, this one reads 1)`);
   db.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = 1; COMMIT;`);
 
+  // What a domain was told is written before each answer, into the same file: whatever brings the answer to the disk
+  // brings it along, and a process that is killed loses nothing of it.
+  const hasty = new DatabaseSync(path);
+  hasty.exec('PRAGMA busy_timeout = 5000; PRAGMA synchronous = OFF; PRAGMA cache_size = -256;');
+
   const statements = {
     recall: db.prepare('SELECT answer FROM answer WHERE command_id = ?'),
     record: db.prepare('INSERT INTO answer (command_id, answer, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING'),
@@ -54,6 +61,9 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     setSession: db.prepare('INSERT INTO session (only, number) VALUES (1, ?1) ON CONFLICT (only) DO UPDATE SET number = ?1'),
     forgetAnswers: db.prepare('DELETE FROM answer WHERE at < ?'),
     forgetMost: db.prepare('DELETE FROM answer WHERE command_id IN (SELECT command_id FROM answer ORDER BY at LIMIT max(0, (SELECT count(*) FROM answer) - ?))'),
+    tolds: hasty.prepare('SELECT told FROM told'),
+    tell: hasty.prepare('INSERT INTO told (vm_id, told) VALUES (?1, ?2) ON CONFLICT (vm_id) DO UPDATE SET told = ?2'),
+    forget: hasty.prepare('DELETE FROM told WHERE vm_id = ?'),
     forgetVms: db.prepare('DELETE FROM vm WHERE here = 0 AND at < ?'),
   };
 
@@ -61,6 +71,13 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
   const vms = new Map<VmId | VolumeId, KnownVm>();
   for (const row of statements.vms.all() as { vm_id: VmId; generation: number; here: number }[]) {
     vms.set(row.vm_id, { vmId: row.vm_id, generation: row.generation, here: row.here === 1 });
+  }
+
+  const tolds = new Map<VmId, Told>();
+  for (const { told: text } of statements.tolds.all() as { told: string }[]) {
+    // We wrote it ourselves.
+    const told = JSON.parse(text) as Told;
+    tolds.set(told.plan.vmId, told);
   }
 
   const clean = (): void => {
@@ -99,6 +116,15 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     },
     vm: (vmId) => vms.get(vmId),
     vms: () => [...vms.values()],
+    told: (vmId) => tolds.get(vmId),
+    tolds: () => [...tolds.values()],
+    tell: (told) => {
+      statements.tell.run(told.plan.vmId, JSON.stringify(told));
+      tolds.set(told.plan.vmId, told);
+    },
+    forget: (vmId) => {
+      if (tolds.delete(vmId)) statements.forget.run(vmId);
+    },
     remember: write,
     adopt: (session, heard) => {
       db.exec('BEGIN IMMEDIATE');
@@ -112,6 +138,9 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
       }
     },
     session: () => (statements.session.get() as { number: number } | undefined)?.number ?? 0,
-    close: () => { db.close(); },
+    close: () => {
+      hasty.close();
+      db.close();
+    },
   };
 }

@@ -8,6 +8,7 @@
  */
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
+import type { Told } from '../hypervisor.ts';
 
 export interface KnownVm {
   /** A volume, too, may be known to be gone. */
@@ -26,6 +27,12 @@ export interface Journal {
   vms(): readonly KnownVm[];
   /** On disk when this returns. A generation never goes back. */
   remember(vm: KnownVm): void;
+  /** What this node was last told of a domain. */
+  told(vmId: VmId): Told | undefined;
+  tolds(): readonly Told[];
+  /** Kept when the process dies; on disk as soon as the next answer is. */
+  tell(told: Told): void;
+  forget(vmId: VmId): void;
   /** What a welcome said, in one piece. */
   adopt(session: number, vms: readonly KnownVm[]): void;
   /** The last session; 0 before the first. */
@@ -39,6 +46,7 @@ export const newest = (known: KnownVm | undefined, heard: KnownVm): KnownVm => (
 export function createMemoryJournal(answersMax = 100_000): Journal {
   const answers = new Map<string, Answer>();
   const vms = new Map<VmId | VolumeId, KnownVm>();
+  const tolds = new Map<VmId, Told>();
   let lastSession = 0;
   const remember = (vm: KnownVm): void => void vms.set(vm.vmId, newest(vms.get(vm.vmId), vm));
   return {
@@ -49,6 +57,10 @@ export function createMemoryJournal(answersMax = 100_000): Journal {
       if (answers.size > answersMax) for (const oldest of answers.keys()) { answers.delete(oldest); break; }
     },
     vm: (vmId) => vms.get(vmId),
+    told: (vmId) => tolds.get(vmId),
+    tolds: () => [...tolds.values()],
+    tell: (told) => void tolds.set(told.plan.vmId, told),
+    forget: (vmId) => void tolds.delete(vmId),
     vms: () => [...vms.values()],
     remember,
     adopt: (session, heard) => {

@@ -13,30 +13,35 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { NodeFeature } from '@chronovirt/contracts/node/node.events';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
-import type { BootDevice } from '@chronovirt/contracts/vm/vm.events';
-import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
+import { readDomainCapabilities } from '@chronovirt/libvirt/capabilities-xml';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { errorCodes, isAgentUnresponsive, isBusy, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
 import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
-import { attributeOf, buildXml, bytesOf, childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
+import { attributeOf, buildXml, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { SeenMachine } from '../domain/differences.ts';
 import { changesOf } from '../domain/changes.ts';
-import type { Change, LiveDomain } from '../domain/changes.ts';
+import type { Change } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
+import type { DomainHost } from '../domain/domain-xml.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
 import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
+import { createInspector, nameGivenIn } from './inspect.os.ts';
+import type { Identity } from './inspect.os.ts';
+import { liveDomain, macIn } from './live-domain.os.ts';
 
 export interface LibvirtSettings {
   readonly nodeId: NodeId;
@@ -85,11 +90,6 @@ interface MemoryBlock {
   readonly online?: unknown;
 }
 
-interface Identity {
-  readonly vmId: VmId;
-  readonly generation: number;
-}
-
 type Seen = Pick<SeenDomain, 'state' | 'reason'>;
 
 /** libvirt's words for a state in ours. */
@@ -134,7 +134,17 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const turns = new Map<string, Promise<unknown>>();
 
   await host.prepare(slow);
-  const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot'] });
+  const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'metadataChange'] });
+
+  /** What not every node has; asked anew at each hello, since packages come and go. */
+  let can: { readonly features: readonly NodeFeature[]; readonly hyperv: readonly string[] } = { features: [], hyperv: [] };
+  const probe = async (): Promise<void> => {
+    if (driver !== 'qemu') return;
+    const said = readDomainCapabilities(await slow.connectGetDomainCapabilities({ virtualisation: host.accel.accel === 'kvm' ? 'kvm' : 'qemu', architecture: 'x86_64', machine: 'q35' }));
+    const uefi = said.firmware.includes('efi');
+    const tpm = said.devices['tpm']?.['backendModel']?.includes('emulator') === true;
+    can = { features: [...(uefi ? ['uefi' as const] : []), ...(uefi && said.secureBoot ? ['uefi-secure' as const] : []), ...(tpm ? ['tpm' as const] : [])], hyperv: said.hyperv };
+  };
 
   const identify = async (domain: Domain): Promise<Identity | undefined> => {
     if (identities.has(domain.uuid)) return identities.get(domain.uuid);
@@ -226,16 +236,29 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         continue;
       }
       const { domain } = event;
+      if (event.kind !== 'lifecycle' && event.kind !== 'reboot') {
+        // It runs as before, but it may not be what it was.
+        if (event.kind === 'metadataChange') identities.delete(domain.uuid);
+        const ours = await identify(domain).catch(() => undefined);
+        watchers.forEach((watcher) => { if (ours === undefined) watcher.strange?.(); else watcher.touched?.(ours.vmId); });
+        continue;
+      }
       const what = event.kind === 'reboot' ? 'reboot' : event.event;
       if (what === 'defined') identities.delete(domain.uuid);
       const known = identities.has(domain.uuid);
       const ours = identities.get(domain.uuid) !== undefined;
       if (what === 'undefined') identities.delete(domain.uuid);
       for (const settle of [...(waits.get(domain.uuid) ?? [])]) settle(what);
-      if (known && !ours) continue;
+      if (known && !ours) {
+        watchers.forEach((watcher) => { watcher.strange?.(); });
+        continue;
+      }
       const vmId = idFrom('vm', domain.uuid);
       // Not known yet: it may be anybody's, so it is asked. One that is gone cannot be asked any more.
-      if (!known && what !== 'undefined' && (await identify(domain).catch(() => undefined)) === undefined) continue;
+      if (!known && what !== 'undefined' && (await identify(domain).catch(() => undefined)) === undefined) {
+        watchers.forEach((watcher) => { watcher.strange?.(); });
+        continue;
+      }
       watchers.forEach((watcher) => { watcher.changed(vmId); });
     }
   };
@@ -397,6 +420,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     });
 
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
+  const hostOf = (vmId: VmId, seedPath: string | undefined, present: Domain | undefined): DomainHost => ({
+    nodeId, agentVersion, screenSocket: host.screenSocketOf(vmId), hyperv: can.hyperv,
+    type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
+    diskPathOf,
+    mediaPathOf: (file) => host.mediaPathOf(file),
+    seedPath,
+    consoleLog: host.consoleLogOf(vmId),
+    ...(present === undefined ? {} : { knownAs: present.name }),
+  });
+
   const describe = async (plan: DomainPlan, present: Domain | undefined): Promise<{ readonly xml: string; readonly seedPath: string | undefined } | Refusal> => {
     const { vmId } = plan;
     const screenSocket = host.screenSocketOf(vmId);
@@ -405,16 +438,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
     const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
-    const xml = domainXml(plan, {
-      nodeId, agentVersion, screenSocket,
-      type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
-      diskPathOf,
-      mediaPathOf: (file) => host.mediaPathOf(file),
-      seedPath,
-      consoleLog: host.consoleLogOf(vmId),
-      ...(present === undefined ? {} : { knownAs: present.name }),
-    });
-    return { xml, seedPath };
+    return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
@@ -545,6 +569,42 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
+  /** Taking the file that a guest writes away from under it would take its disk. */
+  const isOn = (disk: DomainPlan['disks'][number], { devices, disks: all }: DomainPlan, { targets }: SeenMachine): 'it' | 'nothing' | 'another file' => {
+    const there = targets[targetOf(disk, devices)];
+    if (there === undefined) return 'nothing';
+    return there === diskPathOf(disk) ? 'it' : all.some((other) => there === diskPathOf(other)) ? 'nothing' : 'another file';
+  };
+
+  /** What was done to a domain behind our back and no configuration takes back: it is gone, was renamed, has snapshots. */
+  const restore: Hypervisor['restore'] = async (plan, signal) => {
+    const domain = await find(plan.vmId);
+    if (domain === undefined) return define(plan);
+    try {
+      const seen = await look(domain);
+      const running = seen !== undefined && powered(seen);
+      const defined = await slow.domainGetXmlDesc({ domain, flags: ['inactive'] });
+      const given = nameGivenIn(readDomain(defined).metadata);
+      if (!running && given !== undefined && given !== domain.name) await slow.domainRename({ domain, name: given });
+      const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain })) : liveDomain(defined);
+      for (const disk of plan.disks) {
+        const own = live.targets[targetOf(disk, plan.devices)];
+        if (own === undefined || isOn(disk, plan, live) !== 'another file') continue;
+        // A snapshot that was taken by hand put a file over ours: what was written since belongs to the disk.
+        const chain = running ? chainOf(diskIn(await slow.domainGetXmlDesc({ domain }), targetOf(disk, plan.devices))) : [];
+        if (!chain.includes(diskPathOf(disk))) return refuse('drift.other_file', { volumeId: disk.volumeId, file: own, says: running ? 'the domain writes another file, which does not stand on its disk' : 'the domain was given another file while it was stopped: start it, if what it holds is wanted' });
+        const refused = await mergeLive(domain, targetOf(disk, plan.devices), own, diskPathOf(disk), signal);
+        if (refused !== undefined) return refused;
+      }
+      for (const snapshot of await fast.domainListAllSnapshots({ domain, filter: ['external'] })) await slow.domainSnapshotDelete({ snapshot, flags: ['metadataOnly'] });
+      for (const snapshot of await fast.domainListAllSnapshots({ domain, filter: ['internal'] })) await slow.domainSnapshotDelete({ snapshot }, { timeoutMs: START_MS });
+      if (running && live.description !== '') await slow.domainSetMetadata({ domain, kind: 'description', flags: ['live'] });
+      return undefined;
+    } catch (error) {
+      return refusalFor(error, 'restore', plan.vmId);
+    }
+  };
+
   const configure: Hypervisor['configure'] = async (plan) => {
     const domain = await find(plan.vmId);
     const seen = domain === undefined ? undefined : await look(domain);
@@ -557,11 +617,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const { changes, pending } = running ? changesOf(liveDomain(await slow.domainGetXmlDesc({ domain })), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath }) : { changes: [], pending: [] };
+      const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain })) : undefined;
+      const elsewhere = live === undefined ? undefined : plan.disks.find((disk) => isOn(disk, plan, live) === 'another file');
+      if (elsewhere !== undefined) return refuse('disk.other_layer', { volumeId: elsewhere.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
+      const { changes, pending } = live === undefined ? { changes: [], pending: [] } : changesOf(live, plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath });
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;
       }
+      if (live !== undefined && live.title !== plan.name) await slow.domainSetMetadata({ domain, kind: 'title', metadata: plan.name, flags: ['live'] });
       await defineAs(xml, plan);
       return { pending };
     } catch (error) {
@@ -738,7 +802,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.()]);
+      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), probe()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -748,6 +812,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         cpus: own?.cpus ?? info.cpus,
         memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
+        features: [...can.features],
       };
     },
     usage: () => host.usage(),
@@ -778,6 +843,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       watchers.add(watcher);
       return () => void watchers.delete(watcher);
     },
+
+    ...createInspector({ fast, slow, find, look, identify, diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
 
     ensureDisk: (disk) => disks.ensure(disk),
     removeDisk: async (vmId, volumeId, poolId) => {
@@ -831,6 +898,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       }),
 
     define,
+    restore,
     configure,
     layer,
     tidy,
@@ -927,36 +995,6 @@ const layersXml = (over: readonly { readonly target: string; readonly path: stri
       ? element('disk', { name: target, snapshot: 'no' })
       : element('disk', { name: target, snapshot: 'external', type: 'file' }, element('driver', { type: 'qcow2' }), element('source', { file: to.path }));
   }))).xml;
-
-const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
-
-/** libvirt writes what is not limited as 0, or not at all. */
-const limitsIn = (iotune: XmlElement | undefined): DiskLimits | null => {
-  const [bytesPerSecond, iops] = ['total_bytes_sec', 'total_iops_sec'].map((name) => Number(textOf(childOf(iotune, name)) || 0));
-  return bytesPerSecond === 0 && iops === 0 ? null : { ...(iops === 0 ? {} : { iops }), ...(bytesPerSecond === 0 ? {} : { bytesPerSecond }) };
-};
-
-const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: 'cdrom', network: 'network' };
-
-/** A running domain's XML, as far as it can be changed. */
-function liveDomain(xml: string): LiveDomain {
-  const { root, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
-  const [media, seed] = disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
-  const driveAt = (wanted: string | undefined) => disks.find(({ device, target }) => device === 'cdrom' && target === wanted);
-  const drive = driveAt(media);
-  const devices = childOf(root, 'devices');
-  return {
-    vcpus, vcpusMax,
-    // libvirt counts what was plugged in among <memory>.
-    memoryMib: Math.floor(memoryKibMax / 1_024),
-    memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
-    boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
-    media: drive === undefined ? null : drive.path,
-    seed: driveAt(seed)?.path ?? null,
-    macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
-    disks: childrenOf(devices, 'disk').filter((one) => one.attributes['device'] === 'disk').map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
-  };
-}
 
 /** What our metadata says; undefined for a domain that is not ours. */
 async function readIdentity(libvirt: Libvirt, domain: Domain): Promise<Identity | undefined> {

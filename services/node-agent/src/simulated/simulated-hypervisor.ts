@@ -7,14 +7,15 @@
  * can run out.
  */
 import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
-import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
+import { isOfItsGuest } from '../domain/differences.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, SeenDomain, Watcher } from '../hypervisor.ts';
 
-export type Verb = Exclude<keyof Hypervisor, 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
+export type Verb = Exclude<keyof Hypervisor, 'compare' | 'strangers' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
 
 export interface SimulatedSettings {
   readonly poolId: PoolId;
@@ -142,6 +143,21 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     pools: async () => [{ poolId: settings.poolId, name: 'simulated', capacityGib: settings.poolGib }],
     domains: async () => [...domains.keys()].map(seen),
     domain: async (vmId) => seen(vmId),
+    compare: async ({ plan, power, pending }) => {
+      const domain = domains.get(plan.vmId);
+      if (domain === undefined) return undefined;
+      const { state, reason } = domain;
+      const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
+      const differences = [
+        ...(state === power || isOfItsGuest(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
+        ...(shown(domain.plan) === shown(plan) ? [] : [{ field: `plan, ${String(pending.length)} pending`, expected: shown(plan).slice(0, 1_000), seen: shown(domain.plan).slice(0, 1_000) }]),
+      ];
+      return { state, reason, differences };
+    },
+    strangers: async (besides) => [...domains].filter(([vmId]) => !besides.has(vmId)).map(([vmId, { plan, state }]) => ({
+      vmId, generation: plan.generation,
+      domain: { uuid: uuidOf(vmId), name: plan.name, state, vcpus: plan.vcpus, vcpusMax: plan.vcpusMax, memoryMib: plan.memoryMib, memoryMibMax: plan.memoryMibMax, persistent: true, disks: [], nics: [], obstacles: [] },
+    })),
     watch: (watcher) => {
       watchers.add(watcher);
       return () => void watchers.delete(watcher);
@@ -211,6 +227,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       domains.set(plan.vmId, present === undefined ? { plan, state: 'stopped', reason: 'unknown', boots: 0 } : { ...present, plan });
       announce(plan.vmId);
       return undefined;
+    }),
+    restore: (plan) => verb('restore', plan.vmId, () => {
+      if (domains.has(plan.vmId)) return undefined;
+      domains.set(plan.vmId, { plan, state: 'stopped', reason: 'unknown', boots: 0 });
+      return change(plan.vmId, {});
     }),
     configure: async (plan) => {
       let pending: readonly Pending[] = [];

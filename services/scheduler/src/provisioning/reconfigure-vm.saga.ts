@@ -105,7 +105,7 @@ const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
 const removeDisk = ({ nodeId, vmId, poolId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
   (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId, poolId } });
 
-const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true });
+const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true, restore: null });
 /** The interface that a silent node may have, so that it can be taken back later. */
 const failedWith = (failed: Outgoing, nic: Nic | null): Outgoing => (nic === null ? failed : { ...failed, data: { ...failed.data, nic } });
 const hostnameBefore = (machine: Machine): string | null => planOf(machine).seed?.hostname ?? null;
@@ -140,7 +140,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       deadlineMs: 90_000,
       undoDeadlineMs: 60_000,
       undoRefused: true,
-      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false }),
+      run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false, restore: vm.change.restore ?? null }),
       undo: (vm, facts) => takeBack(vm, addedNic(vm, facts)),
     },
     back: {

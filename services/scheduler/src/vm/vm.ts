@@ -411,6 +411,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
       case 'ResumeVm':
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'RestoreVm': {
+        const live = readyOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        if (live.desired === 'deleted') return refuse('vm.not_found', { vmId: live.vmId });
+        return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired } } }];
+      }
       case 'TakeSnapshot':
         return takeSnapshot(state, command.data);
       case 'DeleteSnapshot':

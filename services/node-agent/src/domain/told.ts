@@ -1,0 +1,23 @@
+/*
+ * What this node was last told of a domain: the only thing that what is there can differ from. A verb that
+ * was begun and not answered may have changed anything, so until it is answered nothing is compared.
+ */
+import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { DomainPlan as TargetedPlan, Power } from '../hypervisor.ts';
+
+/** The domain that a verb speaks of as a whole; undefined for the others. */
+export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
+  if (!('disks' in data) || !('vcpus' in data)) return undefined;
+  const { nodeId, vmId, generation } = data;
+  return { nodeId, vmId, generation, ...DomainPlan.parse(data), seed: null };
+}
+
+/** Verbs after which a domain is in the state in which it shall be. */
+const POWER_VERBS: ReadonlySet<string> = new Set(['StartDomain', 'ShutdownDomain', 'DestroyDomain', 'RebootDomain', 'ResetDomain', 'SuspendDomain', 'ResumeDomain', 'SaveDomain', 'RestoreDomain']);
+
+export const isPowerVerb = (type: AgentCommand['type']): boolean => POWER_VERBS.has(type);
+
+/** The state in which a domain shall be after a verb that left it in `state`. `before` is undefined when nobody knows. */
+export const powerAfter = (type: AgentCommand['type'], before: Power | undefined, state: string): Power =>
+  (before !== undefined && !POWER_VERBS.has(type) ? before : state === 'running' || state === 'paused' ? state : 'stopped');

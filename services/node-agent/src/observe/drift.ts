@@ -1,0 +1,166 @@
+/*
+ * What of this node is not as it was told to be, and what is here that nobody told it of.
+ *
+ * A report always names everything that differs now. So a lost report costs nothing, the one with the highest
+ * number is the truth, and whoever reads it sees what is settled by what it does not name. It goes out when it
+ * says something new, and once in each session.
+ *
+ * A VM is compared in its own queue and only while that is empty: what a verb of ours is changing at this
+ * moment is no drift. Whatever is passed over so is looked at in the next sweep.
+ */
+import { FINDINGS_MAX } from '@chronovirt/contracts/drift/drift.commands';
+import type { DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import { isOfItsGuest } from '../domain/differences.ts';
+import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
+import type { Journal } from '../journal/journal.ts';
+
+export interface DriftPorts {
+  readonly nodeId: NodeId;
+  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers'>;
+  readonly journal: Journal;
+  /** Runs it in the VM's queue; undefined when something waits or runs there. */
+  readonly whenIdle: <T>(vmId: VmId, work: () => Promise<T>) => Promise<T> | undefined;
+  /** Resolves once the bus has stored the report. */
+  readonly report: (report: DriftReport) => Promise<void>;
+  readonly now: () => Date;
+  readonly failed: (vmId: VmId | undefined, fault: unknown) => void;
+}
+
+export interface DriftWatch {
+  /** Reports carry this session from now on. */
+  adopt(session: number): void;
+  pause(): void;
+  /** It may not be what it was. Never rejects. */
+  look(vmId: VmId): Promise<void>;
+  /** Whether something is known to differ about it. */
+  knows(vmId: VmId): boolean;
+  /** A domain that is not ours came, went or changed. Never rejects. */
+  lookAround(): Promise<void>;
+  /** Compares everything; false when that could not be done. Never rejects. */
+  sweep(): Promise<boolean>;
+}
+
+export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report, now, failed }: DriftPorts): DriftWatch {
+  /** By subject: what differs of VMs of ours, and what else there is. */
+  const ours = new Map<VmId, Finding>();
+  let others: readonly Finding[] = [];
+  let session = 0;
+  let reporting = false;
+  let sequence = 0;
+  /** What was said last and is known to have been heard; undefined: nothing in this session. */
+  let said: string | undefined;
+  let telling: { again: boolean } | undefined;
+
+  const isHere = (vmId: VmId): boolean => journal.vm(vmId)?.here === true;
+
+  const tellOnce = async (): Promise<void> => {
+    if (!reporting) return;
+    const findings = [...ours.values(), ...others].sort((a, b) => (a.subject < b.subject ? -1 : a.subject > b.subject ? 1 : 0));
+    const text = JSON.stringify(findings);
+    if (text === said) return;
+    const began = session;
+    await report({ nodeId, session, sequence: ++sequence, findings: findings.slice(0, FINDINGS_MAX), more: Math.max(0, findings.length - FINDINGS_MAX), nodeAt: now().toISOString() });
+    if (began === session) said = text;
+  };
+
+  const tell = async (): Promise<void> => {
+    if (telling !== undefined) {
+      telling.again = true;
+      return;
+    }
+    const turn = { again: false };
+    telling = turn;
+    try {
+      do {
+        turn.again = false;
+        await tellOnce();
+      } while (turn.again);
+    } finally {
+      telling = undefined;
+    }
+  };
+
+  const compare = async (vmId: VmId): Promise<void> => {
+    const told = journal.told(vmId);
+    if (told === undefined || told.unsettled || told.unsure || !isHere(vmId)) {
+      ours.delete(vmId);
+      return;
+    }
+    const seen = await hypervisor.compare(told);
+    if (seen !== undefined && isOfItsGuest(told.power, seen)) journal.tell({ ...told, power: 'stopped' });
+    const finding = findingOf(vmId, told.plan.name, seen);
+    if (finding === undefined) ours.delete(vmId);
+    else ours.set(vmId, finding);
+  };
+
+  const lookAt = async (vmId: VmId): Promise<void> => {
+    await whenIdle(vmId, () => compare(vmId));
+  };
+
+  const around = async (): Promise<void> => {
+    const here = new Set(journal.vms().flatMap((known) => (known.here && isVm(known.vmId) ? [known.vmId] : [])));
+    const strangers = await hypervisor.strangers(here);
+    others = strangers.map(strangerOf);
+  };
+
+  return {
+    adopt: (next) => {
+      if (next !== session) sequence = 0;
+      session = next;
+      said = undefined;
+      reporting = true;
+    },
+    pause: () => { reporting = false; },
+    knows: (vmId) => ours.has(vmId),
+    look: async (vmId) => {
+      try {
+        // Before the first sweep there is nothing to add to.
+        if (!reporting || said === undefined) return;
+        await lookAt(vmId);
+        await tell();
+      } catch (fault) {
+        failed(vmId, fault);
+      }
+    },
+    lookAround: async () => {
+      try {
+        if (!reporting || said === undefined) return;
+        await around();
+        await tell();
+      } catch (fault) {
+        failed(undefined, fault);
+      }
+    },
+    sweep: async () => {
+      if (!reporting) return true;
+      try {
+        const told = journal.tolds().map(({ plan }) => plan.vmId);
+        for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
+        for (const vmId of told) await lookAt(vmId);
+        await around();
+        await tell();
+        return true;
+      } catch (fault) {
+        failed(undefined, fault);
+        return false;
+      }
+    },
+  };
+}
+
+const isVm = (id: string): id is VmId => id.startsWith('vm_');
+
+function findingOf(vmId: VmId, name: string, seen: Compared | undefined): Finding | undefined {
+  const about = { subject: vmId, vmId, name, foreign: null };
+  if (seen === undefined) return { ...about, kind: 'missing', differences: [{ field: 'domain', expected: name, seen: null }], says: 'the node has no such domain any more' };
+  if (seen.differences.length === 0) return undefined;
+  const fields = [...new Set(seen.differences.map(({ field }) => field))];
+  const stopped = fields.includes('state') ? `: it is ${seen.state} (${seen.reason})` : '';
+  return { ...about, kind: 'domain', differences: [...seen.differences], says: `${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ', …' : ''} changed${stopped}`.slice(0, 500) };
+}
+
+const strangerOf = ({ vmId, generation, domain }: Stranger): Finding => ({
+  kind: vmId === null ? 'foreign' : 'stray', subject: `domain ${domain.uuid}`, vmId, name: domain.name, differences: [], foreign: domain,
+  says: vmId === null ? 'a domain that Chronovirt did not make' : `a domain that carries the words of Chronovirt (generation ${String(generation)}), and that this node was not told to have`,
+});

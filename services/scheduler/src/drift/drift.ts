@@ -1,0 +1,137 @@
+/*
+ * What differs on one node, as an append-only story: seen, perhaps different, settled. A node always names
+ * everything that differs now, so what it names no more is settled; and what it names again unchanged is no
+ * news.
+ *
+ *     RecordDrift ─▶ DriftSeen ⟲ ─▶ DriftSettled
+ *     ActOnDrift  ─▶ DriftActed, until it becomes different
+ */
+import { type Decider, refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { DriftCommand } from '@chronovirt/contracts/drift/drift.commands';
+import type { Difference, DriftAction, DriftClass, DriftEvent, DriftItem } from '@chronovirt/contracts/drift/drift.events';
+import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { OperationId, VmId } from '@chronovirt/contracts/ids';
+
+export interface OpenDrift extends DriftItem {
+  readonly acted: { readonly action: DriftAction; readonly by: 'operator' | 'policy' } | null;
+}
+
+export interface NodeDrift {
+  readonly session: number;
+  readonly sequence: number;
+  readonly items: Readonly<Record<string, OpenDrift>>;
+}
+
+/** Without what only says how it came to be known. */
+const contentOf = ({ class: klass, subject, vmId, name, differences, foreign, says }: DriftItem): string =>
+  JSON.stringify([klass, subject, vmId, name, differences.map(({ field, where, expected, seen }) => [field, where ?? null, expected, seen]), foreign === null ? null : Object.entries(foreign).sort(([a], [b]) => (a < b ? -1 : 1)), says]);
+
+type OfNode = Extract<DriftCommand, { type: 'RecordDrift' | 'ActOnDrift' }>;
+
+export const drift: Decider<OfNode, Exclude<DriftEvent, { type: 'DriftPolicySet' }>, NodeDrift> = {
+  category: 'drift',
+  initial: { session: 0, sequence: 0, items: {} },
+  // What a node sees comes at any time.
+  observations: ['DriftSeen', 'DriftSettled'],
+  decide(command, state) {
+    switch (command.type) {
+      case 'RecordDrift': {
+        const { nodeId, session, sequence, items } = command.data;
+        if (session < state.session || (session === state.session && sequence < state.sequence)) return [];
+        const seen = new Set(items.map(({ driftId }) => driftId as string));
+        return [
+          ...items.flatMap((item) => {
+            const known = state.items[item.driftId];
+            return known !== undefined && contentOf(known) === contentOf(item) ? [] : [{ type: 'DriftSeen', data: { ...item, session, sequence } } as const];
+          }),
+          ...Object.values(state.items).filter(({ driftId }) => !seen.has(driftId)).map(({ driftId, class: klass, subject, vmId }) => ({ type: 'DriftSettled', data: { driftId, nodeId, class: klass, subject, vmId, session, sequence } }) as const),
+        ];
+      }
+      case 'ActOnDrift': {
+        const { nodeId, driftId, operationId, action, by } = command.data;
+        const item = state.items[driftId];
+        if (item === undefined) return refuse('drift.not_found', { driftId });
+        return item.acted?.action === action && action === 'ignore' ? [] : [{ type: 'DriftActed', data: { driftId, nodeId, action, by, operationId, vmId: item.vmId } }];
+      }
+    }
+  },
+  evolve(state, event) {
+    switch (event.type) {
+      case 'DriftSeen': {
+        const { session, sequence, ...item } = event.data;
+        return { session, sequence, items: { ...state.items, [item.driftId]: { ...item, acted: null } } };
+      }
+      case 'DriftSettled': {
+        const { session, sequence, driftId } = event.data;
+        const { [driftId]: _, ...items } = state.items;
+        return { session, sequence, items };
+      }
+      case 'DriftActed': {
+        const item = state.items[event.data.driftId];
+        return item === undefined ? state : { ...state, items: { ...state.items, [item.driftId]: { ...item, acted: { action: event.data.action, by: event.data.by } } } };
+      }
+    }
+  },
+};
+
+export type DriftPolicies = Readonly<Partial<Record<DriftClass, DriftAction>>>;
+
+/** One stream for the whole installation. */
+export const POLICIES = 'all';
+
+export const driftPolicies: Decider<Extract<DriftCommand, { type: 'SetDriftPolicy' }>, Extract<DriftEvent, { type: 'DriftPolicySet' }>, DriftPolicies> = {
+  category: 'drift-policy',
+  initial: {},
+  decide: ({ data }, state) => {
+    if ((state[data.class] ?? 'alert') === data.action) return [];
+    const possible = POSSIBLE[data.class];
+    return possible.includes(data.action) ? [{ type: 'DriftPolicySet', data }] : refuse('drift.no_such_policy', { class: data.class, action: data.action, possible });
+  },
+  evolve: (state, { data }) => ({ ...state, [data.class]: data.action }),
+};
+
+const SHOWN: readonly DriftAction[] = ['alert', 'ignore'];
+/** What can be done about a class without asking anybody. A foreign domain gets a name and an owner: somebody has to want it. */
+const POSSIBLE: Readonly<Record<DriftClass, readonly DriftAction[]>> = {
+  changed: [...SHOWN, 'revert', 'adopt'], missing: [...SHOWN, 'revert'], network: [...SHOWN, 'revert'],
+  moved: SHOWN, duplicate: SHOWN, foreign: SHOWN, 'orphan-disk': SHOWN, 'disk-missing': SHOWN, 'disk-replaced': SHOWN,
+};
+
+/** The command on a VM that does what is wanted about an item; or why nothing can be done. */
+export function remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationId: OperationId): VmCommand | Refusal {
+  const { vmId, class: klass } = item;
+  const no = (hint: string): Refusal => refuse(action === 'adopt' ? 'drift.cannot_adopt' : 'drift.cannot_revert', { driftId: item.driftId, class: klass, hint });
+  switch (klass) {
+    case 'changed':
+      if (vmId === null) return no('it is no VM');
+      return action === 'revert' ? { type: 'RestoreVm', data: { vmId, operationId } } : adoption(item, vmId, operationId, no);
+    case 'missing':
+      if (vmId === null) return no('it is no VM');
+      return action === 'revert' ? { type: 'RestoreVm', data: { vmId, operationId } } : no('delete the VM, if its domain shall be gone');
+    case 'moved': return no('its disks are not where this node keeps them: move the domain back by hand, or delete it there and revert');
+    case 'duplicate': return no('only you know which of the two is right: undefine the other one by hand');
+    case 'foreign': return no(action === 'adopt' ? 'give it a name: POST /v1/nodes/{id}/foreign/{uuid}/adopt' : 'it is not ours to remove');
+    case 'orphan-disk': return no('nobody knows what it holds: remove the file by hand');
+    case 'disk-missing': return no('the bytes are gone: restore a backup, or delete what they belonged to');
+    case 'disk-replaced': return no('nobody knows which of the files is right');
+    case 'network': return no('a network comes back with the next VM that needs it');
+  }
+}
+
+/** What was changed by hand becomes what is wanted, where that can be said of a VM. */
+function adoption({ differences }: DriftItem, vmId: VmId, operationId: OperationId, no: (hint: string) => Refusal): VmCommand | Refusal {
+  const state = differences.find(({ field }) => field === 'state');
+  if (state !== undefined && differences.length === 1) {
+    if (state.seen === 'stopped' || state.seen === 'crashed') return { type: 'StopVm', data: { vmId, operationId, timeoutSeconds: 0, force: true } };
+    if (state.seen === 'running') return { type: 'StartVm', data: { vmId, operationId } };
+    return { type: 'PauseVm', data: { vmId, operationId } };
+  }
+  const number = (field: string): number | undefined => {
+    const one: Difference | undefined = differences.find((difference) => difference.field === field && difference.where !== 'running') ?? differences.find((difference) => difference.field === field);
+    return typeof one?.seen === 'number' ? one.seen : undefined;
+  };
+  const [vcpus, memoryMib] = [number('vcpus'), number('memoryMib')];
+  const other = differences.filter(({ field }) => !['vcpus', 'vcpusMax', 'memoryMib'].includes(field)).map(({ field }) => field);
+  if (other.length > 0 || (vcpus === undefined && memoryMib === undefined)) return no(`nothing of a VM says so: ${(other.length > 0 ? other : ['vcpusMax']).slice(0, 10).join(', ')}`);
+  return { type: 'RequestReconfiguration', data: { vmId, operationId, change: { ...(vcpus === undefined ? {} : { vcpus }), ...(memoryMib === undefined ? {} : { memoryMib }) } } };
+}
