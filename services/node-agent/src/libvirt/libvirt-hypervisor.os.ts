@@ -844,7 +844,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return () => void watchers.delete(watcher);
     },
 
-    ...createInspector({ fast, slow, find, look, identify, diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
+    ...createInspector({ fast, slow, find, look, identify, locate: (volumeIds) => disks.locate(volumeIds), diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
 
     ensureDisk: (disk) => disks.ensure(disk),
     removeDisk: async (vmId, volumeId, poolId) => {

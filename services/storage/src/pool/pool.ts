@@ -87,10 +87,12 @@ const work = (state: Pool, { poolId, operationId, work: what }: Extract<PoolComm
 
 const finish = (state: LivePool, { operationId, seen }: Extract<PoolCommand, { type: 'FinishPool' }>['data'], missing: readonly string[]): readonly PoolEvent[] => {
   if (state.operation?.id !== operationId) return [];
+  const [first] = state.nodes;
+  const looked = seen === null || first === undefined ? [] : record(state, { poolId: state.poolId, nodeId: first, active: true, capacityGib: seen.capacityGib, usedGib: seen.usedGib });
   switch (state.operation.work) {
     case 'create':
     case 'start':
-      return [{ type: 'PoolOpened', data: { operationId, capacityGib: seen?.capacityGib ?? state.capacityGib } }];
+      return [{ type: 'PoolOpened', data: { operationId, capacityGib: seen?.capacityGib ?? state.capacityGib } }, ...looked];
     case 'stop':
       return [{ type: 'PoolStopped', data: { operationId } }];
     case 'delete':
@@ -98,7 +100,7 @@ const finish = (state: LivePool, { operationId, seen }: Extract<PoolCommand, { t
     case 'refresh': {
       const { files = [], volumesGib = 0, capacityGib = state.capacityGib, usedGib = 0 } = seen ?? {};
       const unknown = files.filter((name) => !state.reserved.has(/^(volume_[0-9a-f]{32})\./.exec(name)?.[1] ?? ''));
-      return [{ type: 'PoolRefreshed', data: { operationId, capacityGib, usedGib, volumesGib, unknown: firstOf(unknown), missing: firstOf(missing) } }];
+      return [{ type: 'PoolRefreshed', data: { operationId, capacityGib, usedGib, volumesGib, unknown: firstOf(unknown), missing: firstOf(missing) } }, ...looked];
     }
   }
 };
@@ -192,7 +194,7 @@ export const pool: Decider<OfPool, PoolEvent, Pool> = {
         return { ...state, ...event.data };
       case 'PoolObserved': {
         const { nodeId, ...seen } = event.data;
-        return { ...state, seen: { ...state.seen, [nodeId]: seen } };
+        return { ...state, capacityGib: state.made !== null && seen.active ? seen.capacityGib : state.capacityGib, seen: { ...state.seen, [nodeId]: seen } };
       }
       case 'PoolNearlyFull':
         return { ...state, nearlyFull: true };

@@ -53,6 +53,14 @@ export const poolsOf = ({ handler, commandIdOf, keyOf }: PoolsPorts): ((envelope
     return using.length === 0 ? undefined : refuse('pool.in_use', { poolId, count: using.length, volumes: using.slice(0, NAMED_MAX) });
   };
 
+  /** Of one that is gone, or never came to be. Also when that is said a second time: who obeyed it first may have died before this. */
+  const giveNameBack = async (envelope: CommandEnvelope, poolId: string, answer: Answer): Promise<Answer> => {
+    const after = await stateOf(poolId);
+    const name = after.status === 'deleted' ? after.name : after.status === 'failed' ? after.made?.name : undefined;
+    if (name !== undefined) await named(envelope, name, { type: 'Unclaim', owner: poolId });
+    return answer;
+  };
+
   return async (envelope, command) => {
     const { poolId } = command.data;
     switch (command.type) {
@@ -61,8 +69,10 @@ export const poolsOf = ({ handler, commandIdOf, keyOf }: PoolsPorts): ((envelope
       case 'WorkOnPool': {
         const earlier = await handler.earlier(envelope);
         if (earlier !== undefined) return earlier;
-        const used = await inUse(command.data);
-        if (used !== undefined && isLive(await stateOf(poolId))) return (await handler.refuse(envelope, used)).answer;
+        const state = await stateOf(poolId);
+        // Of the others the decider says no anyway.
+        const used = isLive(state) && state.made !== null && state.operation === null ? await inUse(command.data) : undefined;
+        if (used !== undefined) return (await handler.refuse(envelope, used)).answer;
         return (await handler.handle(pool, of(envelope, poolId, command))).answer;
       }
       case 'FinishPool': {
@@ -74,11 +84,10 @@ export const poolsOf = ({ handler, commandIdOf, keyOf }: PoolsPorts): ((envelope
           ? (await volumesIn(poolId)).filter(({ volumeId, state: one }) => one.status === 'live' && !files.has(volumeId)).map(({ volumeId }) => volumeId)
           : [];
         const { answer } = await handler.handle(pool, of(envelope, poolId, { type: 'FinishPool' as const, data: { ...command.data, missing } }));
-        const after = await stateOf(poolId);
-        // Also when it comes a second time: who obeyed it first may have died before this.
-        if (after.status === 'deleted') await named(envelope, after.name, { type: 'Unclaim', owner: poolId });
-        return answer;
+        return giveNameBack(envelope, poolId, answer);
       }
+      case 'FailPool':
+        return giveNameBack(envelope, poolId, (await handler.handle(pool, of(envelope, poolId, command))).answer);
       default:
         return (await handler.handle(pool, of(envelope, poolId, command))).answer;
     }
