@@ -23,10 +23,14 @@ export const SnapshotId = idOf('snapshot');
 export type SnapshotId = `snapshot_${string}`;
 export const ImageId = idOf('image');
 export type ImageId = `image_${string}`;
+export const UploadId = idOf('upload');
+export type UploadId = `upload_${string}`;
 export const OperationId = idOf('op');
 export type OperationId = `op_${string}`;
 export const TokenId = idOf('token');
 export type TokenId = `token_${string}`;
+export const SshKeyId = idOf('key');
+export type SshKeyId = `key_${string}`;
 export const ConsoleId = idOf('console');
 export type ConsoleId = `console_${string}`;
 

@@ -18,7 +18,7 @@ import type { Asked, GuestAction } from './guest/guest-agent.ts';
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
 /** The disk of EnsureDisk. Size in GiB. */
-export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'imageFile' | 'imageFormat' | 'sizeGib' | 'full'>;
 /** The volume of EnsureVolume, and the work of WorkOnVolume and SettleVolume. Size in GiB. */
 export type VolumePlan = Omit<DataOf<'EnsureVolume'>, 'nodeId'>;
 export type VolumeWorkPlan = Omit<DataOf<'WorkOnVolume'>, 'nodeId'>;
@@ -145,7 +145,8 @@ export interface Hypervisor {
   /** It is none any more; with `remove` nothing of ours is left there but disks. */
   closePool(poolId: PoolId, remove: boolean): Done;
   lookAtPool(poolId: PoolId): Promise<Refusal | PoolFacts>;
-  ensureDisk(disk: DiskPlan): Done;
+  /** The signal ends the waiting for its image. */
+  ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */
   removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined): Done;
   /** A volume that stands alone; what it is copied from is not written meanwhile. */
@@ -170,7 +171,10 @@ export interface Hypervisor {
   /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
   start(vmId: VmId): Done;
+  /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;
+  /** Not running, its memory kept; `start` goes on from there. */
+  save(vmId: VmId): Done;
   /** Not running; absent is fine. */
   destroy(vmId: VmId): Done;
   /** The guest restarts itself; the virtual machine's process stays. */

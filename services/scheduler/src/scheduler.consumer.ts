@@ -30,6 +30,7 @@ import { place } from './placement/place.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
+import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
@@ -37,7 +38,7 @@ import { workOnPool } from './provisioning/work-on-pool.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
-import type { SchedulerView, VolumeCall } from './view.projection.ts';
+import { bytesToFetch, type SchedulerView, type VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
 import { vm } from './vm/vm.ts';
 
@@ -73,6 +74,8 @@ const SAGA_ABANDONED_MS = 5_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
 const POLICY_EVERY_MS = 30_000;
+/** Between two times that what is due is asked for. Milliseconds. */
+const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
 /** VMs whose building begins at the same moment. */
@@ -91,6 +94,8 @@ export class Scheduler {
   private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
+  /** By what is due, the last time it was asked for. */
+  private readonly timersSent = new Map<string, string>();
 
   constructor(ports: SchedulerPorts) {
     this.ports = ports;
@@ -208,13 +213,13 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf(wish),
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily: wish.osFamily ?? image?.osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(pool === null ? {} : { poolId: pool }),
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
     };
-    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan } };
+    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
   }
 
@@ -223,11 +228,11 @@ export class Scheduler {
     if (reference === null) return null;
     const found = this.ports.view.entryCalled('image', reference);
     if (found === undefined) return refuse('image.unknown', { image: reference, field: 'media' });
-    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file } : refuse('image.no_medium', { image: found.name, field: 'media' });
+    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) } : refuse('image.no_medium', { image: found.name, field: 'media' });
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
@@ -241,8 +246,9 @@ export class Scheduler {
     if (image !== null && addVolume !== undefined && addVolume.sizeGib < image.minDiskGib) return handler.refuse(envelope, refuse('image.needs_more_disk', { diskGib: addVolume.sizeGib, minDiskGib: image.minDiskGib, field: 'sizeGib' }));
     const change: Reconfiguration = {
       // Where a disk stands is the VM's own to say.
-      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format } } }),
+      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format, ...bytesToFetch(image) } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
+      ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
       ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
@@ -508,6 +514,16 @@ export class Scheduler {
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
     for (const { operationId, input, meta } of [...view.poolCalls()]) await attempt('do what a pool calls for', this.beginOnce(operationId, () => this.sagas.start(workOnPool.name, operationId, { ...input }, meta)));
+    for (const { id, at, command } of [...view.due(now)]) {
+      // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
+      const turn = `timer:${id}:${String(at)}:${String(Math.floor((now - at) / TIMER_AGAIN_MS))}`;
+      if (this.timersSent.get(id) === turn) continue;
+      this.timersSent.set(id, turn);
+      const commandId = this.ports.commandIdOf(turn);
+      const operationId = idFrom('op', commandId);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
+    }
+    for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     await this.reconcileDrift(now, attempt);
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
@@ -571,6 +587,9 @@ export class Scheduler {
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
   ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });
+
+/** Names have 63 characters at most. */
+const keptName = (vmName: string): string => `${vmName.slice(0, 63 - '-before-rebuild'.length)}-before-rebuild`;
 
 type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>[number];
 

@@ -8,7 +8,7 @@
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
 import { categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VolumeId } from '@chronovirt/contracts/ids';
-import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
+import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
@@ -33,20 +33,23 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
+
+/** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */
+export const bytesToFetch = ({ file, sizeBytes }: Pick<Extract<CatalogEntry, { kind: 'image' }>, 'file' | 'sizeBytes'>): { readonly fetchBytes?: number } => (contentOf(file) === undefined ? {} : { fetchBytes: sizeBytes });
 
 /** Images and networks that a VM may be asked for with. */
 export const catalog: Projection<CatalogEntry> = {
   name: 'scheduler.catalog',
-  version: 1,
+  version: 2,
   keys: (event) => (['image', 'network'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as ImageEvent | NetworkEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, name, file, format, minDiskGib, minMemoryMib } = event.data;
-        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib };
+        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily };
       }
       case 'NetworkCreated':
         return { kind: 'network', networkId: event.data.networkId, name: event.data.name, plan: event.data };
@@ -188,7 +191,35 @@ export const volumeWork: Projection<VolumeCall> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy] as const;
+/** What is to be commanded at a time, unless the log says something else before. */
+export interface Timer {
+  readonly id: string;
+  /** Milliseconds since the epoch, by the clocks of the platform. */
+  readonly at: number;
+  readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
+}
+
+/** Times are in the log: whoever was away then finds them due. */
+export const timer: Projection<Timer> = {
+  name: 'scheduler.timer',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  fold(document, recorded, id) {
+    const event = recorded as unknown as VolumeEvent;
+    switch (event.type) {
+      case 'VolumeDetached':
+        return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
+      case 'VolumeAttached':
+      case 'VolumeDeleteStarted':
+      case 'VolumeDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -202,6 +233,7 @@ export class SchedulerView {
   private readonly volumes = new ProjectionInMemory(volumeWork);
   private readonly drifts = new ProjectionInMemory(openDrift);
   private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
+  private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -212,7 +244,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies]) {
+    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -233,6 +265,7 @@ export class SchedulerView {
     if (category === 'volume') this.volumes.take(event);
     if (category === 'drift') this.drifts.take(event);
     if (category === 'drift-policy') this.driftPolicies.take(event);
+    this.timers.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -398,6 +431,14 @@ export class SchedulerView {
 
   *volumeCalls(): Generator<VolumeCall> {
     yield* this.volumes.documents.values();
+  }
+
+  *due(now: number): Generator<Timer> {
+    for (const one of this.timers.documents.values()) if (one.at <= now) yield one;
+  }
+
+  hasTimer(id: string): boolean {
+    return this.timers.documents.has(id);
   }
 
   *openSagas(): Generator<OpenSaga> {

@@ -39,8 +39,8 @@ export const DomainPlan = z.object({
 export type DomainPlan = z.infer<typeof DomainPlan>;
 
 export const agentCommands = {
-  /** A disk is there, copy-on-write over the image or blank. Size in GiB. Without a pool: in the one that the node began with. */
-  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** A disk is there, copy-on-write over the image or blank; with `full` a copy that stands alone. An image of the store is fetched. Size in GiB. Without a pool: in the one that the node began with. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1), full: z.boolean().default(false) })),
   /** Networks are there, leases known to their DHCP servers, the domain is defined. */
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**
@@ -56,10 +56,12 @@ export const agentCommands = {
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
-  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
+  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   /** Not running, whatever it takes. */
   DestroyDomain: command('node', 'nodeId', z.object(Target)),
+  /** Not running, its memory in a file beside its disks, from which StartDomain goes on. */
+  SaveDomain: command('node', 'nodeId', z.object(Target)),
   RebootDomain: command('node', 'nodeId', z.object(Target)),
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),

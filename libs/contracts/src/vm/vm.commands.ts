@@ -34,6 +34,8 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
+  clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
+  sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
@@ -79,9 +81,15 @@ export const ChangeVolumeBody = z.strictObject({
   limits: DiskLimits.nullable().optional().describe('null takes them off'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ChangeVolume' });
 
+/** The body of POST /v1/vms/:id/rebuild. */
+export const RebuildVmBody = z.strictObject({
+  keepDays: z.int().min(0).max(3_650).default(7).describe('For how many days the old disk stays as a volume that no VM has; then it is deleted'),
+}).meta({ id: 'RebuildVm' });
+export type RebuildVmBody = z.infer<typeof RebuildVmBody>;
+
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
-  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
+  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
 }).meta({ id: 'StopVm' });
 
 /** The body of POST /v1/vms/:id/snapshots. */
@@ -95,7 +103,7 @@ const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
   /** From the gateway; references are still names. */
-  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true }).shape })),
+  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true, sshKeys: true }).shape })),
   ChangeVm: command('scheduler', 'vmId', z.object({ ...Target, ...ChangeVmBody.shape })),
   StartVm: command('scheduler', 'vmId', z.object(Target)),
   StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -103,13 +111,15 @@ export const vmCommands = {
   ResetVm: command('scheduler', 'vmId', z.object(Target)),
   PauseVm: command('scheduler', 'vmId', z.object(Target)),
   ResumeVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Its memory goes into a file in its pool, its CPUs and memory back to its node; a start goes on from there. */
+  SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
-    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
   })),
   TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
@@ -138,6 +148,8 @@ export const vmCommands = {
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be (`plan`, of DomainPlan). */
+  PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId })),
   /** From reports. */
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
 } as const;

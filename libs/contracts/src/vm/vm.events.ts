@@ -4,7 +4,7 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, 
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
@@ -48,8 +48,8 @@ export type Platform = z.infer<typeof Platform>;
 /** Of something larger; only what is said. */
 export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(JSON.stringify(of)));
 
-/** A medium in the drive. */
-export const Media = z.object({ imageId: ImageId, file: ImageFile });
+/** A medium in the drive. `fetchBytes`: what its node has to fetch for it, unless it has it already. */
+export const Media = z.object({ imageId: ImageId, file: ImageFile, fetchBytes: z.int().min(1).optional() });
 export type Media = z.infer<typeof Media>;
 
 /** What a user decides about a machine. Memory in MiB, disk in GiB. */
@@ -64,6 +64,8 @@ export const VmSpec = z.object({
   media: Media.nullable(),
   cloudInit: CloudInit.nullable(),
   ...Platform.shape,
+  /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
+  clone: z.literal('full').optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
   /** A pool chosen by hand. */
@@ -103,11 +105,13 @@ export const Reconfiguration = z.object({
   cloudInit: CloudInit.optional(),
   diskLimits: DiskLimits.nullable().optional(),
   /** A new disk, blank or over an image. */
-  addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']) }).nullable(), limits: DiskLimits.nullable() }).optional(),
+  addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']), fetchBytes: z.int().min(1).optional() }).nullable(), limits: DiskLimits.nullable() }).optional(),
   /** One that no VM has. */
   attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
   changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
   detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+  /** The disk it was made with, made anew from its image as this volume; the old one becomes a volume of that name that no VM has, deleted at that time. */
+  rebuild: z.object({ volumeId: VolumeId, kept: KeptVolume }).optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
@@ -120,15 +124,18 @@ export type Reconfiguration = z.infer<typeof Reconfiguration>;
 export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
-/** What a node says of a domain. 'absent': the node has no such domain. */
-export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
+/** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */
+export const DomainState = z.enum(['running', 'paused', 'stopped', 'saved', 'crashed', 'absent']);
 export type DomainState = z.infer<typeof DomainState>;
 
-export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
+export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
-export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan });
+export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
+  /** Of an image that its node has to fetch, unless it has it already. */
+  fetchBytes: z.int().min(1).optional(),
+});
 
 const Operation = { operationId: OperationId };
 

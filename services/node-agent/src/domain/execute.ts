@@ -34,7 +34,7 @@ export type Unseal = (sealed: string, purpose: string) => string;
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
 export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | PoolFacts | undefined> {
   switch (type) {
-    case 'EnsureDisk': return hypervisor.ensureDisk(data);
+    case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
@@ -42,6 +42,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
+    case 'SaveDomain': return hypervisor.save(data.vmId);
     case 'RebootDomain': return hypervisor.reboot(data.vmId, signal);
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);

@@ -89,7 +89,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
         locate: () => Promise.resolve(),
         make: async ({ volumeId, format, sizeGib }) => {
-          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, imageFormat: format, sizeGib });
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, full: false, imageFormat: format, sizeGib });
           return undefined;
         },
         work: () => Promise.resolve(undefined),
@@ -107,9 +107,15 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
+      seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,
       writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
+      saves: {
+        pathOf: (vmId) => `/simulated/${vmId}.save`,
+        holds: (vmId) => Promise.resolve(daemon.node.saves.has(`/simulated/${vmId}.save`)),
+        drop: async (vmId) => { daemon.node.saves.delete(`/simulated/${vmId}.save`); },
+      },
       prepare: () => Promise.resolve(),
       forgetFiles: () => Promise.resolve(),
       usage: async () => {
