@@ -40,7 +40,7 @@ const journal = createMemoryJournal();
 
 const open = async (): Promise<LibvirtHypervisor> => connectLibvirt({
   nodeId, agentVersion: '0', log: quiet,
-  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), pools: await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: join(dir, 'pool') }, roots: [], file: join(dir, 'pools.json') }), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
+  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), pools: await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: join(dir, 'pool') }, roots: [], file: join(dir, 'pools.json') }), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
 });
 
 let serial = 0;

@@ -1,4 +1,4 @@
-import type { NodeId, PoolId } from '@chronovirt/contracts/ids';
+import type { BackupTargetId, NodeId, PoolId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import type { Platform } from '@chronovirt/contracts/vm/vm.events';
 
@@ -39,6 +39,8 @@ export interface Want extends Platform {
   readonly nodeId: NodeId | null;
   /** A pool chosen by hand; without one, whichever has room. */
   readonly poolId?: PoolId | null | undefined;
+  /** A backup target that the node must see. */
+  readonly targetId?: BackupTargetId | null | undefined;
 }
 
 /** undefined keeps the node, a sentence turns it down. */
