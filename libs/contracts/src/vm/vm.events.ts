@@ -71,6 +71,8 @@ export const VmSpec = z.object({
   newIdentity: z.literal(true).optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
+  /** A pool chosen by hand. */
+  poolId: PoolId.optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 

@@ -28,7 +28,8 @@ export interface ImageFiles {
 
 export interface ImageFilesOptions {
   readonly imageDir: string;
-  readonly poolDir: string;
+  /** Where disks lie that may stand on images. */
+  readonly poolDirs: () => readonly string[];
   /** Without it, images are what somebody put there. */
   readonly gateway?: GatewayBytes | undefined;
   readonly log: { info(fields: object, sentence: string): void };
@@ -48,7 +49,7 @@ const KEEP_MS = 3_600_000;
 const HEAD_BYTES = 65_536;
 const BACKING_NAME_BYTES_MAX = 1_023;
 
-export function createImageFiles({ imageDir, poolDir, gateway, log, keepMs = KEEP_MS, ended = new AbortController().signal }: ImageFilesOptions): ImageFiles {
+export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KEEP_MS, ended = new AbortController().signal }: ImageFilesOptions): ImageFiles {
   const fetching = new Map<string, Promise<Awaited<Done>>>();
   /** What was asked for lately stays, whatever else is known: a disk of it may be about to be made. */
   const usedAt = new Map<string, number>();
@@ -99,7 +100,7 @@ export function createImageFiles({ imageDir, poolDir, gateway, log, keepMs = KEE
     sweep: async () => {
       if (gateway === undefined) return [];
       const gone: string[] = [];
-      const below = await backingFiles(poolDir);
+      const below = new Set((await Promise.all(poolDirs().map(backingFiles))).flatMap((files) => [...files]));
       for (const name of await readdir(imageDir).catch((): string[] => [])) {
         const file = /^\.(.*)\.fetching$/.exec(name)?.[1] ?? name;
         const sha256 = contentOf(file);

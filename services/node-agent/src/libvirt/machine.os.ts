@@ -9,7 +9,8 @@ import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
 import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
 import { createImageFiles, sumOf } from '../images/image-files.os.ts';
@@ -22,6 +23,7 @@ export interface MachineSettings {
   readonly socket: string;
   readonly imageDir: string;
   readonly poolDir: string;
+  readonly pools: PoolFolders;
   /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
   readonly runDir: string;
   /** For what serial consoles wrote. */
@@ -39,13 +41,12 @@ export interface MachineSettings {
   readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
-  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
-  const images = createImageFiles({ imageDir, poolDir, gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
-  const disks = createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } });
+  const images = createImageFiles({ imageDir, poolDirs: () => pools.folders(), gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
+  const disks = createDisks({ images, poolDir, pools });
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
   const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
@@ -56,6 +57,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
     disks,
+    poolFolders: pools,
     backups: createBackupStore({ dirs: driver === 'test' ? {} : backupDirs, stateDir, log }),
     mediaPathOf: (file) => images.pathOf(file),
     mediaMissing: (file) => images.ensure(file),
@@ -99,7 +101,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
     usage: usageOfHost,
-    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir), ...(await pools.made())],
   };
 }
 
