@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { Json } from '@chronovirt/contracts/text';
 import { replay } from '@chronovirt/decider/decider';
 import { vm } from '../vm/vm.ts';
 import { firstVolumeOf, reactionTo } from './policies.ts';
@@ -37,6 +38,12 @@ describe('What an event of a VM calls for', () => {
     expect(after(requested)).toMatchObject({ kind: 'start', saga: 'provision-vm', id: op(1), input: { vmId, volumeId: firstVolumeOf(vmId), nameKey: 'key of web-1' } });
     expect(after(requested, placed, built, done(1), start)).toMatchObject({ kind: 'start', saga: 'power-vm', id: op(2), input: { action: 'start', nodeId, generation: 1 } });
     expect(after(requested, placed, built, done(1), deleteStarted)).toMatchObject({ kind: 'start', saga: 'delete-vm', id: op(3), input: { nodeId, reservedOn: nodeId, poolId, nics: [{ mac: '52:54:0a:15:00:02' }] } });
+  });
+  it('is told in plain JSON, which is what the log takes: nothing in it is undefined', () => {
+    for (const history of [[requested], [requested, placed, built, done(1), start], [requested, placed, built, done(1), deleteStarted]]) {
+      const reaction = after(...history);
+      expect(reaction?.kind === 'start' && Json.safeParse(reaction.input).success).toBe(true);
+    }
   });
   it('is nothing once the operation is over: the event is history', () => {
     expect(reactionTo(requested, replay(vm, [requested, placed, built, done(1)]), String)).toBeUndefined();

@@ -25,7 +25,7 @@ export interface ProvisionVm {
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
   /** Of the image, that the node may have to fetch. */
-  readonly fetchBytes?: number | undefined;
+  readonly fetchBytes?: number;
   readonly network: NetworkPlan;
   /** What its disks begin as, when they are those of a backup. */
   readonly restore?: Restore | null;
