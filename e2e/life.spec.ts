@@ -25,7 +25,7 @@ describe('the life of a machine', () => {
   let node: QemuNode;
   let vm: Vm;
   beforeAll(async () => {
-    platform = await startPlatform({ split: false });
+    platform = await startPlatform({ split: false, environment: { CV_SCHEDULER_EXPIRY_GRACE_SECONDS: '5', CV_SCHEDULER_RECYCLE_SECONDS: '5' } });
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/images', await installerMedium());
@@ -191,9 +191,32 @@ describe('the life of a machine', () => {
     await up();
   });
 
+  it('A1-28 when its time is over it is stopped, though nobody was there at that time; another time brings it back; in the end it is deleted', async () => {
+    const expiry = async (): Promise<unknown> => (await rest.ok<{ expiry: { stage: string } | null }>('GET', `/v1/vms/${vm.id}`)).expiry?.stage;
+    const until = (seconds: number): Promise<unknown> => rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: new Date(Date.now() + seconds * 1_000).toISOString() });
+    await expect(until(-5)).rejects.toMatchObject({ status: 400, problem: { errors: [{ path: 'body.expiresAt' }] } });
+    await until(5 * 86_400);
+    await rest.until('it is told of the week', async () => (await expiry()) === 'week', 10_000);
+    await until(20);
+    await rest.until('it is told of the day', async () => (await expiry()) === 'day', 10_000);
+    await platform.kill9('control-plane');
+    await new Promise((resolve) => setTimeout(resolve, 21_000));
+    expect(await node.virsh('domstate', await node.domainOf(vm))).toBe('running');
+    await platform.start('control-plane');
+    await rest.until('it does not run any more', async () => (await node.virsh('domstate', await node.domainOf(vm))) === 'shut off', 90_000, 250);
+    await rest.until('it is in the recycle bin', async () => (await expiry()) === 'recycled', 30_000);
+    await expect(rest.ok('POST', `/v1/vms/${vm.id}/start`)).rejects.toMatchObject({ status: 409, code: 'vm.expired' });
+    await rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: null });
+    expect(await expiry()).toBeUndefined();
+    await act('start');
+    await up();
+    expect((await rest.all<{ type: string }>(`/v1/vms/${vm.id}/history`)).map(({ type }) => type).filter((type) => /Expir|Recycled/.test(type))).toEqual(['VmExpiryNoticed', 'VmExpiryNoticed', 'VmExpired', 'VmRecycled']);
+
+    await until(1);
+    await rest.until('it is deleted', async () => (await rest.call('GET', `/v1/vms/${vm.id}`)).status === 404, 120_000, 250);
+  });
+
   it('nothing of it is left when it is gone', async () => {
-    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`);
-    await rest.succeeded(operation.id);
     expect(await node.domains()).toEqual([]);
     await rest.until('its disks are gone too', async () => (await node.disks()).length === 0, 20_000, 100);
   });

@@ -157,6 +157,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.saved': (b) => `The VM is saved, and what it has in memory belongs to the machine and its disks as they are: ${word(b['hint'])}.`,
   'vm.no_image': () => 'The VM was made without an image: there is nothing to make its disk anew from.',
   'vm.has_snapshots': (b) => `The VM has snapshots, which hold what its disk was: ${word(b['snapshots'])}. Delete them first.`,
+  'vm.expired': (b) => `The time until which the VM was wanted is over (${word(b['expiresAt'])}): ${word(b['hint'])}.`,
   'vm.paused': () => 'The VM is paused, and its guest could not let go: resume it first, or stop it.',
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
   'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces.',

@@ -60,6 +60,8 @@ export interface SchedulerPorts {
   readonly keyOf: (text: string) => string;
   /** Told of what went wrong in work that nobody waits for: it is taken up again by the leader. */
   readonly failed: (what: string, error: unknown) => void;
+  /** Default: a week each. */
+  readonly expiry?: { readonly graceSeconds: number; readonly keepSeconds: number } | undefined;
   /** Default: all of the scheduler's. */
   readonly sagas?: readonly AnySaga[];
   readonly sagaEnded?: (saga: { readonly name: string; readonly outcome: string; readonly seconds: number }) => void;
@@ -73,6 +75,8 @@ const SAGA_ABANDONED_MS = 5_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
 const POLICY_EVERY_MS = 30_000;
+/** How long a VM that has expired stays as it is, and how long in the recycle bin then. */
+const EXPIRY = { graceSeconds: 7 * 24 * 3_600, keepSeconds: 7 * 24 * 3_600 } as const;
 /** Between two times that what is due is asked for. Milliseconds. */
 const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
@@ -215,6 +219,7 @@ export class Scheduler {
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null,
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
+      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }),
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
@@ -517,7 +522,7 @@ export class Scheduler {
       this.timersSent.set(id, turn);
       const commandId = this.ports.commandIdOf(turn);
       const operationId = idFrom('op', commandId);
-      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId, ...(command.type === 'AdvanceExpiry' ? { now, ...(this.ports.expiry ?? EXPIRY) } : {}) }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
     }
     for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     await this.reconcileDrift(now, attempt);

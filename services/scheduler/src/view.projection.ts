@@ -20,6 +20,7 @@ import type { DriftAction } from '@chronovirt/contracts/drift/drift.events';
 import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.projection.ts';
 import { nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate } from './placement/candidate.ts';
+import { type Expiry, nextAt } from './vm/expiry.ts';
 import { vm as vmDecider } from './vm/vm.ts';
 
 /** What a VM takes of a node. */
@@ -195,14 +196,33 @@ export interface Timer {
   readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
 }
 
+/** Of the many events of VMs, those that say until when one is wanted. */
+const concernsExpiry = ({ type, data }: RecordedEvent): boolean =>
+  ['VmExpiryNoticed', 'VmExpired', 'VmRecycled', 'VmDeleteRequested', 'VmDeleted'].includes(type) || (type === 'VmChanged' && 'expiresAt' in data) || (type === 'VmRequested' && 'expiresAt' in (data['spec'] as object));
+
 /** Times are in the log: whoever was away then finds them due. */
 export const timer: Projection<Timer> = {
   name: 'scheduler.timer',
-  version: 1,
-  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  version: 2,
+  keys: (event) => (categoryOf(event.stream) === 'volume' || concernsExpiry(event) ? [idOfStream(event.stream)] : []),
   fold(document, recorded, id) {
-    const event = recorded as unknown as VolumeEvent;
+    const event = recorded as unknown as VolumeEvent | VmEvent;
+    const expiring = (expiresAt: string | null | undefined, expiry: Expiry): Timer | undefined =>
+      (typeof expiresAt !== 'string' ? undefined : { id, at: nextAt(expiresAt, expiry), command: { to: 'scheduler', target: id, type: 'AdvanceExpiry', data: { vmId: id } } });
     switch (event.type) {
+      case 'VmRequested':
+        return expiring(event.data.spec.expiresAt, { stage: 'ahead' });
+      case 'VmChanged':
+        return expiring(event.data.expiresAt, { stage: 'ahead' });
+      case 'VmExpiryNoticed':
+        return expiring(event.data.expiresAt, { stage: event.data.stage });
+      case 'VmExpired':
+        return expiring(event.data.expiresAt, { stage: 'expired', recycleAt: event.data.recycleAt });
+      case 'VmRecycled':
+        return document === undefined ? undefined : { ...document, at: Date.parse(event.data.purgeAt) };
+      case 'VmDeleteRequested':
+      case 'VmDeleted':
+        return undefined;
       case 'VolumeDetached':
         return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
       case 'VolumeAttached':

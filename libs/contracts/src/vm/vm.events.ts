@@ -66,6 +66,8 @@ export const VmSpec = z.object({
   ...Platform.shape,
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
+  /** When it is wanted no more. */
+  expiresAt: z.iso.datetime().nullable().optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -138,7 +140,13 @@ export const vmEvents = {
     (older) => ({ ...older, spec: { ...older.spec, vcpusMax: older.spec.vcpus, memoryMibMax: older.spec.memoryMib, boot: ['disk' as const], media: null, cloudInit: null, diskLimits: null } }),
   ),
   /** Only what became different; at any time, also while an operation runs. */
-  VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional() })),
+  VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional(), /** null: never. */ expiresAt: z.iso.datetime().nullable().optional() })),
+  /** It expires within a week, or a day: whoever has it may want to say until when. */
+  VmExpiryNoticed: event(z.object({ stage: z.enum(['week', 'day']), expiresAt: z.iso.datetime() })),
+  /** Its time is over: it is stopped, and not started any more. */
+  VmExpired: event(z.object({ expiresAt: z.iso.datetime(), recycleAt: z.iso.datetime() })),
+  /** Nobody has said otherwise: it is in the recycle bin, and deleted then. */
+  VmRecycled: event(z.object({ purgeAt: z.iso.datetime() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
   VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),
