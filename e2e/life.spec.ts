@@ -191,6 +191,23 @@ describe('the life of a machine', () => {
     await up();
   });
 
+  it('A1-29 while a long operation has it in hand, everything else is refused, naming it, how far it is, and by when it ends; deleting goes first', async () => {
+    // In its boot menu it hears no power button.
+    const deaf = await rest.running({ name: 'deaf', media: 'installer', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
+    const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${deaf.id}/stop`, { timeoutSeconds: 600 });
+    for (const [method, path, body] of [['POST', 'reboot'], ['POST', 'save'], ['POST', 'rebuild'], ['PATCH', 'hardware', { vcpus: 2 }], ['POST', 'snapshots', { name: 'x' }], ['POST', 'ssh-keys', { user: 'root', keys: ['ssh-ed25519 AAAA'] }]] as const) {
+      const refused = await rest.call<{ code: string; detail: string; because: { kind: string; operationId: string; endsBy: string } }>(method, `/v1/vms/${deaf.id}/${path}`, body);
+      expect([refused.status, refused.body.code, refused.body.because.kind, refused.body.because.operationId], path).toEqual([409, 'vm.busy', 'stop', operation.id]);
+      expect(refused.body.because.endsBy, path).toBe((await rest.operation(operation.id)).deadlineAt);
+      expect(refused.body.detail).toContain(`stop ${operation.id}, which ends by ${refused.body.because.endsBy}`);
+    }
+    expect(await node.virsh('domstate', await node.domainOf(deaf))).toBe('running');
+    // Whoever does not want to wait takes it away: that cancels what runs.
+    const gone = await rest.ok<Accepted>('DELETE', `/v1/vms/${deaf.id}?force=true`);
+    await rest.succeeded(gone.operation.id, 90_000);
+    expect((await rest.operation(operation.id)).status).toBe('compensated');
+  });
+
   it('A1-28 when its time is over it is stopped, though nobody was there at that time; another time brings it back; in the end it is deleted', async () => {
     const expiry = async (): Promise<unknown> => (await rest.ok<{ expiry: { stage: string } | null }>('GET', `/v1/vms/${vm.id}`)).expiry?.stage;
     const until = (seconds: number): Promise<unknown> => rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: new Date(Date.now() + seconds * 1_000).toISOString() });

@@ -133,7 +133,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'image.in_use': (b) => `The image is needed by ${everyVm(b)}: delete them or eject it first.`,
   'subnet.in_use': (b) => `The network is used by ${everyVm(b)}: delete them or take their interfaces away first.`,
   'node.in_use': (b) => `There are VMs on the node: ${everyVm(b)}. Delete them first, or remove it with force=true when it is lost.`,
-  'vm.busy': (b) => `Another operation has this VM in hand: ${word(b['kind'])} ${word(b['operationId'])}.`,
+  'vm.busy': (b) => `Another operation has this VM in hand: ${word(b['kind'])} ${word(b['operationId'])}${typeof b['endsBy'] === 'string' ? `, which ends by ${b['endsBy']} at the latest` : ''}.`,
   'vm.clean_up_owed': (b) => `What an earlier action may have left on node ${word(b['nodeId'])} is not settled yet: it is as soon as the node is heard again.`,
   'vm.not_found': () => 'There is no such VM.',
   'vm.not_stopped': (b) => `The VM is ${word(b['state'])}: stop it first, or delete it with force=true.`,
