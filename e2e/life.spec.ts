@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { installerMedium } from './installer.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
-import type { Accepted, Operation, Refused, Rest, Vm } from './rest.ts';
+import type { Accepted, Event, Operation, Refused, Rest, Vm } from './rest.ts';
 import { connectConsole, offered } from './websocket.ts';
 
 interface Shown extends Vm {
@@ -227,10 +227,35 @@ describe('the life of a machine', () => {
     expect(await expiry()).toBeUndefined();
     await act('start');
     await up();
-    expect((await rest.all<{ type: string }>(`/v1/vms/${vm.id}/history`)).map(({ type }) => type).filter((type) => /Expir|Recycled/.test(type))).toEqual(['VmExpiryNoticed', 'VmExpiryNoticed', 'VmExpired', 'VmRecycled']);
+    expect((await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${vm.id}/history?limit=1000`)).items.map(({ type }) => type).filter((type) => /Expir|Recycled/.test(type))).toEqual(['VmExpiryNoticed', 'VmExpiryNoticed', 'VmExpired', 'VmRecycled']);
 
     await until(1);
     await rest.until('it is deleted', async () => (await rest.call('GET', `/v1/vms/${vm.id}`)).status === 404, 120_000, 250);
+  });
+
+  it('A1-17 after a power failure of its node what is to be started again is, in order and with its delay; the rest stays down', async () => {
+    const small = (name: string, more: object): Promise<Vm> => rest.running({ name, image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1, ...more });
+    const [second, first, other, byHand] = [await small('second', { autostart: { order: 20, delaySeconds: 4 } }), await small('first', {}), await small('other', {}), await small('by-hand', { autostart: { order: 1 } })] as const;
+    await rest.ok('PATCH', `/v1/vms/${first.id}`, { autostart: { order: 10 } });
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${byHand.id}/stop`, { force: true, timeoutSeconds: 0 })).operation.id);
+    const before = (await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${second.id}/history?limit=1000`)).items.at(-1)?.position ?? 0;
+    await node.powerCycle();
+    for (const one of [first, second]) await rest.until(`${one.name} runs again`, async () => (await node.virsh('domstate', await node.domainOf(one))) === 'running', 60_000, 100);
+    for (const one of [other, byHand]) {
+      expect(await node.virsh('domstate', await node.domainOf(one))).toBe('shut off');
+      expect(await rest.vm(one.id)).toMatchObject({ status: 'stopped', observed: { state: 'stopped' } });
+    }
+    expect([(await rest.vm(other.id)).desired, (await rest.vm(byHand.id)).desired]).toEqual(['running', 'stopped']);
+    const startOf = async ({ id }: Vm): Promise<Event> => {
+      const starts = (await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${id}/history?limit=1000`)).items.filter(({ type, position, actor }) => type === 'VmPowerRequested' && position > before && actor === 'system:scheduler');
+      expect(starts).toHaveLength(1);
+      return starts[0] as Event;
+    };
+    const [one, two] = [await startOf(first), await startOf(second)];
+    expect(two.position).toBeGreaterThan(one.position);
+    // By the log's own clock.
+    expect(Date.parse(two.recordedAt) - Date.parse(one.recordedAt)).toBeGreaterThanOrEqual(4_000);
+    for (const each of [second, first, other, byHand]) await rest.gone(each.id);
   });
 
   it('nothing of it is left when it is gone', async () => {

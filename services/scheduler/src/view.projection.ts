@@ -10,7 +10,7 @@
 import { categoryOf, idOfStream, type NodeId, type OperationId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { Autostart, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import type { Facts } from '@chronovirt/decider/decider';
@@ -74,19 +74,25 @@ export interface VmEntry {
   /** The operation that left something owed: what a clean-up is named after. */
   readonly failedOperationId: string | null;
   readonly observed: string | null;
+  readonly autostart: Autostart | null;
+  /** The event that says that its node came back without it; null: it did not. */
+  readonly lostAt: number | null;
 }
+
+/** What a hypervisor says of a domain that does not run and of which it knows no end: it was begun anew itself, after a power failure for example. */
+const LOST = 'unknown';
 
 /** Where every VM that is not deleted is, and what is owed to it. */
 export const vmIndex: Projection<VmEntry> = {
   name: 'scheduler.vm_index',
-  version: 2,
+  version: 3,
   keys: (event) => (categoryOf(event.stream) === vmDecider.category ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VmEvent;
     const call = { position: recorded.position, eventId: recorded.id };
     const calledAt = Date.parse(recorded.recordedAt);
     if (event.type === 'VmRequested') {
-      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null };
+      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: event.data.spec.autostart ?? null, lostAt: null };
     }
     if (document === undefined) return undefined;
     switch (event.type) {
@@ -116,7 +122,9 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmDeleted':
         return undefined;
       case 'VmObserved':
-        return { ...document, observed: event.data.state };
+        return { ...document, observed: event.data.state, lostAt: event.data.state === 'stopped' && event.data.reason === LOST ? recorded.position : null };
+      case 'VmChanged':
+        return event.data.autostart === undefined ? document : { ...document, autostart: event.data.autostart };
       default:
         return document;
     }
@@ -381,6 +389,13 @@ export class SchedulerView {
 
   *owing(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.owed.length > 0 && !entry.busy) yield entry;
+  }
+
+  /** VMs that their node came back without, and that are to be started again: by node, in their order. */
+  lost(): ReadonlyMap<string, readonly VmEntry[]> {
+    const entries = [...this.index.documents.values()].filter(({ autostart, lostAt }) => autostart !== null && lostAt !== null);
+    entries.sort((a, b) => (a.autostart?.order ?? 0) - (b.autostart?.order ?? 0) || (a.name < b.name ? -1 : 1));
+    return Map.groupBy(entries, ({ nodeId }) => nodeId ?? '');
   }
 
   /** VMs whose operation may wait for somebody to begin it. */

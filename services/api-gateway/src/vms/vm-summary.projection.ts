@@ -125,8 +125,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   if (vm === undefined) return undefined;
   switch (event.type) {
     case 'VmChanged': {
-      const { description = vm.description, tags = vm.spec.tags, protected: isProtected = vm.spec.protected, expiresAt } = event.data;
-      return settle({ ...vm, description, spec: { ...vm.spec, tags, protected: isProtected, ...(expiresAt === undefined ? {} : { expiresAt }) }, expiry: expiresAt === undefined ? vm.expiry : null }, event);
+      const { description = vm.description, tags = vm.spec.tags, protected: isProtected = vm.spec.protected, expiresAt, autostart } = event.data;
+      return settle({ ...vm, description, spec: { ...vm.spec, tags, protected: isProtected, ...(expiresAt === undefined ? {} : { expiresAt }), ...(autostart === undefined ? {} : { autostart }) }, expiry: expiresAt === undefined ? vm.expiry : null }, event);
     }
     case 'VmExpiryNoticed':
       return settle({ ...vm, expiry: { stage: event.data.stage, next: event.data.expiresAt } }, event);

@@ -321,14 +321,15 @@ const isNewer = (vm: LiveVm, seen: Omit<Observed, 'state' | 'reason'>): boolean 
   return seen.session > known.session || (seen.session === known.session && seen.sequence > known.sequence);
 };
 
-const specAfter = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt }: ChangeVmBody): VmSpec =>
-  ({ ...spec, ...(expiresAt === undefined ? {} : { expiresAt }), description: description ?? spec.description, tags: tags ?? spec.tags, protected: isProtected ?? spec.protected });
+const specAfter = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt, autostart }: ChangeVmBody): VmSpec =>
+  ({ ...spec, ...(autostart === undefined ? {} : { autostart }), ...(expiresAt === undefined ? {} : { expiresAt }), description: description ?? spec.description, tags: tags ?? spec.tags, protected: isProtected ?? spec.protected });
 
-const changesOf = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt }: ChangeVmBody): Extract<VmEvent, { type: 'VmChanged' }>['data'] => ({
+const changesOf = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt, autostart }: ChangeVmBody): Extract<VmEvent, { type: 'VmChanged' }>['data'] => ({
   ...(description === undefined || description === spec.description ? {} : { description }),
   ...(tags === undefined || (tags.length === spec.tags.length && tags.every((tag, index) => tag === spec.tags[index])) ? {} : { tags }),
   ...(isProtected === undefined || isProtected === spec.protected ? {} : { protected: isProtected }),
   ...(expiresAt === undefined || expiresAt === (spec.expiresAt ?? null) ? {} : { expiresAt }),
+  ...(autostart === undefined || same(autostart, spec.autostart ?? null) ? {} : { autostart }),
 });
 
 const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
