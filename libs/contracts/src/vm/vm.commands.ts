@@ -35,6 +35,7 @@ export const CreateVmBody = z.strictObject({
   cloudInit: CloudInit.optional(),
   autostart: Autostart.optional().describe('Started again when its node comes back without it, after a power failure for example'),
   expiresAt: z.iso.datetime().optional().describe('Until when it is wanted: then it is stopped, later put into the recycle bin, later deleted'),
+  clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
   sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });

@@ -79,7 +79,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
 const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
 
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => ({
-  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, fetchBytes: vm.fetchBytes, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
 });
 
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({

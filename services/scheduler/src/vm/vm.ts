@@ -65,6 +65,8 @@ export interface LiveVm {
   readonly spec: VmSpec;
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
+  /** Of its image, that its node had to fetch. */
+  readonly fetchBytes: number | undefined;
   readonly network: NetworkPlan;
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
@@ -530,9 +532,9 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: [], snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
