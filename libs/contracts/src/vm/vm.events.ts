@@ -73,6 +73,8 @@ export const VmSpec = z.object({
   clone: z.literal('full').optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
+  /** A pool chosen by hand. */
+  poolId: PoolId.optional(),
   /** When it is wanted no more. */
   expiresAt: z.iso.datetime().nullable().optional(),
   /** null: it stays as it was found. */
