@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
-import { Json } from '@chronovirt/contracts/text';
 import { replay } from '@chronovirt/decider/decider';
 import { vm } from '../vm/vm.ts';
 import { firstVolumeOf, reactionTo } from './policies.ts';
@@ -39,11 +38,8 @@ describe('What an event of a VM calls for', () => {
     expect(after(requested, placed, built, done(1), start)).toMatchObject({ kind: 'start', saga: 'power-vm', id: op(2), input: { action: 'start', nodeId, generation: 1 } });
     expect(after(requested, placed, built, done(1), deleteStarted)).toMatchObject({ kind: 'start', saga: 'delete-vm', id: op(3), input: { nodeId, reservedOn: nodeId, poolId, nics: [{ mac: '52:54:0a:15:00:02' }] } });
   });
-  it('is told in plain JSON, which is what the log takes: nothing in it is undefined', () => {
-    for (const history of [[requested], [requested, placed, built, done(1), start], [requested, placed, built, done(1), deleteStarted]]) {
-      const reaction = after(...history);
-      expect(reaction?.kind === 'start' && Json.safeParse(reaction.input).success).toBe(true);
-    }
+  it('is made of what the log can hold', () => {
+    for (const reaction of [after(requested), after(requested, placed, built, done(1), start), after(requested, placed, built, done(1), deleteStarted)]) expect(reaction).toStrictEqual(JSON.parse(JSON.stringify(reaction)));
   });
   it('is nothing once the operation is over: the event is history', () => {
     expect(reactionTo(requested, replay(vm, [requested, placed, built, done(1)]), String)).toBeUndefined();
