@@ -52,6 +52,10 @@ export const volumeCommands = {
   /** From the gateway: a volume that no VM has. */
   RemoveDetachedVolume: command('storage', 'volumeId', z.object(InHand)),
   AbandonVolumeDelete: command('storage', 'volumeId', z.object(InHand)),
+  /** Files of a domain that is adopted: their space is set aside, and they have a record. */
+  AdoptVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, nodeId: NodeId, volumes: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), name: Name.optional() })).min(1).max(24) })),
+  /** They are nobody's again. */
+  ForgetVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, volumes: z.array(VolumeId).max(24) })),
   DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId.nullable() })),
 } as const;
 export type VolumeCommand = CommandOf<typeof volumeCommands>;

@@ -1,6 +1,6 @@
 /* Looks at domains in full: what ours are besides what they were told to be, and what others are. */
 import { createHash } from 'node:crypto';
-import type { VmId } from '@chronovirt/contracts/ids';
+import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { isNoDomain } from '@chronovirt/libvirt/errors';
@@ -23,6 +23,8 @@ export interface InspectorPorts {
   readonly find: (vmId: VmId) => Promise<Domain | undefined>;
   readonly look: (domain: Domain) => Promise<Pick<SeenDomain, 'state' | 'reason'> | undefined>;
   readonly identify: (domain: Domain) => Promise<Identity | undefined>;
+  /** Looks where volumes lie now. */
+  readonly locate: (volumeIds: readonly VolumeId[]) => Promise<void>;
   readonly diskPathOf: (disk: DomainPlan['disks'][number]) => string;
   readonly mediaPathOf: (file: string) => string;
   /** A domain as we would define it. */
@@ -41,7 +43,7 @@ interface Remembered {
   readonly compared: Compared;
 }
 
-export function createInspector({ fast, slow, find, look, identify, diskPathOf, mediaPathOf, xmlOf }: InspectorPorts): Pick<Hypervisor, 'compare' | 'strangers'> {
+export function createInspector({ fast, slow, find, look, identify, locate, diskPathOf, mediaPathOf, xmlOf }: InspectorPorts): Pick<Hypervisor, 'compare' | 'strangers'> {
   const remembered = new Map<VmId, Remembered>();
   const ofStrangers = new Map<string, { readonly texts: string; readonly stranger: Stranger }>();
   const snapshotsOf = async (domain: Domain): Promise<readonly string[]> => (await fast.domainListAllSnapshots({ domain })).map(({ name }) => name);
@@ -54,10 +56,12 @@ export function createInspector({ fast, slow, find, look, identify, diskPathOf, 
     const [defined, live, persistent, snapshots] = await Promise.all([
       slow.domainGetXmlDesc({ domain, flags: ['inactive'] }), running ? slow.domainGetXmlDesc({ domain }) : '', fast.domainIsPersistent({ domain }), snapshotsOf(domain),
     ]);
-    const texts = digestOf(state, reason, persistent, snapshots.join(), defined, live);
+    await locate(told.plan.disks.map(({ volumeId }) => volumeId));
+    const paths = told.plan.disks.map(diskPathOf);
+    const texts = digestOf(paths, state, reason, persistent, snapshots.join(), defined, live);
     const before = remembered.get(told.plan.vmId);
     if (before?.told === told && before.texts === texts) return before.compared;
-    const devices = devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices'));
+    const devices = told.plan.adopted === null ? devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices')) : liveDomain(defined).devices;
     const differences = differencesOf(told, {
       state, reason, name: domain.name, nameGiven: nameGivenIn(readDomain(defined).metadata), persistent, snapshots,
       defined: liveDomain(defined), running: running ? liveDomain(live) : undefined,

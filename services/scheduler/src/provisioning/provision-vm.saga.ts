@@ -89,7 +89,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [], volumes: [], seedVersion: 1, layers: {} })),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: [], seedVersion: 1, layers: {} })),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {

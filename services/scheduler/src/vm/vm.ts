@@ -21,7 +21,7 @@
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
@@ -29,7 +29,7 @@ import { largerOf, type Share } from './domain-plan.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
 
 /** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
@@ -64,7 +64,10 @@ export interface LiveVm {
   readonly spec: VmSpec;
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
-  readonly network: NetworkPlan;
+  /** null: it was adopted, with interfaces of its own. */
+  readonly network: NetworkPlan | null;
+  /** How one that was adopted is built. */
+  readonly layout: AdoptedLayout | null;
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
   readonly desiredBefore: Desired;
@@ -97,9 +100,10 @@ export interface LiveVm {
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
 /** The saga that carries out an operation of a VM; its id is the operation's. */
-export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'debt' | 'operation'>): string => {
+export const sagaOf = (kind: OperationKind, { debt, operation, layout, provisioned }: Pick<LiveVm, 'debt' | 'operation' | 'layout' | 'provisioned'>): string => {
   switch (kind) {
     case 'create': return 'provision-vm';
+    case 'adopt': return 'adopt-vm';
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
     case 'guest': return 'guest-vm';
@@ -108,7 +112,7 @@ export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'd
     case 'delete-snapshot': return 'tidy-layers';
     case 'delete': return 'delete-vm';
     // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
+    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
   }
 };
 
@@ -155,7 +159,9 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  if (addNic !== undefined && [network, ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
+  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname'] as const).filter((field) => change[field] !== undefined);
+  if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
+  if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
@@ -337,7 +343,7 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (work !== null) return { ...nothing, work };
   if (action !== null) return { ...nothing, action };
   if (change !== null) return { ...nothing, change, nic };
-  return kind === 'guest' ? nothing : debt;
+  return kind === 'guest' || kind === 'adopt' ? nothing : debt;
 };
 
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
@@ -389,12 +395,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'FailVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { vmId: _, ...data } = command.data;
-        return [{ type: 'VmOperationFailed', data }, ...thenDelete(state)];
+        const { operationId } = command.data;
+        // It was never ours: there is nothing to look at.
+        const released: readonly VmEvent[] = state.operation.kind === 'adopt' && command.data.owed.length === 0 ? [{ type: 'VmReleased', data: { operationId } }] : [];
+        return [{ type: 'VmOperationFailed', data }, ...released, ...thenDelete(state)];
       }
       case 'FinishDeleteVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { operationId } = command.data;
         if (state.operation.kind === 'delete') return [{ type: 'VmDeleted', data: { operationId } }];
+        if (state.layout !== null && state.provisioned === null) return [{ type: 'VmReleased', data: { operationId } }];
         const work = state.operation.work ?? state.debt?.work ?? null;
         const how = state.operation.kind === 'delete-snapshot' ? 'deleted the snapshot' : state.operation.kind === 'revert' ? 'reverted' : 'cleaned up';
         return [...tidiedEvents(work, operationId), { type: 'VmOperationDone', data: { operationId, how } }, ...thenDelete(state)];
@@ -411,6 +421,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
       case 'ResumeVm':
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'AdoptVm':
+        throw new Error('AdoptVm is resolved into RequestAdoption by its handler');
+      case 'RequestAdoption': {
+        if (state.status === 'live') return refuse('vm.exists', { vmId: command.data.vmId });
+        return [{ type: 'VmAdoptRequested', data: { ...command.data, generation: (state.status === 'deleted' ? state.generation : 0) + 1 } }];
+      }
       case 'RestoreVm': {
         const live = readyOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
@@ -427,6 +443,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const live = liveOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
         if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
+        // Nothing of it may be taken away before it is ours.
+        if (live.layout !== null && live.provisioned === null) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
         if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
         const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
         if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
@@ -462,12 +480,22 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, network, layout: null, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+      };
+    }
+    if (event.type === 'VmAdoptRequested') {
+      const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
+      return {
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', network: null, layout, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null,
+        operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
     switch (event.type) {
+      case 'VmReleased':
+        return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmChanged':
         return { ...state, spec: specAfter(state.spec, event.data) };
       case 'VmPlaced':

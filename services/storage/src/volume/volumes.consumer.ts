@@ -101,8 +101,33 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
     return (await handler.refuse(envelope, { version: 0 })).answer;
   };
 
-  return async (envelope, command) => {
+  /** A command within another: its own id, and nothing of what the caller of the whole has said. */
+  const within = ({ requestHash: _hash, expected: _expected, ...envelope }: CommandEnvelope, what: string): CommandEnvelope => ({ ...envelope, id: commandIdOf(`${envelope.id}:${what}`), cancels: [] });
+
+  const adoptAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: DataOf<'AdoptVolumes'>): Promise<Answer> => {
+    for (const { volumeId, sizeGib, name } of volumes) {
+      const reserved = await handler.handle(pool, { id: commandIdOf(`${envelope.id}:space:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(pool.category, poolId), command: { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } } });
+      if (isRefusal(reserved.answer)) return (await handler.refuse(envelope, reserved.answer)).answer;
+      const created = await obey(within(envelope, volumeId), { type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: null, sizeGib, ...(name === undefined ? {} : { name }) } });
+      if (isRefusal(created)) return (await handler.refuse(envelope, created)).answer;
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  const forgetAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: DataOf<'ForgetVolumes'>): Promise<Answer> => {
+    for (const volumeId of volumes) {
+      await obey(within(envelope, volumeId), { type: 'DeleteVolume', data: { volumeId, vmId } });
+      await handler.handle(pool, { id: commandIdOf(`${envelope.id}:space:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(pool.category, poolId), command: { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } } });
+    }
+    return (await handler.refuse(envelope, { version: 0 })).answer;
+  };
+
+  const obey = async (envelope: CommandEnvelope, command: VolumeCommand): Promise<Answer> => {
     switch (command.type) {
+      case 'AdoptVolumes':
+        return adoptAll(envelope, command.data);
+      case 'ForgetVolumes':
+        return forgetAll(envelope, command.data);
       case 'DetachVolumes':
         return detachAll(envelope, command.data);
       case 'RequestVolume':
@@ -125,4 +150,5 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
         return (await handler.handle(volume, of(envelope, command.data.volumeId, command))).answer;
     }
   };
+  return obey;
 };
