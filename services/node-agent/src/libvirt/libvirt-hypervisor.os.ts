@@ -457,7 +457,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         if (refused !== undefined) return refused;
       }
       await say(domain, powered(seen), [
-        { kind: 'element', key: 'cv', uri: METADATA_NAMESPACE, metadata: buildXml(wordsOf(plan, hostOf(plan.vmId, undefined, domain))) },
+        { kind: 'element', key: 'cv', uri: METADATA_NAMESPACE, metadata: buildXml(withoutNamespace(wordsOf(plan, hostOf(plan.vmId, undefined, domain)))) },
         { kind: 'title', metadata: plan.name },
       ]);
       identities.set(domain.uuid, { vmId: plan.vmId, generation: plan.generation });
@@ -1011,6 +1011,9 @@ const looking = (): (() => Promise<unknown>) => {
 /** The file of a layer of a volume. */
 const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.(?:qcow2|raw)$/;
 const layerIn = (path: string): Layer => fileOfVolume.exec(path)?.[2] ?? null;
+
+/** As libvirt wants an element of ours: it puts it under the namespace itself. */
+const withoutNamespace = ({ name, attributes: { 'xmlns:cv': _, ...attributes }, children }: XmlElement): XmlElement => ({ name: name.replace('cv:', ''), attributes, children });
 
 const diskIn = (xml: string, target: string): XmlElement | undefined => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').find((disk) => attributeOf(disk, 'dev', 'target') === target);
 
