@@ -3,7 +3,7 @@
  * from the node's network and from inside. It starts twice only, because under emulation that takes half a minute or more.
  */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
@@ -22,6 +22,13 @@ interface Key {
   readonly line: string;
 }
 
+interface RegisteredKey {
+  readonly id: string;
+  readonly publicKey: string;
+  readonly fingerprint: string;
+  readonly privateKey?: string;
+}
+
 describe('a guest of a cloud image', () => {
   const dir = mkdtempSync(join(tmpdir(), 'cv-cloud-'));
   let platform: Platform;
@@ -30,6 +37,8 @@ describe('a guest of a cloud image', () => {
   let vm: Vm;
   let mine: Key;
   let stranger: Key;
+  let made: RegisteredKey & { readonly privateKey: string };
+  let imported: RegisteredKey;
 
   const keyOf = async (name: string): Promise<Key> => {
     const file = join(dir, name);
@@ -77,7 +86,10 @@ describe('a guest of a cloud image', () => {
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/images', { ...(await image) });
+    made = await rest.ok('POST', '/v1/keys', { name: 'made' });
+    imported = await rest.ok('POST', '/v1/keys', { name: 'imported', publicKey: (await keyOf('imported')).line });
     vm = await rest.running(wish({
+      sshKeys: ['made'],
       cloudInit: {
         hostname: 'web-1.example.org', sshKeys: [mine.line],
         userData: '#cloud-config\nwrite_files:\n  - path: /etc/told\n    content: "by user-data: {\\"ä\\": 1}\\n"\nruncmd:\n  - [sh, -c, "echo ran as $(id -un) > /run/ran"]\n',
@@ -138,6 +150,27 @@ describe('a guest of a cloud image', () => {
     await done(await asked('DELETE', 'ssh-keys', keys));
     await expect(ssh(stranger, 'true')).rejects.toThrow('Permission denied');
     expect(await ssh(mine, 'id -un')).toBe('debian\n');
+  });
+
+  it('A1-36 lets in a pair that was made here, and a key that is bound and unbound by its name; deleted, a key is taken from nobody', async () => {
+    const own: Key = { file: join(dir, 'made'), line: made.publicKey };
+    writeFileSync(own.file, made.privateKey, { mode: 0o600 });
+    expect(await ssh(own, 'id -un')).toBe('debian\n');
+    expect((await run('ssh-keygen', ['-l', '-f', join(dir, 'imported.pub')])).stdout).toContain(imported.fingerprint);
+    const theirs: Key = { file: join(dir, 'imported'), line: imported.publicKey };
+    await expect(ssh(theirs, 'true')).rejects.toThrow('Permission denied');
+    await done(await asked('POST', 'ssh-keys', { user: 'debian', keys: ['imported'] }));
+    expect(await ssh(theirs, 'id -un')).toBe('debian\n');
+    await done(await asked('DELETE', 'ssh-keys', { user: 'debian', keys: [imported.id] }));
+    await expect(ssh(theirs, 'true')).rejects.toThrow('Permission denied');
+
+    expect((await rest.all<{ name: string; made: boolean }>('/v1/keys')).map((key) => [key.name, key.made]).sort()).toEqual([['imported', false], ['made', true]]);
+    await rest.ok('DELETE', `/v1/keys/${made.id}`);
+    await expect(rest.ok('GET', `/v1/keys/${made.id}`)).rejects.toMatchObject({ status: 404, code: 'key.not_found' });
+    await expect(rest.ok('POST', '/v1/vms', wish({ name: 'refused', sshKeys: ['made'] }))).rejects.toMatchObject({ status: 422, code: 'key.unknown' });
+    expect(await ssh(own, 'id -un')).toBe('debian\n');
+    // The private half was in one answer, and nowhere since: neither as it was shown nor in the middle of it.
+    expect(await filesWith(...made.privateKey.split('\n').slice(3, 5))).toEqual([]);
   });
 
   it('A1-35 gets a password by its guest agent, which no file of the platform holds afterwards', async () => {

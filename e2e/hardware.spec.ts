@@ -267,6 +267,30 @@ describe('a machine that is changed', () => {
     expect(await node.virsh('dumpxml', await node.domainOf(vm))).toMatch(/<boot dev='cdrom'\/>\s*<boot dev='hd'\/>/);
   });
 
+  it('A1-04 a machine for a Windows starts by signed UEFI, with a TPM of its own and local time', async () => {
+    const wanted = { image: undefined, media: 'cv-spec-blue', network: GUEST_NETWORK, vcpus: 1, memoryMib: 256, diskGib: 1 };
+    const windows = await rest.running({ ...wanted, name: 'windows', osFamily: 'windows', firmware: 'uefi-secure', tpm: true }) as Machine;
+    const domain = await node.domainOf(windows);
+    const xml = await node.virsh('dumpxml', domain);
+    expect(xml).toMatch(/<loader readonly='yes' secure='yes' type='pflash'>/);
+    expect(xml).toContain("<clock offset='localtime'>");
+    // QEMU itself is asked, and the firmware speaks on the serial console.
+    expect(JSON.parse(await node.virsh('qemu-monitor-command', domain, '{"execute":"query-tpm"}'))).toMatchObject({ return: [{ model: 'tpm-crb' }] });
+    await rest.until('the firmware has looked for something to start', () => Promise.resolve(node.console(windows).includes('BdsDxe')), BOOTED_WITHIN_MS);
+    const variables = /<nvram[^>]*>([^<]+)</.exec(xml)?.[1] ?? '';
+    const there = (file: string): Promise<boolean> => node.inMounts('test', '-e', file).then(() => true, () => false);
+    expect(await there(variables)).toBe(true);
+    await rest.gone(windows.id);
+    expect(await there(variables)).toBe(false);
+
+    const linux = await rest.running({ ...wanted, name: 'by-uefi', firmware: 'uefi' });
+    const plain = await node.virsh('dumpxml', await node.domainOf(linux));
+    expect(plain).toContain("<clock offset='utc'>");
+    expect(plain).toMatch(/<loader readonly='yes' type='pflash'>/);
+    expect(plain).not.toContain('<tpm');
+    await rest.gone(linux.id);
+  });
+
   it('nothing of it is left when it is gone', async () => {
     await rest.gone(vm.id);
     expect(await node.domains()).toEqual([]);

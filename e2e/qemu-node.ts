@@ -35,6 +35,8 @@ export interface QemuNode extends NodeView {
   virsh(...words: readonly string[]): Promise<string>;
   /** Runs a program in the node's network. */
   inNetwork(program: string, ...words: readonly string[]): Promise<string>;
+  /** Runs a program where the node's libvirtd sees files. */
+  inMounts(program: string, ...words: readonly string[]): Promise<string>;
   /** Whether an address answers an ICMP echo, asked in the node's network. */
   pings(address: string): Promise<boolean>;
   domainOf(vm: Pick<Vm, 'id'>): Promise<string>;
@@ -98,6 +100,7 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     return {
       nodeId, part: name, image, imageDir: IMAGES, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
+      inMounts: async (program, ...words) => (await run('nsenter', [`--mount=/proc/${String(pid)}/ns/mnt`, program, ...words], { timeout: 30_000 })).stdout,
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
       boots: (vm) => Math.max(0, ...[...consoleOf(vm).matchAll(/boots (\d+)/g)].map((match) => Number(match[1]))),

@@ -177,7 +177,7 @@ describe('the boundaries', () => {
     expect(trouble).toBe('');
     expect(output).toContain('no dependency violations found');
     expect(exitCode).toBe(0);
-  }, 60_000);
+  }, 240_000);
 
   describe('when each is broken on purpose', () => {
     let copy = '';
@@ -191,7 +191,7 @@ describe('the boundaries', () => {
       if (answer.output === '') throw new Error(`the command said nothing but: ${answer.trouble}`);
       const report = JSON.parse(answer.output) as { readonly summary: { readonly violations: readonly Reported[] } };
       violations = report.summary.violations;
-    }, 60_000);
+    }, 240_000);
 
     afterAll(() => { rmSync(copy, { recursive: true, force: true }); });
 
@@ -220,5 +220,5 @@ describe('the boundaries', () => {
     } finally {
       rmSync(alone, { recursive: true, force: true });
     }
-  }, 60_000);
+  }, 240_000);
 });

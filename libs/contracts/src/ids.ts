@@ -27,6 +27,8 @@ export const OperationId = idOf('op');
 export type OperationId = `op_${string}`;
 export const TokenId = idOf('token');
 export type TokenId = `token_${string}`;
+export const SshKeyId = idOf('key');
+export type SshKeyId = `key_${string}`;
 export const ConsoleId = idOf('console');
 export type ConsoleId = `console_${string}`;
 

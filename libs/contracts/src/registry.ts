@@ -9,6 +9,7 @@ import { poolEvents } from './pool/pool.events.ts';
 import { presenceEvents } from './presence/presence.events.ts';
 import { reservationEvents } from './reservation/reservation.events.ts';
 import { sagaEvents } from './saga/saga.events.ts';
+import { sshKeyEvents } from './ssh-key/ssh-key.events.ts';
 import { subnetEvents } from './subnet/subnet.events.ts';
 import { tokenEvents } from './token/token.events.ts';
 import { vmEvents } from './vm/vm.events.ts';
@@ -18,5 +19,5 @@ import { volumeEvents } from './volume/volume.events.ts';
 export const allEvents: EventTable = {
   ...vmEvents, ...nodeEvents, ...networkEvents, ...subnetEvents, ...poolEvents, ...volumeEvents,
   ...imageEvents, ...presenceEvents, ...tokenEvents, ...operationEvents, ...reservationEvents, ...sagaEvents,
-  ...consoleEvents, ...driftEvents,
+  ...consoleEvents, ...driftEvents, ...sshKeyEvents,
 };

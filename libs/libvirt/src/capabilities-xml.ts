@@ -74,6 +74,10 @@ export interface DomainCapabilities {
   readonly vcpusMax: number | undefined;
   /** Kinds of firmware that `firmware=` of `<os>` takes. */
   readonly firmware: readonly string[];
+  /** Whether one of them starts only what is signed. */
+  readonly secureBoot: boolean;
+  /** What of Hyper-V a guest can be shown. */
+  readonly hyperv: readonly string[];
   readonly cpuModes: readonly { readonly name: string; readonly supported: boolean }[];
   /** Of `custom`, those that can run. */
   readonly cpuModels: readonly string[];
@@ -83,6 +87,8 @@ export interface DomainCapabilities {
 }
 
 const valuesOf = (list: XmlElement | undefined): readonly string[] => childrenOf(list, 'value').map(textOf);
+
+const enumOf = (of: XmlElement | undefined, name: string): readonly string[] => valuesOf(childrenOf(of, 'enum').find((list) => list.attributes['name'] === name));
 
 /** Throws XmlError when it is something else. */
 export function readDomainCapabilities(xml: string): DomainCapabilities {
@@ -96,7 +102,9 @@ export function readDomainCapabilities(xml: string): DomainCapabilities {
     machine: textOf(childOf(root, 'machine')),
     architecture: textOf(childOf(root, 'arch')),
     vcpusMax: vcpusMax === undefined ? undefined : Number(vcpusMax),
-    firmware: valuesOf(childrenOf(childOf(root, 'os'), 'enum').find((list) => list.attributes['name'] === 'firmware')),
+    firmware: enumOf(childOf(root, 'os'), 'firmware'),
+    secureBoot: enumOf(childOf(childOf(root, 'os'), 'loader'), 'secure').includes('yes'),
+    hyperv: enumOf(childOf(childOf(root, 'features'), 'hyperv'), 'features'),
     cpuModes: modes.map((mode) => ({ name: mode.attributes['name'] ?? '', supported: mode.attributes['supported'] === 'yes' })),
     cpuModels: childrenOf(modes.find((mode) => mode.attributes['name'] === 'custom'), 'model').filter((model) => model.attributes['usable'] !== 'no').map(textOf),
     devices: Object.fromEntries(

@@ -133,6 +133,7 @@ const drivers: readonly Driver[] = [
       'describes its processors and its memory': 'no memory statistics',
       'fills in what a definition leaves out, and keeps the rest': 'its CPU time is the wall clock, also of a domain that is off',
       'starts a domain that stands still, and forgets a transient one when it stops': 'no flag for it',
+      'rests in a file that somebody names, and goes on from it': 'its folders are made up, and it would write a real file',
       'refuses what does not fit the state': 'another error, internal',
       'suspends twice without a word, and resumes once': 'refuses the second time',
       'undefines a domain that runs, which is transient then': 'lets a transient domain start by itself',

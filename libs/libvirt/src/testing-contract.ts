@@ -186,7 +186,7 @@ function raw(libvirt: Libvirt, name: ProcedureName | keyof typeof sessionProcedu
 /** What is nowhere. */
 const nobody = { name: 'd', uuid: '00000000-1111-4000-8000-000000000000', id: -1 };
 const nothingAt = { pool: 'p', name: 'v', key: '/no/such/volume' };
-const nowhere = (name: string) => ({ ...anything(nobody), ...particular[name], pool: nobody, volume: nothingAt, from: nothingAt });
+const nowhere = (name: string) => ({ ...anything(nobody), pool: nobody, volume: nothingAt, from: nothingAt, ...particular[name] });
 
 /** What a daemon says to one flag of a call about what is not there. */
 export async function answerToFlag(libvirt: Libvirt, name: (typeof flagged)[number], flag: number): Promise<{ readonly code: number; readonly reason: string }> {
@@ -229,6 +229,8 @@ const anything = (domain: Domain): Readonly<Record<string, unknown>> => {
 const particular: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   networkUpdateOnWire: { command: 1, section: 1, parentIndex: 0 },
   connectNodeDeviceEventRegisterAny: { device: null },
+  domainSaveFlags: { to: '/no/such/folder/file' },
+  domainRestoreFlags: { from: '/no/such/file' },
   domainSetBlockIoTune: { parameters: { total_bytes_sec: 1 } },
   domainSetInterfaceParameters: { parameters: { 'inbound.average': 1 } },
 };
@@ -240,6 +242,7 @@ export const flagged = [
   'domainGetState', 'domainGetXmlDesc', 'domainGetHostname', 'domainGetControlInfo', 'domainGetMetadata', 'domainSetMetadata', 'domainGetMessages',
   'domainInterfaceAddresses', 'domainDefineXmlFlags', 'domainCreateWithFlags', 'domainCreateXml', 'domainUndefineFlags', 'domainRename',
   'domainShutdownFlags', 'domainReboot', 'domainReset', 'domainDestroyFlags', 'domainInjectNmi', 'domainSendKey', 'domainManagedSave',
+  'domainSaveFlags', 'domainRestoreFlags',
   'domainHasManagedSaveImage', 'domainManagedSaveRemove', 'domainOpenConsole', 'domainScreenshot', 'domainAttachDeviceFlags',
   'domainDetachDeviceFlags', 'domainDetachDeviceAlias', 'domainUpdateDeviceFlags', 'domainSetVcpusFlags', 'domainGetVcpusFlags',
   'domainSetMemoryFlags', 'domainSetMemoryStatsPeriod', 'domainGetBlockIoTune', 'domainSetBlockIoTune', 'domainGetInterfaceParameters',
@@ -548,6 +551,24 @@ export const behaviours: readonly Behaviour[] = [
         const events = await recorded(bench, libvirt, ['lifecycle'], domain);
         await libvirt.domainCreateWithFlags({ domain });
         assert.equal(await libvirt.domainHasManagedSaveImage({ domain }), false);
+        assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'running', reason: 'restored' });
+        await eventually(() => events.told().includes('started restored'));
+        await events.close();
+      });
+    },
+  },
+  {
+    name: 'rests in a file that somebody names, and goes on from it',
+    run: async (bench) => {
+      const { libvirt } = bench;
+      await withDomain(bench, {}, async (domain, name) => {
+        const file = `${bench.folder}/${name}.save`;
+        await refused(errorCodes.operationInvalid, libvirt.domainSaveFlags({ domain, to: file }));
+        await libvirt.domainCreateWithFlags({ domain });
+        await libvirt.domainSaveFlags({ domain, to: file });
+        assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'shutoff', reason: 'saved' });
+        const events = await recorded(bench, libvirt, ['lifecycle'], domain);
+        await libvirt.domainRestoreFlags({ from: file });
         assert.deepEqual(await libvirt.domainGetState({ domain }), { state: 'running', reason: 'restored' });
         await eventually(() => events.told().includes('started restored'));
         await events.close();
@@ -1497,7 +1518,7 @@ export const behaviours: readonly Behaviour[] = [
           try {
             for (const name of flagged) {
               // What is done to a pool that is off is refused to one that is on before its flags are looked at.
-              const args = { ...anything(domain), ...particular[name], pool: ['storagePoolBuild', 'storagePoolDelete'].includes(name) ? off : pool, volume, from: volume };
+              const args = { ...anything(domain), volume, from: volume, ...particular[name], pool: ['storagePoolBuild', 'storagePoolDelete'].includes(name) ? off : pool };
               await refused(errorCodes.invalidArgument, raw(libvirt, name, args, withUnknownFlag)).catch((cause: unknown) => assert.fail(`${name}: ${String(cause)}`));
             }
           } finally {

@@ -152,9 +152,9 @@ describe('capabilities', () => {
 
   it('say what a guest can have', () => {
     const { root: _root, ...said } = readDomainCapabilities(`<domainCapabilities><path>/usr/bin/qemu</path><domain>kvm</domain><machine>pc-q35-7.2</machine><arch>x86_64</arch><vcpu max='288'/>
-      <os supported='yes'><enum name='firmware'><value>efi</value></enum></os>
+      <os supported='yes'><enum name='firmware'><value>efi</value></enum><loader supported='yes'><enum name='secure'><value>yes</value><value>no</value></enum></loader></os>
       <cpu><mode name='host-passthrough' supported='no'/><mode name='custom' supported='yes'><model usable='yes'>qemu64</model><model usable='no'>Nehalem</model></mode></cpu>
-      <devices><disk supported='yes'><enum name='bus'><value>virtio</value><value>sata</value></enum></disk><tpm supported='no'/></devices></domainCapabilities>`);
+      <devices><disk supported='yes'><enum name='bus'><value>virtio</value><value>sata</value></enum></disk><tpm supported='no'/></devices><features><hyperv supported='yes'><enum name='features'><value>relaxed</value></enum></hyperv></features></domainCapabilities>`);
     expect(said).toEqual({
       emulator: '/usr/bin/qemu',
       virtualisation: 'kvm',
@@ -162,6 +162,8 @@ describe('capabilities', () => {
       architecture: 'x86_64',
       vcpusMax: 288,
       firmware: ['efi'],
+      secureBoot: true,
+      hyperv: ['relaxed'],
       cpuModes: [
         { name: 'host-passthrough', supported: false },
         { name: 'custom', supported: true },

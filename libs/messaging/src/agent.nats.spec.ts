@@ -1,5 +1,6 @@
 /* What an agent reaches, what it does not, and how it is shut out; on a real server. */
 import { jetstreamManager } from '@nats-io/jetstream';
+import { decode, encodeAccount, type Account } from '@nats-io/jwt';
 import { connect, credsAuthenticator } from '@nats-io/transport-node';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,7 +8,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { CredentialsRefused, connectBus } from './connect.ts';
 import type { Bus } from './connect.ts';
 import { consume } from './consume.ts';
-import { createAgentKey, mintAgentJwt, revokeAgent, revokeAgents, systemCreds } from './credentials.ts';
+import { createAgentKey, mintAgentJwt, renewAccounts, revokeAgent, revokeAgents, systemCreds } from './credentials.ts';
 import { ensureTopology, forgetNode } from './ensure-topology.ts';
 import { answerHellos, listenToEvents, listenToHeartbeats, sayHello, sendHeartbeat } from './listen.ts';
 import { createPublisher } from './publish.ts';
@@ -183,6 +184,45 @@ describe('an agent', () => {
     service.nc.publish(subjects.answer('saga-2', 'node', 'node_a'), JSON.stringify({ id: 'some-id', answer: { version: 1 } }));
     await expect(answer).rejects.toThrow('no answer');
     replies.close();
+  });
+});
+
+describe('an installation that was made before', () => {
+  /** As it was when nothing was said on lines yet. */
+  const asBefore = async (account: string): Promise<void> => {
+    const { name, nats } = decode<Account>((await system.request(`$SYS.REQ.ACCOUNT.${account}.CLAIMS.LOOKUP`)).string());
+    const known = <C extends { subject?: string }>(crossed: readonly C[] | undefined): C[] => (crossed ?? []).filter(({ subject }) => subject?.startsWith('cv.line.') !== true);
+    const older = { ...nats, exports: known(nats.exports), imports: known(nats.imports) };
+    await system.request('$SYS.REQ.CLAIMS.UPDATE', await encodeAccount(name, account, older, { signer: new TextEncoder().encode(server.keys.operatorSeed) }));
+  };
+
+  it('lets pass what is said now once it is renewed, live, and who was shut out stays so', async () => {
+    const out = await busOfAgent(server, 'node_o', { giveUpWhenRefused: true });
+    await revokeAgent({ system, keys: server.keys, userPublicKey: out.userPublicKey });
+    await out.closed;
+    for (const account of [server.keys.agentsAccount, server.keys.account]) await asBefore(account);
+    const heard: string[] = [];
+    const lines = service.nc.subscribe('cv.line.up.>', { callback: (_error, { data }) => void heard.push(new TextDecoder().decode(data)) });
+    await service.nc.flush();
+    const say = async (word: string): Promise<void> => {
+      a.nc.publish(subjects.lineUp('node_a', 'l1'), word);
+      await a.nc.flush();
+      await service.nc.flush();
+    };
+    await say('before');
+    await renewAccounts({ system, keys: server.keys });
+    await until('a line is heard', async () => {
+      await say('after');
+      return heard.length > 0;
+    });
+    expect(new Set(heard)).toEqual(new Set(['after']));
+    await expect(out.again()).rejects.toThrow(/Authorization/);
+    // Nothing is left to be renewed.
+    const jwtOf = async (account: string): Promise<string> => (await system.request(`$SYS.REQ.ACCOUNT.${account}.CLAIMS.LOOKUP`)).string();
+    const before = await jwtOf(server.keys.agentsAccount);
+    await renewAccounts({ system, keys: server.keys });
+    expect(await jwtOf(server.keys.agentsAccount)).toBe(before);
+    lines.unsubscribe();
   });
 });
 

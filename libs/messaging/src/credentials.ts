@@ -52,18 +52,24 @@ export type AgentSigningKeys = Pick<InstallationKeys, 'agentsAccount' | 'agentsS
 /** What revoking an agent takes. */
 export type RevokingKeys = Pick<InstallationKeys, 'operatorSeed' | 'agentsAccount'>;
 
+/** What renewing the accounts takes. */
+export type RenewingKeys = RevokingKeys & Pick<InstallationKeys, 'account'>;
+
 const UNLIMITED = { conn: -1, leaf: -1, imports: -1, exports: -1, wildcards: true, subs: -1, data: -1, payload: -1 };
 const UNLIMITED_JETSTREAM = { mem_storage: -1, disk_storage: -1, streams: -1, consumer: -1 };
 
 const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
 
+/** What passes between the accounts, as each of the two says it. */
+const exported = () => crossings.map(({ name, subject, direction }) => ({ name, subject, type: direction === 'in' ? ('service' as const) : ('stream' as const) }));
+const importedFrom = (account: string) => exported().map((one) => ({ ...one, account, local_subject: one.subject }));
+
 /** Makes a new installation's keys. Called once; the result is kept with mode 0600. */
 export async function createInstallationKeys(): Promise<InstallationKeys> {
   const operator = createOperator();
   const [system, account, signing, agents, agentsSigning] = [createAccount(), createAccount(), createAccount(), createAccount(), createAccount()];
   const systemAccount = system.getPublicKey();
-  const crossed = crossings.map(({ name, subject, direction }) => ({ name, subject, type: direction === 'in' ? ('service' as const) : ('stream' as const) }));
   return {
     operatorSeed: textOf(operator.getSeed()),
     operatorJwt: await encodeOperator('chronovirt', operator, { system_account: systemAccount }),
@@ -76,7 +82,7 @@ export async function createInstallationKeys(): Promise<InstallationKeys> {
     accountJwt: await encodeAccount(
       'CV',
       account,
-      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()], exports: crossed },
+      { limits: { ...UNLIMITED, ...UNLIMITED_JETSTREAM }, signing_keys: [signing.getPublicKey()], exports: exported() },
       { signer: operator },
     ),
     signingSeed: textOf(signing.getSeed()),
@@ -85,7 +91,7 @@ export async function createInstallationKeys(): Promise<InstallationKeys> {
     agentsAccountJwt: await encodeAccount(
       'AGENTS',
       agents,
-      { limits: UNLIMITED, signing_keys: [agentsSigning.getPublicKey()], imports: crossed.map((one) => ({ ...one, account: account.getPublicKey(), local_subject: one.subject })) },
+      { limits: UNLIMITED, signing_keys: [agentsSigning.getPublicKey()], imports: importedFrom(account.getPublicKey()) },
       { signer: operator },
     ),
     agentsSigningSeed: textOf(agentsSigning.getSeed()),
@@ -192,32 +198,49 @@ export interface Revocation {
   readonly userPublicKeys: readonly string[];
 }
 
-const REVOKE_ATTEMPTS_MAX = 5;
+const CHANGE_ATTEMPTS_MAX = 5;
 
 /**
  * Makes sure that all of these keys are refused, and their live connections closed; keys that
  * are revoked already cost nothing. The server's present JWT is read first, because the list
  * lives in it; and read again after writing, because two writers at once would lose one entry.
  */
-export async function revokeAgents({ system, keys, userPublicKeys }: Revocation): Promise<void> {
+export function revokeAgents({ system, keys, userPublicKeys }: Revocation): Promise<void> {
   for (const key of userPublicKeys) if (!isUserPublicKey(key)) throw new RangeError('not the public key of a NATS user');
-  for (let attempt = 1; attempt <= REVOKE_ATTEMPTS_MAX; attempt++) {
-    const present = decode<Account>(await lookUpAccount(system, keys.agentsAccount));
-    const revocations = present.nats.revocations ?? {};
+  return changeAccount(system, keys, keys.agentsAccount, (present) => {
+    const revocations = present.revocations ?? {};
     const missing = userPublicKeys.filter((key) => revocations[key] === undefined);
-    if (missing.length === 0) return;
     const now = Math.floor(Date.now() / 1000);
-    const jwt = await encodeAccount(
-      present.name,
-      keys.agentsAccount,
-      { ...present.nats, revocations: { ...revocations, ...Object.fromEntries(missing.map((key) => [key, now])) } },
-      { signer: bytesOf(keys.operatorSeed) },
-    );
-    const reply = await system.request('$SYS.REQ.CLAIMS.UPDATE', jwt, { timeout: 5_000 });
+    return missing.length === 0 ? undefined : { ...present, revocations: { ...revocations, ...Object.fromEntries(missing.map((key) => [key, now])) } };
+  });
+}
+
+/**
+ * Makes sure that what this version has to say passes between the accounts: those of an older installation let
+ * pass what was said then. First who gives, then who takes. Keys that are revoked stay so.
+ */
+export async function renewAccounts({ system, keys }: { readonly system: NatsConnection; readonly keys: RenewingKeys }): Promise<void> {
+  await changeAccount(system, keys, keys.account, (present) => (sameCrossings(present.exports, exported()) ? undefined : { ...present, exports: exported() }));
+  await changeAccount(system, keys, keys.agentsAccount, (present) => (sameCrossings(present.imports, importedFrom(keys.account)) ? undefined : { ...present, imports: importedFrom(keys.account) }));
+}
+
+/** What names a crossing; the rest of an import or export is the server's own. */
+const sameCrossings = (present: Partial<Account>['exports'] | Partial<Account>['imports'], wanted: readonly { readonly subject?: string; readonly type?: string }[]): boolean => {
+  const named = (list: readonly { readonly subject?: string; readonly type?: string | number }[]): string => list.map(({ subject, type }) => `${String(type)} ${String(subject)}`).sort().join('\n');
+  return named(present ?? []) === named(wanted);
+};
+
+/** `change` answers undefined when nothing has to be changed. */
+async function changeAccount(system: NatsConnection, { operatorSeed }: Pick<RevokingKeys, 'operatorSeed'>, account: string, change: (present: Partial<Account>) => Partial<Account> | undefined): Promise<void> {
+  for (let attempt = 1; attempt <= CHANGE_ATTEMPTS_MAX; attempt++) {
+    const { name, nats } = decode<Account>(await lookUpAccount(system, account));
+    const wanted = change(nats);
+    if (wanted === undefined) return;
+    const reply = await system.request('$SYS.REQ.CLAIMS.UPDATE', await encodeAccount(name, account, wanted, { signer: bytesOf(operatorSeed) }), { timeout: 5_000 });
     const said = reply.json<{ error?: { description?: string } }>();
-    if (said.error) throw new Error(`the bus refused the revocation: ${said.error.description ?? 'no reason given'}`);
+    if (said.error) throw new Error(`the bus refused the account: ${said.error.description ?? 'no reason given'}`);
   }
-  throw new Error('the revocation was overwritten each time');
+  throw new Error('the account was overwritten each time');
 }
 
 /** Revokes one agent. Its key is burnt: a node that joins again makes a new one. */

@@ -142,7 +142,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       volumes.add(volumeId);
       return { addVolume: { volumeId, name: `data-${String(random.between(1, 60))}`, sizeGib: random.between(1, 3), ...(random.chance(0.5) ? { image: 'guest' } : {}) } };
     }
-    return otherwise(name);
+    return random.chance(0.2) ? { rebuild: { volumeId: idFrom('volume', random.digits()), keepDays: 0 } } : otherwise(name);
   };
   const otherwise = (name: string): CommandEnvelope['data'] => ({
     ...(random.chance(0.5) ? { vcpus: random.between(1, 3), memoryMib: 128 * random.between(1, 4) } : {}),
@@ -197,7 +197,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
       if (act === 'volume') {
         await volumeAct(volumes);
         continue;

@@ -58,7 +58,7 @@ const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) =>
 };
 
 /** Operations after whose success the machine is as it is wished to be. */
-const WISHES = ['create', 'start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'delete'];
+const WISHES = ['create', 'start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save', 'delete'];
 
 export class Referee {
   readonly violations: string[] = [];

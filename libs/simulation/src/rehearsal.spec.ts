@@ -93,7 +93,7 @@ const drafts = (random: Random, { view, log }: Pick<ReturnType<typeof platform>,
     if (deleting) return ofVm('FinishDeleteVm', vmId, ours);
     if (placed === undefined && made.node.length > 0) return ofVm('AssignVm', vmId, { ...ours, nodeId: random.pick(made.node), poolId: idFrom('pool', commandIdOf('pool')), decision: {} });
     if (random.chance(0.2)) return ofVm('FailVm', vmId, { ...ours, refused: 'test.failed', because: {}, owed: [] });
-    const observed = placed === undefined ? null : { nodeId: placed.nodeId, session: 1, sequence: count, generation: placed.generation, state: random.pick(['running', 'stopped', 'paused']), reason: 'test' };
+    const observed = placed === undefined ? null : { nodeId: placed.nodeId, session: 1, sequence: count, generation: placed.generation, state: random.pick(['running', 'stopped', 'paused', 'saved']), reason: 'test' };
     const provisioned = events.some(({ type }) => type === 'VmProvisioned') || placed === undefined ? null
       : { poolId: placed.poolId, volumeId: idFrom('volume', commandIdOf(vmId)), address: '10.0.0.2', prefix: 24, mac: '52:54:0a:00:00:02' };
     return ofVm('FinishVm', vmId, { ...ours, how: 'test', provisioned, observed, reconfigured: events.at(-1)?.type === 'VmReconfigureRequested' ? { nic: null, volume: null, pending: [] } : null });
@@ -105,9 +105,10 @@ const drafts = (random: Random, { view, log }: Pick<ReturnType<typeof platform>,
     })],
     [12, finish],
     [4, () => ofVm('ChangeVm', one('vm'), { description: `words ${String(random.between(1, 3))}`, ...(random.chance(0.3) ? { protected: random.chance(0.3) } : {}) })],
-    [8, () => ofVm(random.pick(['StartVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm'] as const), one('vm'))],
+    [8, () => ofVm(random.pick(['StartVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm'] as const), one('vm'))],
     [3, () => ofVm('StopVm', one('vm'), { timeoutSeconds: 5, force: false })],
     [4, () => ofVm('ReconfigureVm', one('vm'), { ...(random.chance(0.5) ? { diskGib: random.between(1, 5) } : { name: `vm-${String(random.between(1, 40))}` }), ...(random.chance(0.3) ? { addNic: networkName() } : {}) })],
+    [1, () => ofVm('PlanVm', one('vm'))],
     [4, () => ofVm('DeleteVm', one('vm'), { force: random.chance(0.5) })],
     [2, () => { const vmId = one('vm'); const placed = log.streams.get(`vm-${vmId}`)?.findLast(({ type }) => type === 'VmPlaced')?.data; return { type: 'RecordDomainState', target: vmId, stream: `vm-${vmId}`, data: { vmId, nodeId: placed?.['nodeId'] ?? one('node'), session: 1, sequence: count + 1_000, generation: placed?.['generation'] ?? 1, state: 'running', reason: 'test' } }; }],
     [3, () => { const networkId = fresh('network'); return { type: 'CreateNetwork', target: networkId, stream: `network-${networkId}`, data: { networkId, name: networkName(), kind: 'nat', cidr: random.pick(['10.0.0.0/24', '10.0.0.0/24', '10.1.0.0/28', '10.0.0.0/31']), reserved: random.chance(0.3) ? [random.pick(['10.0.0.9', '10.7.0.9'])] : [] } }; }],

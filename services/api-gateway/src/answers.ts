@@ -1,6 +1,7 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
+import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
-import { BootOrder, Pending } from '@chronovirt/contracts/vm/vm.events';
+import { BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
 
@@ -19,7 +20,7 @@ export const ProblemAnswer = named('Problem', z.object({
 }));
 
 const snapshot = {
-  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']).describe('What the VM did when it was taken'),
+  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: DomainState.describe('What the VM did when it was taken'),
   frozen: z.boolean().describe('Whether the guest held its file systems still for it'), takenAt: time, disks: z.array(z.object({ volumeId: z.string(), sizeGib: z.int() })),
 };
 
@@ -27,12 +28,12 @@ export const SnapshotsAnswer = named('Snapshots', z.object({ items: z.array(z.ob
 
 export const VmAnswer = named('Vm', z.object({
   id: z.string(), name: z.string(), description: z.string(),
-  status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
-  desired: z.enum(['running', 'stopped', 'paused', 'deleted']),
-  observed: nullable(z.object({ state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']), reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
+  status: z.enum(['requested', 'provisioning', 'running', 'stopped', 'paused', 'saved', 'deleting', 'failed', 'unknown']), statusBecause: nullable(z.string()),
+  desired: z.enum(['running', 'stopped', 'paused', 'saved', 'deleted']),
+  observed: nullable(z.object({ state: DomainState, reason: z.string(), nodeId: z.string(), generation: z.int(), nodeAt: nullable(time), at: time })),
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
-    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
+    accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
     vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
@@ -43,7 +44,10 @@ export const VmAnswer = named('Vm', z.object({
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
   createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
+  usage: nullable(DomainUsage).optional().describe('With include=usage: since it was started'),
 }));
+
+named('VmXml', z.object({ vmId: z.string(), nodeId: z.string(), ...DomainXml.shape }));
 
 export const OperationAnswer = named('Operation', z.object({
   id: z.string(), kind: z.string(), vmId: nullable(z.string()), status: z.enum(['pending', 'running', 'succeeded', 'failed', 'compensated']), percent: z.int().min(0).max(100),
@@ -83,7 +87,7 @@ export const PoolAnswer = named('Pool', z.object({
 
 export const VolumeAnswer = named('Volume', z.object({
   id: z.string(), name: nullable(z.string()), system: z.boolean(), status: z.enum(['creating', 'attached', 'detached', 'failed', 'dirty', 'deleting']).describe('dirty: work on it was broken off, and its node has yet to see to it'), vmId: nullable(z.string()), poolId: z.string(), nodeId: z.string(),
-  imageId: nullable(z.string()), sizeGib: z.int(), format: z.enum(['qcow2', 'raw']), operationId: nullable(z.string()).describe('What has it in hand'),
+  imageId: nullable(z.string()), sizeGib: z.int(), format: z.enum(['qcow2', 'raw']), operationId: nullable(z.string()).describe('What has it in hand'), deleteAt: nullable(time).describe('It is deleted then, unless a VM has it'),
   failure: nullable(z.object({ code: z.string(), message: z.string(), owed: z.array(z.string()) })), createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
@@ -126,5 +130,9 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
 named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
+const key = { id: z.string(), name: z.string(), publicKey: z.string(), fingerprint: z.string() };
+const KeyAnswer = named('Key', z.object({ ...key, made: z.boolean().describe('Here, as a pair'), createdBy: z.string(), createdAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
+named('KeyPage', page(KeyAnswer));
+named('RegisteredKey', z.object({ ...key, privateKey: z.string().optional().describe('Of a pair that was made, in OpenSSH\'s format: kept nowhere') }));
 named('ConsoleOffer', z.object({ url: z.string().describe('Of a WebSocket'), token: z.string().describe('Lets one in, once'), expiresAt: time }));
 named('JoinedNode', z.object({ nodeId: z.string(), natsJwt: z.string(), natsUrls: z.array(z.string()) }));

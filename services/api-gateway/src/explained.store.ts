@@ -12,6 +12,7 @@ import type { Gateway } from './gateway.ts';
 import { imageView } from './images/image.projection.ts';
 import { subnetView } from './networks/network.projection.ts';
 import { nodeSummary } from './nodes/node-summary.projection.ts';
+import { sshKeyView } from './ssh-keys/ssh-key.projection.ts';
 import { apiTokenView } from './tokens/token.projection.ts';
 import { vmSummary } from './vms/vm-summary.projection.ts';
 
@@ -19,7 +20,7 @@ type Parts = Pick<Gateway, 'events' | 'views'>;
 
 /** By the category of the stream. */
 const documentOf: Readonly<Record<string, Projection<unknown>>> = {
-  vm: vmSummary, node: nodeSummary, subnet: subnetView, image: imageView, token: apiTokenView,
+  vm: vmSummary, node: nodeSummary, subnet: subnetView, image: imageView, token: apiTokenView, 'ssh-key': sshKeyView,
 };
 /** What no reader of the document is shown. */
 const hidden = ['sha256', 'credentialKey', 'credentialKeys', 'sealKey'];

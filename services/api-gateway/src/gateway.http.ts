@@ -33,6 +33,7 @@ import { DriftHttp } from './drift/drift.http.ts';
 import { VolumesHttp } from './volumes/volumes.http.ts';
 import { ProblemFilter, SchemaPipe } from './problem.http.ts';
 import { readGuards, traceparentOfRequest } from './request.http.ts';
+import { SshKeysHttp } from './ssh-keys/ssh-keys.http.ts';
 import { TokensHttp } from './tokens/tokens.http.ts';
 import { VmsHttp } from './vms/vms.http.ts';
 
@@ -43,7 +44,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -8,6 +8,7 @@ import type { Log } from '@chronovirt/observability/log';
 import type { Metrics } from '@chronovirt/observability/metrics';
 import type { Readiness } from '@chronovirt/observability/health';
 import type { Authentication } from './auth.http.ts';
+import type { AskNode } from './console/ask-node.http.ts';
 import type { ConsoleStore } from './console/console.store.ts';
 import type { EventFeed } from './history/event-feed.store.ts';
 import type { NodeCredentials } from './nodes/node-credentials.os.ts';
@@ -38,6 +39,7 @@ export interface Gateway {
   consoleUrl(host: string | undefined): string | undefined;
   /** To a node's agent, once it has taken it. Rejects with a LineCut. */
   openLine(nodeId: NodeId, purpose: LinePurpose): Promise<Line>;
+  readonly askNode: AskNode;
   readonly readiness: Readiness;
   readonly metrics: Metrics;
   readonly log: Log;

@@ -10,6 +10,7 @@ import { openLine } from '@chronovirt/messaging/lines';
 import { createAuthentication } from './auth.http.ts';
 import type { GatewayConfig } from './config.ts';
 import { ConsoleRelay } from './console/console-relay.http.ts';
+import { askingNodes } from './console/ask-node.http.ts';
 import { ConsoleStore } from './console/console.store.ts';
 import { publicUrlOf } from './console/console-url.ts';
 import { createGateway } from './gateway.http.ts';
@@ -32,13 +33,14 @@ import { volumeView } from './volumes/volume.projection.ts';
 import { Reading } from './reading.store.ts';
 import { PENDING_AFTER_MS, type SubmitPorts } from './submit.ts';
 import { apiToken } from './tokens/token.ts';
+import { sshKeyView } from './ssh-keys/ssh-key.projection.ts';
 import { apiTokenView, joinTokenView } from './tokens/token.projection.ts';
 import { Views } from './views.store.ts';
 import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, vmHistory, driftView, driftPolicyView,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, sshKeyView, vmHistory, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
 const OWED_EVERY_MS = 1_000;
@@ -79,8 +81,9 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const feed = new EventFeed({ log: host.log, tail: host.tail, pool: host.pool });
   const credentials = config.natsKeys === undefined ? undefined : await openNodeCredentials(config.natsKeys, config.natsUrl, host.logger);
   const consoles = new ConsoleStore(host.pool);
+  const lineTo: Gateway['openLine'] = (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what });
   const gateway: Gateway = {
-    consoles, consoleUrl: (asked) => publicUrlOf(config.consoleUrl, asked), openLine: (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what }),
+    consoles, consoleUrl: (asked) => publicUrlOf(config.consoleUrl, asked), openLine: lineTo, askNode: askingNodes(lineTo),
     installation: config.installation, natsUrls: config.natsPublicUrls, ports: portsOf(host), views, feed, credentials,
     reading: new Reading(runner, views), operations: new Operations(views), events: host.log, handler: host.handler,
     authentication: createAuthentication({ installation: config.installation, find: (sha256) => views.token(sha256) }),
@@ -91,7 +94,8 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const owed = new OwedCommands({ views, publish: (envelope) => gateway.ports.publish(envelope), log: host.logger, now: () => Date.now() });
   host.lead('gateway owed commands', () => host.every(OWED_EVERY_MS, 'sending what is owed', async () => { await owed.send(); }));
   if (credentials !== undefined) {
-    host.lead('gateway revocations', () => host.every(REVOKE_EVERY_MS, 'revoking removed nodes', async () => {
+    host.lead('gateway accounts', () => host.every(REVOKE_EVERY_MS, 'renewing accounts and revoking removed nodes', async () => {
+      await credentials.renew();
       const removed = await views.page<NodeSummary>('node_summary', { after: '', limit: 10_000, where: 'removed' });
       await credentials.revoke(removed.flatMap(({ credentialKeys }) => credentialKeys));
     }));

@@ -163,7 +163,10 @@ export interface Hypervisor {
   /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
   start(vmId: VmId): Done;
+  /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;
+  /** Not running, its memory kept; `start` goes on from there. */
+  save(vmId: VmId): Done;
   /** Not running; absent is fine. */
   destroy(vmId: VmId): Done;
   /** The guest restarts itself; the virtual machine's process stays. */

@@ -17,7 +17,7 @@ import { openWaypoints } from '@chronovirt/observability/waypoints';
 import { linkAgent } from './bus-link.os.ts';
 import type { Link } from './bus-link.os.ts';
 import { answerConsoles } from './console/answer-consoles.os.ts';
-import type { Consoles } from './console/answer-consoles.os.ts';
+import type { Consoles, Inspector } from './console/answer-consoles.os.ts';
 import type { AgentConfig } from './config.ts';
 import { poolIdOf } from './host.os.ts';
 import type { Hypervisor } from './hypervisor.ts';
@@ -98,7 +98,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     });
     const opened = link;
     ends.push(() => opened.close());
-    const lines = answerConsoles({ nodeId, bus, consoles, log });
+    const lines = answerConsoles({ nodeId, bus, consoles, inspector: hypervisor, log });
     ends.push(() => { lines.close('node.stopping'); });
     void bus.closed.then((reason) => { if (closing === undefined && reason !== undefined) fail(refusedByBus(reason, config)); });
   };
@@ -152,7 +152,7 @@ interface Opening {
   readonly opened: (machine: FakeMachine) => void;
 }
 
-type Opened = Hypervisor & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
+type Opened = Hypervisor & Inspector & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
 
 async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
   const { hypervisor } = config;

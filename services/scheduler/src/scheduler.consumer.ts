@@ -15,7 +15,7 @@ import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolI
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import { Name } from '@chronovirt/contracts/text';
-import type { AdoptedLayout, Media, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type AdoptedLayout, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
@@ -33,6 +33,7 @@ import { adoptVm, settleAdoption } from './provisioning/adopt-vm.saga.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
+import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
@@ -75,6 +76,8 @@ const SAGA_ABANDONED_MS = 5_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
 const POLICY_EVERY_MS = 30_000;
+/** Between two times that what is due is asked for. Milliseconds. */
+const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
 /** VMs whose building begins at the same moment. */
@@ -93,6 +96,8 @@ export class Scheduler {
   private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
+  /** By what is due, the last time it was asked for. */
+  private readonly timersSent = new Map<string, string>();
 
   constructor(ports: SchedulerPorts) {
     this.ports = ports;
@@ -210,7 +215,7 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices,
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf(wish),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null,
       // A later name of the VM is not the guest's.
@@ -261,7 +266,7 @@ export class Scheduler {
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
@@ -277,6 +282,7 @@ export class Scheduler {
       // Where a disk stands is the VM's own to say.
       ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
+      ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
       ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
@@ -541,6 +547,16 @@ export class Scheduler {
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
+    for (const { id, at, command } of [...view.due(now)]) {
+      // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
+      const turn = `timer:${id}:${String(at)}:${String(Math.floor((now - at) / TIMER_AGAIN_MS))}`;
+      if (this.timersSent.get(id) === turn) continue;
+      this.timersSent.set(id, turn);
+      const commandId = this.ports.commandIdOf(turn);
+      const operationId = idFrom('op', commandId);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
+    }
+    for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     await this.reconcileDrift(now, attempt);
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
@@ -607,6 +623,9 @@ const unitsOf = (targets: readonly string[]): readonly number[] => {
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
   ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });
+
+/** Names have 63 characters at most. */
+const keptName = (vmName: string): string => `${vmName.slice(0, 63 - '-before-rebuild'.length)}-before-rebuild`;
 
 type Taken = NonNullable<NonNullable<CommandEnvelope['rehearses']>['taken']>[number];
 

@@ -193,7 +193,35 @@ export const volumeWork: Projection<VolumeCall> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy] as const;
+/** What is to be commanded at a time, unless the log says something else before. */
+export interface Timer {
+  readonly id: string;
+  /** Milliseconds since the epoch, by the clocks of the platform. */
+  readonly at: number;
+  readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
+}
+
+/** Times are in the log: whoever was away then finds them due. */
+export const timer: Projection<Timer> = {
+  name: 'scheduler.timer',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  fold(document, recorded, id) {
+    const event = recorded as unknown as VolumeEvent;
+    switch (event.type) {
+      case 'VolumeDetached':
+        return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
+      case 'VolumeAttached':
+      case 'VolumeDeleteStarted':
+      case 'VolumeDeleted':
+        return undefined;
+      default:
+        return document;
+    }
+  },
+};
+
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -203,6 +231,7 @@ export class SchedulerView {
   private readonly volumes = new ProjectionInMemory(volumeWork);
   private readonly drifts = new ProjectionInMemory(openDrift);
   private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
+  private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
   private readonly awaiting: (() => void)[] = [];
@@ -213,7 +242,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -230,6 +259,7 @@ export class SchedulerView {
     if (category === 'volume') this.volumes.take(event);
     if (category === 'drift') this.drifts.take(event);
     if (category === 'drift-policy') this.driftPolicies.take(event);
+    this.timers.take(event);
     if (category === vmDecider.category) {
       const before = this.index.documents.get(idOfStream(event.stream));
       this.index.take(event);
@@ -355,6 +385,14 @@ export class SchedulerView {
 
   *volumeCalls(): Generator<VolumeCall> {
     yield* this.volumes.documents.values();
+  }
+
+  *due(now: number): Generator<Timer> {
+    for (const one of this.timers.documents.values()) if (one.at <= now) yield one;
+  }
+
+  hasTimer(id: string): boolean {
+    return this.timers.documents.has(id);
   }
 
   *openSagas(): Generator<OpenSaga> {

@@ -15,7 +15,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Platform } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
@@ -31,6 +31,7 @@ export const DomainPlan = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null), /** libvirt's name for it, where that does not follow from `unit`. */ target: z.string().regex(/^[a-z]{2,4}$/).nullable().default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).max(16),
   media: ImageFile.nullable(),
+  ...Platform.shape,
   seed: Seed.nullable(),
   /** It was not made by us: its XML stays its own but for what stands here, and so do these interfaces. */
   adopted: z.object({ macs: z.array(Mac).max(16) }).nullable().default(null),
@@ -59,10 +60,12 @@ export const agentCommands = {
   /** It is not one of ours, and runs on as it is. */
   ReleaseDomain: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
-  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. */
+  /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   /** Not running, whatever it takes. */
   DestroyDomain: command('node', 'nodeId', z.object(Target)),
+  /** Not running, its memory in a file beside its disks, from which StartDomain goes on. */
+  SaveDomain: command('node', 'nodeId', z.object(Target)),
   RebootDomain: command('node', 'nodeId', z.object(Target)),
   ResetDomain: command('node', 'nodeId', z.object(Target)),
   SuspendDomain: command('node', 'nodeId', z.object(Target)),

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { DomainPlan } from '../agent/agent.commands.ts';
 import { command, type CommandOf } from '../command.ts';
 import { ConsoleId, NodeId, VmId } from '../ids.ts';
 import { text } from '../text.ts';
@@ -6,9 +7,30 @@ import { ConsoleKind } from './console.events.ts';
 
 export const OpenConsoleBody = z.strictObject({ kind: ConsoleKind }).meta({ id: 'OpenConsole' });
 
-/** What a line to a node is opened for. `screenshot` brings one PNG and ends. */
-export const LinePurpose = z.object({ vmId: VmId, kind: z.enum([...ConsoleKind.options, 'screenshot']) });
+/** What a line to a node is opened for. `screenshot` brings one PNG and ends; `xml` a DomainXml and `usage` a DomainUsage, as JSON. */
+export const LinePurpose = z.discriminatedUnion('kind', [
+  z.object({ vmId: VmId, kind: z.enum([...ConsoleKind.options, 'screenshot', 'usage']) }),
+  /** `plan`: the domain as it should be. */
+  z.object({ vmId: VmId, kind: z.literal('xml'), generation: z.int().min(1), plan: DomainPlan }),
+]);
 export type LinePurpose = z.infer<typeof LinePurpose>;
+
+/** A domain in libvirt's words. null: it does not run, or the node has none. */
+export const DomainXml = z.object({
+  live: z.string().nullable().describe('As it runs'),
+  defined: z.string().nullable().describe('As libvirt would start it'),
+  expected: z.string().describe('As it should be: what Chronovirt would tell this libvirt now. libvirt fills in what is left open'),
+});
+export type DomainXml = z.infer<typeof DomainXml>;
+
+/** What a domain has used since it was started. null: its hypervisor does not say. */
+export const DomainUsage = z.object({
+  cpuSeconds: z.number().nullable().describe('Of all its CPUs together'),
+  memory: z.object({ residentMib: z.int().nullable().describe('Of its process on the node'), availableMib: z.int().nullable().describe('Of the guest, by its balloon driver'), usableMib: z.int().nullable().describe('What of that is free or could be') }),
+  disks: z.array(z.object({ volumeId: z.string(), readBytes: z.int(), writtenBytes: z.int(), fileBytes: z.int().describe('What the file takes on the node') })),
+  nics: z.array(z.object({ mac: z.string(), receivedBytes: z.int(), sentBytes: z.int() })),
+});
+export type DomainUsage = z.infer<typeof DomainUsage>;
 
 export const consoleCommands = {
   OpenConsole: command('gateway', 'consoleId', z.object({ consoleId: ConsoleId, vmId: VmId, nodeId: NodeId, kind: ConsoleKind, address: text(100).nullable() })),

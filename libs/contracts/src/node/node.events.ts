@@ -3,6 +3,10 @@ import { event, type EventOf } from '../event.ts';
 import { NodeId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
 
+/** What not every node can give a VM, as its libvirt says. */
+export const NodeFeature = z.enum(['uefi', 'uefi-secure', 'tpm']);
+export type NodeFeature = z.infer<typeof NodeFeature>;
+
 /** What a node said of itself when it came. Memory in MiB. */
 export const NodeDescription = z.object({
   hypervisor: z.enum(['qemu', 'test', 'simulated']),
@@ -13,6 +17,7 @@ export const NodeDescription = z.object({
   cpus: z.int().min(1),
   memoryMib: z.int().min(1),
   versions: z.record(z.string(), text(100)),
+  features: z.array(NodeFeature).optional(),
 });
 export type NodeDescription = z.infer<typeof NodeDescription>;
 

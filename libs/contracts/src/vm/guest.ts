@@ -21,7 +21,9 @@ export const SetPasswordBody = z.strictObject({
 export type SetPasswordBody = z.infer<typeof SetPasswordBody>;
 
 /** The body of POST and DELETE /v1/vms/:id/ssh-keys. */
-export const SshKeysBody = z.strictObject({ user: GuestUser, keys: z.array(SshKey).min(1).max(100).describe('Lines as in an authorized_keys file') }).meta({ id: 'SshKeys' });
+export const SshKeysBody = z.strictObject({
+  user: GuestUser, keys: z.array(z.union([SshKey, text(100).min(1).regex(/^[^ ]+$/)])).min(1).max(100).describe('Lines as in an authorized_keys file, or ids or names of keys'),
+}).meta({ id: 'SshKeys' });
 export type SshKeysBody = z.infer<typeof SshKeysBody>;
 
 export const GuestRequest = z.discriminatedUnion('kind', [

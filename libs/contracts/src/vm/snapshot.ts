@@ -21,7 +21,7 @@ export const Snapshot = z.object({
   /** The snapshot that the disks were on when this one was taken. */
   parent: SnapshotId.nullable(),
   /** What the VM did when it was taken. */
-  state: z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']),
+  state: z.enum(['running', 'paused', 'stopped', 'saved', 'crashed', 'absent']),
   /** Whether its file systems were known to be still: the guest agent froze them for that moment. */
   frozen: z.boolean(),
   disks: z.array(SnapshotDisk).min(1).max(24),

@@ -6,7 +6,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AdoptedLayout, AttachedVolume, BootOrder, DomainState, Nic, Pending, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
+import { AdoptedLayout, AttachedVolume, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -23,6 +23,9 @@ export const CreateVmBody = z.strictObject({
   node: Reference.optional().describe('Id or name of the node; without it the scheduler chooses'),
   accel: z.enum(['any', 'require-kvm']).default('any'),
   devices: z.enum(['virtio', 'legacy']).default('virtio'),
+  osFamily: Platform.shape.osFamily.describe('What runs inside. A windows sees the local time of its node instead of UTC, and what Hyper-V would tell it where the node has KVM'),
+  firmware: Platform.shape.firmware.describe('What starts it, for all its life: bios (default), uefi, or uefi-secure, which only starts what is signed'),
+  tpm: Platform.shape.tpm.describe('Give it a TPM 2.0 in software'),
   tags: z.array(text(64).min(1)).max(50).default([]),
   protected: z.boolean().default(false),
   vcpusMax: z.int().min(1).max(256).optional().describe('As far as CPUs can be added while it runs. Default: as many as there are'),
@@ -30,6 +33,7 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
+  sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
@@ -75,9 +79,15 @@ export const ChangeVolumeBody = z.strictObject({
   limits: DiskLimits.nullable().optional().describe('null takes them off'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ChangeVolume' });
 
+/** The body of POST /v1/vms/:id/rebuild. */
+export const RebuildVmBody = z.strictObject({
+  keepDays: z.int().min(0).max(3_650).default(7).describe('For how many days the old disk stays as a volume that no VM has; then it is deleted'),
+}).meta({ id: 'RebuildVm' });
+export type RebuildVmBody = z.infer<typeof RebuildVmBody>;
+
 export const StopVmBody = z.strictObject({
   timeoutSeconds: z.int().min(0).max(3_600).default(60).describe('How long the guest is given to shut down'),
-  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing'),
+  force: z.boolean().default(false).describe('Cut the power when the time is over, instead of failing. Of a saved VM: give up what it had in memory'),
 }).meta({ id: 'StopVm' });
 
 /** The body of POST /v1/vms/:id/snapshots. */
@@ -97,7 +107,7 @@ const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
   /** From the gateway; references are still names. */
-  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true }).shape })),
+  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true, sshKeys: true }).shape })),
   ChangeVm: command('scheduler', 'vmId', z.object({ ...Target, ...ChangeVmBody.shape })),
   StartVm: command('scheduler', 'vmId', z.object(Target)),
   StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -105,13 +115,15 @@ export const vmCommands = {
   ResetVm: command('scheduler', 'vmId', z.object(Target)),
   PauseVm: command('scheduler', 'vmId', z.object(Target)),
   ResumeVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Its memory goes into a file in its pool, its CPUs and memory back to its node; a start goes on from there. */
+  SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
     ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
-    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+    detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
   })),
   TakeSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId, ...TakeSnapshotBody.shape })),
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
@@ -144,6 +156,8 @@ export const vmCommands = {
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
+  /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be (`plan`, of DomainPlan). */
+  PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId })),
   /** From reports. */
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
 } as const;

@@ -4,7 +4,7 @@ import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, 
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
-import { DiskLimits } from '../volume/volume.events.ts';
+import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
@@ -34,6 +34,20 @@ export const BootDevice = z.enum(['disk', 'cdrom', 'network']);
 export type BootDevice = z.infer<typeof BootDevice>;
 export const BootOrder = z.array(BootDevice).min(1).max(3).refine((order) => new Set(order).size === order.length, 'must name each device once');
 
+/** What the machine is like because of the system inside. Left out, it is a Linux that starts by BIOS. */
+export const Platform = z.object({
+  /** A Windows is shown the node's local time, and what makes it run well on KVM; all others UTC. */
+  osFamily: z.enum(['linux', 'windows', 'other']).optional(),
+  /** 'uefi-secure' starts only what is signed. */
+  firmware: z.enum(['bios', 'uefi', 'uefi-secure']).optional(),
+  /** A TPM 2.0 of its own, made in software by its node. */
+  tpm: z.boolean().optional(),
+});
+export type Platform = z.infer<typeof Platform>;
+
+/** Of something larger; only what is said. */
+export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(JSON.stringify(of)));
+
 /** A medium in the drive. */
 export const Media = z.object({ imageId: ImageId, file: ImageFile });
 export type Media = z.infer<typeof Media>;
@@ -52,6 +66,7 @@ export const VmSpec = z.object({
   boot: BootOrder,
   media: Media.nullable(),
   cloudInit: CloudInit.nullable(),
+  ...Platform.shape,
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
 });
@@ -102,6 +117,8 @@ export const Reconfiguration = z.object({
   attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
   changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
   detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(),
+  /** The disk it was made with, made anew from its image as this volume; the old one becomes a volume of that name that no VM has, deleted at that time. */
+  rebuild: z.object({ volumeId: VolumeId, kept: KeptVolume }).optional(),
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
@@ -114,11 +131,11 @@ export type Reconfiguration = z.infer<typeof Reconfiguration>;
 export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
 export type Pending = z.infer<typeof Pending>;
 
-/** What a node says of a domain. 'absent': the node has no such domain. */
-export const DomainState = z.enum(['running', 'paused', 'stopped', 'crashed', 'absent']);
+/** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */
+export const DomainState = z.enum(['running', 'paused', 'stopped', 'saved', 'crashed', 'absent']);
 export type DomainState = z.infer<typeof DomainState>;
 
-export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume']);
+export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { VolumeFormat, VolumeSource, VolumeWork } from './volume.events.ts';
+import { KeptVolume, VolumeFormat, VolumeSource, VolumeWork } from './volume.events.ts';
 
 const Reference = text(100).min(1);
 
@@ -35,7 +35,7 @@ export const volumeCommands = {
   /** Refused when another VM has it, or when the VM's node does not see its pool. Facts: `sizeGib`, `poolId`. */
   AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, nodeId: NodeId })),
   /** Nothing when it is not attached to this VM. With `delete`, the operation that does it, it goes then. */
-  DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable() })),
+  DetachVolume: command('storage', 'volumeId', z.object({ ...OfVm, delete: OperationId.nullable(), kept: KeptVolume.optional() })),
   /** The same for several, when their VM goes. */
   DetachVolumes: command('storage', 'vmId', z.object({ vmId: VmId, volumes: z.array(z.object({ volumeId: VolumeId, delete: OperationId.nullable() })).max(32) })),
   /** From the gateway, names resolved: a volume for no VM. */

@@ -11,6 +11,10 @@ export const DiskLimits = z.strictObject({
 }).meta({ id: 'DiskLimits' });
 export type DiskLimits = z.infer<typeof DiskLimits>;
 
+/** For how long a volume is kept that nobody asked for by name. */
+export const KeptVolume = z.object({ name: Name, deleteAt: z.iso.datetime() });
+export type KeptVolume = z.infer<typeof KeptVolume>;
+
 /** As what a volume's bytes lie in its pool. */
 export const VolumeFormat = z.enum(['qcow2', 'raw']);
 export type VolumeFormat = z.infer<typeof VolumeFormat>;
@@ -56,7 +60,8 @@ export const volumeEvents = {
   VolumeSettleFailed: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
   VolumeResized: event(z.object({ volumeId: VolumeId, vmId: VmId, sizeGib: z.int().min(1) })),
   VolumeAttached: event(z.object({ volumeId: VolumeId, vmId: VmId })),
-  VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId })),
+  /** `kept`: it is deleted at that time, unless a VM has it by then. */
+  VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId, kept: KeptVolume.optional() })),
   /** Nobody uses it and nobody may any more: its bytes go, then its space, then it is deleted. */
   VolumeDeleteStarted: event(z.object({ operationId: OperationId, volumeId: VolumeId, poolId: PoolId, nodeId: NodeId })),
   /** Its node did not answer for a day. It can be asked for again. */

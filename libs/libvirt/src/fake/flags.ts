@@ -28,6 +28,7 @@ const refused: { readonly [N in keyof All]?: WordsOf<Args<All[N]>> } = {
   domainCreateWithFlags: { flags: ['validate'] },
   domainCreateXml: { flags: ['bypassCache', 'forceBoot'] },
   domainManagedSave: { flags: ['resetNvram'] },
+  domainSaveFlags: { flags: ['resetNvram'] },
   domainShutdownFlags: { modes: shutdownModes },
   domainReboot: { modes: shutdownModes },
   domainAttachDeviceFlags: { flags: ['force'] },

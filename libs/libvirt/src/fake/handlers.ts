@@ -395,6 +395,8 @@ const typed: HandlersOf = {
   domainInjectNmi: ({ domain }, { node }) => void node.findActive(domain),
   domainSendKey: ({ domain }, { node }) => void node.findActive(domain),
   domainManagedSave: ({ domain, flags }, { node }) => life.save(node, node.findActive(domain), flags.includes('paused') ? 'paused' : flags.includes('running') ? 'running' : undefined),
+  domainSaveFlags: ({ domain, to, flags }, { node }) => life.saveTo(node, node.findActive(domain), to, flags.includes('paused') ? 'paused' : flags.includes('running') ? 'running' : undefined),
+  domainRestoreFlags: ({ from, flags }, { node }) => life.restoreFrom(node, from, flags.includes('paused') ? 'paused' : flags.includes('running') ? 'running' : undefined),
   domainHasManagedSaveImage: ({ domain }, { node }) => node.find(domain).managedSave !== undefined,
   domainManagedSaveRemove: ({ domain: ref }, { node }) => {
     const domain = node.find(ref);

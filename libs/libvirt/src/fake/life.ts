@@ -215,13 +215,29 @@ export function crash(node: FakeNode, domain: FakeDomain, how: 'panic' | 'proces
   if (domain.facts.onCrash === 'restart' && domain.persistent !== undefined) start(node, domain, {});
 }
 
+/** Into a file: its definition too, so that it comes back even where it is not known any more. */
+export function saveTo(node: FakeNode, domain: FakeDomain, path: string, then: 'running' | 'paused' | undefined): void {
+  node.saves.set(path, { definition: domain.live as Definition, paused: (then ?? (domain.state === 'paused' ? 'paused' : 'running')) === 'paused' });
+  rest(node, domain);
+}
+
+export function restoreFrom(node: FakeNode, path: string, then: 'running' | 'paused' | undefined): void {
+  const saved = node.saves.get(path);
+  if (saved === undefined) throw systemError(`Failed to open file '${path}': No such file or directory`);
+  createTransient(node, saved.definition, { because: 'restored', paused: then === undefined ? saved.paused : then === 'paused' });
+}
+
 export function save(node: FakeNode, domain: FakeDomain, then: 'running' | 'paused' | undefined): void {
   if (domain.persistent === undefined) throw operationInvalid('cannot do managed save for transient domain');
   const state = then ?? (domain.state === 'paused' ? 'paused' : 'running');
+  domain.managedSave = state;
+  rest(node, domain);
+}
+
+function rest(node: FakeNode, domain: FakeDomain): void {
   if (domain.state === 'running') {
     node.setState(domain, 'paused', 'save');
     node.lifecycle(domain, 'suspended', 'paused');
   }
-  domain.managedSave = state;
   stop(node, domain, 'saved', 'saved');
 }

@@ -167,6 +167,8 @@ export class FakeNode {
   readonly jobMs: number;
   readonly volumeBytesMax: number;
   readonly strictFiles: boolean;
+  /** Files with the memory of domains, by path. */
+  readonly saves = new Map<string, { readonly definition: Definition; readonly paused: boolean }>();
   readonly isFile: ((path: string) => boolean) | undefined;
   readonly startedAt: number;
   readonly domains = new Map<string, FakeDomain>();

@@ -4,7 +4,6 @@ import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagg
 import { OpenConsoleBody } from '@chronovirt/contracts/console/console.commands';
 import { VmId, type NodeId } from '@chronovirt/contracts/ids';
 import { refuse } from '@chronovirt/decider/decider';
-import { LineCut } from '@chronovirt/messaging/line';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { sha256 } from '../auth.http.ts';
@@ -17,15 +16,12 @@ import { vmToLookAt } from './vm-to-look-at.ts';
 
 /** From being issued to being used. */
 const TOKEN_SECONDS = 60;
-const PICTURE_BYTES_MAX = 64 * 2 ** 20;
-const PICTURES_MAX = 16;
 
 @ApiTags('consoles')
 @ApiBearerAuth()
 @Controller('v1/vms/:id')
 export class ConsolesHttp {
   private readonly gateway: Gateway;
-  private pictures = 0;
 
   constructor(@Inject(GATEWAY) gateway: Gateway) {
     this.gateway = gateway;
@@ -65,23 +61,7 @@ export class ConsolesHttp {
   async screenshot(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
     const nodeId = await this.nodeOf(id);
-    if (this.pictures >= PICTURES_MAX) throw new ProblemError('gateway.overloaded', { headers: { 'retry-after': '1' } });
-    this.pictures++;
-    try {
-      const line = await this.gateway.openLine(nodeId, { vmId: id, kind: 'screenshot' });
-      const pieces: Buffer[] = [];
-      let bytes = 0;
-      for await (const piece of line as AsyncIterable<Buffer>) {
-        bytes += piece.length;
-        if (bytes > PICTURE_BYTES_MAX) throw new Error('a picture of a screen has no end');
-        pieces.push(piece);
-      }
-      void reply.header('content-type', 'image/png').send(Buffer.concat(pieces));
-    } catch (fault) {
-      throw fault instanceof LineCut ? new ProblemError(fault.code, fault.because === undefined ? {} : { because: fault.because }) : fault;
-    } finally {
-      this.pictures--;
-    }
+    void reply.header('content-type', 'image/png').send(await this.gateway.askNode(nodeId, { vmId: id, kind: 'screenshot' }));
   }
 
   private async nodeOf(id: VmId): Promise<NodeId> {

@@ -8,8 +8,8 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { connectBus } from '@chronovirt/messaging/connect';
-import { type InstallationKeys, mintAgentJwt, revokeAgents } from '@chronovirt/messaging/credentials';
+import { connectBus, type Bus } from '@chronovirt/messaging/connect';
+import { type InstallationKeys, mintAgentJwt, renewAccounts, revokeAgents } from '@chronovirt/messaging/credentials';
 import type { Log } from '@chronovirt/observability/log';
 
 export interface NodeCredentials {
@@ -17,21 +17,24 @@ export interface NodeCredentials {
   mint(nodeId: string, userPublicKey: string): Promise<string>;
   /** Closes the agents' connections and refuses the next ones. Rejects when the bus is away. */
   revoke(userPublicKeys: readonly string[]): Promise<void>;
+  /** What this version has to say passes between agents and services, also in an older installation. Rejects when the bus is away. */
+  renew(): Promise<void>;
 }
 
 /** `keysDir` holds installation.json and, where revoking is to work, system.creds. */
 export const openNodeCredentials = async (keysDir: string, natsUrl: string, log: Log): Promise<NodeCredentials> => {
   const keys = JSON.parse(await readFile(join(keysDir, 'installation.json'), 'utf8')) as InstallationKeys;
+  const asSystem = async (work: (system: Bus['nc']) => Promise<void>): Promise<void> => {
+    const system = await connectBus({ servers: natsUrl, credentials: { file: join(keysDir, 'system.creds') }, name: 'gateway accounts', log });
+    try {
+      await work(system.nc);
+    } finally {
+      await system.close();
+    }
+  };
   return {
     mint: (nodeId, userPublicKey) => mintAgentJwt({ keys, nodeId, userPublicKey }),
-    revoke: async (userPublicKeys) => {
-      if (userPublicKeys.length === 0) return;
-      const system = await connectBus({ servers: natsUrl, credentials: { file: join(keysDir, 'system.creds') }, name: 'gateway revocations', log });
-      try {
-        await revokeAgents({ system: system.nc, keys, userPublicKeys });
-      } finally {
-        await system.close();
-      }
-    },
+    revoke: (userPublicKeys) => (userPublicKeys.length === 0 ? Promise.resolve() : asSystem((system) => revokeAgents({ system, keys, userPublicKeys }))),
+    renew: () => asSystem((system) => renewAccounts({ system, keys })),
   };
 };

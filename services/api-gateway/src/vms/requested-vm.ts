@@ -3,6 +3,7 @@
  * that the same request always gets the same answer, word for word.
  */
 import type { CreateVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { platformOf } from '@chronovirt/contracts/vm/vm.events';
 import type { OperationDocument } from '../operations/operation.projection.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
 
@@ -20,7 +21,7 @@ export const requestedVm = (body: Omit<CreateVmBody, 'count'>, vmId: string, ope
   spec: {
     imageId: idOr('image', body.image), networkId: idOr('network', body.network), subnetId: null, vcpus: body.vcpus, memoryMib: body.memoryMib, diskGib: body.diskGib,
     vcpusMax: body.vcpusMax ?? body.vcpus, memoryMibMax: body.memoryMibMax ?? body.memoryMib, boot: body.boot ?? null, media: null, cloudInit: body.cloudInit ?? null, diskLimits: null,
-    accel: body.accel, devices: body.devices, nodeId: idOr('node', body.node), tags: body.tags, protected: body.protected,
+    accel: body.accel, devices: body.devices, ...platformOf(body), nodeId: idOr('node', body.node), tags: body.tags, protected: body.protected,
   },
   networkName: idOr('network', body.network) === null ? body.network : null,
   nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,

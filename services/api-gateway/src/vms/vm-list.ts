@@ -69,9 +69,9 @@ const WORDS_MAX = 10;
 const VALUES_MAX = 100;
 
 const states: Readonly<Record<'status' | 'desired' | 'observed', readonly string[]>> = {
-  status: ['requested', 'provisioning', 'running', 'stopped', 'paused', 'deleting', 'failed', 'unknown'],
-  desired: ['running', 'stopped', 'paused', 'deleted'],
-  observed: ['running', 'paused', 'stopped', 'crashed', 'absent'],
+  status: ['requested', 'provisioning', 'running', 'stopped', 'paused', 'saved', 'deleting', 'failed', 'unknown'],
+  desired: ['running', 'stopped', 'paused', 'saved', 'deleted'],
+  observed: ['running', 'paused', 'stopped', 'saved', 'crashed', 'absent'],
 };
 
 /** Shorthands: another field and operator. */

@@ -13,8 +13,8 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 import { inWords } from '../problem.ts';
 
-export type VmStatus = 'requested' | 'provisioning' | 'running' | 'stopped' | 'paused' | 'deleting' | 'failed' | 'unknown';
-export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
+export type VmStatus = 'requested' | 'provisioning' | 'running' | 'stopped' | 'paused' | 'saved' | 'deleting' | 'failed' | 'unknown';
+export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
 
 export interface VmSummary {
   readonly id: string;
@@ -86,10 +86,10 @@ const withoutSnapshot = (vm: Pick<VmSummary, 'snapshots' | 'currentSnapshot'>, i
   };
 };
 
-const desiredAfter: Readonly<Record<PowerAction, Desired>> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
+const desiredAfter: Readonly<Record<PowerAction, Desired>> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused', save: 'saved' };
 
 /** What a domain's state is called; a crashed or missing domain does not run, and `observed` says which. */
-const statusOfState: Readonly<Record<string, VmStatus>> = { running: 'running', paused: 'paused', stopped: 'stopped', crashed: 'stopped', absent: 'stopped' };
+const statusOfState: Readonly<Record<string, VmStatus>> = { running: 'running', paused: 'paused', stopped: 'stopped', saved: 'saved', crashed: 'stopped', absent: 'stopped' };
 
 const statusOf = (vm: Omit<VmSummary, 'status' | 'statusBecause'>): Pick<VmSummary, 'status' | 'statusBecause'> => {
   if (vm.waitingDelete !== null || vm.operation?.kind === 'delete') return { status: 'deleting', statusBecause: null };
@@ -197,7 +197,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return undefined;
     case 'VmObserved': {
       const { state, reason, nodeId, generation } = event.data;
-      const pending = state === 'running' || state === 'paused' ? vm.pending : [];
+      const pending = state === 'running' || state === 'paused' || state === 'saved' ? vm.pending : [];
       return settle({ ...vm, pending, observed: { state, reason, nodeId, generation, nodeAt: event.meta.nodeAt ?? null, at: event.recordedAt } }, event);
     }
   }
@@ -211,7 +211,7 @@ export const vmSummary: Projection<VmSummary> = {
 };
 
 /** Statuses that only a node can vouch for: while it is silent nobody knows them. */
-export const vouchedFor: readonly VmStatus[] = ['running', 'stopped', 'paused'];
+export const vouchedFor: readonly VmStatus[] = ['running', 'stopped', 'paused', 'saved'];
 
 /** The VM as it is shown while its node is silent. */
 export const whileSilent = (vm: VmSummary, node: { readonly name: string; readonly silentSince: string }): VmSummary =>

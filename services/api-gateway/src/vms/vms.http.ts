@@ -1,23 +1,26 @@
 import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
-import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { isRefusal, refuse } from '@chronovirt/decider/decider';
-import { commandIdOf } from '@chronovirt/event-log/command-id';
+import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import { rehearse } from '@chronovirt/event-log/rehearse';
 import { seal } from '@chronovirt/messaging/seal';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
+import { vmToLookAt } from '../console/vm-to-look-at.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { acceptance, operation } from '../operations/operation.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { type Accepting, envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
+import { linesOf } from '../ssh-keys/named-keys.http.ts';
 import { base64url } from '../views.store.ts';
 import { rehearsalShown, sendRehearsal, Write } from '../write.http.ts';
 import { badCloudInit } from './cloud-init.ts';
@@ -31,13 +34,16 @@ import { parseYaml } from './yaml.http.ts';
 /** Actions take no body, or an empty one. */
 const NoBody = z.strictObject({}).optional();
 const StopBody = StopVmBody.optional();
+const RebuildBody = RebuildVmBody.optional();
 const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('false').describe('Stop it first, without asking the guest'),
   deleteDisks: z.enum(['true', 'false']).default('false').describe('Delete its other disks too; without, they stay as volumes that no VM has'),
 }).meta({ id: 'DeleteVmQuery' });
 
+const GetQuery = z.strictObject({ include: z.enum(['usage']).optional().describe('usage: what it has used of CPU, memory, disks and interfaces, asked of its node now; null when it does not run') }).meta({ id: 'GetVmQuery' });
+
 const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
 
-type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm';
+type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm' | 'SaveVm';
 
 @ApiTags('vms')
 @ApiBearerAuth()
@@ -56,9 +62,11 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the VM as it was asked for', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
-    const { count, ...wish } = body;
+    const { count, sshKeys, ...asWished } = body;
     const bad = badCloudInit(body.cloudInit, parseYaml);
     if (bad.length > 0) throw malformed(bad);
+    const known = await linesOf(this.gateway, sshKeys ?? [], 'sshKeys');
+    const wish = known.length === 0 ? asWished : { ...asWished, cloudInit: { ...asWished.cloudInit, sshKeys: [...new Set([...asWished.cloudInit?.sshKeys ?? [], ...known])] } };
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
       return;
@@ -75,7 +83,7 @@ export class VmsHttp {
     }));
   }
 
-  private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count'>, count: number, reply: FastifyReply): Promise<void> {
+  private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count' | 'sshKeys'>, count: number, reply: FastifyReply): Promise<void> {
     const { operationId, actor, expected } = asked;
     // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
     if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
@@ -141,11 +149,30 @@ export class VmsHttp {
   }
 
   @Get(':id')
-  @ApiOperation({ summary: 'One VM', operationId: 'getVm' })
+  @ApiOperation({ summary: 'One VM, with its disks, interfaces, addresses and snapshots', operationId: 'getVm' })
   @ApiResponse({ status: 200, description: 'The VM, what is desired and what was observed', schema: { $ref: '#/components/schemas/Vm' } })
-  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: string): Promise<void> {
+  async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Query({ schema: GetQuery }) query: z.infer<typeof GetQuery>): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    await this.send(reply, id);
+    const { text, version } = await this.shown(id);
+    const nodeId = query.include === 'usage' ? vmToLookAt(id, text) : undefined;
+    tagged(reply, version);
+    sendJson(reply, nodeId === undefined ? text : `${text.slice(0, -1)},"usage":${typeof nodeId === 'string' ? (await this.gateway.askNode(nodeId, { vmId: id, kind: 'usage' })).toString('utf8') : 'null'}}`);
+  }
+
+  @Get(':id/xml')
+  @ApiOperation({ summary: 'Its domain in libvirt\'s words, as its node has it now, beside what it should be', operationId: 'getVmXml', description: 'Passwords are left out.' })
+  @ApiResponse({ status: 200, description: 'Three texts', schema: { $ref: '#/components/schemas/VmXml' } })
+  async xml(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const { status, observed, nodeId, generation } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
+    if (status === 'unknown' && observed !== null) throw new ProblemError('node.silent', { because: { nodeId } });
+    // Asked as a rehearsal: nothing is written, and nobody owes an answer.
+    const outcome = await submit(this.gateway.ports, envelopeOf({ ...requestOf(request, null), rehearsalId: newCommandId() }, { to: 'scheduler', target: id, type: 'PlanVm', data: { vmId: id } }), undefined);
+    if (outcome.kind === 'pending') throw noAnswer();
+    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, `vm-${id}`);
+    const plan = DomainPlan.parse(outcome.answer.facts?.['plan']);
+    const xml = await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan });
+    sendJson(reply, `{"vmId":${JSON.stringify(id)},"nodeId":${JSON.stringify(nodeId)},${xml.toString('utf8').slice(1)}`);
   }
 
   @Patch(':id')
@@ -213,6 +240,16 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Query({ schema: RemoveVolumeQuery }) query: z.infer<typeof RemoveVolumeQuery>): Promise<void> {
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { detachVolume: { volumeId, delete: query.delete === 'true' } });
+  }
+
+  @Post(':id/rebuild')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Make the system disk of a stopped VM anew from its image; CPUs, memory, interfaces, addresses and other disks stay', operationId: 'rebuildVm' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async rebuild(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: RebuildBody }) body: z.infer<typeof RebuildBody>): Promise<void> {
+    const { keepDays } = body ?? RebuildVmBody.parse({});
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { rebuild: { volumeId: requestOf(request, body).ids.thing('volume'), keepDays } });
   }
 
   @Get(':id/snapshots')
@@ -308,6 +345,14 @@ export class VmsHttp {
     return this.power(request, reply, id, 'ResumeVm');
   }
 
+  @Post(':id/save')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Put it to rest: its memory into a file, its CPUs and memory back to the node. A start goes on from there', operationId: 'saveVm' })
+  save(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
+    return this.power(request, reply, id, 'SaveVm');
+  }
+
   @Post(':id/password')
   @Write()
   @HttpCode(202)
@@ -334,7 +379,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Let keys in as a user of the running guest, by its guest agent', operationId: 'addSshKeys' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async addSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
-    await this.act(request, reply, id, 'AskGuest', 'add-ssh-keys', { request: { kind: 'add-ssh-keys', ...body } satisfies GuestRequest });
+    await this.act(request, reply, id, 'AskGuest', 'add-ssh-keys', { request: { kind: 'add-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
   }
 
   @Delete(':id/ssh-keys')
@@ -343,7 +388,7 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Let keys in no more as a user of the running guest, by its guest agent; sessions that are open stay', operationId: 'removeSshKeys' })
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
-    await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', ...body } satisfies GuestRequest });
+    await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
   }
 
   private power(request: FastifyRequest, reply: FastifyReply, id: VmId, type: PowerType, more: object = {}): Promise<void> {
@@ -403,7 +448,7 @@ interface Member {
   readonly commandId: string;
   readonly vmId: VmId;
   readonly operationId: OperationId;
-  readonly data: Omit<CreateVmBody, 'count'> & { readonly vmId: VmId; readonly operationId: OperationId };
+  readonly data: Omit<CreateVmBody, 'count' | 'sshKeys'> & { readonly vmId: VmId; readonly operationId: OperationId };
 }
 
 const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({

@@ -20,6 +20,8 @@ export interface VolumeDocument {
   readonly format: 'qcow2' | 'raw';
   /** The operation that has it in hand. */
   readonly operationId: string | null;
+  /** It is deleted then, unless a VM has it. ISO 8601. */
+  readonly deleteAt: string | null;
   /** Why it is failed or dirty. */
   readonly failure: { readonly code: string; readonly message: string; readonly owed: readonly string[] } | null;
   readonly createdAt: string;
@@ -32,18 +34,18 @@ const failureOf = ({ refused, because, owed }: Extract<VolumeEvent, { type: 'Vol
 
 export const volumeView: Projection<VolumeDocument> = {
   name: 'gateway.volume',
-  version: 2,
+  version: 3,
   keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
   fold: (before, recorded) => {
     const event = recorded as RecordedEvent & VolumeEvent;
     const now = { changedAt: event.recordedAt, position: event.position, version: event.version };
     if (event.type === 'VolumeCreated') {
       const { volumeId, vmId, poolId, nodeId, imageId, sizeGib, name } = event.data;
-      return { id: volumeId, name: name ?? null, system: name === undefined, status: 'attached', vmId, poolId, nodeId, imageId, sizeGib, format: 'qcow2', operationId: null, failure: null, createdAt: event.recordedAt, ...now };
+      return { id: volumeId, name: name ?? null, system: name === undefined, status: 'attached', vmId, poolId, nodeId, imageId, sizeGib, format: 'qcow2', operationId: null, deleteAt: null, failure: null, createdAt: event.recordedAt, ...now };
     }
     if (event.type === 'VolumeRequested') {
       const { volumeId, name, poolId, nodeId, sizeGib, format, source, operationId } = event.data;
-      return { id: volumeId, name, system: false, status: 'creating', vmId: null, poolId, nodeId, imageId: source.kind === 'image' ? source.imageId : null, sizeGib, format, operationId, failure: null, createdAt: event.recordedAt, ...now };
+      return { id: volumeId, name, system: false, status: 'creating', vmId: null, poolId, nodeId, imageId: source.kind === 'image' ? source.imageId : null, sizeGib, format, operationId, deleteAt: null, failure: null, createdAt: event.recordedAt, ...now };
     }
     if (before === undefined) return undefined;
     switch (event.type) {
@@ -67,9 +69,9 @@ export const volumeView: Projection<VolumeDocument> = {
       case 'VolumeResized':
         return { ...before, sizeGib: event.data.sizeGib, ...now };
       case 'VolumeAttached':
-        return { ...before, status: 'attached', vmId: event.data.vmId, ...now };
+        return { ...before, status: 'attached', vmId: event.data.vmId, deleteAt: null, ...now };
       case 'VolumeDetached':
-        return { ...before, status: 'detached', vmId: null, ...now };
+        return { ...before, status: 'detached', vmId: null, ...(event.data.kept === undefined ? {} : { name: event.data.kept.name, system: false, deleteAt: event.data.kept.deleteAt }), ...now };
       case 'VolumeDeleteStarted':
         return { ...before, status: 'deleting', operationId: event.data.operationId, ...now };
       case 'VolumeDeleteAbandoned':

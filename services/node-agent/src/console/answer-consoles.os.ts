@@ -1,6 +1,6 @@
 /* Lines to this node that somebody opened to look at a guest: its screen, its serial port, a picture. */
 import type { Duplex } from 'node:stream';
-import { LinePurpose } from '@chronovirt/contracts/console/console.commands';
+import { LinePurpose, type DomainUsage, type DomainXml } from '@chronovirt/contracts/console/console.commands';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import type { Bus, BusLog } from '@chronovirt/messaging/connect';
 import { LineCut } from '@chronovirt/messaging/line';
@@ -9,6 +9,7 @@ import { answerLines } from '@chronovirt/messaging/lines';
 import type { Lines } from '@chronovirt/messaging/lines';
 import { isRefusal } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { DomainPlan } from '../hypervisor.ts';
 
 export interface Shown {
   /** What comes before the stream: of a serial port, what it said last. */
@@ -26,23 +27,31 @@ export interface Consoles {
   screenshot(vmId: VmId): Promise<Buffer | Refusal>;
 }
 
+export interface Inspector {
+  /** The domain of the plan as it runs, as it is defined, and as it should be; changes nothing. */
+  inspect(plan: DomainPlan): Promise<DomainXml>;
+  /** Refuses with 'vm.not_running' or 'domain.gone'. */
+  measure(vmId: VmId): Promise<DomainUsage | Refusal>;
+}
+
 export interface AnswerConsoles {
   readonly nodeId: NodeId;
   readonly bus: Pick<Bus, 'nc'>;
   readonly consoles: Consoles;
+  readonly inspector: Inspector;
   readonly log: BusLog;
 }
 
-export const answerConsoles = ({ nodeId, bus, consoles, log }: AnswerConsoles): Lines => answerLines({
+export const answerConsoles = ({ nodeId, bus, consoles, inspector, log }: AnswerConsoles): Lines => answerLines({
   nc: bus.nc, nodeId, log,
   answer: async (what, line) => {
     const parsed = LinePurpose.safeParse(what);
     if (!parsed.success) throw new LineCut({ code: 'console.unknown_purpose' });
     const { vmId, kind } = parsed.data;
-    if (kind === 'screenshot') {
-      const picture = unlessRefused(await consoles.screenshot(vmId));
+    const whole = await wholeOf(parsed.data, nodeId, consoles, inspector);
+    if (whole !== undefined) {
       line.accept();
-      line.end(picture);
+      line.end(whole);
       return;
     }
     const shown = unlessRefused(await (kind === 'vnc' ? consoles.screen(vmId) : consoles.serial(vmId)));
@@ -51,6 +60,16 @@ export const answerConsoles = ({ nodeId, bus, consoles, log }: AnswerConsoles): 
     line.once('close', () => { log.info({ vmId, kind, bytesFromGuest: line.bytesSent, bytesToGuest: line.bytesReceived, because: line.errored instanceof LineCut ? line.errored.code : 'console.ended' }, 'console closed'); });
   },
 });
+
+/** What is sent in one piece; undefined: it is a stream. */
+async function wholeOf(purpose: LinePurpose, nodeId: NodeId, consoles: Consoles, inspector: Inspector): Promise<Buffer | undefined> {
+  switch (purpose.kind) {
+    case 'screenshot': return unlessRefused(await consoles.screenshot(purpose.vmId));
+    case 'usage': return Buffer.from(JSON.stringify(unlessRefused(await inspector.measure(purpose.vmId))));
+    case 'xml': return Buffer.from(JSON.stringify(await inspector.inspect({ ...purpose.plan, vmId: purpose.vmId, nodeId, generation: purpose.generation })));
+    default: return undefined;
+  }
+}
 
 function unlessRefused<T extends object>(given: T | Refusal): T {
   if (isRefusal(given)) throw new LineCut({ code: given.refused, because: given.because });

@@ -18,6 +18,7 @@ import type { TestingServer } from '@chronovirt/messaging/testing-server.os';
 import type { Bus } from '@chronovirt/messaging/connect';
 import { silentLog } from '@chronovirt/observability/log';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectLibvirt, type LibvirtHypervisor } from '../libvirt/libvirt-hypervisor.os.ts';
 import { libvirtConsoles } from '../libvirt/libvirt-consoles.os.ts';
 import { createFakeMachine } from '../simulated/fake-machine.os.ts';
 import type { FakeMachine } from '../simulated/fake-machine.os.ts';
@@ -37,6 +38,7 @@ let machine: FakeMachine;
 let dir: string;
 let screen: Server;
 let lines: Lines;
+let hypervisor: LibvirtHypervisor;
 const viewers: Socket[] = [];
 
 const xmlOf = (id: VmId): string => `<domain type='kvm'><name>${id}</name><uuid>${uuidOf(id)}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os>
@@ -58,13 +60,15 @@ beforeAll(async () => {
   }).listen(join(dir, vmId));
   await once(screen, 'listening');
   const host = { ...machine.host, driver: 'qemu' as const, screenSocketOf: (id: VmId) => join(dir, id), consoleLogOf: (id: VmId) => join(dir, `${id}.log`) };
-  lines = answerConsoles({ nodeId, bus: agent, consoles: libvirtConsoles(host), log: silentLog });
+  hypervisor = await connectLibvirt({ nodeId, host: machine.host, agentVersion: '0', log: silentLog });
+  lines = answerConsoles({ nodeId, bus: agent, consoles: libvirtConsoles(host), inspector: hypervisor, log: silentLog });
   await agent.nc.flush();
 });
 afterAll(async () => {
   lines.close('node.stopping');
   await Promise.all([service.close(), agent.close()]);
   screen.close();
+  await hypervisor.close();
   await machine.daemon.close();
   await server.stop();
   await rm(dir, { recursive: true });
@@ -137,7 +141,7 @@ describe('a screen', () => {
 
 describe('what cannot be seen', () => {
   it('is refused with the reason', async () => {
-    for (const kind of ['vnc', 'serial', 'screenshot']) {
+    for (const kind of ['vnc', 'serial', 'screenshot', 'usage']) {
       await expect(open(kind, off)).rejects.toMatchObject({ code: 'vm.not_running', because: { state: 'stopped' } });
       await expect(open(kind, nobody)).rejects.toMatchObject({ code: 'domain.gone' });
     }

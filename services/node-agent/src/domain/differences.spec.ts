@@ -40,6 +40,7 @@ describe('Differences of a domain', () => {
   it('are none in what waits for a start, or what a guest did itself', () => {
     expect(found({ running: { ...machine, vcpus: 2 } }, { pending: ['vcpus'] })).toEqual([]);
     expect(found({ state: 'stopped', reason: 'shutdown', running: undefined })).toEqual([]);
+    expect(found({ state: 'saved', reason: 'saved', running: undefined }, { power: 'stopped' })).toEqual([]);
   });
   it('are said when a guest that was stopped runs, or one that ran is paused', () => {
     expect(found({}, { power: 'stopped' })).toEqual([{ field: 'state', expected: 'stopped', seen: 'running' }]);

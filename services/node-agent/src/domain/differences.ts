@@ -49,7 +49,7 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
   const compare = (field: string, wanted: Difference['expected'], there: Difference['seen'], where?: Difference['where']): void => {
     if (wanted !== there) found.push({ field, ...(where === undefined ? {} : { where }), expected: wanted, seen: there });
   };
-  if (!isOfItsGuest(power, seen)) compare('state', power, seen.state);
+  if (!isPoweredAsTold(power, seen)) compare('state', power, seen.state);
   compare('persistent', true, seen.persistent);
   if (seen.nameGiven !== undefined) compare('name', seen.nameGiven, seen.name);
   compare('snapshots', null, seen.snapshots.length === 0 ? null : seen.snapshots.slice(0, 10).join(', ').slice(0, 1_000));
@@ -89,3 +89,6 @@ const DIFFERENCES_MAX = 50;
 
 /** A guest may shut itself down: that is nobody's doing but its own. And one that crashed and shall not run does not run. */
 export const isOfItsGuest = (power: Told['power'], { state, reason }: Pick<SeenFully, 'state' | 'reason'>): boolean => (power !== 'stopped' && state === 'stopped' && reason === 'shutdown') || (power === 'stopped' && state === 'crashed');
+
+/** What is saved does not run; whether it is to go on from there, nobody is told. */
+export const isPoweredAsTold = (power: Told['power'], seen: Pick<SeenFully, 'state' | 'reason'>): boolean => seen.state === power || (power === 'stopped' && seen.state === 'saved') || isOfItsGuest(power, seen);

@@ -22,7 +22,7 @@ const plan: DomainPlan = {
   ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { name: 'web-1', vcpus: 2, vcpusMax: 2, memoryMib: 256, memoryMibMax: 256 }),
 };
 const host: DomainHost = {
-  nodeId: plan.nodeId, type: 'qemu', agentVersion: '0.1.0', diskPathOf: () => '/pool/a&b/volume.qcow2', mediaPathOf: (file) => `/images/${file}`, seedPath: undefined, consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
+  nodeId: plan.nodeId, type: 'qemu', hyperv: [], agentVersion: '0.1.0', diskPathOf: () => '/pool/a&b/volume.qcow2', mediaPathOf: (file) => `/images/${file}`, seedPath: undefined, consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
 };
 
 const VALIDATE = '/usr/bin/virt-xml-validate';
@@ -75,6 +75,25 @@ describe('The XML of a domain', () => {
     const read = readDomain(domainXml({ ...plan, devices: 'legacy' }, host));
     expect(read.disks[0]).toMatchObject({ bus: 'sata', target: 'sda' });
     expect(read.interfaces[0]).toMatchObject({ model: 'e1000' });
+  });
+
+  it('shows a Windows local time and, where there is KVM, what of Hyper-V the host has', () => {
+    const windows = { ...plan, osFamily: 'windows' as const };
+    const bare = domainXml(windows, { ...host, type: 'kvm', hyperv: ['spinlocks', 'relaxed', 'vendor_id'] });
+    expect(bare).toContain('<clock offset="localtime">');
+    expect(bare).toContain('<hyperv mode="custom"><relaxed state="on"/><spinlocks state="on" retries="8191"/></hyperv>');
+    expect(bare).toContain('<timer name="hypervclock" present="yes"/>');
+    // QEMU refuses to start an emulated guest with them.
+    for (const other of [domainXml(windows, { ...host, hyperv: ['relaxed'] }), domainXml(plan, { ...host, type: 'kvm', hyperv: ['relaxed'] })]) expect(other).not.toMatch(/hyperv/);
+    for (const osFamily of ['linux', 'other'] as const) expect(domainXml({ ...plan, osFamily }, host)).toContain('<clock offset="utc">');
+  });
+
+  it('starts by the firmware that is wanted, with a TPM where one is', () => {
+    expect(domainXml({ ...plan, firmware: 'bios', tpm: false }, host)).toBe(domainXml(plan, host));
+    expect(domainXml({ ...plan, firmware: 'uefi' }, host)).toMatch(/<os firmware="efi"><type[^>]*>hvm<\/type><firmware><feature enabled="no" name="secure-boot"\/><\/firmware><boot/);
+    const secure = domainXml({ ...plan, firmware: 'uefi-secure', tpm: true }, host);
+    expect(secure).toContain('<firmware><feature enabled="yes" name="enrolled-keys"/><feature enabled="yes" name="secure-boot"/></firmware>');
+    expect(secure).toContain('<tpm model="tpm-crb"><backend type="emulator" version="2.0"/></tpm>');
   });
 
   it('bounds the translation cache where it emulates, and takes the host\'s CPU where it does not', () => {

@@ -19,6 +19,8 @@ export interface DomainHost {
   readonly nodeId: NodeId;
   /** `test`: libvirt's test driver, which runs nothing. */
   readonly type: 'kvm' | 'qemu' | 'test';
+  /** What of Hyper-V libvirt can show a guest here. */
+  readonly hyperv: readonly string[];
   /** Of the agent, for whoever wonders later why a domain looks as it does. */
   readonly agentVersion: string;
   diskPathOf(disk: Pick<DomainPlan['disks'][number], 'volumeId' | 'layer'>): string;
@@ -57,6 +59,8 @@ const CACHE_MIB_MAX = 256;
 
 export function domainXml(plan: DomainPlan, host: DomainHost): string {
   const emulated = host.type === 'qemu';
+  const windows = plan.osFamily === 'windows';
+  const enlightenments = windows && host.type === 'kvm' ? ENLIGHTENMENTS.filter((name) => host.hyperv.includes(name)) : [];
   return element('domain', { type: host.type },
     element('name', {}, host.knownAs ?? domainName(plan.name, plan.vmId)),
     element('uuid', {}, uuidOf(plan.vmId)),
@@ -66,17 +70,33 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     growsMemory(plan, host) ? element('maxMemory', { slots: MEMORY_SLOTS, unit: 'MiB' }, plan.memoryMibMax) : undefined,
     element('memory', { unit: 'MiB' }, plan.memoryMib),
     element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
-    element('os', {}, element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), ...plan.boot.map((device) => element('boot', { dev: device === 'disk' ? 'hd' : device }))),
-    element('features', {}, element('acpi'), element('apic'), emulated ? element('tcg', {}, element('tb-cache', { unit: 'MiB' }, translationCacheMib(plan))) : undefined),
+    element('os', plan.firmware === undefined || plan.firmware === 'bios' ? {} : { firmware: 'efi' },
+      element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), ...firmware(plan), ...plan.boot.map((device) => element('boot', { dev: device === 'disk' ? 'hd' : device }))),
+    element('features', {}, element('acpi'), element('apic'),
+      enlightenments.length === 0 ? undefined : element('hyperv', { mode: 'custom' }, ...enlightenments.map((name) => element(name, { state: 'on', retries: name === 'spinlocks' ? SPINLOCK_RETRIES : undefined }))),
+      emulated ? element('tcg', {}, element('tb-cache', { unit: 'MiB' }, translationCacheMib(plan))) : undefined),
     host.type === 'test' ? undefined : cpu(host.type, plan, host),
-    element('clock', { offset: 'utc' },
-      element('timer', { name: 'rtc', tickpolicy: 'catchup' }), element('timer', { name: 'pit', tickpolicy: 'delay' }), element('timer', { name: 'hpet', present: 'no' })),
+    element('clock', { offset: windows ? 'localtime' : 'utc' },
+      element('timer', { name: 'rtc', tickpolicy: 'catchup' }), element('timer', { name: 'pit', tickpolicy: 'delay' }), element('timer', { name: 'hpet', present: 'no' }),
+      enlightenments.length === 0 ? undefined : element('timer', { name: 'hypervclock', present: 'yes' })),
     element('on_poweroff', {}, 'destroy'),
     element('on_reboot', {}, 'restart'),
     // What crashed stays down and is reported; whether it comes back is decided elsewhere.
     element('on_crash', {}, 'destroy'),
     element('devices', {}, ...devices(plan, host))).xml;
 }
+
+/** What makes a Windows spend less on being a guest (QEMU's documentation, "Hyper-V Enlightenments"). Those behind need those before them. */
+const ENLIGHTENMENTS = ['relaxed', 'vapic', 'spinlocks', 'vpindex', 'runtime', 'synic', 'stimer', 'frequencies'];
+/** How often it tries to take a lock before it gives the CPU away (the same source). */
+const SPINLOCK_RETRIES = 8_191;
+
+/** Signed by those whose keys come with the firmware, or by anybody. libvirt finds the file, and keeps the variables. */
+const firmware = ({ firmware: wanted = 'bios' }: DomainPlan): readonly Xml[] => {
+  if (wanted === 'bios') return [];
+  const feature = (name: string, enabled: 'yes' | 'no'): Xml => element('feature', { enabled, name });
+  return [element('firmware', {}, ...(wanted === 'uefi-secure' ? [feature('enrolled-keys', 'yes'), feature('secure-boot', 'yes')] : [feature('secure-boot', 'no')]))];
+};
 
 /** DIMMs that can be plugged in one after another. */
 const MEMORY_SLOTS = 16;
@@ -157,6 +177,7 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     element('channel', { type: 'unix' }, element('target', { type: 'virtio', name: 'org.qemu.guest_agent.0' })),
     element('graphics', { type: 'vnc', autoport: 'no' }, element('listen', { type: 'socket', socket: host.screenSocket })),
     element('video', {}, element('model', { type: 'vga' })),
+    ...(plan.tpm === true ? [element('tpm', { model: 'tpm-crb' }, element('backend', { type: 'emulator', version: '2.0' }))] : []),
     element('memballoon', { model: 'virtio' }),
     element('rng', { model: 'virtio' }, element('backend', { model: 'random' }, '/dev/urandom')),
   ];

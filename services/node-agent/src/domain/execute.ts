@@ -39,6 +39,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
+    case 'SaveDomain': return hypervisor.save(data.vmId);
     case 'RebootDomain': return hypervisor.reboot(data.vmId, signal);
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);

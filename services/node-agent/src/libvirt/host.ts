@@ -7,6 +7,13 @@ import type { Refusal } from '../answer.ts';
 import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
 import type { Disks } from './qemu-img.os.ts';
 
+export interface Saves {
+  pathOf(vmId: VmId): string;
+  /** There is one, it is whole, and none of these disks was written since: it still goes with them. */
+  holds(vmId: VmId, disks: () => Promise<readonly string[]>): Promise<boolean>;
+  drop(vmId: VmId): Promise<void>;
+}
+
 export interface LibvirtHost {
   /** `test`: libvirt's test driver. `simulated`: our own fake daemon, which does what QEMU's driver does, without guests. */
   readonly driver: 'qemu' | 'test' | 'simulated';
@@ -18,12 +25,16 @@ export interface LibvirtHost {
   mediaPathOf(file: string): string;
   /** A refusal when there is no such medium. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
+  /** Where the disk is from which cloud-init learns. */
+  seedPathOf(seed: Pick<Seed, 'instanceId'>): string;
   /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. */
   writeSeed(seed: Seed, nics: DomainPlan['nics']): Promise<string>;
   /** Unix socket of a VM's screen. */
   screenSocketOf(vmId: VmId): string;
   /** Where a VM's serial console is written. */
   consoleLogOf(vmId: VmId): string;
+  /** Where the memory of a VM that does not run is kept: one file each, whole or not there. */
+  readonly saves: Saves;
   /** Makes the folders and gives QEMU what it needs of them. Called before anything else, with a connection. */
   prepare(libvirt: Libvirt): Promise<void>;
   /** What a VM that is gone left: sockets, logs. */

@@ -327,18 +327,18 @@ describe('The node', () => {
 
   it('writes XML that libvirtd\'s own schema allows', async () => {
     for (const type of ['qemu', 'kvm'] as const) {
-      for (const devices of ['virtio', 'legacy'] as const) {
+      for (const [devices, platform] of [['virtio', {}], ['legacy', {}], ['virtio', { osFamily: 'windows', firmware: 'uefi-secure', tpm: true }], ['virtio', { firmware: 'uefi' }]] as const) {
         const vmId: VmId = `vm_${randomHex()}`;
         const xml = domainXml(
-          { nodeId, vmId, generation: 1, ...smallPlan({ volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway }, { name: 'schema', devices, vcpusMax: 4, memoryMibMax: 1_024, media: 'install.iso', boot: ['cdrom', 'disk', 'network'] }) },
-          { nodeId, type, agentVersion: '0', diskPathOf: () => '/nowhere/disk.qcow2', mediaPathOf: (file) => `/nowhere/${file}`, seedPath: '/nowhere/seed.iso', consoleLog: '/nowhere/console.log', screenSocket: '/nowhere/screen.sock' },
+          { nodeId, vmId, generation: 1, ...smallPlan({ volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway }, { name: 'schema', devices, ...platform, vcpusMax: 4, memoryMibMax: 1_024, media: 'install.iso', boot: ['cdrom', 'disk', 'network'] }) },
+          { nodeId, type, hyperv: ['relaxed', 'vapic', 'spinlocks', 'vpindex', 'runtime', 'synic', 'stimer', 'frequencies'], agentVersion: '0', diskPathOf: () => '/nowhere/disk.qcow2', mediaPathOf: (file) => `/nowhere/${file}`, seedPath: '/nowhere/seed.iso', consoleLog: '/nowhere/console.log', screenSocket: '/nowhere/screen.sock' },
         );
         const domain = await behind.domainDefineXmlFlags({ xml, flags: ['validate'] }).catch((fault: unknown) => {
           // A host without /dev/kvm has no domains of this type at all, but the schema spoke before.
           if (type === 'kvm' && /virt.?type|kvm/i.test(String(fault)) && !/schema/i.test(String(fault))) return undefined;
           throw fault;
         });
-        if (domain !== undefined) await behind.domainUndefineFlags({ domain });
+        if (domain !== undefined) await behind.domainUndefineFlags({ domain, flags: ['nvram'] });
       }
     }
   });

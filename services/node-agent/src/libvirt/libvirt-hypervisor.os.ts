@@ -11,21 +11,26 @@
  * thrown, and the command comes again.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { DomainUsage } from '@chronovirt/contracts/console/console.commands';
 import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { NodeFeature } from '@chronovirt/contracts/node/node.events';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
+import { readDomainCapabilities } from '@chronovirt/libvirt/capabilities-xml';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { errorCodes, isAgentUnresponsive, isBusy, isNoDomain, isNoMetadata, isNoNetwork, isOperationInvalid, LibvirtError } from '@chronovirt/libvirt/errors';
 import type { Domain, DomainState as LibvirtState } from '@chronovirt/libvirt/layouts';
 import { readNetwork } from '@chronovirt/libvirt/network-xml';
 import type { DhcpHost } from '@chronovirt/libvirt/network-xml';
 import { domainStats } from '@chronovirt/libvirt/stats';
+import type { DomainStats } from '@chronovirt/libvirt/stats';
 import { attributeOf, buildXml, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { Inspector } from '../console/answer-consoles.os.ts';
 import type { SeenMachine } from '../domain/differences.ts';
 import { changesOf } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
@@ -51,7 +56,7 @@ export interface LibvirtSettings {
   readonly log: { warn(fields: object, sentence: string): void };
 }
 
-export interface LibvirtHypervisor extends Hypervisor {
+export interface LibvirtHypervisor extends Hypervisor, Inspector {
   /** For readiness, in plain words. */
   status(): { readonly ok: boolean; readonly says: string };
   close(): Promise<void>;
@@ -63,6 +68,8 @@ export class HypervisorFault extends Error {
 }
 
 const START_MS = 120_000;
+/** Memory of a terabyte written to a slow disk, or read from it. */
+const SAVE_MS = 12 * 60 * 60_000;
 /** An ignored power button is pressed again: a guest that was still booting did not hear it. */
 const PRESS_EVERY_MS = 5_000;
 /** The guest agent's answer is waited for no longer. Seconds. */
@@ -135,6 +142,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   await host.prepare(slow);
   const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'metadataChange'] });
 
+  /** What not every node has; asked anew at each hello, since packages come and go. */
+  let can: { readonly features: readonly NodeFeature[]; readonly hyperv: readonly string[] } = { features: [], hyperv: [] };
+  const probe = async (): Promise<void> => {
+    if (driver !== 'qemu') return;
+    const said = readDomainCapabilities(await slow.connectGetDomainCapabilities({ virtualisation: host.accel.accel === 'kvm' ? 'kvm' : 'qemu', architecture: 'x86_64', machine: 'q35' }));
+    const uefi = said.firmware.includes('efi');
+    const tpm = said.devices['tpm']?.['backendModel']?.includes('emulator') === true;
+    can = { features: [...(uefi ? ['uefi' as const] : []), ...(uefi && said.secureBoot ? ['uefi-secure' as const] : []), ...(tpm ? ['tpm' as const] : [])], hyperv: said.hyperv };
+  };
+
   const identify = async (domain: Domain): Promise<Identity | undefined> => {
     if (identities.has(domain.uuid)) return identities.get(domain.uuid);
     const identity = await readIdentity(fast, domain);
@@ -151,10 +168,17 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
+  /** The files that a domain writes. */
+  const diskFiles = async (domain: Domain): Promise<readonly string[]> => readDomain(await fast.domainGetXmlDesc({ domain })).disks.flatMap(({ path }) => (path !== undefined && fileOfVolume.test(path) ? [path] : []));
+
+  /** One that does not run may have its memory kept; whether it has, libvirt does not know. */
+  const orSaved = async (domain: Domain, seen: Seen): Promise<Seen> =>
+    (seen.state === 'stopped' && seen.reason !== 'starting' && (await host.saves.holds(idFrom('vm', domain.uuid), () => diskFiles(domain))) ? { state: 'saved', reason: 'saved' } : seen);
+
   const look = async (domain: Domain): Promise<Seen | undefined> => {
     try {
       const { state, reason } = await fast.domainGetState({ domain });
-      return stateOf(state, reason);
+      return await orSaved(domain, stateOf(state, reason));
     } catch (error) {
       if (isNoDomain(error)) return undefined;
       throw new HypervisorFault('look at', domain.name, error);
@@ -266,7 +290,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const remove = async (domain: Domain): Promise<void> => {
     const seen = await look(domain);
-    if (seen !== undefined && seen.state !== 'stopped') await destroy(domain);
+    if (seen !== undefined && seen.state !== 'stopped' && seen.state !== 'saved') await destroy(domain);
     try {
       await slow.domainUndefineFlags({ domain, flags: ['managedSave', 'snapshotsMetadata', 'nvram', 'checkpointsMetadata'] });
     } catch (error) {
@@ -298,7 +322,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const shutdown = (vmId: VmId, { timeoutMs, force, signal }: Shutdown): Done =>
     withDomain(vmId, 'shut down', async (domain, before) => {
-      if (!powered(before)) return undefined;
+      if (!powered(before)) {
+        if (force) await host.saves.drop(vmId);
+        return undefined;
+      }
       const deadline = performance.now() + timeoutMs;
       // A paused guest hears no button.
       const hears = before.state === 'running';
@@ -391,7 +418,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainResume({ domain });
         return undefined;
       }
-      const create = (): Promise<unknown> => slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS });
+      const create = (): Promise<unknown> => (seen.state === 'saved'
+        ? slow.domainRestoreFlags({ from: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS })
+        : slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS }));
       // The test driver starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
       const before = driver === 'test' ? await mend(domain) : 0;
       if (isRefusal(before)) return before;
@@ -405,12 +434,27 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         if (mended === 0) throw error;
         await create();
       }
+      // It runs with it, or without it for good.
+      await host.saves.drop(vmId);
+      return undefined;
+    });
+
+  const save = (vmId: VmId): Done =>
+    withDomain(vmId, 'save', async (domain, seen) => {
+      if (seen.state === 'saved') return undefined;
+      if (!powered(seen)) return refuse('domain.not_running', { vmId, state: seen.state });
+      try {
+        await slow.domainSaveFlags({ domain, to: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS });
+      } catch (error) {
+        if (isOperationInvalid(error)) return refuse('domain.not_running', { vmId });
+        throw error;
+      }
       return undefined;
     });
 
   /** The XML of a domain as it should be, with what it needs beside disks and networks made; or why that cannot be. */
   const hostOf = (vmId: VmId, seedPath: string | undefined, present: Domain | undefined): DomainHost => ({
-    nodeId, agentVersion, screenSocket: host.screenSocketOf(vmId),
+    nodeId, agentVersion, screenSocket: host.screenSocketOf(vmId), hyperv: can.hyperv,
     type: driver === 'test' ? 'test' : host.accel.accel === 'kvm' ? 'kvm' : 'qemu',
     diskPathOf,
     mediaPathOf: (file) => host.mediaPathOf(file),
@@ -842,7 +886,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.()]);
+      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), probe()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -852,6 +896,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         cpus: own?.cpus ?? info.cpus,
         memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
+        features: [...can.features],
       };
     },
     usage: () => host.usage(),
@@ -867,7 +912,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         const identity = await identify(domain);
         if (identity === undefined) return undefined;
         const { state, reason } = states.get(domain.uuid) ?? {};
-        const now = state === undefined || reason === undefined ? await look(domain) : stateOf(state, reason);
+        const now = state === undefined || reason === undefined ? await look(domain) : await orSaved(domain, stateOf(state, reason));
         return now === undefined ? undefined : { ...identity, ...now };
       }));
       return seen.filter((domain) => domain !== undefined);
@@ -933,6 +978,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         }
       }),
 
+    save,
     define,
     adopt,
     release,
@@ -986,6 +1032,35 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       }
     },
 
+    // Without the flag `secure` libvirt leaves passwords out.
+    inspect: async (plan) => {
+      const domain = await find(plan.vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
+      const told = async (flags: readonly 'inactive'[]): Promise<string | null> => (domain === undefined || seen === undefined ? null : slow.domainGetXmlDesc({ domain, flags: [...flags] }));
+      try {
+        return {
+          live: seen !== undefined && powered(seen) ? await told([]) : null, defined: await told(['inactive']),
+          expected: domainXml(plan, hostOf(plan.vmId, plan.seed === null ? undefined : host.seedPathOf(plan.seed), domain)),
+        };
+      } catch (error) {
+        throw new HypervisorFault('describe', plan.vmId, error);
+      }
+    },
+    measure: async (vmId) => {
+      const domain = await find(vmId);
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain === undefined || seen === undefined) return gone(vmId);
+      if (!powered(seen)) return refuse('vm.not_running', { vmId, state: seen.state });
+      try {
+        const [stats] = await slow.connectGetAllDomainStats({ domains: [domain], groups: ['cpu', 'balloon', 'interface', 'block'], flags: ['nowait'] });
+        if (stats === undefined) return gone(vmId);
+        return usageOf(domainStats(stats), await slow.domainGetXmlDesc({ domain }));
+      } catch (error) {
+        throw new HypervisorFault('measure', vmId, error);
+      }
+    },
+
     status: () => {
       for (const { state } of [fast, slow]) if (state.status !== 'connected') return { ok: false, says: `waiting for ${host.says}: ${state.reason.message}` };
       return { ok: true, says: `connected to ${host.says}` };
@@ -1036,6 +1111,25 @@ const layersXml = (over: readonly { readonly target: string; readonly path: stri
       ? element('disk', { name: target, snapshot: 'no' })
       : element('disk', { name: target, snapshot: 'external', type: 'file' }, element('driver', { type: 'qcow2' }), element('source', { file: to.path }));
   }))).xml;
+
+const mibOf = (kib: number | undefined): number | null => (kib === undefined ? null : Math.floor(kib / 1_024));
+
+/** Interfaces are counted under the node's end of them; the domain's XML says whose that is. */
+function usageOf({ cpuTimeNs, memoryKibResident, memoryKibAvailable, memoryKibUsable, interfaces, blocks }: DomainStats, xml: string): DomainUsage {
+  const macs = new Map(childrenOf(childOf(readDomain(xml).root, 'devices'), 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
+  return {
+    cpuSeconds: cpuTimeNs === undefined ? null : Number(cpuTimeNs) / 1e9,
+    memory: { residentMib: mibOf(memoryKibResident), availableMib: mibOf(memoryKibAvailable), usableMib: mibOf(memoryKibUsable) },
+    disks: blocks.flatMap(({ path, readBytes = 0n, writeBytes = 0n, physicalBytes = 0n }) => {
+      const volumeId = path === undefined ? undefined : fileOfVolume.exec(path)?.[1];
+      return volumeId === undefined ? [] : [{ volumeId, readBytes: Number(readBytes), writtenBytes: Number(writeBytes), fileBytes: Number(physicalBytes) }];
+    }),
+    nics: interfaces.flatMap(({ name, rxBytes = 0n, txBytes = 0n }) => {
+      const mac = macs.get(name);
+      return mac === undefined ? [] : [{ mac, receivedBytes: Number(rxBytes), sentBytes: Number(txBytes) }];
+    }),
+  };
+}
 
 /** What our metadata says; undefined for a domain that is not ours. */
 async function readIdentity(libvirt: Libvirt, domain: Domain): Promise<Identity | undefined> {

@@ -11,6 +11,7 @@ import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
 import { createDisks } from './qemu-img.os.ts';
+import { savesIn } from './saves.os.ts';
 
 export interface MachineSettings {
   readonly nodeId: NodeId;
@@ -34,6 +35,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
   const mediaPathOf = (file: string): string => join(imageDir, file);
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
+  const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
+  const saves = savesIn(poolDir);
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,
@@ -43,7 +46,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     mediaPathOf,
     // No link: it could lead out of the folder.
     mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
-    writeSeed: (seed, nics) => writeSeed(join(poolDir, `${seed.instanceId}${SEED}`), seed, nics),
+    seedPathOf,
+    writeSeed: (seed, nics) => writeSeed(seedPathOf(seed), seed, nics),
     screenSocketOf,
     consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
     prepare: async (libvirt) => {
@@ -53,11 +57,13 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
       await mkdir(runDir, { recursive: true, mode: 0o711 });
       if (driver === 'qemu') await prepareForQemu(libvirt, screenDir, log);
     },
+    saves,
     /* With what virtlogd kept of the console: `<vm>.log`, `<vm>.log.0`, … */
     forgetFiles: async (vmId) => {
       const logs = (await readdir(consoleDir)).filter((name) => name.startsWith(`${vmId}.log`));
       await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
       await rm(screenSocketOf(vmId), { force: true });
+      await saves.drop(vmId);
       const seeds = (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED));
       await Promise.all(seeds.map((name) => rm(join(poolDir, name), { force: true })));
     },

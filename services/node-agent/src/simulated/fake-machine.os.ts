@@ -104,9 +104,15 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       },
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
+      seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,
       writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
+      saves: {
+        pathOf: (vmId) => `/simulated/${vmId}.save`,
+        holds: (vmId) => Promise.resolve(daemon.node.saves.has(`/simulated/${vmId}.save`)),
+        drop: async (vmId) => { daemon.node.saves.delete(`/simulated/${vmId}.save`); },
+      },
       prepare: () => Promise.resolve(),
       forgetFiles: () => Promise.resolve(),
       usage: async () => {

@@ -10,7 +10,7 @@ import { uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contr
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
-import { isOfItsGuest } from '../domain/differences.ts';
+import { isPoweredAsTold } from '../domain/differences.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, SeenDomain, Watcher } from '../hypervisor.ts';
 
@@ -120,10 +120,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     if (domain === undefined) return gone(vmId);
     if (domain.state === 'running') return undefined;
     if (domain.state === 'paused') return change(vmId, { state: 'running', reason: 'unpaused' });
+    const restored = domain.state === 'saved';
     const missing = domain.plan.disks.find((disk) => !isThere(disk));
     if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
     if (memoryUsedMib() + domain.plan.memoryMib > settings.memoryMib) return refuse('node.out_of_memory', { wantsMib: domain.plan.memoryMib, freeMib: settings.memoryMib - memoryUsedMib() });
-    return change(vmId, { state: 'running', reason: 'booted', boots: domain.boots + 1 });
+    return change(vmId, restored ? { state: 'running', reason: 'restored' } : { state: 'running', reason: 'booted', boots: domain.boots + 1 });
   };
 
   const whileRunning = (vmId: VmId, effect: (domain: SimulatedDomain) => undefined): Refusal | undefined => {
@@ -146,7 +147,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const { state, reason } = domain;
       const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
       const differences = [
-        ...(state === power || isOfItsGuest(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
+        ...(isPoweredAsTold(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
         ...(shown(domain.plan) === shown(plan) ? [] : [{ field: `plan, ${String(pending.length)} pending`, expected: shown(plan).slice(0, 1_000), seen: shown(domain.plan).slice(0, 1_000) }]),
       ];
       return { state, reason, differences };
@@ -277,10 +278,17 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {
       if (!domains.has(vmId)) return gone(vmId);
       if (signal.aborted) return refuse('command.cancelled');
+      if (force && domains.get(vmId)?.state === 'saved') return change(vmId, { state: 'stopped', reason: 'destroyed' });
       if (settings.deaf?.(vmId) !== true) return stop(vmId, 'shutdown');
       return force || !powered(vmId) ? stop(vmId, 'destroyed') : refuse('domain.still_running', { vmId });
     }),
     destroy: (vmId) => verb('destroy', vmId, () => stop(vmId, 'destroyed')),
+    save: (vmId) => verb('save', vmId, () => {
+      const domain = domains.get(vmId);
+      if (domain === undefined) return gone(vmId);
+      if (domain.state === 'saved') return undefined;
+      return holdsMemory(domain) ? change(vmId, { state: 'saved', reason: 'saved' }) : refuse('domain.not_running', { state: domain.state });
+    }),
     reboot: (vmId) => verb('reboot', vmId, () => whileRunning(vmId, ({ boots }) => change(vmId, { boots: boots + 1 }))),
     reset: (vmId) => verb('reset', vmId, () => whileRunning(vmId, ({ boots }) => change(vmId, { boots: boots + 1 }))),
     suspend: (vmId) => verb('suspend', vmId, () => (domains.get(vmId)?.state === 'paused' ? undefined : whileRunning(vmId, () => change(vmId, { state: 'paused', reason: 'user' })))),

@@ -1,5 +1,6 @@
 import type { NodeId, PoolId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
+import type { Platform } from '@chronovirt/contracts/vm/vm.events';
 
 /** A node as placement sees it. Memory in MiB, disk in GiB. */
 export interface Candidate {
@@ -19,7 +20,7 @@ export interface Candidate {
   readonly measured: { readonly memoryUsedPercent: number; readonly loadPercent: number } | null;
 }
 
-export interface Want {
+export interface Want extends Platform {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly diskGib: number;

@@ -17,6 +17,7 @@ const candidate = (n: number, changes: Partial<Candidate> = {}): Candidate => ({
   description: { hypervisor: 'simulated', accel: 'tcg', accelBecause: 'the CPU has neither vmx nor svm', cpus: 2, memoryMib: 2_560, versions: {} },
   pools: [{ poolId: poolOf(n), capacityGib: 10, overcommitPercent: 200, reservedGib: 0 }], ...changes,
 });
+const withUefi: Partial<Candidate> = { description: { hypervisor: 'qemu', accel: 'tcg', accelBecause: 'the CPU has neither vmx nor svm', cpus: 2, memoryMib: 2_560, versions: {}, features: ['uefi', 'uefi-secure'] } };
 const want: Want = { vcpus: 1, memoryMib: 1_024, diskGib: 4, accel: 'any', nodeId: null };
 const chosen = (...nodes: readonly Candidate[]): string => {
   const placed = place(nodes, want);
@@ -52,6 +53,8 @@ describe('Placement', () => {
     ['is in maintenance', { policy: { ...policyDefault, maintenance: true } }, {}, 'is in maintenance'],
     ['does not accept', { policy: { ...policyDefault, accepting: false } }, {}, 'does not accept automatic placements'],
     ['emulates', {}, { accel: 'require-kvm' }, 'has no KVM: enable VT-x/AMD-V in BIOS (node rack-1); the CPU has neither vmx nor svm'],
+    ['has no UEFI', {}, { firmware: 'uefi' }, 'has no uefi: install the package ovmf there, and start its agent again'],
+    ['has UEFI and no TPM', withUefi, { firmware: 'uefi-secure', tpm: true }, 'has no tpm: install the packages swtpm and swtpm-tools there, and start its agent again'],
     ['is loaded beyond the threshold', { policy: { ...policyDefault, loadPercentMax: 80 }, measured: { memoryUsedPercent: 1, loadPercent: 81 } }, {}, 'has a load of 81 %, the threshold is 80 %'],
     ['uses memory beyond the threshold', { policy: { ...policyDefault, memoryUsedPercentMax: 70 }, measured: { memoryUsedPercent: 71, loadPercent: 0 } }, {}, 'uses 71 % of its memory, the threshold is 70 %'],
     ['is not the one chosen by hand', {}, { nodeId: nodeOf(9) }, 'another node was chosen by hand'],

@@ -1,5 +1,6 @@
 import { accelerated } from './filters/accelerated.ts';
 import { chosen } from './filters/chosen.ts';
+import { equipped } from './filters/equipped.ts';
 import { free } from './filters/free.ts';
 import { open } from './filters/open.ts';
 import { present } from './filters/present.ts';
@@ -8,6 +9,6 @@ import type { Filter, Scorer } from './candidate.ts';
 import { spread } from './scorers/spread.ts';
 
 /** In the order in which a person would ask. */
-export const filters: readonly Filter[] = [chosen, present, open, accelerated, free, unstrained];
+export const filters: readonly Filter[] = [chosen, present, open, accelerated, equipped, free, unstrained];
 
 export const scorers: readonly { readonly name: string; readonly score: Scorer }[] = [{ name: 'spread', score: spread }];

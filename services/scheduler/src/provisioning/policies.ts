@@ -7,9 +7,8 @@ import type { NodeId, OperationId, PoolId, VmId } from '@chronovirt/contracts/id
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
-import type { Machine } from '../vm/domain-plan.ts';
-import { activeLayers, type Snapshots, tidied, without } from '../vm/snapshots.ts';
-import { type LayerWork, type LiveVm, sagaOf, type Vm } from '../vm/vm.ts';
+import { tidied, without } from '../vm/snapshots.ts';
+import { type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
 import type { AdoptVm, SettleAdoption } from './adopt-vm.saga.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
@@ -35,7 +34,7 @@ export const nothingLeft: LeftBehind = { nodeId: null, poolId: null, mac: null }
 /** Whether the reaction to an event takes away what a VM has. */
 export const isRemoval = (type: string): boolean => type === 'VmDeleteStarted' || type === 'VmCleanUpStarted';
 
-/** A VM's first disk has the VM's digits: nothing has to be remembered to find it. */
+/** The disk that a VM is made with has the VM's digits: nothing has to be remembered to find it, when it was not made to the end. */
 export const firstVolumeOf = (vmId: VmId) => `volume_${vmId.slice('vm_'.length)}` as const;
 
 /** `nameKeyOf` is SHA-256 in hex. */
@@ -102,7 +101,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
   subnetIds: [...listOf(vm.network), ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
   // One that was to come, and is owed, goes with it; the others stay.
-  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...listOf(vm.debt?.change?.addVolume).map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
+  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
 
@@ -121,13 +120,6 @@ const placeOf = ({ vmId, nodeId, generation }: LiveVm): OnNode => {
 const poolOf = ({ vmId, poolId }: LiveVm): PoolId => {
   if (poolId === null) throw new Error(`${vmId} has no pool`);
   return poolId;
-};
-
-const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion, layout }: LiveVm, snapshots: Snapshots): Machine => {
-  if (provisioned === null) throw new Error(`${vmId} was never built`);
-  const { volumeId, mac, address } = provisioned;
-  const first = network === null || mac === null || address === null ? null : { network, mac, address };
-  return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
 };
 
 type Layering = Extract<LayerWork, { kind: 'take' | 'revert' }>;
@@ -153,14 +145,20 @@ const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfigura
   const { spec, nics, held } = vm;
   return {
     operationId, ...placeOf(vm), poolId: poolOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
+    image: vm.imageFile === null || spec.imageId === null ? null : { imageId: spec.imageId, file: vm.imageFile, format: vm.imageFormat },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),
   };
 };
 
+/** Of the slowest disk that memory is written to and read from. */
+const SAVED_MIB_PER_SECOND = 20;
+
 const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Extract<VmEvent, { type: 'VmPowerRequested' }>['data']): PowerVm => {
-  return { operationId, ...placeOf(vm), action, vcpus: vm.spec.vcpus, memoryMib: vm.spec.memoryMib, timeoutSeconds, force };
+  const goesOn = action === 'start' && vm.desiredBefore === 'saved';
+  const { vcpus, memoryMib } = goesOn ? vm.held : vm.spec;
+  return { operationId, ...placeOf(vm), action, vcpus, memoryMib, timeoutSeconds: goesOn || action === 'save' ? Math.ceil(vm.held.memoryMib / SAVED_MIB_PER_SECOND) : timeoutSeconds, force };
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */

@@ -1,5 +1,5 @@
 /*
- * Start, stop, reboot, reset, pause, resume: one verb on the node, with the capacity it needs or gives back.
+ * Start, stop, reboot, reset, pause, resume, save: one verb on the node, with the capacity it needs or gives back.
  * A stopped VM keeps its disk and address, not its CPUs and memory: a start may therefore be refused for
  * want of room, and leaves the VM stopped.
  *
@@ -21,6 +21,7 @@ export interface PowerVm extends OnNode {
   readonly action: PowerAction;
   readonly vcpus: number;
   readonly memoryMib: number;
+  /** What the node is given beside its own time: to wait for the guest, to write its memory or read it. */
   readonly timeoutSeconds: number;
   readonly force: boolean;
 }
@@ -33,6 +34,7 @@ const onNode = (vm: PowerVm): Outgoing => {
     case 'reset': return verb('ResetDomain', vm, {});
     case 'pause': return verb('SuspendDomain', vm, {});
     case 'resume': return verb('ResumeDomain', vm, {});
+    case 'save': return verb('SaveDomain', vm, {});
   }
 };
 
@@ -59,7 +61,7 @@ export const powerVm: Saga<PowerVm, Outgoing> = {
     release: {
       after: ['node'],
       deadlineMs: 30_000,
-      run: ({ action, nodeId, vmId }) => (action === 'stop' ? { to: 'scheduler', target: nodeId, type: 'ReleaseCapacity', data: { nodeId, vmId } } : undefined),
+      run: ({ action, nodeId, vmId }) => (action === 'stop' || action === 'save' ? { to: 'scheduler', target: nodeId, type: 'ReleaseCapacity', data: { nodeId, vmId } } : undefined),
       undo: nothingToUndo('what is stopped stays stopped'),
     },
   },

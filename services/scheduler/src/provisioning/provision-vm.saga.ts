@@ -11,7 +11,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
@@ -48,7 +48,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 30_000,
       run: ({ vmId, operationId, spec }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
-        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, nodeId: spec.nodeId, byHand: spec.nodeId !== null },
+        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, byHand: spec.nodeId !== null },
       }),
       undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
     },

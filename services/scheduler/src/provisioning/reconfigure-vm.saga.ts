@@ -1,6 +1,6 @@
 /*
  * Makes a machine different while it exists, running or not: CPUs, memory, disk size, name, boot order,
- * medium, interfaces. Whatever is new is taken first; then the node is given the whole domain as it should
+ * medium, interfaces, disks, its first disk anew. Whatever is new is taken first; then the node is given the whole domain as it should
  * be, and makes what it has the same; then what is not needed any more is given back.
  *
  *     name, capacity, address, volume ─▶ space ─▶ disk ─▶ domain ─▶ back
@@ -22,10 +22,14 @@ import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/sa
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
 import { fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
+type DiskImage = NonNullable<Reconfiguration['addVolume']>['image'];
+
 export interface ReconfigureVm extends OnNode {
   readonly operationId: OperationId;
   readonly machine: Machine;
   readonly change: Reconfiguration;
+  /** That the machine was made from. */
+  readonly image: DiskImage;
   /** What is set aside for it while it runs: more than the wish where less waits for a start. */
   readonly held: Share;
   readonly poolId: PoolId;
@@ -46,8 +50,12 @@ const addedVolume = ({ change: { addVolume, attachVolume } }: ReconfigureVm, fac
   return attachVolume === undefined ? null : { ...attachVolume, sizeGib: fact(facts['volume'], 'sizeGib'), limits: null, poolId: fact(facts['volume'], 'poolId') };
 };
 
+/** One that has no bytes yet: a second, or the first anew. Without a name it is the one that the machine is made with. */
+const newDisk = ({ machine, change: { addVolume, rebuild }, image }: ReconfigureVm): { readonly volumeId: VolumeId; readonly sizeGib: number; readonly image: DiskImage; readonly name?: string } | undefined =>
+  (addVolume ?? (rebuild === undefined ? undefined : { volumeId: rebuild.volumeId, sizeGib: machine.spec.diskGib, image }));
+
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
-  ...vm.machine, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)),
+  ...vm.machine, volumeId: vm.change.rebuild?.volumeId ?? vm.machine.volumeId, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)),
   volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1),
 });
 
@@ -70,40 +78,46 @@ const resizeVolume = ({ vmId }: ReconfigureVm, { volumeId }: Growth, sizeGib: nu
 const detach = ({ vmId }: ReconfigureVm, volumeId: VolumeId, operationId: OperationId | null): Outgoing => ({ to: 'storage', target: volumeId, type: 'DetachVolume', data: { volumeId, vmId, delete: operationId } });
 
 const runVolume = (vm: ReconfigureVm): Outgoing | undefined => {
-  const { vmId, nodeId, poolId, change: { addVolume, attachVolume } } = vm;
-  if (addVolume !== undefined) {
-    const { volumeId, sizeGib, image, name } = addVolume;
-    return { to: 'storage', target: volumeId, type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: image?.imageId ?? null, sizeGib, name } };
+  const { vmId, nodeId, poolId, change: { attachVolume } } = vm;
+  const disk = newDisk(vm);
+  if (disk !== undefined) {
+    const { volumeId, sizeGib, image, name } = disk;
+    return { to: 'storage', target: volumeId, type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: image?.imageId ?? null, sizeGib, ...(name === undefined ? {} : { name }) } };
   }
   if (attachVolume !== undefined) return { to: 'storage', target: attachVolume.volumeId, type: 'AttachVolume', data: { volumeId: attachVolume.volumeId, vmId, nodeId } };
   const grows = growth(vm);
   return grows === null ? undefined : resizeVolume(vm, grows, grows.toGib);
 };
 const undoVolume = (vm: ReconfigureVm): Outgoing | undefined => {
-  const { vmId, change: { addVolume, attachVolume } } = vm;
-  if (addVolume !== undefined) return { to: 'storage', target: addVolume.volumeId, type: 'DeleteVolume', data: { volumeId: addVolume.volumeId, vmId } };
+  const { vmId, change: { attachVolume } } = vm;
+  const disk = newDisk(vm);
+  if (disk !== undefined) return { to: 'storage', target: disk.volumeId, type: 'DeleteVolume', data: { volumeId: disk.volumeId, vmId } };
   if (attachVolume !== undefined) return detach(vm, attachVolume.volumeId, null);
   const grows = growth(vm);
   return grows === null ? undefined : resizeVolume(vm, grows, grows.fromGib);
 };
 const runSpace = (vm: ReconfigureVm): Outgoing | undefined => {
-  const { vmId, poolId, change: { addVolume } } = vm;
-  if (addVolume !== undefined) return { to: 'storage', target: poolId, type: 'ReserveSpace', data: { poolId, volumeId: addVolume.volumeId, vmId, sizeGib: addVolume.sizeGib } };
+  const { vmId, poolId } = vm;
+  const disk = newDisk(vm);
+  if (disk !== undefined) return { to: 'storage', target: poolId, type: 'ReserveSpace', data: { poolId, volumeId: disk.volumeId, vmId, sizeGib: disk.sizeGib } };
   const grows = growth(vm);
   return grows === null ? undefined : resizeSpace(vm, grows, grows.toGib);
 };
 const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
-  const { vmId, poolId, change: { addVolume } } = vm;
-  if (addVolume !== undefined) return { to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId: addVolume.volumeId, vmId } };
+  const { vmId, poolId } = vm;
+  const disk = newDisk(vm);
+  if (disk !== undefined) return { to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId: disk.volumeId, vmId } };
   const grows = growth(vm);
   return grows === null ? undefined : resizeSpace(vm, grows, grows.fromGib);
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
-  const { addVolume } = vm.change;
-  return addVolume === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: addVolume.volumeId, poolId: vm.poolId, imageFile: addVolume.image?.file ?? null, imageFormat: addVolume.image?.format ?? 'qcow2', sizeGib: addVolume.sizeGib });
+  const disk = newDisk(vm);
+  return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib });
 };
-const removeDisk = ({ nodeId, vmId, poolId, change: { addVolume } }: ReconfigureVm): Outgoing | undefined =>
-  (addVolume === undefined ? undefined : { to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, vmId, volumeId: addVolume.volumeId, poolId } });
+const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
+  const disk = newDisk(vm);
+  return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };
+};
 
 const takeBack = (vm: ReconfigureVm, added: Nic | null): Outgoing => verb('ConfigureDomain', vm, { ...planOf(vm.machine), gone: added === null ? [] : [added], hostname: vm.change.hostname === undefined ? null : hostnameBefore(vm.machine), insist: true, restore: null });
 /** The interface that a silent node may have, so that it can be taken back later. */
@@ -147,7 +161,8 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       after: ['domain'],
       deadlineMs: BACK_MS,
       run: (vm) => {
-        const { detachVolume } = vm.change;
+        const { detachVolume, rebuild } = vm.change;
+        if (rebuild !== undefined) return { to: 'storage', target: vm.machine.volumeId, type: 'DetachVolume', data: { volumeId: vm.machine.volumeId, vmId: vm.vmId, delete: null, kept: rebuild.kept } };
         if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);
         return renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId);
       },

@@ -32,7 +32,7 @@ const removals: readonly RemoveVm[] = [
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null, volumes: [] },
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null, volumes: [] },
 ];
-const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume'];
+const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save'];
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
@@ -40,10 +40,11 @@ const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.v
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
-  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, removedSubnetId: null, dropOperationId: `op_${'9'.repeat(32)}`,
+  operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, machine, held: { vcpus: 1, memoryMib: 256 }, change: {}, image: { imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' }, removedSubnetId: null, dropOperationId: `op_${'9'.repeat(32)}`,
   nameKeyBefore: 'ab', nameKeyAfter: 'ab',
 };
 const second: AttachedVolume = { volumeId: `volume_${'5'.repeat(32)}`, unit: 1, sizeGib: 3, limits: null };
+const rebuild = { volumeId: `volume_${'6'.repeat(32)}`, kept: { name: 'web-1-before', deleteAt: '2026-01-08T00:00:00.000Z' } } as const;
 const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, change: { name: 'web-2', vcpus: 2, memoryMib: 512, diskGib: 4, boot: ['cdrom', 'disk'], media: null, addNic: other }, nameKeyAfter: 'cd' },
   { ...reconfiguration, change: { vcpus: 1, memoryMib: 128 }, held: { vcpus: 2, memoryMib: 256 } },
@@ -51,6 +52,7 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, change: { attachVolume: { volumeId: second.volumeId, unit: 1 } } },
   { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { changeVolume: { volumeId: second.volumeId, sizeGib: 5, limits: { iops: 100 } } } },
   { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { detachVolume: { volumeId: second.volumeId, delete: true } } },
+  { ...reconfiguration, change: { rebuild } },
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
 ];
 
@@ -141,9 +143,9 @@ describe('Taking a VM away', () => {
 });
 
 describe('Making a VM different', () => {
-  const [everything, smaller, adding, attaching, changing, detaching, without] = reconfigurations;
+  const [everything, smaller, adding, attaching, changing, detaching, rebuilding, without] = reconfigurations;
   const facts = { address: { mac: nic.mac, address: nic.address } };
-  if (everything === undefined || smaller === undefined || without === undefined || adding === undefined || attaching === undefined || changing === undefined || detaching === undefined) throw new Error('no input');
+  if (everything === undefined || smaller === undefined || without === undefined || adding === undefined || attaching === undefined || changing === undefined || detaching === undefined || rebuilding === undefined) throw new Error('no input');
 
   it('tells the node the whole domain as it should be, and to take it back as it was', () => {
     const after = reconfigureVm.steps['domain']?.run(everything, facts);
@@ -182,6 +184,14 @@ describe('Making a VM different', () => {
     expect(reconfigureVm.steps['domain']?.run(changing, {})).toMatchObject({ data: { disks: [{ unit: 0 }, { ...second, sizeGib: 5, limits: { iops: 100 } }] } });
     expect(reconfigureVm.steps['domain']?.run(detaching, {})).toMatchObject({ data: { disks: [{ unit: 0 }] } });
     expect(reconfigureVm.steps['back']?.run(detaching, {})).toMatchObject({ type: 'DetachVolume', data: { volumeId: second.volumeId, delete: detaching.dropOperationId } });
+  });
+  it('makes its first disk anew from its image, and lets go of the old one when the domain has', () => {
+    expect(reconfigureVm.steps['volume']?.run(rebuilding, {})).toEqual({ to: 'storage', target: rebuild.volumeId, type: 'CreateVolume', data: { volumeId: rebuild.volumeId, vmId: ids.vmId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, imageId: `image_${digits}`, sizeGib: 2 } });
+    expect(reconfigureVm.steps['disk']?.run(rebuilding, {})).toMatchObject({ type: 'EnsureDisk', data: { volumeId: rebuild.volumeId, imageFile: 'guest.qcow2' } });
+    expect(reconfigureVm.steps['domain']?.run(rebuilding, {})).toMatchObject({ data: { disks: [{ volumeId: rebuild.volumeId, unit: 0, sizeGib: 2, layer: null }] } });
+    expect(reconfigureVm.steps['back']?.run(rebuilding, {})).toMatchObject({ type: 'DetachVolume', data: { volumeId: ids.volumeId, delete: null, kept: rebuild.kept } });
+    const undo = reconfigureVm.steps['domain']?.undo;
+    expect(typeof undo === 'function' ? undo(rebuilding, {}) : undefined).toMatchObject({ data: { disks: [{ volumeId: ids.volumeId }] } });
   });
   it('tells which address was leased, and what waits for a start', () => {
     expect(reconfigureVm.done(everything, { ...facts, domain: { state: 'running', reason: 'booted', session: 1, sequence: 4, pending: ['boot'] } }))

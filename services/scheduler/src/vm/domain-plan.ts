@@ -2,7 +2,7 @@
 import type { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
-import type { AdoptedLayout, AttachedVolume, Nic, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type AdoptedLayout, type AttachedVolume, type Nic, platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 
 /** Of a node's capacity. */
 export interface Share {
@@ -34,7 +34,7 @@ export type ActiveLayers = Readonly<Partial<Record<VolumeId, Layer>>>;
 export const hostnameOf = (name: string): string => name.replaceAll('_', '-').split('.').map((label) => label.replaceAll(/^-+|-+$/g, '')).filter((label) => label !== '').join('.');
 
 export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers }: Machine): DomainPlan => ({
-  name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot,
+  name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot, ...platformOf(spec),
   disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ ...disk, layer: layers[disk.volumeId] ?? null, target: layout?.disks.find(({ volumeId: own }) => own === disk.volumeId)?.target ?? null })),
   nics: [...(first === null ? [] : [first]), ...nics],
   adopted: layout === null ? null : { macs: layout.macs },

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { AttachedVolume, DomainState, Nic, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AttachedVolume, DomainState, Nic, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { replay } from '@chronovirt/decider/decider';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import { sagaOf, vm } from './vm.ts';
@@ -27,7 +27,7 @@ const built: VmEvent = { type: 'VmProvisioned', data: { operationId: op(1), prov
 const observed = (state: DomainState, session = 1, sequence = 1): VmEvent => ({ type: 'VmObserved', data: { nodeId, session, sequence, generation: 1, state, reason: 'seen' } });
 const done = (n: number, how = 'created'): VmEvent => ({ type: 'VmOperationDone', data: { operationId: op(n), how } });
 const failed = (n: number, owed: string[] = []): VmEvent => ({ type: 'VmOperationFailed', data: { operationId: op(n), refused: 'saga.step_overdue', because: {}, owed } });
-const powerRequested = (n: number, action: 'start' | 'stop' | 'pause' | 'resume' | 'reboot' | 'reset', timeoutSeconds = 0, force = false): VmEvent => ({ type: 'VmPowerRequested', data: { operationId: op(n), action, timeoutSeconds, force } });
+const powerRequested = (n: number, action: PowerAction, timeoutSeconds = 0, force = false): VmEvent => ({ type: 'VmPowerRequested', data: { operationId: op(n), action, timeoutSeconds, force } });
 const running = [requested, placed, built, observed('running'), done(1)];
 const stopped = [...running, powerRequested(2, 'stop'), observed('stopped', 1, 2), done(2, 'stop')];
 const remove = (n: number, force = false): VmCommand => ({ type: 'DeleteVm', data: { vmId, operationId: op(n), force } });
@@ -204,6 +204,32 @@ describe('What is asked of a guest', () => {
     expect(sagaOf('clean-up', state)).toBe('settle-guest');
     // Still owed when settling it fails.
     expect(replay(vm, [...owing, { type: 'VmCleanUpStarted', data: { operationId: op(4) } }, failed(4, ['guest'])])).toMatchObject({ debt: { operationId: op(3), action: null, change: null } });
+  });
+});
+
+describe('A VM that is saved', () => {
+  const saved = [...running, powerRequested(2, 'save'), observed('saved', 1, 2), done(2, 'save')];
+  const hint = 'start it, or give up what it had in memory: stop it with force=true';
+  it('is wanted so, goes on when it is started, and is saved once', () => {
+    expect(replay(vm, saved)).toMatchObject({ desired: 'saved', observed: { state: 'saved' }, operation: null });
+    given(...saved).when({ type: 'StartVm', data: { vmId, operationId: op(3) } }).then(powerRequested(3, 'start'));
+    given(...saved).when({ type: 'SaveVm', data: { vmId, operationId: op(3) } }).then(powerRequested(3, 'save'), done(3, 'already saved'));
+    given(...stopped).when({ type: 'SaveVm', data: { vmId, operationId: op(3) } }).thenRefused('vm.not_running', { vmId, state: 'stopped', action: 'save' });
+  });
+  it('is not made different under what it has in memory', () => {
+    given(...saved).when({ type: 'RequestReconfiguration', data: { vmId, operationId: op(3), change: { vcpus: 2 } } }).thenRefused('vm.saved', { vmId, hint });
+    given(...saved).when({ type: 'TakeSnapshot', data: { vmId, operationId: op(3), snapshotId: `snapshot_${hex(9)}`, name: 'x', description: '' } }).thenRefused('vm.saved', { vmId, hint });
+  });
+  it('gives that up with force alone', () => {
+    given(...saved).when({ type: 'StopVm', data: { vmId, operationId: op(3), timeoutSeconds: 5, force: false } }).thenRefused('vm.saved', { vmId, hint });
+    given(...saved).when({ type: 'StopVm', data: { vmId, operationId: op(3), timeoutSeconds: 5, force: true } }).then(powerRequested(3, 'stop', 5, true));
+    given(...saved).when(remove(3)).thenRefused('vm.saved', { vmId, hint: 'start it, or delete it with force=true: what it had in memory is lost then' });
+    given(...saved).when(remove(3, true)).then({ type: 'VmDeleteRequested', data: { operationId: op(3), force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } });
+  });
+  it('goes on with what it had, which may be more than is wanted now', () => {
+    const less: VmEvent[] = [{ type: 'VmReconfigureRequested', data: { operationId: op(4), change: { memoryMib: 128 } } }, { type: 'VmReconfigured', data: { operationId: op(4), change: { memoryMib: 128 }, nic: null, volume: null, pending: ['memoryMib'] } }, done(4)];
+    const history = [...running, ...less, powerRequested(2, 'save'), observed('saved', 1, 2), done(2, 'save'), powerRequested(3, 'start'), observed('running', 1, 3), done(3, 'start')];
+    expect(replay(vm, history)).toMatchObject({ held: { memoryMib: 256 }, spec: { memoryMib: 128 } });
   });
 });
 

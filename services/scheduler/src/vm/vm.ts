@@ -25,7 +25,7 @@ import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reco
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
-import { largerOf, type Share } from './domain-plan.ts';
+import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
@@ -37,7 +37,7 @@ export type LayerWork =
   | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: string }
   | { readonly kind: 'delete'; readonly snapshotId: SnapshotId }
   | { readonly kind: 'tidy' };
-export type Desired = 'running' | 'stopped' | 'paused' | 'deleted';
+export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
 
 export type Debt =
   | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null; readonly work: null }
@@ -116,14 +116,14 @@ export const sagaOf = (kind: OperationKind, { debt, operation, layout, provision
   }
 };
 
-const desiredAfter: Record<PowerAction, Desired> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused' };
+const desiredAfter: Record<PowerAction, Desired> = { start: 'running', reboot: 'running', reset: 'running', resume: 'running', stop: 'stopped', pause: 'paused', save: 'saved' };
 
 /** The state in which an action has nothing to do. */
-const alreadyThere: Partial<Record<PowerAction, string>> = { start: 'running', stop: 'stopped', pause: 'paused', resume: 'running' };
+const alreadyThere: Partial<Record<PowerAction, string>> = { start: 'running', stop: 'stopped', pause: 'paused', resume: 'running', save: 'saved' };
 
 /** The states from which an action makes sense. */
 const possibleFrom: Record<PowerAction, readonly string[]> = {
-  start: ['stopped', 'crashed'], stop: ['running', 'paused'], reboot: ['running'], reset: ['running', 'paused'], pause: ['running'], resume: ['paused'],
+  start: ['stopped', 'crashed', 'saved'], stop: ['running', 'paused'], reboot: ['running'], reset: ['running', 'paused'], pause: ['running'], resume: ['paused'], save: ['running', 'paused'],
 };
 
 const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: PowerAction, how: { timeoutSeconds: number; force: boolean }): readonly VmEvent[] | Refusal => {
@@ -133,6 +133,7 @@ const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: P
   const requested: VmEvent = { type: 'VmPowerRequested', data: { operationId: data.operationId, action, ...how } };
   // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
   if (alreadyThere[action] === state && live.desired === desiredAfter[action]) return [requested, { type: 'VmOperationDone', data: { operationId: data.operationId, how: `already ${state}` } }];
+  if (action === 'stop' && state === 'saved') return how.force ? [requested] : saved(live);
   if (alreadyThere[action] !== state && !possibleFrom[action].includes(state)) return refuse(`vm.not_${possibleFrom[action][0] ?? 'ready'}`, { vmId: data.vmId, state, action });
   return [requested];
 };
@@ -150,16 +151,24 @@ const readyOr = (vm: Vm, vmId: VmId): (LiveVm & { readonly provisioned: Provisio
   return { ...live, provisioned: live.provisioned };
 };
 
+const saved = ({ vmId }: LiveVm): Refusal => refuse('vm.saved', { vmId, hint: 'start it, or give up what it had in memory: stop it with force=true' });
+
+/** The same, and no memory is kept that goes with the machine and its disks as they are. */
+const changeableOr = (vm: Vm, vmId: VmId): ReturnType<typeof readyOr> => {
+  const live = readyOr(vm, vmId);
+  return !isRefusal(live) && live.observed?.state === 'saved' ? saved(live) : live;
+};
+
 /** The same value, whatever the order of its fields. Values of the contracts are plain JSON. */
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, { type: 'RequestReconfiguration' }>['data']): readonly VmEvent[] | Refusal => {
-  const live = readyOr(vm, vmId);
+  const live = changeableOr(vm, vmId);
   if (isRefusal(live)) return live;
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname'] as const).filter((field) => change[field] !== undefined);
+  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -177,12 +186,18 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  if (change.rebuild !== undefined) {
+    const state = live.observed?.state ?? 'absent';
+    if (spec.imageId === null) return refuse('vm.no_image', { vmId });
+    if (live.snapshots.list.length > 0) return refuse('vm.has_snapshots', { vmId, snapshots: live.snapshots.list.map(({ name }) => name) });
+    if (state !== 'stopped' && state !== 'crashed') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first: it gets another disk' });
+  }
   const unit = freeUnit(volumes);
   const placed: Reconfiguration = {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -205,7 +220,7 @@ const disksOf = ({ spec, provisioned, volumes, snapshots }: LiveVm & { readonly 
 };
 
 const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
-  const live = readyOr(vm, vmId);
+  const live = changeableOr(vm, vmId);
   if (isRefusal(live)) return live;
   const { list } = live.snapshots;
   if (list.length >= SNAPSHOTS_MAX) return refuse('snapshot.too_many', { vmId, max: SNAPSHOTS_MAX });
@@ -220,7 +235,7 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   if (isRefusal(known)) return known;
   const snapshot = known.snapshots.list.find((one) => one.snapshotId === snapshotId);
   if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
-  const live = readyOr(vm, vmId);
+  const live = changeableOr(vm, vmId);
   return isRefusal(live) ? live : { live, snapshot };
 };
 
@@ -346,6 +361,14 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   return kind === 'guest' || kind === 'adopt' ? nothing : debt;
 };
 
+/** Throws for one that was never built. */
+export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion, layout }: LiveVm, snapshots: Snapshots): Machine => {
+  if (provisioned === null) throw new Error(`${vmId} was never built`);
+  const { volumeId, mac, address } = provisioned;
+  const first = network === null || mac === null || address === null ? null : { network, mac, address };
+  return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
+};
+
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
@@ -427,11 +450,13 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (state.status === 'live') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmAdoptRequested', data: { ...command.data, generation: (state.status === 'deleted' ? state.generation : 0) + 1 } }];
       }
+      case 'SaveVm':
+        return power(state, command.data, 'save', { timeoutSeconds: 0, force: false });
       case 'RestoreVm': {
         const live = readyOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
         if (live.desired === 'deleted') return refuse('vm.not_found', { vmId: live.vmId });
-        return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired } } }];
+        return [{ type: 'VmReconfigureRequested', data: { operationId: command.data.operationId, change: { restore: live.desired === 'saved' ? 'stopped' : live.desired } } }];
       }
       case 'TakeSnapshot':
         return takeSnapshot(state, command.data);
@@ -448,6 +473,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
         const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
         if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
+        if (live.observed?.state === 'saved' && live.operation === null && !command.data.force) return refuse('vm.saved', { vmId: live.vmId, hint: 'start it, or delete it with force=true: what it had in memory is lost then' });
         // They stay when the VM goes, and have to be whole then.
         if (live.volumes.length > 0 && (live.operation?.work ?? null) !== null) return refuse('vm.busy', { operationId: live.operation?.id ?? null, kind: live.operation?.kind ?? '' });
         if (live.volumes.length > 0 && (live.debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId });
@@ -467,6 +493,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return live.desired === 'deleted'
           ? [{ type: 'VmDeleteRequested', data: { operationId: command.data.operationId, force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: command.data.operationId } }]
           : [{ type: 'VmCleanUpStarted', data: { operationId: command.data.operationId } }];
+      }
+      case 'PlanVm': {
+        const live = liveOr(state, command.data.vmId);
+        if (isRefusal(live)) return live;
+        return live.provisioned === null ? refuse('vm.not_provisioned', { vmId: live.vmId, failure: live.failure?.refused ?? null }) : [];
       }
       case 'RecordDomainState': {
         if (state.status !== 'live') return [];
@@ -513,7 +544,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmReconfigured': {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
-        return { ...state, spec, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
+        return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;
@@ -542,8 +574,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         // What was cleaned away stays a failure to be looked at: only the debt is gone.
         return {
           ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null,
-          // What waited for a start is so now.
-          held: state.operation?.action === 'start' ? shareOf(state.spec) : state.held,
+          // What waited for a start is so now; one that goes on from where it was saved is as it was.
+          held: state.operation?.action === 'start' && state.desiredBefore !== 'saved' ? shareOf(state.spec) : state.held,
         };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
@@ -573,6 +605,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     switch (command.type) {
       case 'AssignVm':
         return state.status === 'live' ? { generation: state.generation } : {};
+      case 'PlanVm':
+        return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
       case 'FindSnapshotDisk':
         return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:

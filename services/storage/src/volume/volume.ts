@@ -112,10 +112,10 @@ export const volume: Decider<OfVolume, VolumeEvent, Volume> = {
         return seenBy.includes(nodeId) ? [{ type: 'VolumeAttached', data: { volumeId, vmId } }] : refuse('volume.elsewhere', { volumeId, nodeId: (state as LiveVolume).nodeId, poolId });
       }
       case 'DetachVolume': {
-        const { vmId, delete: operationId } = command.data;
+        const { vmId, delete: operationId, kept } = command.data;
         if (state.status !== 'live' || state.vmId !== vmId) return [];
         const { poolId, nodeId } = state;
-        return [{ type: 'VolumeDetached', data: { volumeId, vmId } }, ...(operationId === null ? [] : [{ type: 'VolumeDeleteStarted', data: { operationId, volumeId, poolId, nodeId } } as const])];
+        return [{ type: 'VolumeDetached', data: { volumeId, vmId, ...(kept === undefined ? {} : { kept }) } }, ...(operationId === null ? [] : [{ type: 'VolumeDeleteStarted', data: { operationId, volumeId, poolId, nodeId } } as const])];
       }
       case 'RemoveDetachedVolume': {
         if (!isLive(state)) return refuse('volume.not_found', { volumeId });
