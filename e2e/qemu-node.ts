@@ -64,7 +64,8 @@ interface GuestAnswer {
   readonly 'out-data'?: string;
 }
 
-export async function addQemuNode(platform: Platform, name: string): Promise<QemuNode> {
+/** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. */
+export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES }: { readonly imageDir?: string } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
@@ -78,8 +79,8 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     if (pid === undefined) throw new Error('the libvirtd that was started is not found');
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir: IMAGES, poolDir, runDir: join(daemon.directory, 'run') });
-    await platform.rest.ok('POST', '/v1/images', { ...image });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run') });
+    if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
     const virsh = async (...words: readonly string[]): Promise<string> => (await run('virsh', ['-q', '-c', `qemu+unix:///system?socket=${daemon.socket}`, ...words], { timeout: 30_000 })).stdout.trim();
@@ -98,7 +99,7 @@ export async function addQemuNode(platform: Platform, name: string): Promise<Qem
     };
 
     return {
-      nodeId, part: name, image, imageDir: IMAGES, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
+      nodeId, part: name, image, imageDir, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
       inMounts: async (program, ...words) => (await run('nsenter', [`--mount=/proc/${String(pid)}/ns/mnt`, program, ...words], { timeout: 30_000 })).stdout,
       pings: (address) => pingsFrom(pid, address),

@@ -6,6 +6,7 @@
  *     installation     eight hexadecimal digits that tell this installation's tokens from another's
  *     secrets/         passwords of Postgres, keys and creds of the bus
  *     agent/           the node agent's journal and identity
+ *     store/           images of the control plane, and what is on its way to become one
  *     logs/  run/  cache/
  *
  *   open folder        what an unprivileged user must reach: postgres/ nats/ images/ disks/ run/
@@ -37,6 +38,8 @@ export interface Home {
   readonly cache: string;
   readonly agent: string;
   readonly images: string;
+  /** The control plane's images: see services/api-gateway/src/bytes/byte-store.os.ts. */
+  readonly store: string;
   readonly disks: string;
   /** Sockets of VMs and of Postgres: short, enterable. */
   readonly sockets: string;
@@ -90,6 +93,7 @@ export function locate(dir: string): Home {
     secrets: join(dir, 'secrets'),
     run: join(dir, 'control'),
     cache: join(dir, 'cache'),
+    store: join(dir, 'store'),
     agent: join(dir, 'agent'),
     images: join(open, 'images'),
     disks: join(open, 'disks'),
@@ -104,7 +108,7 @@ export function makeFolders(home: Home, unprivileged: Identity): void {
   mkdirSync(home.dir, { recursive: true, mode: 0o755 });
   // A folder on the way may have been made just now under a narrow umask.
   if (isRoot() && home.open === home.dir) chmodSync(home.dir, 0o755);
-  for (const dir of [home.logs, home.secrets, home.run, home.cache, home.agent]) mkdirSync(dir, { recursive: true, mode: 0o700 });
+  for (const dir of [home.logs, home.secrets, home.run, home.cache, home.agent, home.store]) mkdirSync(dir, { recursive: true, mode: 0o700 });
   for (const dir of [home.open, home.images, home.disks, home.sockets]) {
     mkdirSync(dir, { recursive: true, mode: 0o755 });
     chmodSync(dir, 0o755);

@@ -111,6 +111,7 @@ function environment({ home, port, postgres, nats, health }: Surroundings, split
     CV_NATS_CREDS: nats.serviceCreds,
     CV_GATEWAY_NATS_KEYS: nats.keysDir,
     CV_GATEWAY_NATS_PUBLIC_URL: nats.url,
+    CV_GATEWAY_IMAGE_DIR: home.store,
     CV_GATEWAY_ADMIN_TOKEN_SHA256: createHash('sha256').update(adminTokenOf(home)).digest('hex'),
     ...Object.fromEntries(own),
   };

@@ -1,7 +1,7 @@
 import { consoleEvents } from './console/console.events.ts';
 import { driftEvents } from './drift/drift.events.ts';
 import type { EventTable } from './event.ts';
-import { imageEvents } from './image/image.events.ts';
+import { imageEvents, imageImportEvents } from './image/image.events.ts';
 import { networkEvents } from './network/network.events.ts';
 import { nodeEvents } from './node/node.events.ts';
 import { operationEvents } from './operation/operation.events.ts';
@@ -19,5 +19,5 @@ import { volumeEvents } from './volume/volume.events.ts';
 export const allEvents: EventTable = {
   ...vmEvents, ...nodeEvents, ...networkEvents, ...subnetEvents, ...poolEvents, ...volumeEvents,
   ...imageEvents, ...presenceEvents, ...tokenEvents, ...operationEvents, ...reservationEvents, ...sagaEvents,
-  ...consoleEvents, ...driftEvents, ...sshKeyEvents,
+  ...consoleEvents, ...imageImportEvents, ...driftEvents, ...sshKeyEvents,
 };

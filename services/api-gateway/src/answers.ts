@@ -81,6 +81,8 @@ export const ImageAnswer = named('Image', z.looseObject({
   id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), createdAt: nullable(time), version: nullable(z.int()).describe('Its ETag'),
 }));
 
+named('AcceptedImage', z.object({ operation: OperationAnswer, image: ImageAnswer.partial() }));
+
 export const PoolAnswer = named('Pool', z.object({
   id: z.string(), name: z.string(), nodeId: z.string(), capacityGib: z.int(), overcommitPercent: z.int(), promisedGib: z.int(), volumes: z.int(), createdAt: time, position: z.int(),
 }));

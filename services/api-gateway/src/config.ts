@@ -4,6 +4,8 @@ import { z } from 'zod';
 
 const origin = z.string().refine((value) => value === '' || (URL.canParse(value) && new URL(value).origin === value), 'must be origins such as https://desk.example, with commas between them');
 
+const gib = z.coerce.number().int().min(1).max(1_048_576);
+
 const Own = z.object({
   CV_INSTALLATION: z.string().regex(/^[0-9a-f]{8}$/, 'must be 8 hexadecimal digits'),
   CV_PORT: z.coerce.number().int().min(0).max(65_535).default(8_080),
@@ -11,10 +13,32 @@ const Own = z.object({
   CV_GATEWAY_ADMIN_TOKEN_SHA256: z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in hexadecimal').optional(),
   CV_GATEWAY_NATS_KEYS: z.string().min(1).optional(),
   CV_GATEWAY_NATS_PUBLIC_URL: z.string().min(1).optional(),
+  CV_GATEWAY_IMAGE_DIR: z.string().regex(/^\//, 'must be an absolute path').optional(),
+  CV_GATEWAY_IMAGE_MAX_GIB: gib.default(128),
+  CV_GATEWAY_IMAGES_TOTAL_GIB: gib.default(1_024),
+  CV_GATEWAY_UPLOADS_MAX: z.coerce.number().int().min(1).max(10_000).default(64),
+  CV_GATEWAY_UPLOAD_HOURS: z.coerce.number().int().min(1).max(720).default(24),
+  CV_GATEWAY_IMAGE_KEEP_SECONDS: z.coerce.number().int().min(1).max(2_592_000).default(3_600),
+  CV_GATEWAY_IMPORT_NETWORKS: z.string().default('').transform((value) => value.split(',').map((one) => one.trim()).filter((one) => one !== '')).pipe(z.array(z.union([z.cidrv4(), z.cidrv6()], 'must be networks such as 10.20.0.0/16, with commas between them'))),
   CV_GATEWAY_CONSOLE_URL: z.url({ protocol: /^(ws|http)s?$/ }).optional(),
   CV_GATEWAY_CONSOLE_ORIGINS: z.string().default('').transform((value) => value.split(',').map((one) => one.trim())).pipe(z.array(origin)),
   CV_GATEWAY_CONSOLE_IDLE_MINUTES: z.coerce.number().int().min(1).max(10_080).default(60),
 });
+
+export interface ImageSettings {
+  /** Where images are kept; replicas share it. undefined: images are files that somebody puts on the nodes, and no others. */
+  readonly dir: string | undefined;
+  /** Of one image, and of all of them with what is on its way. */
+  readonly bytesMax: number;
+  readonly totalBytesMax: number;
+  /** Uploads and imports under way at once. */
+  readonly uploadsMax: number;
+  readonly uploadMs: number;
+  /** How long bytes stay that no image is made of. */
+  readonly keepMs: number;
+  /** Networks (CIDR) that are not public and that images may be fetched from all the same. */
+  readonly importNetworks: readonly string[];
+}
 
 export interface GatewayConfig extends HostConfig {
   /** 8 hexadecimal digits, part of every token. */
@@ -28,6 +52,7 @@ export interface GatewayConfig extends HostConfig {
   readonly natsKeys: string | undefined;
   /** What agents are told to connect to. */
   readonly natsPublicUrls: readonly string[];
+  readonly images: ImageSettings;
   /** Below which consoles are reached from outside; undefined: where the caller came to. */
   readonly consoleUrl: string | undefined;
   /** Origins of pages, beside the gateway's own, that may connect to consoles. */
@@ -58,6 +83,11 @@ export const readConfig = (environment: Readonly<Record<string, string | undefin
     adminTokenSha256: own.data.CV_GATEWAY_ADMIN_TOKEN_SHA256,
     natsKeys: own.data.CV_GATEWAY_NATS_KEYS,
     natsPublicUrls: (own.data.CV_GATEWAY_NATS_PUBLIC_URL ?? host.natsUrl).split(',').map((url) => url.trim()),
+    images: {
+      dir: own.data.CV_GATEWAY_IMAGE_DIR, bytesMax: own.data.CV_GATEWAY_IMAGE_MAX_GIB * 2 ** 30, totalBytesMax: own.data.CV_GATEWAY_IMAGES_TOTAL_GIB * 2 ** 30,
+      uploadsMax: own.data.CV_GATEWAY_UPLOADS_MAX, uploadMs: own.data.CV_GATEWAY_UPLOAD_HOURS * 3_600_000,
+      keepMs: own.data.CV_GATEWAY_IMAGE_KEEP_SECONDS * 1_000, importNetworks: own.data.CV_GATEWAY_IMPORT_NETWORKS,
+    },
     consoleUrl: own.data.CV_GATEWAY_CONSOLE_URL,
     consoleOrigins: own.data.CV_GATEWAY_CONSOLE_ORIGINS.filter((one) => one !== ''),
     consoleIdleMs: own.data.CV_GATEWAY_CONSOLE_IDLE_MINUTES * 60_000,

@@ -17,12 +17,14 @@ import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
 import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
+import { NodeBytesHttp } from './bytes/node-bytes.http.ts';
 import { isForConsoles } from './console/console-relay.http.ts';
 import { ConsolesHttp } from './console/consoles.http.ts';
 import { GATEWAY, type Gateway } from './gateway.ts';
 import { HealthHttp } from './health/health.http.ts';
 import { EventsHttp } from './history/events.http.ts';
 import { ImagesHttp } from './images/images.http.ts';
+import { UploadsHttp } from './images/uploads.http.ts';
 import { gatewayMetrics } from './metrics.ts';
 import { NetworksHttp } from './networks/networks.http.ts';
 import { NodesHttp } from './nodes/nodes.http.ts';
@@ -31,20 +33,20 @@ import { OperationsHttp } from './operations/operations.http.ts';
 import { PoolsHttp } from './pools/pools.http.ts';
 import { DriftHttp } from './drift/drift.http.ts';
 import { VolumesHttp } from './volumes/volumes.http.ts';
-import { ProblemFilter, SchemaPipe } from './problem.http.ts';
+import { ProblemError, ProblemFilter, SchemaPipe } from './problem.http.ts';
 import { readGuards, traceparentOfRequest } from './request.http.ts';
 import { SshKeysHttp } from './ssh-keys/ssh-keys.http.ts';
 import { TokensHttp } from './tokens/tokens.http.ts';
 import { VmsHttp } from './vms/vms.http.ts';
 
 const BODY_MAX_BYTES = 1_048_576;
-/** A request that takes longer than this to arrive is cut off. */
+/** A request that takes longer than this to arrive is cut off; uploads are not, whose bytes are waited for one by one. */
 const REQUEST_WITHIN_MS = 30_000;
 const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, ImagesHttp, PoolsHttp, VolumesHttp, DriftHttp, SshKeysHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, PoolsHttp, VolumesHttp, DriftHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {
@@ -82,7 +84,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   const routes = routeTable();
   const filter = new ProblemFilter({ log: gateway.log, counter: metrics.problems, methodsOf: routes.methodsOf });
   const adapter = new ProblemAdapter(filter, {
-    bodyLimit: BODY_MAX_BYTES, requestTimeout: REQUEST_WITHIN_MS, keepAliveTimeout: KEEP_ALIVE_MS, logger: false, trustProxy: false,
+    bodyLimit: BODY_MAX_BYTES, requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS, logger: false, trustProxy: false,
     return503OnClosing: true, forceCloseConnections: true, exposeHeadRoutes: true,
     routerOptions: { maxParamLength: 200 },
     http: { headersTimeout: HEADERS_WITHIN_MS, maxHeaderSize: 16_384, shouldUpgradeCallback: isForConsoles },
@@ -101,6 +103,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
     if (text.length === 0 && request.method === 'DELETE') done(null, undefined);
     else void parseJson(request, text, done);
   });
+  instance.addContentTypeParser('application/offset+octet-stream', (_request, payload, done) => { done(null, payload); });
   instance.decorateRequest('cv', undefined);
   instance.addHook('onRoute', ({ method, url }) => { routes.add(method, url); });
 
@@ -130,6 +133,15 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
     } catch (fault) {
       refuse(fault);
     }
+  });
+  instance.addHook('onRequest', (request, reply, done) => {
+    if (request.routeOptions.config.cvStream !== true && hasBody(request)) {
+      const late = setTimeout(() => { filter.answer(new ProblemError('request.timeout', { headers: { connection: 'close' } }), request, reply); }, REQUEST_WITHIN_MS);
+      late.unref();
+      const there = (): void => { clearTimeout(late); };
+      request.raw.once('end', there).once('close', there);
+    }
+    done();
   });
   instance.addHook('onRequest', (request, reply, done) => {
     try {
@@ -171,6 +183,8 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   await instance.ready();
   return app;
 };
+
+const hasBody = ({ headers }: FastifyRequest): boolean => headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 
 /** Which methods each path takes, for 405: the router itself only says that a method and a path together are none of its own. */
 const routeTable = () => {

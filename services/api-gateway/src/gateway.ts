@@ -8,6 +8,8 @@ import type { Log } from '@chronovirt/observability/log';
 import type { Metrics } from '@chronovirt/observability/metrics';
 import type { Readiness } from '@chronovirt/observability/health';
 import type { Authentication } from './auth.http.ts';
+import type { ByteStore } from './bytes/byte-store.os.ts';
+import type { ImageSettings } from './config.ts';
 import type { AskNode } from './console/ask-node.http.ts';
 import type { ConsoleStore } from './console/console.store.ts';
 import type { EventFeed } from './history/event-feed.store.ts';
@@ -33,6 +35,9 @@ export interface Gateway {
   readonly authentication: Authentication;
   readonly feed: EventFeed;
   readonly credentials: NodeCredentials | undefined;
+  /** Images and what becomes one; undefined: this gateway keeps none. */
+  readonly bytes: ByteStore | undefined;
+  readonly images: ImageSettings;
   /** One-time tokens of consoles. */
   readonly consoles: ConsoleStore;
   /** The WebSocket URL of consoles, as people reach it: by configuration, else as this caller did (his header Host). */

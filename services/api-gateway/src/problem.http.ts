@@ -11,6 +11,7 @@ import type { Refusal } from '@chronovirt/decider/decider';
 import type { Log } from '@chronovirt/observability/log';
 import type { Counter } from '@chronovirt/observability/metrics';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { CutShort } from './bytes/byte-store.os.ts';
 import { type BadField, type Problem, problemOf, statusOfCode } from './problem.ts';
 import { LogAway } from './submit.ts';
 
@@ -88,6 +89,7 @@ export const problemErrorOf = (fault: unknown): ProblemError => {
   const named = known
     ?? (fault instanceof LogAway || isConnectionLost(fault) ? 'gateway.unavailable'
       : fault instanceof Overloaded || fault instanceof Contention ? 'gateway.overloaded'
+      : fault instanceof CutShort ? 'request.timeout'
       // What Fastify's parser or Nest say of a request; both name the status.
       : fault instanceof SyntaxError || statusCode === 400 ? 'request.broken_json'
         : statusCode === 413 ? 'request.too_large'

@@ -23,8 +23,10 @@ declare module 'fastify' {
     cv: RequestContext | undefined;
   }
   interface FastifyContextConfig {
-    /** 'public': anybody. 'join': a join token. Otherwise an API token. */
-    cvAccess?: 'public' | 'join';
+    /** 'public': anybody. 'join': a join token. 'node': a node's signature, which the handler reads. Otherwise an API token. */
+    cvAccess?: 'public' | 'join' | 'node';
+    /** Its body may come for as long as bytes come. */
+    cvStream?: boolean;
     /** It can be rehearsed, and knows what If-Match means: see `Write`. */
     cvWrite?: boolean;
   }

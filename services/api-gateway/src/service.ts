@@ -8,6 +8,7 @@ import { type Host, openHost, type Shared } from '@chronovirt/host/host';
 import type { Running } from '@chronovirt/host/run';
 import { openLine } from '@chronovirt/messaging/lines';
 import { createAuthentication } from './auth.http.ts';
+import { ByteStore } from './bytes/byte-store.os.ts';
 import type { GatewayConfig } from './config.ts';
 import { ConsoleRelay } from './console/console-relay.http.ts';
 import { askingNodes } from './console/ask-node.http.ts';
@@ -19,6 +20,8 @@ import { driftPolicyView, driftView } from './drift/drift.projection.ts';
 import { EventFeed } from './history/event-feed.store.ts';
 import { vmHistory } from './history/vm-history.projection.ts';
 import { imageView } from './images/image.projection.ts';
+import { imageImportView } from './images/image-import.projection.ts';
+import { ImageImports } from './images/image-imports.os.ts';
 import { networkView, subnetView } from './networks/network.projection.ts';
 import { holding } from './nodes/holding.projection.ts';
 import { openNodeCredentials } from './nodes/node-credentials.os.ts';
@@ -40,9 +43,11 @@ import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, sshKeyView, vmHistory, driftView, driftPolicyView,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, apiTokenView, joinTokenView, sshKeyView, vmHistory, imageImportView, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
+const IMPORTS_EVERY_MS = 250;
+const SWEEP_EVERY_MS = 600_000;
 const OWED_EVERY_MS = 1_000;
 const REVOKE_EVERY_MS = 60_000;
 const CONSOLES_EVERY_MS = 10_000;
@@ -83,6 +88,7 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const consoles = new ConsoleStore(host.pool);
   const lineTo: Gateway['openLine'] = (nodeId, what) => openLine({ nc: host.bus.nc, nodeId, what });
   const gateway: Gateway = {
+    bytes: await storeOf(config), images: config.images,
     consoles, consoleUrl: (asked) => publicUrlOf(config.consoleUrl, asked), openLine: lineTo, askNode: askingNodes(lineTo),
     installation: config.installation, natsUrls: config.natsPublicUrls, ports: portsOf(host), views, feed, credentials,
     reading: new Reading(runner, views), operations: new Operations(views), events: host.log, handler: host.handler,
@@ -99,6 +105,24 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
       const removed = await views.page<NodeSummary>('node_summary', { after: '', limit: 10_000, where: 'removed' });
       await credentials.revoke(removed.flatMap(({ credentialKeys }) => credentialKeys));
     }));
+  }
+
+  const { bytes } = gateway;
+  if (bytes !== undefined) {
+    host.lead('gateway images', () => {
+      const imports = new ImageImports(gateway);
+      const stops = [
+        host.every(IMPORTS_EVERY_MS, 'importing images', () => imports.tick()),
+        host.every(Math.min(SWEEP_EVERY_MS, config.images.keepMs), 'sweeping the store of images', async () => {
+          const gone = await bytes.sweep({ now: Date.now(), ageMs: config.images.keepMs, isNeeded: (sha256) => views.hasImageOf(sha256) });
+          if (gone.length > 0) host.logger.info({ count: gone.length, first: gone.slice(0, 5) }, 'what no image needs was taken from the store');
+        }),
+      ];
+      return async () => {
+        for (const stop of stops) stop();
+        await imports.stop();
+      };
+    });
   }
 
   const app = await createGateway(gateway, { traced: config.traced });
@@ -121,6 +145,13 @@ const join = async (host: Host, config: GatewayConfig): Promise<RunningGateway> 
   const url = (await app.getUrl()).replace('[::1]', '127.0.0.1');
   host.logger.info({ url }, 'gateway listens');
   return { url, close: () => host.close() };
+};
+
+const storeOf = async ({ images: { dir, bytesMax, totalBytesMax, uploadsMax } }: GatewayConfig): Promise<ByteStore | undefined> => {
+  if (dir === undefined) return undefined;
+  const store = new ByteStore({ dir, bytesMax, totalBytesMax, partsMax: uploadsMax });
+  await store.prepare();
+  return store;
 };
 
 const bounded = <T>(work: Promise<T>): Promise<T> => {

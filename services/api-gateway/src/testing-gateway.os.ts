@@ -113,7 +113,8 @@ export const startTestingGateway = async (own: Partial<GatewayConfig> = {}): Pro
   try {
     gateway = await start({
       postgresUrl: line.url, natsUrl, natsCreds, healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'error',
-      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], consoleUrl: undefined, consoleOrigins: [], consoleIdleMs: 3_600_000, traced: false, ...own,
+      installation, host: '127.0.0.1', port: 0, adminTokenSha256: hash('sha256', adminToken, 'hex'), natsKeys: keysDir, natsPublicUrls: [natsUrl], consoleUrl: undefined, consoleOrigins: [], consoleIdleMs: 3_600_000, traced: false,
+      images: { dir: join(keysDir, 'images'), bytesMax: 2 ** 26, totalBytesMax: 2 ** 28, uploadsMax: 8, uploadMs: 3_600_000, keepMs: 3_600_000, importNetworks: [] }, ...own,
     });
   } catch (error) {
     await closeRest();

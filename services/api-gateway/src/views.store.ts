@@ -5,6 +5,7 @@
 import { Gather } from '@chronovirt/event-log/gather';
 import { rowsOf } from '@chronovirt/event-log/sql';
 import type pg from 'pg';
+import type { ImageImportDocument } from './images/image-import.projection.ts';
 import { encodeCursor, type Codec, type VmListQuery } from './vms/vm-list.ts';
 import { listSql } from './vms/vm-list-sql.ts';
 import { type VmSummary, whileSilent } from './vms/vm-summary.projection.ts';
@@ -15,7 +16,7 @@ export const base64url: Codec = {
 };
 
 /** Projections that are read by id alone. */
-export type DocumentTable = 'operation' | 'vm_summary' | 'node_summary' | 'network' | 'subnet' | 'image' | 'pool' | 'volume' | 'api_token' | 'ssh_key' | 'join_token' | 'drift' | 'drift_policy';
+export type DocumentTable = 'operation' | 'vm_summary' | 'node_summary' | 'network' | 'subnet' | 'image' | 'pool' | 'volume' | 'api_token' | 'ssh_key' | 'join_token' | 'image_import' | 'drift' | 'drift_policy';
 
 export interface StoredVm {
   /** JSON. */
@@ -143,6 +144,23 @@ export class Views {
     const rows = await rowsOf<readonly [string, number, number, number, number]>(this.pool, 'gateway.uses',
       'select holder, count(*), sum(vcpus), sum(memory_mib), sum(size_gib) from gateway.holding where holder = any($1) group by holder', [holders]);
     return new Map(rows.map(([holder, holdings, vcpus, memoryMib, sizeGib]) => [holder, { holder, holdings, vcpus, memoryMib, sizeGib }]));
+  }
+
+  /** The id of an image. */
+  async imageCalled(name: string): Promise<string | undefined> {
+    const [row] = await rowsOf<readonly [string]>(this.pool, 'gateway.image_called', `select id from gateway.image where doc ->> 'name' = $1 limit 1`, [name]);
+    return row?.[0];
+  }
+
+  /** Whether an image is made of this content. */
+  async hasImageOf(sha256: string): Promise<boolean> {
+    return (await rowsOf(this.pool, 'gateway.image_of', 'select 1 from gateway.image where sha256 = $1 limit 1', [sha256])).length > 0;
+  }
+
+  /** What is on its way into the store of images, oldest first. */
+  async openImports(limit: number): Promise<readonly ImageImportDocument[]> {
+    const rows = await rowsOf<readonly [string]>(this.pool, 'gateway.open_imports', `select doc::text from gateway.image_import where status = 'open' order by position limit $1`, [limit]);
+    return rows.map(([document]) => JSON.parse(document) as ImageImportDocument);
   }
 
   async token(sha256: string): Promise<{ readonly id: string; readonly revokedAt: string | null } | undefined> {

@@ -18,7 +18,7 @@ import type { Asked, GuestAction } from './guest/guest-agent.ts';
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
 /** The disk of EnsureDisk. Size in GiB. */
-export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'imageFile' | 'imageFormat' | 'sizeGib'>;
+export type DiskPlan = Pick<DataOf<'EnsureDisk'>, 'volumeId' | 'poolId' | 'imageFile' | 'imageFormat' | 'sizeGib' | 'full'>;
 /** The volume of EnsureVolume, and the work of WorkOnVolume and SettleVolume. Size in GiB. */
 export type VolumePlan = Omit<DataOf<'EnsureVolume'>, 'nodeId'>;
 export type VolumeWorkPlan = Omit<DataOf<'WorkOnVolume'>, 'nodeId'>;
@@ -134,7 +134,8 @@ export interface Hypervisor {
   /** Tells of changes until the returned function is called. */
   watch(watcher: Watcher): () => void;
 
-  ensureDisk(disk: DiskPlan): Done;
+  /** The signal ends the waiting for its image. */
+  ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */
   removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined): Done;
   /** A volume that stands alone; what it is copied from is not written meanwhile. */

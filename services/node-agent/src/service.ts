@@ -42,6 +42,8 @@ export interface Shared {
   readonly readiness: Readiness;
 }
 
+/** At least so often. */
+const SWEEP_IMAGES_MS = 600_000;
 export const AGENT_VERSION = '0.1.0';
 /** Calls at once to a fake daemon, which answers most of them before the next is sent. */
 const SIMULATED_IN_FLIGHT = 32;
@@ -83,7 +85,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     const membership = await joinOrRecall({ ...config, joinToken, log, signal: ended.signal });
     const { nodeId } = membership;
     says = 'waiting for the hypervisor';
-    const [hypervisor, journal, consoles] = await openHypervisor(config, nodeId, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
+    const [hypervisor, journal, consoles] = await openHypervisor(config, membership, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
     ends.push(() => hypervisor.close());
     if (hypervisor.status !== undefined) ends.push(readiness.add(name('hypervisor'), hypervisor.status));
     ends.push(() => journal.close?.());
@@ -154,7 +156,7 @@ interface Opening {
 
 type Opened = Hypervisor & Inspector & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
 
-async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
+async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed }: Membership, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
   const { hypervisor } = config;
   const { libvirtConsoles } = await import('./libvirt/libvirt-consoles.os.ts');
   if (hypervisor.kind === 'simulated') {
@@ -165,13 +167,25 @@ async function openHypervisor(config: AgentConfig, nodeId: NodeId, { log, signal
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
     return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal(), libvirtConsoles(machine.host)];
   }
-  const [{ openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
+  const [{ openJournal }, { machineHost }, { findAccel }, { gatewayBytes }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts'), import('./images/gateway-bytes.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
   const { kind: driver, inFlightMax, ...machine } = hypervisor;
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
-  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, log });
+  const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed, log });
+  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
+  sweepImages(host, machine.imageKeepMs, { log, signal });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];
+}
+
+/** Now and then, until the agent ends. */
+function sweepImages({ sweepImages: sweep }: LibvirtHost, keepMs: number, { log, signal }: Pick<Opening, 'log' | 'signal'>): void {
+  if (sweep === undefined) return;
+  const timer = setInterval(() => {
+    sweep().then((gone) => { if (gone.length > 0) log.info({ gone: gone.slice(0, 10), count: gone.length }, 'images that nobody needs were taken away'); }, (err: unknown) => { log.info({ err }, 'images were not looked through, trying again'); });
+  }, Math.min(SWEEP_IMAGES_MS, keepMs));
+  timer.unref();
+  signal.addEventListener('abort', () => { clearInterval(timer); }, { once: true });
 }
 
 /** libvirtd may start after the agent; it is waited for. */

@@ -40,7 +40,7 @@ import { provisionVm } from './provisioning/provision-vm.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
-import type { SchedulerView, VolumeCall } from './view.projection.ts';
+import { bytesToFetch, type SchedulerView, type VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
 import { vm } from './vm/vm.ts';
 
@@ -215,13 +215,13 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf(wish),
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily: wish.osFamily ?? image?.osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null,
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
     };
-    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan } };
+    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
   }
 
@@ -262,7 +262,7 @@ export class Scheduler {
     if (reference === null) return null;
     const found = this.ports.view.entryCalled('image', reference);
     if (found === undefined) return refuse('image.unknown', { image: reference, field: 'media' });
-    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file } : refuse('image.no_medium', { image: found.name, field: 'media' });
+    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) } : refuse('image.no_medium', { image: found.name, field: 'media' });
   }
 
   /** Resolves names. */
@@ -280,7 +280,7 @@ export class Scheduler {
     if (image !== null && addVolume !== undefined && addVolume.sizeGib < image.minDiskGib) return handler.refuse(envelope, refuse('image.needs_more_disk', { diskGib: addVolume.sizeGib, minDiskGib: image.minDiskGib, field: 'sizeGib' }));
     const change: Reconfiguration = {
       // Where a disk stands is the VM's own to say.
-      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format } } }),
+      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format, ...bytesToFetch(image) } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
       ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
       ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),

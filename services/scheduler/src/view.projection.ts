@@ -8,7 +8,7 @@
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
 import { categoryOf, idOfStream, type NodeId, type OperationId, type VolumeId } from '@chronovirt/contracts/ids';
-import type { ImageEvent } from '@chronovirt/contracts/image/image.events';
+import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
@@ -32,20 +32,23 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
+
+/** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */
+export const bytesToFetch = ({ file, sizeBytes }: Pick<Extract<CatalogEntry, { kind: 'image' }>, 'file' | 'sizeBytes'>): { readonly fetchBytes?: number } => (contentOf(file) === undefined ? {} : { fetchBytes: sizeBytes });
 
 /** Images and networks that a VM may be asked for with. */
 export const catalog: Projection<CatalogEntry> = {
   name: 'scheduler.catalog',
-  version: 1,
+  version: 2,
   keys: (event) => (['image', 'network'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as ImageEvent | NetworkEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, name, file, format, minDiskGib, minMemoryMib } = event.data;
-        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib };
+        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily };
       }
       case 'NetworkCreated':
         return { kind: 'network', networkId: event.data.networkId, name: event.data.name, plan: event.data };

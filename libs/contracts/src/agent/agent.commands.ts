@@ -39,8 +39,8 @@ export const DomainPlan = z.object({
 export type DomainPlan = z.infer<typeof DomainPlan>;
 
 export const agentCommands = {
-  /** A disk is there, copy-on-write over the image or blank. Size in GiB. Without a pool: in the one that the node began with. */
-  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1) })),
+  /** A disk is there, copy-on-write over the image or blank; with `full` a copy that stands alone. An image of the store is fetched. Size in GiB. Without a pool: in the one that the node began with. */
+  EnsureDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), sizeGib: z.int().min(1), full: z.boolean().default(false) })),
   /** Networks are there, leases known to their DHCP servers, the domain is defined. */
   DefineDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape })),
   /**

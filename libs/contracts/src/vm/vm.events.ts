@@ -48,8 +48,8 @@ export type Platform = z.infer<typeof Platform>;
 /** Of something larger; only what is said. */
 export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(JSON.stringify(of)));
 
-/** A medium in the drive. */
-export const Media = z.object({ imageId: ImageId, file: ImageFile });
+/** A medium in the drive. `fetchBytes`: what its node has to fetch for it, unless it has it already. */
+export const Media = z.object({ imageId: ImageId, file: ImageFile, fetchBytes: z.int().min(1).optional() });
 export type Media = z.infer<typeof Media>;
 
 /** What a user decides about a machine. Memory in MiB, disk in GiB. */
@@ -67,6 +67,8 @@ export const VmSpec = z.object({
   media: Media.nullable(),
   cloudInit: CloudInit.nullable(),
   ...Platform.shape,
+  /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
+  clone: z.literal('full').optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
 });
@@ -112,7 +114,7 @@ export const Reconfiguration = z.object({
   cloudInit: CloudInit.optional(),
   diskLimits: DiskLimits.nullable().optional(),
   /** A new disk, blank or over an image. */
-  addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']) }).nullable(), limits: DiskLimits.nullable() }).optional(),
+  addVolume: z.object({ volumeId: VolumeId, name: Name, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), image: z.object({ imageId: ImageId, file: ImageFile, format: z.enum(['qcow2', 'raw']), fetchBytes: z.int().min(1).optional() }).nullable(), limits: DiskLimits.nullable() }).optional(),
   /** One that no VM has. */
   attachVolume: z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23) }).optional(),
   changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().min(1).optional(), limits: DiskLimits.nullable().optional() }).optional(),
@@ -139,7 +141,10 @@ export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 
 export type PowerAction = z.infer<typeof PowerAction>;
 
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
-export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan });
+export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
+  /** Of an image that its node has to fetch, unless it has it already. */
+  fetchBytes: z.int().min(1).optional(),
+});
 
 const Operation = { operationId: OperationId };
 

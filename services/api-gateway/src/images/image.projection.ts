@@ -14,7 +14,7 @@ export interface ImageDocument extends Omit<z.infer<typeof ImageDescription>, 'i
 
 export const imageView: Projection<ImageDocument> = {
   name: 'gateway.image',
-  version: 2,
+  version: 3,
   keys: (event) => (event.type === 'ImageRegistered' || event.type === 'ImageDeleted' ? [idOfStream(event.stream)] : []),
   fold: (_before, recorded) => {
     const event = recorded as RecordedEvent & ImageEvent;

@@ -13,6 +13,7 @@
  * Percent only rises. Undoing does not lower it: it says how far the work came.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { ImageImportEvent } from '@chronovirt/contracts/image/image.events';
 import type { OperationEvent } from '@chronovirt/contracts/operation/operation.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
@@ -61,7 +62,7 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }>);
+type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }>);
 
 const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up' };
 
@@ -182,6 +183,14 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     }
     case 'VolumeDeleteStarted':
       return settle({ ...(before ?? begun(event, key, 'delete-volume', null)), waitsFor: 'the saga that deletes it' }, event);
+    case 'ImageImportStarted':
+      return { ...(before ?? begun(event, key, 'import-image', null)), status: 'running', startedAt: event.recordedAt, waitsFor: event.data.source.kind === 'url' ? 'its bytes' : 'its check', changedAt: event.recordedAt, position: event.position };
+    case 'ImageImportProgressed':
+      return before === undefined ? undefined : { ...before, percent: Math.max(before.percent, event.data.percent), changedAt: event.recordedAt, position: event.position };
+    case 'ImageImported':
+      return before === undefined ? undefined : settle(ended(before, 'succeeded', event), event);
+    case 'ImageImportFailed':
+      return before === undefined ? undefined : settle(ended(failing(before, event.data.refused, event.data.because), 'compensated', event), event);
     case 'SagaStarted': {
       const vmId = event.data.input['vmId'];
       const { action = (event.data.input['request'] as { readonly kind?: unknown } | undefined)?.kind } = event.data.input;
@@ -235,6 +244,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
   if (event.type in volumeOperations) return 'operationId' in event.data ? [event.data.operationId as string] : [];
+  if (category === 'image-import') return [(event as ImageImportEvent).data.operationId];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];
 };

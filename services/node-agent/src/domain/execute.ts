@@ -29,7 +29,7 @@ export type Unseal = (sealed: string, purpose: string) => string;
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
 export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | undefined> {
   switch (type) {
-    case 'EnsureDisk': return hypervisor.ensureDisk(data);
+    case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);

@@ -23,7 +23,7 @@ export interface LibvirtHost {
   readonly accel: Pick<Awaited<ReturnType<Hypervisor['describe']>>, 'accel' | 'accelBecause'>;
   readonly disks: Disks;
   mediaPathOf(file: string): string;
-  /** A refusal when there is no such medium. */
+  /** A refusal when there is no such medium, and none can be fetched. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
   /** Where the disk is from which cloud-init learns. */
   seedPathOf(seed: Pick<Seed, 'instanceId'>): string;
@@ -41,6 +41,8 @@ export interface LibvirtHost {
   forgetFiles(vmId: VmId): Promise<void>;
   /** The machine's own figures, where libvirt's are not to be used. */
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
+  /** Fetched images that nobody needs go. */
+  readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;
   pools(): Promise<readonly Pool[]>;
 }

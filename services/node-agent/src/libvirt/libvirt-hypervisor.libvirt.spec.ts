@@ -31,7 +31,7 @@ import { machineHost } from './machine.os.ts';
 
 const run = promisify(execFile);
 const randomHex = (): string => randomBytes(16).toString('hex');
-const quiet = { warn: () => undefined };
+const quiet = { info: () => undefined, warn: () => undefined };
 const nodeId: NodeId = `node_${randomHex()}`;
 const never = new AbortController().signal;
 

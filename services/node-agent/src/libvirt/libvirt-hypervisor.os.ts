@@ -930,7 +930,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
     ...createInspector({ fast, slow, find, look, identify, locate: (volumeIds) => disks.locate(volumeIds), diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
 
-    ensureDisk: (disk) => disks.ensure(disk),
+    ensureDisk: (disk, signal) => disks.ensure(disk, signal),
     removeDisk: async (vmId, volumeId, poolId) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);

@@ -1,15 +1,16 @@
 /* A real machine around a libvirt: its folders, its users, its figures. */
-import { chmod, chown, lstat, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
-import { refuse } from '../answer.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
+import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
+import { createImageFiles } from '../images/image-files.os.ts';
 import { createDisks } from './qemu-img.os.ts';
 import { savesIn } from './saves.os.ts';
 
@@ -24,15 +25,21 @@ export interface MachineSettings {
   /** For what serial consoles wrote. */
   readonly consoleDir: string;
   readonly accel: Accel;
-  readonly log: { warn(fields: object, sentence: string): void };
+  /** From where images are fetched; without it they are what somebody put into the folder. */
+  readonly gateway?: GatewayBytes;
+  /** How long a fetched image stays that nobody needs. */
+  readonly imageKeepMs?: number;
+  /** Ends what is being fetched. */
+  readonly ended?: AbortSignal;
+  readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
-  const mediaPathOf = (file: string): string => join(imageDir, file);
+  const images = createImageFiles({ imageDir, poolDir, gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
   const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
@@ -42,10 +49,10 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ imageDir, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
-    mediaPathOf,
-    // No link: it could lead out of the folder.
-    mediaMissing: async (file) => ((await lstat(mediaPathOf(file)).catch(() => undefined))?.isFile() === true ? undefined : refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` })),
+    disks: createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
+    mediaPathOf: (file) => images.pathOf(file),
+    mediaMissing: (file) => images.ensure(file),
+    sweepImages: () => images.sweep(),
     seedPathOf,
     writeSeed: (seed, nics) => writeSeed(seedPathOf(seed), seed, nics),
     screenSocketOf,

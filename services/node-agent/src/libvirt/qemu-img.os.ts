@@ -26,6 +26,7 @@ import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
+import type { ImageFiles } from '../images/image-files.os.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
@@ -62,7 +63,8 @@ export interface Disks {
   link(volumeId: VolumeId, file: string): Done;
   /** It is not; the file stays. */
   unlink(volumeId: VolumeId): Promise<void>;
-  ensure(disk: DiskPlan): Done;
+  /** The signal ends its waiting for an image, and a copy that is being made. */
+  ensure(disk: DiskPlan, signal?: AbortSignal): Done;
   /** At least so large; only while nobody uses it. */
   grow(volumeId: VolumeId, layer: Layer, sizeGib: number): Done;
   /** A new, empty layer on another, in the place of one that nobody used. */
@@ -89,7 +91,7 @@ export interface PoolFolders {
 }
 
 export interface DisksOptions {
-  readonly imageDir: string;
+  readonly images: ImageFiles;
   readonly poolDir: string;
   /** Default: `poolDir` alone, whatever pool is meant. */
   readonly pools?: PoolFolders;
@@ -97,7 +99,7 @@ export interface DisksOptions {
   readonly qemuImg?: string;
 }
 
-export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolDir, folders: () => [poolDir] }, qemuImg = 'qemu-img' }: DisksOptions): Disks {
+export function createDisks({ images: files, poolDir, pools = { folderOf: () => poolDir, folders: () => [poolDir] }, qemuImg = 'qemu-img' }: DisksOptions): Disks {
   const images = new Map<string, Image>();
   const turns = createTurns(AT_ONCE_MAX);
   const copies = createTurns(COPIES_AT_ONCE_MAX);
@@ -135,9 +137,7 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
   };
 
   const imageOf = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | undefined> => {
-    if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return undefined;
-    const path = join(imageDir, file);
-    // No link: it could lead out of the folder.
+    const path = files.pathOf(file);
     const found = await lstat(path).catch(() => undefined);
     if (found === undefined || !found.isFile()) return undefined;
     const key = `${file}:${format}:${found.mtimeMs}:${found.size}`;
@@ -151,7 +151,7 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
     return image;
   };
 
-  const ensure = async ({ volumeId, poolId, imageFile, imageFormat, sizeGib }: DiskPlan): Done => {
+  const ensure = async ({ volumeId, poolId, imageFile, imageFormat, sizeGib, full }: DiskPlan, signal = new AbortController().signal): Done => {
     if (await exists(volumeId, null)) return undefined;
     const folder = poolId === undefined ? poolDir : pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId: poolId ?? null });
@@ -168,7 +168,11 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
       if (image === undefined) return refuse('image.missing_on_node', { file: imageFile, says: `put the image file ${imageFile} into this node's image folder` });
       if (image.foreignFile !== undefined) return refuse('image.refers_to_another_file', { file: imageFile, says: 'an image must stand alone: convert it with qemu-img convert' });
       if (sizeGib * GIB < image.virtualBytes) return refuse('disk.smaller_than_image', { sizeGib, imageGib: Math.ceil(image.virtualBytes / GIB) });
-      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', imageFormat, '-b', join(imageDir, imageFile), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
+      if (full) {
+        await rewrite({ path: files.pathOf(imageFile), format: imageFormat }, { path, format: 'qcow2' }, signal, { sizeGib });
+        return undefined;
+      }
+      await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', imageFormat, '-b', files.pathOf(imageFile), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
       await rename(unfinished, path);
       return undefined;
     } catch (cause) {
@@ -235,7 +239,8 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
     const unfinished = `${to.path}.new`;
     await rm(unfinished, { force: true });
     try {
-      await run(qemuImg, ['convert', '-q', '-f', from.format, '-O', to.format, ...(to.format === 'qcow2' ? ['-o', 'compat=1.1'] : []), ...(compress ? ['-c'] : []), from.path, unfinished], { timeout: MERGE_MS, signal });
+      // What reads and writes so much stands back behind the guests.
+      await run('nice', ['-n', '10', qemuImg, 'convert', '-q', '-f', from.format, '-O', to.format, ...(to.format === 'qcow2' ? ['-o', 'compat=1.1'] : []), ...(compress ? ['-c'] : []), from.path, unfinished], { timeout: MERGE_MS, signal });
       if (sizeGib > 0) await growFile(unfinished, to.format, sizeGib);
       await finish(unfinished, to.path);
     } catch (cause) {
@@ -260,7 +265,7 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
         if (source.kind === 'blank') {
           await blank(path, format, sizeGib);
         } else {
-          const from = await originOf(source);
+          const from = await originOf(source, signal);
           if ('refused' in from) return from;
           if ((await sizeOf(from.path, from.format)) > sizeGib * GIB) return refuse('disk.smaller_than_source', { sizeGib });
           await rewrite(from, { path, format }, signal, { sizeGib });
@@ -273,11 +278,13 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
     return undefined;
   };
 
-  const originOf = async (source: Exclude<VolumePlan['source'], { kind: 'blank' }>): Promise<Refusal | { readonly path: string; readonly format: VolumeFormat }> => {
+  const originOf = async (source: Exclude<VolumePlan['source'], { kind: 'blank' }>, signal: AbortSignal): Promise<Refusal | { readonly path: string; readonly format: VolumeFormat }> => {
     if (source.kind === 'image') {
+      const missing = await files.ensure(source.file, signal);
+      if (missing !== undefined) return missing;
       const image = await imageOf(source.file, source.format);
       if (image === undefined) return refuse('image.missing_on_node', { file: source.file, says: `put the image file ${source.file} into this node's image folder` });
-      return image.foreignFile === undefined ? { path: join(imageDir, source.file), format: source.format } : refuse('image.refers_to_another_file', { file: source.file, says: 'an image must stand alone: convert it with qemu-img convert' });
+      return image.foreignFile === undefined ? { path: files.pathOf(source.file), format: source.format } : refuse('image.refers_to_another_file', { file: source.file, says: 'an image must stand alone: convert it with qemu-img convert' });
     }
     if (!(await exists(source.volumeId, source.layer))) return refuse('disk.missing_on_node', { volumeId: source.volumeId, says: 'what is to be copied is not where this node keeps disks' });
     return { path: pathOf(source.volumeId, source.layer), format: formatOf(source.volumeId, source.layer) };
@@ -383,7 +390,11 @@ export function createDisks({ imageDir, poolDir, pools = { folderOf: () => poolD
       const path = join(poolDir, nameOf(volumeId, null, 'qcow2'));
       if (linkedFrom(path) !== undefined) await rm(path, { force: true });
     },
-    ensure: (disk) => turns(() => ensure(disk)),
+    ensure: async (disk, signal) => {
+      // Outside of the queue: others need not wait for what comes over the network.
+      const missing = disk.imageFile === null || await exists(disk.volumeId, null) ? undefined : await files.ensure(disk.imageFile, signal);
+      return missing ?? (disk.full ? copies : turns)(() => ensure(disk, signal));
+    },
     remove: async (volumeId, poolId) => {
       const only = poolId === undefined ? undefined : pools.folderOf(poolId);
       // What is not there now may still hold it: it comes again.

@@ -24,7 +24,7 @@ import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
 import { machineHost } from './machine.os.ts';
 
 const hex = (): string => randomBytes(16).toString('hex');
-const quiet = { warn: () => undefined };
+const quiet = { info: () => undefined, warn: () => undefined };
 const nodeId: NodeId = `node_${hex()}`;
 const network = { networkId: `network_${hex()}`, subnetId: `subnet_${hex()}`, name: 'cv-spec', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-spec0' } as const;
 

@@ -91,7 +91,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
         locate: () => Promise.resolve(),
         make: async ({ volumeId, format, sizeGib }) => {
-          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, imageFormat: format, sizeGib });
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, full: false, imageFormat: format, sizeGib });
           return undefined;
         },
         work: () => Promise.resolve(undefined),

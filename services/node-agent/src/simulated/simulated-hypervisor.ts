@@ -177,7 +177,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
-      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, imageFormat: format, sizeGib });
+      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
       return undefined;
     }),
     workOnVolume: ({ volumeId, work }) => verb('workOnVolume', undefined, () => {

@@ -58,3 +58,9 @@ export const failVm = ({ vmId, operationId }: OfVm, { refused, because = {} }: R
 
 /** Everything is taken away, or settled. */
 export const finishRemoval = ({ vmId, operationId }: OfVm): Outgoing => ({ to: 'scheduler', target: vmId, type: 'FinishDeleteVm', data: { vmId, operationId } });
+
+/** What a node may take for bytes that it has to fetch: slower than 4 MiB in a second is as good as not at all. Milliseconds. */
+export const fetchMs = (bytes: number): number => Math.ceil(bytes / 4_194.304);
+
+/** What a copy of a disk may take, niced: 64 MiB in a second. Milliseconds. */
+export const copyMs = (sizeGib: number): number => sizeGib * 16_000;

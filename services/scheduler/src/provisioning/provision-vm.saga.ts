@@ -15,7 +15,7 @@ import { platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { fact, failVm, finishVm, type OnNode, verb } from './node-verb.ts';
+import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -24,12 +24,17 @@ export interface ProvisionVm {
   readonly spec: VmSpec;
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
+  /** Of the image, that the node may have to fetch. */
+  readonly fetchBytes?: number | undefined;
   readonly network: NetworkPlan;
   /** SHA-256 of the name: what its reservation is called. */
   readonly nameKey: string;
 }
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
+
+/** How long its bytes may take: those of image and medium that the node may have to fetch, and those of a copy. */
+const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',
@@ -79,14 +84,17 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     disk: {
       after: ['assignment', 'space', 'volume'],
       deadlineMs: 60_000,
+      moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib }),
+      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib, full: vm.spec.clone === 'full' }),
       undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId') }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],
       deadlineMs: 60_000,
+      // The node does one thing for a VM at a time, and may be at its disk.
+      moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
       run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: [], seedVersion: 1, layers: {} })),

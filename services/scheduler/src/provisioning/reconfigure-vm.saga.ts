@@ -20,7 +20,7 @@ import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovir
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
-import { fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
+import { fact, failVm, fetchMs, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 type DiskImage = NonNullable<Reconfiguration['addVolume']>['image'];
 
@@ -112,8 +112,10 @@ const undoSpace = (vm: ReconfigureVm): Outgoing | undefined => {
 };
 const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
-  return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib });
+  return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib, full: false });
 };
+/** How long the bytes may take that the node may have to fetch. */
+const bytesMs = (vm: ReconfigureVm): number => fetchMs((newDisk(vm)?.image?.fetchBytes ?? 0) + (vm.change.media?.fetchBytes ?? 0));
 const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
   return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };
@@ -148,10 +150,11 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
     },
     volume: { deadlineMs: DECIDED_MS, run: runVolume, undo: undoVolume },
     space: { after: ['volume'], deadlineMs: DECIDED_MS, run: runSpace, undo: undoSpace },
-    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
+    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, moreMs: bytesMs, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
     domain: {
       after: ['disk'],
       deadlineMs: 90_000,
+      moreMs: bytesMs,
       undoDeadlineMs: 60_000,
       undoRefused: true,
       run: (vm, facts) => verb('ConfigureDomain', vm, { ...planOf(after(vm, facts)), gone: vm.machine.nics.filter(({ mac }) => mac === vm.change.removeNic), hostname: vm.change.hostname ?? null, insist: false, restore: vm.change.restore ?? null }),

@@ -1,0 +1,222 @@
+/* The store of images: by REST and by the tus protocol, on a real libvirt and QEMU whose node has no image of its own. */
+import { execFile } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startPlatform, type Platform } from './platform.ts';
+import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
+import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
+import { sha256Of, sumOf, tusOf } from './tus.ts';
+
+const run = promisify(execFile);
+const BOOTED_WITHIN_MS = 120_000;
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
+
+interface Image {
+  readonly id: string;
+  readonly name: string;
+  readonly file: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+  readonly virtualBytes: number;
+  readonly minDiskGib: number;
+}
+
+describe('the store of images', () => {
+  let platform: Platform;
+  let rest: Rest;
+  let node: QemuNode;
+  let tus: ReturnType<typeof tusOf>;
+  let micro: string;
+  let server: Server;
+  /** Of the file server. */
+  let away = '';
+  /** Paths and ranges that it was asked for. */
+  const asked: string[] = [];
+  let slowly = false;
+  const files = new Map<string, Buffer>();
+
+  beforeAll(async () => {
+    platform = await startPlatform({ split: false, environment: { CV_GATEWAY_IMPORT_NETWORKS: '127.0.0.1/32', CV_GATEWAY_IMAGE_KEEP_SECONDS: '3', CV_NODE_AGENT_IMAGE_KEEP_SECONDS: '3' } });
+    ({ rest } = platform);
+    const imageDir = join(platform.dir, 'node-images');
+    mkdirSync(imageDir, { mode: 0o755 });
+    node = await addQemuNode(platform, 'metal', { imageDir });
+    tus = tusOf(platform.url, platform.token);
+    micro = join(GUEST_IMAGES.images, node.image.file);
+    server = createServer((request, response) => {
+      asked.push(`${request.url ?? ''} ${request.headers.range ?? 'whole'}`);
+      const file = files.get(request.url ?? '');
+      if (file === undefined) return void response.writeHead(404).end();
+      const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
+      response.writeHead(from === 0 ? 200 : 206, { etag: '"1"', 'content-length': file.length - from, ...(from === 0 ? {} : { 'content-range': `bytes ${String(from)}-${String(file.length - 1)}/${String(file.length)}` }) });
+      if (!slowly) return void response.end(file.subarray(from));
+      let at = from;
+      const drip = setInterval(() => {
+        if (at >= file.length) response.end();
+        else response.write(file.subarray(at, (at += MIB)));
+        if (at >= file.length || response.destroyed) clearInterval(drip);
+      }, 100);
+    }).listen(0, '127.0.0.1');
+    await new Promise((resolve) => { server.once('listening', resolve); });
+    away = `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`;
+  });
+  afterAll(async () => {
+    server?.close();
+    await platform?.stop();
+    await node?.stop();
+  });
+
+  const store = (...names: readonly string[]): string => join(platform.home.store, ...names);
+  const imageCalled = async (name: string): Promise<Image | undefined> => (await rest.all<Image>('/v1/images')).find((image) => image.name === name);
+  const known = async (name: string): Promise<Image> => {
+    const image = await imageCalled(name);
+    if (image === undefined) throw new Error(`no image ${name}`);
+    return image;
+  };
+  const refusalOf = (asking: Promise<unknown>): Promise<Refused> => asking.then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
+    if (error instanceof Refused) return error;
+    throw error;
+  });
+  const answers = (vm: Vm): Promise<unknown> => rest.until('the guest answers', () => node.inGuest(vm, '/bin/sh', '-c', 'cat /proc/uptime'), BOOTED_WITHIN_MS, 250);
+  const wish = (name: string, more: object = {}): Record<string, unknown> => ({ name, image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1, ...more });
+  const diskOf = async (vm: Vm): Promise<string> => (await node.virsh('domblklist', await node.domainOf(vm))).split('\n').map((line) => line.trim().split(/\s+/)).find(([target]) => target === 'vda')?.[1] ?? '';
+  const infoOf = async (file: string): Promise<{ 'backing-filename'?: string; 'virtual-size': number; 'actual-size': number }> => JSON.parse((await run('qemu-img', ['info', '-U', '--output=json', file])).stdout) as never;
+  const imported = async (body: object): Promise<Operation> => {
+    const { operation } = await rest.ok<Accepted>('POST', '/v1/images', body);
+    return rest.ended(operation.id, 60_000);
+  };
+
+  it('A3-02 an upload of 2 GiB goes on after its connection broke, and after the gateway was killed', async () => {
+    const file = join(platform.dir, 'large.raw');
+    writeFileSync(file, 'it begins');
+    truncateSync(file, 2 * GIB);
+    const sha256 = await sha256Of(file);
+    const path = await tus.begin({ name: 'large', format: 'raw', sha256 }, 2 * GIB);
+    const broken = new AbortController();
+    const first = tus.send(path, file, 0, 2 * GIB, broken.signal).catch(() => 'broken');
+    await rest.until('half a GiB is there', async () => (await tus.offset(path)) > GIB / 2, 60_000, 20);
+    broken.abort();
+    expect(await first).toBe('broken');
+    const there = await rest.until('the gateway has let go', async () => { const at = await tus.offset(path); await new Promise((resolve) => setTimeout(resolve, 300)); return (await tus.offset(path)) === at ? at : undefined; }, 10_000, 50);
+    expect(there).toBeLessThan(2 * GIB);
+
+    const second = tus.send(path, file, there, 2 * GIB).catch(() => 'broken');
+    await rest.until('more of it is there', async () => (await tus.offset(path)) > there + GIB / 4, 60_000, 20);
+    await platform.kill9('control-plane');
+    expect(await second).toBe('broken');
+    expect(existsSync(store('contents', sha256))).toBe(false);
+    await platform.start('control-plane');
+    const after = await tus.offset(path);
+    expect(after).toBeGreaterThan(there);
+    const { 'cv-operation': operation } = await tus.send(path, file, after, 2 * GIB);
+    await rest.succeeded(String(operation), 120_000);
+    expect(await known('large')).toMatchObject({ sha256, sizeBytes: 2 * GIB, virtualBytes: 2 * GIB, minDiskGib: 2, file: `${sha256}.raw` });
+    expect([statSync(store('contents', sha256)).mode & 0o777, readdirSync(store('parts'))]).toEqual([0o400, []]);
+    await rest.ok('DELETE', `/v1/images/${(await known('large')).id}`);
+    // Nobody needs its bytes any more.
+    await rest.until('its bytes are gone', () => Promise.resolve(!existsSync(store('contents', sha256))), 30_000);
+  }, 300_000);
+
+  it('A3-01 images that name other files of the host are refused, as qemu-img makes them, and leave nothing', async () => {
+    const make = async (name: string, ...words: readonly string[]): Promise<string> => {
+      const file = join(platform.dir, `${name}.qcow2`);
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...words, file, '1G']);
+      return file;
+    };
+    writeFileSync(join(platform.dir, 'secret'), Buffer.alloc(MIB, 'secret'));
+    const hostile: readonly (readonly [string, string, string])[] = [
+      ['backing', await make('backing', '-F', 'raw', '-b', join(platform.dir, 'secret')), 'image.has_backing_file'],
+      ['data', await make('data', '-o', `data_file=${join(platform.dir, 'data.raw')}`), 'image.has_data_file'],
+      ['luks', await make('luks', '--object', 'secret,id=s,data=x', '-o', 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10'), 'image.encrypted'],
+    ];
+    const snapshots = await make('snapshots');
+    await run('qemu-img', ['snapshot', '-c', 'one', snapshots]);
+    const before = readdirSync(store('contents'));
+    for (const [name, file, code] of [...hostile, ['snapshots', snapshots, 'image.has_snapshots'] as const]) {
+      const refused = await refusalOf(tus.upload(file, { name, format: 'qcow2', sha256: await sha256Of(file) }));
+      expect([name, refused.status, refused.code]).toEqual([name, 422, code]);
+      expect((await refusalOf(tus.upload(file, { name, format: 'raw', sha256: await sha256Of(file) }))).code).toBe('image.not_of_format');
+    }
+    expect([readdirSync(store('contents')), (await rest.all<Image>('/v1/images')).map(({ name }) => name)]).toEqual([before, ['blank']]);
+  });
+
+  it('A3-07 a node that has it not fetches it once, however many VMs wait, and boots them from it', async () => {
+    const { headers } = await tus.upload(micro, { name: 'micro', format: 'qcow2', sha256: node.image.sha256, minMemoryMib: 64, osFamily: 'linux' }, 5 * MIB);
+    await rest.succeeded(String(headers['cv-operation']));
+    expect(readdirSync(node.imageDir)).toEqual([]);
+    const { operation } = await rest.ok<Accepted>('POST', '/v1/vms', wish('fetched', { count: 2 }));
+    await rest.succeeded(operation.id, 60_000);
+    const vms = (await rest.all<Vm>('/v1/vms')).filter(({ name }) => name.startsWith('fetched'));
+    for (const vm of vms) await answers(vm);
+    const file = `${node.image.sha256}.qcow2`;
+    expect(readdirSync(node.imageDir)).toEqual([file]);
+    expect(statSync(join(node.imageDir, file)).mode & 0o777).toBe(0o444);
+    expect(await sha256Of(join(node.imageDir, file))).toBe(node.image.sha256);
+    expect(platform.logOf(node.part, 1_000_000).split('an image was fetched')).toHaveLength(2);
+    for (const vm of vms) expect((await infoOf(await diskOf(vm)))['backing-filename']).toBe(join(node.imageDir, file));
+    // What they stand on is not written by them.
+    expect(await sha256Of(join(node.imageDir, file))).toBe(node.image.sha256);
+    const refused = await refusalOf(rest.ok('DELETE', `/v1/images/${(await known('micro')).id}`));
+    expect([refused.status, refused.code]).toEqual([409, 'image.in_use']);
+    await Promise.all(vms.map(({ id }) => rest.gone(id)));
+  });
+
+  it('A3-01 from a URL: with the wrong sum nothing changes; killed in the middle it goes on where it was', async () => {
+    const bytes = readFileSync(micro);
+    const larger = Buffer.concat([bytes, Buffer.alloc(40 * MIB - bytes.length % MIB)]);
+    files.set('/micro.qcow2', larger);
+    const before = await rest.all<Image>('/v1/images');
+    const wrong = await imported({ name: 'fetched', url: `${away}/micro.qcow2`, format: 'qcow2', sha256: sumOf(Buffer.from('another')) });
+    expect([wrong.kind, wrong.status, wrong.error?.code]).toEqual(['import-image', 'compensated', 'image.checksum_mismatch']);
+    expect(await rest.all<Image>('/v1/images')).toEqual(before);
+    await rest.until('its bytes are gone', () => Promise.resolve(readdirSync(store('parts')).length === 0), 5_000);
+    expect((await imported({ name: 'metadata', url: 'http://169.254.169.254/latest/meta-data', format: 'raw', sha256: 'a'.repeat(64) })).error?.code).toBe('image.url_not_allowed');
+
+    slowly = true;
+    asked.splice(0);
+    const { operation } = await rest.ok<Accepted>('POST', '/v1/images', { name: 'fetched', url: `${away}/micro.qcow2`, format: 'qcow2', sha256: sumOf(larger) });
+    await rest.until('some of it has come', async () => (await rest.operation(operation.id)).percent >= 20, 30_000, 50);
+    await platform.kill9('control-plane');
+    expect(existsSync(store('contents', sumOf(larger)))).toBe(false);
+    await platform.start('control-plane');
+    const ended = await rest.succeeded(operation.id, 60_000);
+    expect(ended.percent).toBe(100);
+    expect(asked).toEqual(['/micro.qcow2 whole', expect.stringMatching(/^\/micro\.qcow2 bytes=[1-9]\d+-$/)]);
+    expect(await known('fetched')).toMatchObject({ sha256: sumOf(larger), sizeBytes: larger.length });
+    slowly = false;
+  }, 120_000);
+
+  it('A3-07 of an image of 10 GiB a linked clone is made at once and stands on the read-only file; a full one stands alone', async () => {
+    const file = join(platform.dir, 'ten.qcow2');
+    copyFileSync(micro, file);
+    await run('qemu-img', ['resize', '-q', file, '10G']);
+    const sha256 = await sha256Of(file);
+    const { headers } = await tus.upload(file, { name: 'ten', format: 'qcow2', sha256 });
+    await rest.succeeded(String(headers['cv-operation']));
+    expect(await known('ten')).toMatchObject({ virtualBytes: 10 * GIB, minDiskGib: 10 });
+    expect((await refusalOf(rest.ok('POST', '/v1/vms', wish('small', { image: 'ten', diskGib: 9 })))).code).toBe('image.needs_more_disk');
+    const first = await rest.running(wish('first', { image: 'ten', diskGib: 10 }));
+    const started = performance.now();
+    const linked = await rest.ok<Accepted>('POST', '/v1/vms', wish('linked', { image: 'ten', diskGib: 10 }));
+    const { steps } = await rest.succeeded(linked.operation.id);
+    const disk = steps.find(({ name }) => name === 'disk');
+    process.stdout.write(`a linked clone of 10 GiB: its disk took ${String(Date.parse(disk?.endedAt ?? '') - Date.parse(disk?.startedAt ?? ''))} ms, all of it ${String(Math.round(performance.now() - started))} ms\n`);
+    const below = join(node.imageDir, `${sha256}.qcow2`);
+    expect(await infoOf(await diskOf(linked.vm))).toMatchObject({ 'backing-filename': below, 'virtual-size': 10 * GIB });
+    expect(statSync(below).mode & 0o222).toBe(0);
+    const full = await rest.running(wish('full', { image: 'ten', diskGib: 11, clone: 'full' }));
+    expect(await infoOf(await diskOf(full))).toMatchObject({ 'virtual-size': 11 * GIB });
+    expect((await infoOf(await diskOf(full)))['backing-filename']).toBeUndefined();
+    await answers(full);
+    await Promise.all([first, linked.vm, full].map(({ id }) => rest.gone(id)));
+    await rest.ok('DELETE', `/v1/images/${(await known('ten')).id}`);
+    // Neither the control plane nor the node keeps what no image is made of.
+    await rest.until('the bytes are gone everywhere', () => Promise.resolve(!existsSync(below) && !existsSync(store('contents', sha256))), 30_000);
+    expect(existsSync(join(node.imageDir, `${node.image.sha256}.qcow2`))).toBe(true);
+  }, 180_000);
+});

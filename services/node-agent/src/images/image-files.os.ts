@@ -1,0 +1,152 @@
+/*
+ * The image folder of a node.
+ *
+ *     <name>                        an image that an operator put there; never touched
+ *     <sha256>.<format>             one that was fetched: whole, checked, read-only. Disks stand on it
+ *     .<sha256>.<format>.fetching   one that comes in, as far as it came
+ *
+ * An image of the control plane's store has its sum for a name, so the name alone says what to fetch and what
+ * must have come. It is fetched once, however many VMs wait for it. One that no image needs any more, and no
+ * disk here, goes after a while.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { chmod, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { contentOf } from '@chronovirt/contracts/image/image.events';
+import { CANCELLED, refuse } from '../answer.ts';
+import type { Done } from '../hypervisor.ts';
+import type { GatewayBytes } from './gateway-bytes.os.ts';
+
+export interface ImageFiles {
+  pathOf(file: string): string;
+  /** It lies there, fetched where that can be. Refused when there is no such image; the signal ends the waiting, not the fetching. */
+  ensure(file: string, signal?: AbortSignal): Done;
+  /** Takes away what was fetched and nobody needs. Answers what went. */
+  sweep(): Promise<readonly string[]>;
+}
+
+export interface ImageFilesOptions {
+  readonly imageDir: string;
+  readonly poolDir: string;
+  /** Without it, images are what somebody put there. */
+  readonly gateway?: GatewayBytes | undefined;
+  readonly log: { info(fields: object, sentence: string): void };
+  /** How long a fetched image stays without a use. */
+  readonly keepMs?: number;
+  /** Ends what is under way. */
+  readonly ended?: AbortSignal | undefined;
+}
+
+export class ImageFault extends Error {
+  override readonly name = 'ImageFault';
+  constructor(what: string, file: string, cause?: unknown) { super(`could not ${what} image ${file}`, { cause }); }
+}
+
+const KEEP_MS = 3_600_000;
+/** The header of a qcow2 and the name of what it stands on: a path has at most 1,023 bytes there. */
+const HEAD_BYTES = 65_536;
+const BACKING_NAME_BYTES_MAX = 1_023;
+
+export function createImageFiles({ imageDir, poolDir, gateway, log, keepMs = KEEP_MS, ended = new AbortController().signal }: ImageFilesOptions): ImageFiles {
+  const fetching = new Map<string, Promise<Awaited<Done>>>();
+  /** What was asked for lately stays, whatever else is known: a disk of it may be about to be made. */
+  const usedAt = new Map<string, number>();
+  const pathOf = (file: string): string => join(imageDir, file);
+  // No link: it could lead out of the folder.
+  const isThere = async (file: string): Promise<boolean> => (await lstat(pathOf(file)).catch(() => undefined))?.isFile() === true;
+
+  const fetchIt = async (file: string, sha256: string): Done => {
+    if (gateway === undefined) return refuse('image.missing_on_node', { file, says: 'this node fetches no images' });
+    await mkdir(imageDir, { recursive: true, mode: 0o755 });
+    const unfinished = join(imageDir, `.${file}.fetching`);
+    try {
+      const began = performance.now();
+      const refused = await gateway.fetch(sha256, unfinished, ended);
+      if (refused !== undefined) return refused.refused === 'image.content_not_found' ? refuse('image.missing_on_node', { file, says: 'the control plane has no such image any more' }) : refused;
+      const found = await sumOf(unfinished);
+      if (found !== sha256) {
+        await rm(unfinished, { force: true });
+        throw new Error(`what came has the SHA-256 ${found}`);
+      }
+      await finish(unfinished, pathOf(file));
+      log.info({ file, seconds: Math.round((performance.now() - began) / 1_000) }, 'an image was fetched');
+      return undefined;
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOSPC') return refuse('node.image_dir_full', { file, says: `no space is left where this node keeps images (${imageDir})` });
+      throw new ImageFault('fetch', file, cause);
+    }
+  };
+
+  return {
+    pathOf,
+    ensure: async (file, signal) => {
+      if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return refuse('image.missing_on_node', { file });
+      usedAt.set(file, Date.now());
+      if (await isThere(file)) return undefined;
+      const sha256 = contentOf(file);
+      if (sha256 === undefined) return refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` });
+      const underWay = fetching.get(file) ?? fetchIt(file, sha256).finally(() => { fetching.delete(file); });
+      fetching.set(file, underWay);
+      if (signal === undefined) return underWay;
+      const { promise: left, resolve: leave } = Promise.withResolvers<Awaited<Done>>();
+      const onAbort = (): void => { leave(CANCELLED); };
+      signal.addEventListener('abort', onAbort, { once: true });
+      if (signal.aborted) onAbort();
+      return Promise.race([underWay, left]).finally(() => { signal.removeEventListener('abort', onAbort); });
+    },
+
+    sweep: async () => {
+      if (gateway === undefined) return [];
+      const gone: string[] = [];
+      const below = await backingFiles(poolDir);
+      for (const name of await readdir(imageDir).catch((): string[] => [])) {
+        const file = /^\.(.*)\.fetching$/.exec(name)?.[1] ?? name;
+        const sha256 = contentOf(file);
+        const found = sha256 === undefined ? undefined : await lstat(join(imageDir, name)).catch(() => undefined);
+        if (sha256 === undefined || found === undefined || fetching.has(file)) continue;
+        const lately = Math.max(usedAt.get(file) ?? 0, found.mtimeMs, found.ctimeMs);
+        if (Date.now() - lately < keepMs || below.has(pathOf(file)) || await gateway.isNeeded(sha256)) continue;
+        await rm(join(imageDir, name), { force: true });
+        usedAt.delete(file);
+        gone.push(name);
+      }
+      return gone;
+    },
+  };
+}
+
+/** On disk, for everybody to read and nobody to write, under its name. */
+async function finish(unfinished: string, path: string): Promise<void> {
+  await chmod(unfinished, 0o444);
+  const handle = await open(unfinished, 'r');
+  await handle.sync().finally(() => handle.close());
+  await rename(unfinished, path);
+  const folder = await open(join(path, '..'), 'r');
+  await folder.sync().finally(() => folder.close());
+}
+
+export async function sumOf(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1_048_576 }) as AsyncIterable<Buffer>) hash.update(chunk);
+  return hash.digest('hex');
+}
+
+/** What the disks in a folder stand on, by path, as their headers say (QEMU, docs/interop/qcow2.txt: offset at 8, length at 16). */
+async function backingFiles(poolDir: string): Promise<ReadonlySet<string>> {
+  const found = new Set<string>();
+  for (const name of await readdir(poolDir).catch((): string[] => [])) {
+    if (!/\.qcow2(\.new)?$/.test(name)) continue;
+    const handle = await open(join(poolDir, name), 'r').catch(() => undefined);
+    if (handle === undefined) continue;
+    try {
+      const { buffer, bytesRead } = await handle.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
+      if (bytesRead < 20 || buffer.readUInt32BE(0) !== 0x51_46_49_fb) continue;
+      const [at, length] = [Number(buffer.readBigUInt64BE(8)), buffer.readUInt32BE(16)];
+      if (at > 0 && length <= BACKING_NAME_BYTES_MAX && at + length <= bytesRead) found.add(buffer.toString('utf8', at, at + length));
+    } finally {
+      await handle.close();
+    }
+  }
+  return found;
+}
