@@ -65,6 +65,8 @@ export interface AgentOptions {
   readonly imageDir?: string;
   readonly poolDir?: string;
   readonly runDir?: string;
+  /** Targets of backups, as in CV_NODE_AGENT_BACKUP_DIRS. */
+  readonly backupDirs?: string;
   readonly machineId?: string;
 }
 
@@ -294,7 +296,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
       ready: async (withinMs = READY_WITHIN_MS) => {
         await Promise.all([...processes].filter(([, { child }]) => !hasEnded(child)).map(([part]) => waitFor(part, withinMs)));
       },
-      addAgent: async ({ name, hypervisor, libvirtSocket, libvirtInFlight, imageDir, poolDir, runDir, machineId }) => {
+      addAgent: async ({ name, hypervisor, libvirtSocket, libvirtInFlight, imageDir, poolDir, runDir, backupDirs, machineId }) => {
         const stateDir = join(dir, name);
         mkdirSync(stateDir, { recursive: true, mode: 0o700 });
         const joinTokenFile = join(home.secrets, `${name}.join`);
@@ -305,7 +307,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
           ...program, logFile: join(home.logs, `${name}.log`),
           env: {
             ...program.env, ...environment, CV_NODE_AGENT_NAME: name, CV_NODE_AGENT_MACHINE_ID: machineId ?? `machine-${name}`,
-            ...(imageDir === undefined ? {} : { CV_NODE_AGENT_IMAGE_DIR: imageDir }), ...(poolDir === undefined ? {} : { CV_NODE_AGENT_POOL_DIR: poolDir }), ...(runDir === undefined ? {} : { CV_NODE_AGENT_RUN_DIR: runDir }),
+            ...(imageDir === undefined ? {} : { CV_NODE_AGENT_IMAGE_DIR: imageDir }), ...(poolDir === undefined ? {} : { CV_NODE_AGENT_POOL_DIR: poolDir }), ...(runDir === undefined ? {} : { CV_NODE_AGENT_RUN_DIR: runDir }), ...(backupDirs === undefined ? {} : { CV_NODE_AGENT_BACKUP_DIRS: backupDirs }),
           },
         }, stopSignals, isReadyAt(healthPort));
         nodesExpected++;

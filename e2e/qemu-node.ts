@@ -65,7 +65,7 @@ interface GuestAnswer {
 }
 
 /** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. */
-export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES }: { readonly imageDir?: string } = {}): Promise<QemuNode> {
+export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs }: { readonly imageDir?: string; readonly backupDirs?: string } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
@@ -79,7 +79,7 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
     if (pid === undefined) throw new Error('the libvirtd that was started is not found');
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run') });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
     if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 

@@ -12,7 +12,7 @@ import { Mailbox } from '@chronovirt/event-log/mailbox';
 import { type Agent, type Broken, createAgent } from '@chronovirt/node-agent/agent';
 import type { Hypervisor } from '@chronovirt/node-agent/hypervisor';
 import { createMemoryJournal, type Journal } from '@chronovirt/node-agent/journal/journal';
-import { createSimulatedMachine, type SimulatedMachine, type Verb } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
+import { createSimulatedMachine, type SimulatedMachine, type SimulatedTarget, type Verb } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import type { Bus, Consumer } from './bus.ts';
 import { type Life, never, Program } from './program.ts';
 import type { Weather } from './weather.ts';
@@ -31,7 +31,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;
@@ -50,7 +50,7 @@ export class NodeProgram extends Program {
   private readonly broken: Broken;
   private unwatch: () => void = () => undefined;
 
-  constructor(number: number, size: NodeSize, { world, weather, bus, broken }: { world: World; weather: () => Weather; bus: Bus; broken: Broken }) {
+  constructor(number: number, size: NodeSize, { world, weather, bus, broken, target }: { world: World; weather: () => Weather; bus: Bus; broken: Broken; target: SimulatedTarget }) {
     const nodeId: NodeId = idFrom('node', world.random.digits());
     super(nodeId, world, weather);
     this.nodeId = nodeId;
@@ -60,13 +60,13 @@ export class NodeProgram extends Program {
     this.broken = broken;
     this.journal = createMemoryJournal();
     this.machine = createSimulatedMachine({
-      ...size, poolId: this.poolId,
+      ...size, poolId: this.poolId, target,
       latency: () => this.verbTime(),
       trouble: (verb) => {
         const { refused, failing } = this.weather();
         if (world.random.chance(failing)) throw new Error(`${verb} failed`);
         // What takes something away is never impossible, only late.
-        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
+        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume', 'undoBackup', 'removeBackup'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
       },
       deaf: () => world.random.chance(this.weather().deaf),
     });

@@ -12,6 +12,7 @@ import { canonical } from '@chronovirt/event-log/canonical';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { Broken as BrokenAgent } from '@chronovirt/node-agent/agent';
+import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { SchedulerView } from '@chronovirt/scheduler/view.projection';
 import { Bus, type Party } from './bus.ts';
 import { NodeProgram } from './node.ts';
@@ -77,8 +78,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const schedulers = [new SchedulerService(1, around), new SchedulerService(2, around)];
   const services = [...schedulers, new IpamService(1, around), new IpamService(2, around), new StorageService(1, around), new StorageService(2, around), new MonitorService(1, around)];
   const size = storm.narrow.capacity ? { cpus: 1, memoryMib: 512 + 6 * 256, poolGib: 200 } : { cpus: 8, memoryMib: 16_384, poolGib: storm.narrow.space ? 16 : 200 };
-  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 4) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {} }));
-  const referee = new Referee(world, log, nodes);
+  // One that every node sees.
+  const target: SimulatedTarget = { targetId: idFrom('target', random.digits()), backups: new Map() };
+  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 4) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {}, target }));
+  const referee = new Referee(world, log, nodes, target);
   const failed = (): boolean => referee.violations.length > 0;
 
   // Whoever leads is alive; when two lead for a while, that is harmless.
@@ -173,6 +176,18 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
   };
 
+  /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */
+  const backupAct = async (vmId: VmId): Promise<unknown> => {
+    const known = referee.backupsOf(vmId);
+    const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreBackup']);
+    const digits = random.digits();
+    const backupId = act === 'BackupVm' ? idFrom('backup', digits) : random.pick(known);
+    if (act === 'BackupVm') return onVm(vmId, act, { backupId, wants: random.pick(['auto', 'auto', 'full']), scheduled: null });
+    const operationId = idFrom('op', digits);
+    if (act === 'DeleteBackup') return order('storage', vmId, act, { vmId, backupId, operationId }, { operationId });
+    return onVm(idFrom('vm', digits), act, { backupId, name: `of-${digits.slice(0, 6)}`, drill: false });
+  };
+
   /** Volumes for no VM: made, copied, worked on, deleted. */
   const volumeAct = (volumes: Set<string>): Promise<Answer> => {
     const operationId = idFrom('op', random.digits());
@@ -197,7 +212,14 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'volume', 'volume']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'backup', 'backup', 'volume', 'volume']);
+      if (act === 'backup') {
+        for (let times = random.between(1, 3); times > 0; times--) {
+          await backupAct(vmId);
+          await world.sleep(random.between(500, 8_000));
+        }
+        continue;
+      }
       if (act === 'volume') {
         await volumeAct(volumes);
         continue;

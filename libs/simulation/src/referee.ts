@@ -7,7 +7,7 @@
  * end: every operation has ended, nothing is owed, everything held belongs to a VM that has it, and every
  * machine is as it was wished and as the platform believes.
  */
-import { categoryOf, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import { replay } from '@chronovirt/decider/decider';
 import type { MemoryLog } from '@chronovirt/event-log/memory-log';
@@ -16,6 +16,8 @@ import { capacityOf } from '@chronovirt/scheduler/node/capacity';
 import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
 import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
+import { type Archive, archive } from '@chronovirt/storage/archive/archive';
+import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { volume as volumeDecider } from '@chronovirt/storage/volume/volume';
 import { isRunning, type NodeProgram } from './node.ts';
@@ -51,6 +53,7 @@ const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) =>
   VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
   VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
   VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId,
+  VmBackupRequested: ({ operationId }) => operationId, BackupBegun: ({ backupId }) => backupId, BackupTaken: ({ backupId }) => backupId, BackupAbandoned: ({ backupId }) => backupId, BackupDeleteStarted: ({ operationId }) => operationId, BackupDeleted: ({ backupId }) => backupId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeRequested: () => '', VolumeReady: () => '', VolumeFailed: () => '', VolumeWorkRequested: ({ operationId }) => operationId, VolumeWorked: ({ operationId }) => operationId, VolumeDeleted: () => '',
   SagaStarted: () => '', SagaEnded: () => '', SagaCancelled: () => '', StepAnswered: ({ step }) => step, StepRefused: ({ step }) => step, UndoAnswered: ({ step }) => step, UndoOverdue: ({ step }) => step,
@@ -83,11 +86,13 @@ export class Referee {
   private readonly world: World;
   private readonly log: MemoryLog;
   private readonly nodes: readonly NodeProgram[];
+  private readonly target: SimulatedTarget;
   /** Starts, reboots and resets that were asked of a VM. */
   private readonly bootsAsked = new Map<string, number>();
 
-  constructor(world: World, log: MemoryLog, nodes: readonly NodeProgram[]) {
+  constructor(world: World, log: MemoryLog, nodes: readonly NodeProgram[], target: SimulatedTarget) {
     this.world = world;
+    this.target = target;
     this.log = log;
     this.nodes = nodes;
     log.subscribe((events) => {
@@ -258,6 +263,19 @@ export class Referee {
           this.open.delete(operation.operationId);
         }
         return;
+      case 'BackupDeleteStarted': {
+        const operationId = data['operationId'] as string;
+        this.operations.set(operationId, { operationId, vmId: data['backupId'] as string, what: 'delete-backup', since: this.world.elapsed, deadlineMs: 0, outcome: undefined, endedAt: 0 });
+        this.open.add(operationId);
+        return;
+      }
+      case 'BackupDeleted':
+        for (const operation of this.operations.values()) {
+          if (operation.what !== 'delete-backup' || operation.vmId !== data['backupId'] || operation.outcome !== undefined) continue;
+          Object.assign(operation, { outcome: 'done', endedAt: this.world.elapsed });
+          this.open.delete(operation.operationId);
+        }
+        return;
       case 'DriftSeen': {
         const vmId = data['vmId'] as string | null;
         const fields = (data['differences'] as readonly { readonly field: string }[]).map(({ field }) => field);
@@ -298,6 +316,7 @@ export class Referee {
       case 'VmSnapshotRequested': return begin('snapshot');
       case 'VmSnapshotDeleteRequested': return begin('delete-snapshot');
       case 'VmRevertRequested': return begin('revert');
+      case 'VmBackupRequested': return begin('backup');
       case 'VmDeleteRequested': return begin('delete');
       case 'VmCleanUpStarted': return begin('clean-up');
       case 'VmOperationDone':
@@ -423,6 +442,30 @@ export class Referee {
     return state.status === 'live' ? state.snapshots.list.map(({ snapshotId }) => snapshotId) : [];
   }
 
+  /** The ids of the backups of a VM, whatever is being done to them. */
+  backupsOf(vmId: VmId): readonly BackupId[] {
+    return this.archiveOf(streamOf(archive.category, vmId)).map(({ backupId }) => backupId);
+  }
+
+  private archiveOf(stream: string): Archive {
+    return replay(archive, (this.log.streams.get(stream) ?? []) as never[]);
+  }
+
+  /** What is at the target is what the log says, each with what it builds on. */
+  private checkBackups(): void {
+    const known = [...this.log.streams.keys()].filter((stream) => categoryOf(stream) === archive.category).flatMap((stream) => this.archiveOf(stream));
+    for (const { backupId, status, parent } of known) {
+      if (status !== 'taken') this.fail(`${backupId} is ${status} for ever`);
+      const lies = this.target.backups.get(backupId);
+      if (lies === undefined) this.fail(`${backupId} is not at the target`);
+      else if (lies.parent !== parent) this.fail(`${backupId} is built on ${String(lies.parent)}, the log says on ${String(parent)}`);
+      if (parent !== null && !known.some((one) => one.backupId === parent)) this.fail(`${backupId} has lost what it is built on`);
+    }
+    // What a machine that is lost was writing there nobody takes away.
+    if (this.removed.size > 0) return;
+    for (const backupId of this.target.backups.keys()) if (!known.some((one) => one.backupId === backupId)) this.fail(`leaked: ${backupId} at the target`);
+  }
+
   /** The layers that a machine has of each disk are those that its VM says. */
   private checkLayers(vmId: VmId, state: LiveVm, { machine, nodeId }: NodeProgram): void {
     const said = (layers: Iterable<readonly [string, string | null]>): string => JSON.stringify([...layers].sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -480,6 +523,7 @@ export class Referee {
         if (vmId === '' && machine.layers.has(volumeId)) this.fail(`${volumeId} belongs to no VM and is not whole on ${nodeId}`);
       }
     }
+    this.checkBackups();
     for (const [vmId, state] of live) if (state.provisioned !== null && state.nodeId !== null && !this.removed.has(state.nodeId)) this.checkVm(vmId as VmId, state, state.nodeId);
   }
 

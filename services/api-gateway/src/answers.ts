@@ -116,6 +116,16 @@ named('NetworkPage', page(NetworkAnswer));
 named('ImagePage', page(ImageAnswer));
 named('PoolPage', page(PoolAnswer));
 named('VolumePage', page(VolumeAnswer));
+export const BackupAnswer = named('Backup', z.object({
+  id: z.string(), vmId: z.string(), vmName: nullable(z.string()), status: z.enum(['taking', 'taken', 'deleting']), target: z.object({ targetId: z.string(), name: z.string() }), nodeId: z.string(),
+  kind: nullable(z.enum(['full', 'incremental'])), because: nullable(z.string()).describe('Why it is of that kind'), parent: nullable(z.string()).describe('What it builds on'),
+  frozen: nullable(z.boolean()).describe('Whether the guest held its file systems still for it'), bytes: z.int().describe('Of its own files'),
+  disks: z.array(z.object({ unit: z.int(), volumeId: z.string(), sizeGib: z.int(), bytes: z.int(), sha256: z.string() })),
+  scheduled: nullable(z.object({ policyId: z.string(), slot: time })),
+  drill: nullable(z.object({ passed: z.boolean(), how: z.string(), at: time, operationId: z.string() })).describe('The last time that a machine was made of it to see whether it runs'),
+  operationId: nullable(z.string()), requestedAt: time, takenAt: nullable(time), changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
+}));
+named('BackupPage', page(BackupAnswer));
 named('DriftPage', page(DriftAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));

@@ -17,6 +17,7 @@ import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
 import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
+import { BackupsHttp } from './backups/backups.http.ts';
 import { NodeBytesHttp } from './bytes/node-bytes.http.ts';
 import { isForConsoles } from './console/console-relay.http.ts';
 import { ConsolesHttp } from './console/consoles.http.ts';
@@ -46,7 +47,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, PoolsHttp, VolumesHttp, DriftHttp, SshKeysHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -164,7 +164,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command)) return undefined;
+    if (isOfVolume(command) || command.type === 'RemoveBackup') return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -206,6 +206,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
+      if (command.type === 'RemoveBackup') return accept();
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       if (concernsDisk(command.type)) return accept();
       const { vmId } = command.data;

@@ -25,6 +25,8 @@ const Environment = z.object({
   CV_NODE_AGENT_IMAGE_KEEP_SECONDS: positive.max(2_592_000).default(3_600),
   CV_NODE_AGENT_POOL_DIR: folder.optional(),
   CV_NODE_AGENT_RUN_DIR: folder.optional(),
+  /** Folders for backups, `name=/path` with commas between: a folder that several nodes see is one target. */
+  CV_NODE_AGENT_BACKUP_DIRS: z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}=\/[^,]*(,[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}=\/[^,]*){0,15}$/, 'must be name=/path, several with commas between').optional(),
   CV_NODE_AGENT_NATS_URL: z.string().min(1).optional(),
   CV_NODE_AGENT_NATS_CA: folder.optional(),
   CV_NODE_AGENT_HEALTH_PORT: port.optional(),
@@ -53,7 +55,7 @@ export interface SimulatedConfig {
 
 export type HypervisorConfig =
   | { readonly kind: 'simulated'; readonly simulated: SimulatedConfig }
-  | { readonly kind: 'qemu' | 'test'; readonly socket: string; readonly inFlightMax: number; readonly imageDir: string; readonly poolDir: string; readonly runDir: string; /** How long a fetched image stays that nobody needs. */ readonly imageKeepMs: number };
+  | { readonly kind: 'qemu' | 'test'; readonly socket: string; readonly inFlightMax: number; readonly imageDir: string; readonly poolDir: string; readonly runDir: string; /** How long a fetched image stays that nobody needs. */ readonly imageKeepMs: number; readonly backupDirs: Readonly<Record<string, string>> };
 
 /** One node's agent. */
 export interface AgentConfig {
@@ -120,13 +122,18 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     for (const [name, value] of Object.entries({ CV_NODE_AGENT_IMAGE_DIR: imageDir, CV_NODE_AGENT_POOL_DIR: poolDir, CV_NODE_AGENT_RUN_DIR: runDir })) if (value === undefined) wrong.push(`${name}: is not set`);
     // <runDir>/vnc/<32 digits>.sock, in the 107 bytes that a socket's path may have.
     if (runDir !== undefined && Buffer.byteLength(runDir) > 65) wrong.push('CV_NODE_AGENT_RUN_DIR: must have at most 65 bytes, because sockets are made below it');
-    hypervisor = { kind: env.CV_NODE_AGENT_HYPERVISOR, socket: env.CV_NODE_AGENT_LIBVIRT_SOCKET, inFlightMax: env.CV_NODE_AGENT_LIBVIRT_IN_FLIGHT, imageDir: imageDir ?? '', poolDir: poolDir ?? '', runDir: runDir ?? '', imageKeepMs: env.CV_NODE_AGENT_IMAGE_KEEP_SECONDS * 1_000 };
+    hypervisor = { kind: env.CV_NODE_AGENT_HYPERVISOR, socket: env.CV_NODE_AGENT_LIBVIRT_SOCKET, inFlightMax: env.CV_NODE_AGENT_LIBVIRT_IN_FLIGHT, imageDir: imageDir ?? '', poolDir: poolDir ?? '', runDir: runDir ?? '', imageKeepMs: env.CV_NODE_AGENT_IMAGE_KEEP_SECONDS * 1_000, backupDirs: foldersOf(env.CV_NODE_AGENT_BACKUP_DIRS ?? '') };
   }
   const id = env.CV_NODE_AGENT_MACHINE_ID ?? ofMachine(machineIdFile);
   if (id === undefined) wrong.push(`CV_NODE_AGENT_MACHINE_ID: is not set, and ${machineIdFile} holds no id: run systemd-machine-id-setup`);
   if (wrong.length > 0 || id === undefined) throw bad(wrong);
   return { kind: 'agent', agent: { ...common, joinTokenFile: env.CV_NODE_AGENT_JOIN_TOKEN_FILE, machineId: id, name: env.CV_NODE_AGENT_NAME ?? hostname(), hypervisor } };
 }
+
+const foldersOf = (text: string): Readonly<Record<string, string>> => Object.fromEntries(text.split(',').flatMap((one) => {
+  const at = one.indexOf('=');
+  return at < 0 ? [] : [[one.slice(0, at), one.slice(at + 1).replace(/\/+$/, '')]];
+}));
 
 const bad = (wrong: readonly string[]): BadEnvironment => new BadEnvironment(`node-agent cannot start:\n${wrong.map((one) => `  ${one}`).join('\n')}`);
 

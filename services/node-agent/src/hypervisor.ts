@@ -6,6 +6,7 @@
  * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
  */
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
@@ -119,6 +120,12 @@ export type AdoptedFile = DataOf<'AdoptDomain'>['files'][number];
 /** What a new layer stands on. */
 export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 
+/** Of BackupDomain. */
+export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'replaces' | 'machine'>;
+/** Of RestoreDisks. */
+export type RestorePlan = Pick<DataOf<'RestoreDisks'>, 'vmId' | 'poolId' | 'ofVm' | 'targetId' | 'chain' | 'disks'>;
+export type BackupRef = Omit<DataOf<'RemoveBackup'>, 'nodeId'>;
+
 export interface Hypervisor {
   describe(): Promise<NodeDescription>;
   usage(): Promise<Usage>;
@@ -163,6 +170,13 @@ export interface Hypervisor {
   layer(plan: DomainPlan, on: readonly LayerBase[], live: boolean): Promise<Refusal | Layered>;
   /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
+  /** What the disks of a domain hold at one moment lies whole at a target; it runs on, or stays stopped. */
+  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal): Promise<Refusal | TakenBackup>;
+  /** Neither at its target nor being taken. Never refused. */
+  undoBackup(plan: DomainPlan, backup: BackupRef): Done;
+  removeBackup(backup: BackupRef): Done;
+  /** Disks that hold what a backup holds, once its files were seen to be what they were. */
+  restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
   start(vmId: VmId): Done;
   /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;

@@ -172,7 +172,7 @@ async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed }: M
   const { kind: driver, inFlightMax, ...machine } = hypervisor;
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
   const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed, log });
-  const host = machineHost({ ...machine, nodeId, driver, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
+  const host = machineHost({ ...machine, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
   sweepImages(host, machine.imageKeepMs, { log, signal });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];

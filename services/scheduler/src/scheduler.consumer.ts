@@ -8,6 +8,7 @@
  * starting a saga twice is starting it once.
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
@@ -30,6 +31,7 @@ import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { poolFor } from './placement/candidate.ts';
 import { adoptVm, settleAdoption } from './provisioning/adopt-vm.saga.ts';
+import { backupVm, type DropBackup, dropBackup, settleBackup } from './provisioning/backup-vm.saga.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
@@ -42,12 +44,13 @@ import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import { bytesToFetch, type SchedulerView, type VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
+import { restoring } from './vm/restoring.ts';
 import { vm } from './vm/vm.ts';
 
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, adoptVm, settleAdoption, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, adoptVm, settleAdoption, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, backupVm, settleBackup, dropBackup, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -158,6 +161,10 @@ export class Scheduler {
         return this.reconfigureVm(envelope, command.data, handler);
       case 'AdoptVm':
         return this.adoptVm(envelope, command.data, handler);
+      case 'BackupVm':
+        return this.backupVm(envelope, command.data, handler);
+      case 'RestoreBackup':
+        return this.restoreBackup(envelope, command.data, handler);
       case 'PlaceVm':
         return this.placeVm(envelope, command.data, handler);
       case 'UnplaceVm':
@@ -255,6 +262,40 @@ export class Scheduler {
     };
     const state = foreign.state === 'running' || foreign.state === 'paused' ? foreign.state : 'stopped';
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestAdoption', data: { vmId, operationId, spec, nodeId, poolId: pool.poolId, layout, state } } satisfies VmCommand));
+  }
+
+  /** Which target is meant is said by its name, or by there being no other. */
+  private async backupVm(envelope: CommandEnvelope, { target: wanted, ...wish }: Extract<VmCommand, { type: 'BackupVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view } = this.ports;
+    const nodeId = view.vm(wish.vmId)?.nodeId ?? null;
+    if (nodeId === null) return handler.refuse(envelope, view.vm(wish.vmId) === undefined ? refuse('vm.not_found', { vmId: wish.vmId }) : refuse('vm.not_provisioned', { vmId: wish.vmId, failure: null }));
+    const targets = view.node(nodeId)?.description?.backupTargets ?? [];
+    const [only, ...others] = wanted === undefined ? targets : targets.filter(({ targetId, name }) => targetId === wanted || name === wanted);
+    if (only === undefined) return handler.refuse(envelope, refuse(wanted === undefined ? 'backup.no_target' : 'backup.target_unknown', { nodeId, ...(wanted === undefined ? {} : { target: wanted, field: 'target' }) }));
+    if (others.length > 0) return handler.refuse(envelope, refuse('backup.which_target', { targets: targets.map(({ name }) => name), field: 'target' }));
+    return handler.handle(vm, handling(envelope, streamOf(vm.category, wish.vmId), { type: 'RequestBackup', data: { ...wish, target: only } } satisfies VmCommand));
+  }
+
+  /** What was backed up becomes the wish for a new VM. */
+  private async restoreBackup(envelope: CommandEnvelope, { vmId, operationId, backupId, name, network: wanted, node: on, drill }: Extract<VmCommand, { type: 'RestoreBackup' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view, commandIdOf } = this.ports;
+    const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
+    const before = view.backup(backupId)?.taken?.machine.network.networkId;
+    const network = view.entryCalled('network', wanted ?? before ?? '');
+    const chosen = on === undefined ? null : view.nodeCalled(on);
+    if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
+    const restored = restoring((id) => view.backup(id), {
+      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, drill, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+    });
+    if ('refused' in restored) return handler.refuse(envelope, restored);
+    if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
+    const holder = view.holderOfName(name);
+    if (holder !== undefined && holder !== vmId) return stop('vm.name_taken', { name, heldBy: holder, field: 'name' });
+    const { spec, restore, sizeGib } = restored;
+    const possible = place(view.candidates(true), { ...spec, diskGib: sizeGib, targetId: restore.targetId });
+    if (isRefusal(possible)) return handler.refuse(envelope, possible);
+    const request: VmCommand = { type: 'RequestVm', data: { vmId, operationId, spec, imageFile: null, imageFormat: 'qcow2', network: network.plan, restore } };
+    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), request), likelyNew: true });
   }
 
   /** null: no medium. */
@@ -547,6 +588,9 @@ export class Scheduler {
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
+    for (const { backupId, vmId, target, deleting } of [...view.backups()]) {
+      if (deleting !== null && !this.begun.has(deleting.operationId)) await attempt('delete a backup', this.dropBackup({ operationId: deleting.operationId, vmId, backupId, target, nodeId: this.nodeFor(target, deleting.nodeId) }, deleting.meta));
+    }
     for (const { id, at, command } of [...view.due(now)]) {
       // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
       const turn = `timer:${id}:${String(at)}:${String(Math.floor((now - at) / TIMER_AGAIN_MS))}`;
@@ -583,6 +627,20 @@ export class Scheduler {
     await this.sagas.start(saga, operationId, failed === null ? input : { ...input, operationId, failedOperationId: failed.operationId }, { ...meta, operationId });
     this.begun.add(operationId);
     if (this.begun.size > REACTED_MAX) this.begun.clear();
+  }
+
+  private async dropBackup(backup: DropBackup, meta: CommandMeta): Promise<void> {
+    await this.sagas.start(dropBackup.name, backup.operationId, backup as unknown as Facts, meta);
+    this.begun.add(backup.operationId);
+    if (this.begun.size > REACTED_MAX) this.begun.clear();
+  }
+
+  /** Whoever took it, or another that sees the same target and is heard. */
+  private nodeFor({ targetId }: BackupTarget, nodeId: NodeId): NodeId {
+    const { view } = this.ports;
+    const heard = (node: Candidate | undefined): boolean => node !== undefined && !node.removed && node.silentSince === null && node.description?.backupTargets?.some((target) => target.targetId === targetId) === true;
+    if (heard(view.node(nodeId))) return nodeId;
+    return [...view.candidates(true)].find(heard)?.nodeId ?? nodeId;
   }
 
   /**

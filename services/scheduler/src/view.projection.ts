@@ -7,7 +7,9 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { categoryOf, idOfStream, type NodeId, type OperationId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
+import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
@@ -107,6 +109,7 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmPowerRequested':
       case 'VmReconfigureRequested':
       case 'VmGuestRequested':
+      case 'VmBackupRequested':
       case 'VmSnapshotRequested':
       case 'VmSnapshotDeleteRequested':
       case 'VmRevertRequested':
@@ -196,6 +199,49 @@ export const volumeWork: Projection<VolumeCall> = {
   },
 };
 
+/** A backup that is not deleted: what a restore is made of, and what is to be taken away. */
+export interface BackupEntry {
+  readonly backupId: BackupId;
+  readonly vmId: VmId;
+  readonly target: BackupTarget;
+  /** null: it is being taken. */
+  readonly taken: { readonly parent: BackupId | null; readonly machine: BackedUpMachine; readonly files: readonly BackupFile[]; readonly at: string } | null;
+  readonly scheduled: BackupSlot | null;
+  readonly deleting: { readonly operationId: OperationId; readonly nodeId: NodeId; readonly meta: CommandMeta } | null;
+}
+
+export const backup: Projection<BackupEntry> = {
+  name: 'scheduler.backup',
+  version: 1,
+  keys: (event) => (categoryOf(event.stream) === 'archive' ? [String(event.data['backupId'])] : []),
+  fold(document, recorded) {
+    const event = recorded as unknown as BackupEvent;
+    if (event.type === 'BackupBegun') {
+      const { backupId, vmId, target, scheduled } = event.data;
+      return { backupId, vmId, target, taken: null, scheduled, deleting: null };
+    }
+    if (document === undefined) return undefined;
+    switch (event.type) {
+      case 'BackupTaken': {
+        const { parent, machine, files } = event.data;
+        return { ...document, taken: { parent, machine, files, at: recorded.recordedAt } };
+      }
+      case 'BackupDeleteStarted': {
+        const { commandId: _, ...meta } = recorded.meta;
+        const { operationId, nodeId } = event.data;
+        return { ...document, deleting: { operationId, nodeId, meta: { ...meta, operationId } } };
+      }
+      case 'BackupDeleteAbandoned':
+        return { ...document, deleting: null };
+      case 'BackupAbandoned':
+      case 'BackupDeleted':
+        return undefined;
+      case 'BackupDrilled':
+        return document;
+    }
+  },
+};
+
 /** What is to be commanded at a time, unless the log says something else before. */
 export interface Timer {
   readonly id: string;
@@ -224,7 +270,7 @@ export const timer: Projection<Timer> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer] as const;
+export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer, backup] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
@@ -234,6 +280,7 @@ export class SchedulerView {
   private readonly volumes = new ProjectionInMemory(volumeWork);
   private readonly drifts = new ProjectionInMemory(openDrift);
   private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
+  private readonly archive = new ProjectionInMemory(backup);
   private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
@@ -245,7 +292,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers]) {
+    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers, this.archive]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -260,6 +307,7 @@ export class SchedulerView {
     this.catalog.take(event);
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
+    if (category === 'archive') this.archive.take(event);
     if (category === 'drift') this.drifts.take(event);
     if (category === 'drift-policy') this.driftPolicies.take(event);
     this.timers.take(event);
@@ -388,6 +436,14 @@ export class SchedulerView {
 
   *volumeCalls(): Generator<VolumeCall> {
     yield* this.volumes.documents.values();
+  }
+
+  backup(backupId: string): BackupEntry | undefined {
+    return this.archive.documents.get(backupId);
+  }
+
+  *backups(): Generator<BackupEntry> {
+    yield* this.archive.documents.values();
   }
 
   *due(now: number): Generator<Timer> {

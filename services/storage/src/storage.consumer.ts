@@ -3,6 +3,7 @@
  * records of volumes, images by name. Joined to ports, so the simulation runs this very code.
  */
 import type { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { BackupCommand } from '@chronovirt/contracts/backup/backup.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { streamOf } from '@chronovirt/contracts/ids';
 import type { ImageCommand } from '@chronovirt/contracts/image/image.commands';
@@ -12,6 +13,7 @@ import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
+import { archive } from './archive/archive.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { pool } from './pool/pool.ts';
@@ -65,12 +67,20 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
 
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
-      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand;
+      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand | BackupCommand;
       switch (command.type) {
         case 'RegisterImage':
           return registerImage(envelope, command);
         case 'DeleteImage':
           return deleteImage(envelope, command);
+        case 'BeginBackup':
+        case 'RecordBackup':
+        case 'AbandonBackup':
+        case 'DeleteBackup':
+        case 'FinishDeleteBackup':
+        case 'AbandonDeleteBackup':
+        case 'RecordDrill':
+          return (await handler.handle(archive, handling(envelope, streamOf(archive.category, command.data.vmId), command))).answer;
         case 'RegisterPool':
         case 'ReserveSpace':
         case 'ResizeSpace':

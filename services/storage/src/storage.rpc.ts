@@ -1,6 +1,7 @@
 import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import { backupCommands } from '@chronovirt/contracts/backup/backup.commands';
 import { imageCommands } from '@chronovirt/contracts/image/image.commands';
 import { poolCommands } from '@chronovirt/contracts/pool/pool.commands';
 import { volumeCommands } from '@chronovirt/contracts/volume/volume.commands';
@@ -13,7 +14,7 @@ import type { storage } from './storage.consumer.ts';
 
 export const STORAGE = Symbol('storage');
 
-const commands = { ...poolCommands, ...volumeCommands, ...imageCommands };
+const commands = { ...poolCommands, ...volumeCommands, ...imageCommands, ...backupCommands };
 
 /** Storage's ears on the bus: parse, hand over, answer. */
 @Controller()

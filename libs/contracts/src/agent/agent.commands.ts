@@ -5,7 +5,9 @@
  */
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { CommandId, NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { BackupWish } from '../backup/backup.ts';
+import { BackedUpMachine } from '../backup/backup.events.ts';
+import { BackupId, BackupTargetId, CommandId, NodeId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
@@ -15,7 +17,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState, Platform } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
@@ -35,6 +37,8 @@ export const DomainPlan = z.object({
   seed: Seed.nullable(),
   /** It was not made by us: its XML stays its own but for what stands here, and so do these interfaces. */
   adopted: z.object({ macs: z.array(Mac).max(16) }).nullable().default(null),
+  /** Its interfaces are there, and lead nowhere. */
+  isolated: z.boolean().optional(),
 });
 export type DomainPlan = z.infer<typeof DomainPlan>;
 
@@ -59,6 +63,15 @@ export const agentCommands = {
   AdoptDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, files: z.array(z.object({ volumeId: VolumeId, file: text(1_000) })).min(1).max(24) })),
   /** It is not one of ours, and runs on as it is. */
   ReleaseDomain: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).max(24) })),
+  /**
+   * What the disks of the plan hold at one moment lies whole at the target, with a manifest; the domain runs on or stays stopped.
+   * Facts are those of a TakenBackup. `parent`: it may hold only what has changed since, where the disks have kept count of that.
+   */
+  BackupDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId, wants: BackupWish, parent: BackupId.nullable(), /** Of this one no count is needed any more. */ replaces: BackupId.nullable(), machine: BackedUpMachine })),
+  /** Nothing of this backup is at the target, nor is it being taken. */
+  UndoBackup: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId })),
+  /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
+  RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -76,7 +89,9 @@ export const agentCommands = {
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
-  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional() })),
+  RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), /** Others that came with it, in the same pool. */ more: z.array(VolumeId).max(23).optional() })),
+  /** A backup is gone from its target. `vmId`: whose it was. */
+  RemoveBackup: command('node', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, targetId: BackupTargetId })),
   /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
   RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional() })),
   /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { NodeId, VmId } from '../ids.ts';
-import { Json, text } from '../text.ts';
+import { BackupTargetId, NodeId, VmId } from '../ids.ts';
+import { Json, Name, text } from '../text.ts';
 
 /** What not every node can give a VM, as its libvirt says. */
 export const NodeFeature = z.enum(['uefi', 'uefi-secure', 'tpm']);
@@ -17,6 +17,8 @@ export const NodeDescription = z.object({
   cpus: z.int().min(1),
   memoryMib: z.int().min(1),
   versions: z.record(z.string(), text(100)),
+  /** Folders for backups that it sees. One that several nodes see has the same id on each. */
+  backupTargets: z.array(z.object({ targetId: BackupTargetId, name: Name })).max(16).optional(),
   features: z.array(NodeFeature).optional(),
 });
 export type NodeDescription = z.infer<typeof NodeDescription>;

@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { BackupSlot, BackupTarget, BackupWish } from '../backup/backup.ts';
+import { RestoreBackupBody } from '../backup/backup.commands.ts';
+import { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
@@ -130,6 +132,10 @@ export const vmCommands = {
   DeleteSnapshot: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
   /** Its disks become what they were at a snapshot. Only while it is stopped. */
   RevertVm: command('scheduler', 'vmId', z.object({ ...Target, snapshotId: SnapshotId })),
+  /** From the gateway or a policy; the target is still a name, or the only one. */
+  BackupVm: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: Reference.optional(), wants: BackupWish, scheduled: BackupSlot.nullable() })),
+  /** A new VM of a backup; references are still names. */
+  RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean() })),
   /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
@@ -147,6 +153,8 @@ export const vmCommands = {
   RequestVm: command('scheduler', 'vmId', z.object({ ...Target, ...RequestedVm.shape })),
   /** From ReconfigureVm's handler. */
   RequestReconfiguration: command('scheduler', 'vmId', z.object({ ...Target, change: Reconfiguration })),
+  /** From BackupVm's handler. */
+  RequestBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
   /** From sagas. */
   AssignVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, poolId: PoolId, decision: Json })),
   FinishVm: command('scheduler', 'vmId', z.object({

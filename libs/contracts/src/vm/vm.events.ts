@@ -1,6 +1,7 @@
 import { z } from 'zod';
+import { BackupSlot, BackupTarget, BackupWish } from '../backup/backup.ts';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupTargetId, ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
@@ -140,8 +141,25 @@ export type DomainState = z.infer<typeof DomainState>;
 export const PowerAction = z.enum(['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save']);
 export type PowerAction = z.infer<typeof PowerAction>;
 
+/** What a machine's disks begin as when they are those of a backup. */
+export const Restore = z.object({
+  backupId: BackupId,
+  /** The VM that it is of. */
+  ofVm: VmId,
+  targetId: BackupTargetId,
+  /** Of a full backup and all that were built on it up to the one that is meant, in that order: the files, by the place of their disk. */
+  chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
+  /** Disks beside the first. */
+  volumes: z.array(AttachedVolume).max(23),
+  /** Only to see whether it runs: it gets no way to any network, and goes when that is known. */
+  drill: z.boolean(),
+});
+export type Restore = z.infer<typeof Restore>;
+
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
 export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
+  /** What its disks begin as, when they are those of a backup. */
+  restore: Restore.optional(),
   /** Of an image that its node has to fetch, unless it has it already. */
   fetchBytes: z.int().min(1).optional(),
 });
@@ -183,6 +201,8 @@ export const vmEvents = {
   VmAdoptRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), layout: AdoptedLayout, state: z.enum(['running', 'paused', 'stopped']) })),
   /** It did not become one: whatever there is of it is nobody's again, and was not touched. */
   VmReleased: event(z.object(Operation)),
+  /** Its disks are to be copied to a target. */
+  VmBackupRequested: event(z.object({ ...Operation, backupId: BackupId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

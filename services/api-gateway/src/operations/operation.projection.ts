@@ -13,6 +13,7 @@
  * Percent only rises. Undoing does not lower it: it says how far the work came.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { BackupEvent } from '@chronovirt/contracts/backup/backup.events';
 import type { ImageImportEvent } from '@chronovirt/contracts/image/image.events';
 import type { OperationEvent } from '@chronovirt/contracts/operation/operation.events';
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
@@ -62,11 +63,11 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }>);
+type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
-const kindOfRequest = { VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
+const kindOfRequest = { VmBackupRequested: 'backup', VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
 
 /** How a volume's operations begin and end. */
 const volumeOperations = { VolumeRequested: 'begins', VolumeWorkRequested: 'begins', VolumeDeleteStarted: 'begins', VolumeReady: 'ends', VolumeWorked: 'ends', VolumeFailed: 'fails', VolumeWorkFailed: 'fails' } as const;
@@ -142,7 +143,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return mine === undefined ? undefined : { ...begun(event, key, 'create', mine.meta.vmId ?? null), commandId: mine.id, parent: operationId, waitsFor: 'its receiver to answer' };
     }
     case 'VmRequested':
-      return settle({ ...(before ?? begun(event, key, 'create', id)), waitsFor: 'the saga that builds it' }, event);
+      return settle({ ...(before ?? begun(event, key, event.data.restore === undefined ? 'create' : event.data.restore.drill ? 'drill' : 'restore', id)), waitsFor: 'the saga that builds it' }, event);
     case 'VmAdoptRequested':
       return settle({ ...(before ?? begun(event, key, 'adopt', id)), waitsFor: 'the saga that adopts it' }, event);
     case 'VmReleased':
@@ -154,6 +155,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, event.data.change.restore === undefined ? 'reconfigure' : 'revert-drift', id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmGuestRequested':
       return settle({ ...(before ?? begun(event, key, event.data.request.kind, id)), waitsFor: 'the saga that carries it out' }, event);
+    case 'VmBackupRequested':
     case 'VmSnapshotRequested':
     case 'VmSnapshotDeleteRequested':
     case 'VmRevertRequested':
@@ -181,6 +183,8 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       const { refused, because, owed } = event.data;
       return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
     }
+    case 'BackupDeleteStarted':
+      return settle({ ...(before ?? begun(event, key, 'delete-backup', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'VolumeDeleteStarted':
       return settle({ ...(before ?? begun(event, key, 'delete-volume', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'ImageImportStarted':
@@ -243,6 +247,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
+  if (event.type === 'BackupDeleteStarted') return [event.data.operationId];
   if (event.type in volumeOperations) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (category === 'image-import') return [(event as ImageImportEvent).data.operationId];
   if (event.type !== 'CommandsAccepted') return [];

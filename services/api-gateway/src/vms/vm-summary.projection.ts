@@ -115,9 +115,9 @@ const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfigur
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
-    const { vmId, operationId, spec: { name, description, ...spec }, network } = event.data;
+    const { vmId, operationId, spec: { name, description, ...spec }, network, restore } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
@@ -164,6 +164,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'reconfigure', desiredBefore: vm.desired } }, event);
     case 'VmGuestRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: event.data.request.kind, desiredBefore: vm.desired } }, event);
+    case 'VmBackupRequested':
+      return settle({ ...vm, operation: { id: event.data.operationId, kind: 'backup', desiredBefore: vm.desired } }, event);
     case 'VmSnapshotRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'snapshot', desiredBefore: vm.desired } }, event);
     case 'VmSnapshotTaken': {

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
@@ -286,6 +287,17 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async revert(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('snapshot', { schema: SnapshotId }) snapshotId: SnapshotId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
     await this.act(request, reply, id, 'RevertVm', 'revert', { snapshotId });
+  }
+
+  @Post(':id/backups')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Back its disks up to a target, running or not: all that they hold, or what has changed since the last one', operationId: 'takeBackup' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async takeBackup(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: TakeBackupBody.optional() }) body: TakeBackupBody | undefined): Promise<void> {
+    const { target, kind: wants } = body ?? TakeBackupBody.parse({});
+    const backupId = requestOf(request, body ?? {}).ids.thing('backup');
+    await this.act(request, reply, id, 'BackupVm', 'backup', { ...(target === undefined ? {} : { target }), wants, scheduled: null, backupId }, { sameAs: body ?? {}, shown: { backupId } });
   }
 
   @Delete(':id')

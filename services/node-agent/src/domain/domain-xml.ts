@@ -151,11 +151,12 @@ export const driveXml = (which: 'media' | 'seed', devices: DomainPlan['devices']
     element('readonly'));
 };
 
-export const nicXml = ({ network, mac }: DomainNic, devices: DomainPlan['devices']): Xml =>
+export const nicXml = ({ network, mac }: DomainNic, devices: DomainPlan['devices'], isolated = false): Xml =>
   element('interface', { type: 'network' },
     element('mac', { address: mac }),
     element('source', { network: network.name }),
-    element('model', { type: devices === 'virtio' ? 'virtio' : 'e1000' }));
+    element('model', { type: devices === 'virtio' ? 'virtio' : 'e1000' }),
+    isolated ? element('link', { state: 'down' }) : undefined);
 
 /** A piece of memory to plug in. Sizes that are no multiple of 128 MiB cannot be used by Linux. */
 export const dimmXml = (mib: number): Xml => element('memory', { model: 'dimm' }, element('target', {}, element('size', { unit: 'MiB' }, mib), element('node', {}, 0)));
@@ -171,7 +172,7 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     element('controller', { type: 'usb', model: 'none' }),
     ...(ports === 0 ? [] : [element('controller', { type: 'pci', index: 0, model: 'pcie-root' })]),
     ...Array.from({ length: ports }, (_, index) => element('controller', { type: 'pci', index: index + 1, model: 'pcie-root-port' })),
-    ...plan.nics.map((nic) => nicXml(nic, plan.devices)),
+    ...plan.nics.map((nic) => nicXml(nic, plan.devices, plan.isolated)),
     element('serial', { type: 'pty' }, element('log', { file: host.consoleLog, append: 'on' }), element('target', { port: 0 })),
     element('console', { type: 'pty' }, element('target', { type: 'serial', port: 0 })),
     element('channel', { type: 'unix' }, element('target', { type: 'virtio', name: 'org.qemu.guest_agent.0' })),

@@ -3,6 +3,7 @@
  * each; when a later step is refused or fails, they run backwards, so that what was refused did nothing.
  */
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
@@ -10,13 +11,13 @@ import type { Asked } from '../guest/guest-agent.ts';
 import type { Configured, Done, DomainPlan, Hypervisor, Layered } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
-export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'ReleaseDomain';
+export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup' || type === 'ReleaseDomain';
 
 /** Verbs after which the VM is no longer one of this node, whatever was sent before them. */
 export const endsPlacement = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'ReleaseDomain';
 
 /** Verbs about a disk alone: their answer says nothing of a domain. */
-export const concernsDisk = (type: AgentCommand['type']): boolean => type === 'EnsureDisk' || type === 'RemoveDisk';
+export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'RemoveDisk'].includes(type);
 
 /** Verbs about a volume, whoever has it: they have no placement. */
 const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume'] as const;
@@ -27,7 +28,7 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | TakenBackup | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -36,6 +37,10 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'AdoptDomain': return hypervisor.adopt(data, data.files);
     case 'ReleaseDomain': return hypervisor.release(data.vmId, data.volumes);
+    case 'BackupDomain': return hypervisor.backup(data, data, signal);
+    case 'UndoBackup': return hypervisor.undoBackup(data, data);
+    case 'RestoreDisks': return hypervisor.restoreDisks(data, signal);
+    case 'RemoveBackup': return hypervisor.removeBackup(data);
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);
@@ -52,7 +57,13 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       for (const { network, mac } of data.nics) refused ??= await hypervisor.removeLease(network, mac);
       return refused;
     }
-    case 'RemoveDisk':
+    case 'RemoveDisk': {
+      for (const volumeId of data.more ?? []) {
+        const refused = await hypervisor.removeDisk(data.vmId, volumeId, data.poolId);
+        if (refused !== undefined) return refused;
+      }
+      return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    }
     case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
     case 'EnsureVolume': return hypervisor.ensureVolume(data, signal);
     case 'WorkOnVolume': return hypervisor.workOnVolume(data, signal);

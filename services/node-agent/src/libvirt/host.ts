@@ -5,6 +5,7 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
 import type { Refusal } from '../answer.ts';
 import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
+import type { BackupStore } from '../backup/backup-store.os.ts';
 import type { Disks } from './qemu-img.os.ts';
 
 export interface Saves {
@@ -22,6 +23,7 @@ export interface LibvirtHost {
   readonly target: Target | RemoteTarget;
   readonly accel: Pick<Awaited<ReturnType<Hypervisor['describe']>>, 'accel' | 'accelBecause'>;
   readonly disks: Disks;
+  readonly backups: BackupStore;
   mediaPathOf(file: string): string;
   /** A refusal when there is no such medium, and none can be fetched. */
   mediaMissing(file: string): Promise<Refusal | undefined>;

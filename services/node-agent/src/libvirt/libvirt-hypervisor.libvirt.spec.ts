@@ -96,7 +96,7 @@ beforeAll(async () => {
   const accel = await findAccel({ remember: join(dir, 'accel.json') });
   hypervisor = await connectLibvirt({
     nodeId, agentVersion: '0.0.0-spec', log: quiet,
-    host: machineHost({ nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'), accel, log: quiet }),
+    host: machineHost({ nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel, log: quiet }),
   });
   behind = await connect({ socket: LIBVIRT_SOCKET, driver: 'qemu:///system' });
 }, 300_000);

@@ -45,6 +45,7 @@ import type { LibvirtHost } from './host.ts';
 import { adoptedXml, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
+import { libvirtBackups } from './libvirt-backups.os.ts';
 import { liveDomain, macIn } from './live-domain.os.ts';
 
 export interface LibvirtSettings {
@@ -886,7 +887,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), probe()]);
+      const [libvirt, hypervisor, info, own, backupTargets] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), host.backups.targets(), probe()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -896,6 +897,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         cpus: own?.cpus ?? info.cpus,
         memoryMib: own?.memoryMib ?? Math.floor(info.memoryKib / 1_024),
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
+        ...(backupTargets.length === 0 ? {} : { backupTargets: [...backupTargets] }),
         features: [...can.features],
       };
     },
@@ -986,6 +988,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     configure,
     layer,
     tidy,
+    ...libvirtBackups({ slow, host, find, look, answersAgent }),
     start,
     shutdown,
     destroy: async (vmId) => {

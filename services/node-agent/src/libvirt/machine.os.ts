@@ -6,6 +6,7 @@ import type { NodeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
+import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { LibvirtHost } from './host.ts';
@@ -24,6 +25,9 @@ export interface MachineSettings {
   readonly runDir: string;
   /** For what serial consoles wrote. */
   readonly consoleDir: string;
+  /** Folders for backups, by the names of their targets, and where it is kept which they were. */
+  readonly backupDirs: Readonly<Record<string, string>>;
+  readonly stateDir: string;
   readonly accel: Accel;
   /** From where images are fetched; without it they are what somebody put into the folder. */
   readonly gateway?: GatewayBytes;
@@ -34,7 +38,7 @@ export interface MachineSettings {
   readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
@@ -50,6 +54,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
     disks: createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
+    backups: createBackupStore({ dirs: driver === 'test' ? {} : backupDirs, stateDir, log }),
     mediaPathOf: (file) => images.pathOf(file),
     mediaMissing: (file) => images.ensure(file),
     sweepImages: () => images.sweep(),

@@ -56,6 +56,7 @@ interface Image {
 export interface Disks {
   /** Where a volume was last seen to lie; where it would be made without a pool, if it never was. */
   pathOf(volumeId: VolumeId, layer: Layer): string;
+  formatOf(volumeId: VolumeId, layer: Layer): VolumeFormat;
   /** Looks where they lie now. */
   locate(volumeIds: readonly VolumeId[]): Promise<void>;
   exists(volumeId: VolumeId, layer: Layer): Promise<boolean>;
@@ -74,6 +75,10 @@ export interface Disks {
   /** A layer stands on another that holds the same. */
   rebase(volumeId: VolumeId, layer: string, on: Layer): Promise<void>;
   drop(volumeId: VolumeId, layer: string): Promise<void>;
+  /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
+  keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
+  /** A disk that holds what can be read there, unless it is there already. */
+  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal): Done;
   /** With all its layers. Without a pool: wherever it lies. */
   remove(volumeId: VolumeId, poolId?: PoolId): Done;
   /** A volume that stands alone. */
@@ -234,6 +239,39 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     }
   };
 
+  const keepCount: Disks['keepCount'] = async (volumeId, layer, { under, notUnder }) => {
+    await locateOne(volumeId);
+    // Only qcow2 has a place for it.
+    if (formatOf(volumeId, layer) === 'raw') return;
+    const path = pathOf(volumeId, layer);
+    try {
+      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
+      const said = JSON.parse(stdout) as { 'format-specific'?: { data?: { bitmaps?: readonly { readonly name: string }[] } } };
+      const there = new Set((said['format-specific']?.data?.bitmaps ?? []).map(({ name }) => name));
+      for (const name of [under, notUnder]) if (name !== null && there.has(name)) await run(qemuImg, ['bitmap', '--remove', '-f', 'qcow2', path, name], { timeout: QEMU_IMG_MS });
+      if (under !== null) await run(qemuImg, ['bitmap', '--add', '-f', 'qcow2', path, under], { timeout: QEMU_IMG_MS });
+    } catch (cause) {
+      throw new DiskFault('keep count of what is written on', volumeId, cause);
+    }
+  };
+
+  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
+    if (await exists(volumeId, null)) return undefined;
+    const folder = pools.folderOf(poolId);
+    if (folder === undefined) return refuse('pool.not_on_node', { poolId });
+    const path = join(folder, nameOf(volumeId, null, 'qcow2'));
+    const unfinished = `${path}.new`;
+    try {
+      await rm(unfinished, { force: true });
+      await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
+      await finish(unfinished, path);
+      homes.set(volumeId, { folder, format: 'qcow2' });
+      return undefined;
+    } catch (cause) {
+      return refusalFor(cause, volumeId) ?? fault('restore', volumeId, cause);
+    }
+  };
+
   /** What is in a file becomes another file, whole: written beside it, on the disk, renamed. */
   const rewrite = async (from: { readonly path: string; readonly format: VolumeFormat }, to: { readonly path: string; readonly format: VolumeFormat }, signal: AbortSignal, { compress = false, sizeGib = 0 } = {}): Promise<void> => {
     const unfinished = `${to.path}.new`;
@@ -359,7 +397,9 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   };
 
   return {
-    pathOf, locate,
+    pathOf, formatOf, locate,
+    keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
+    restore: (volume, from, signal) => copies(() => restore(volume, from, signal)),
     make: (volume, signal) => copies(() => make(volume, signal)),
     work: (volume, signal) => copies(() => work(volume, signal)),
     settle: (volume, signal) => copies(() => settle(volume, signal)),
@@ -451,7 +491,7 @@ const wordsOf = (fault: unknown): string =>
   (fault instanceof Error ? `${fault.message} ${'stderr' in fault ? String(fault.stderr) : ''}` : String(fault));
 
 /** At most so many at once; the rest wait in order. Their number is bounded by what the bus delivers. */
-function createTurns(atOnceMax: number): <T>(work: () => Promise<T>) => Promise<T> {
+export function createTurns(atOnceMax: number): <T>(work: () => Promise<T>) => Promise<T> {
   let running = 0;
   const waiting: (() => void)[] = [];
   return async (work) => {

@@ -38,7 +38,7 @@ const journal = createMemoryJournal();
 
 const open = (): Promise<LibvirtHypervisor> => connectLibvirt({
   nodeId, agentVersion: '0', log: quiet,
-  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
+  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
 });
 
 let serial = 0;

@@ -7,7 +7,7 @@
  * The simulation, which must repeat by its seed to the last step, has simulated-hypervisor.ts instead.
  */
 import { idFrom, uuidOf } from '@chronovirt/contracts/ids';
-import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { BackupTargetId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import { domainEvents } from '@chronovirt/libvirt/events';
 import { FakeDaemon, targetOf } from '@chronovirt/libvirt/fake/daemon';
@@ -15,6 +15,7 @@ import { stop } from '@chronovirt/libvirt/fake/life';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { DiskPlan } from '../hypervisor.ts';
+import { createMemoryBackups } from '../backup/memory-backups.ts';
 import type { LibvirtHost } from '../libvirt/host.ts';
 
 export interface FakeMachineSettings {
@@ -89,6 +90,12 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         commit: () => Promise.resolve(),
         rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
+        keepCount: () => Promise.resolve(),
+        formatOf: () => 'qcow2',
+        restore: async ({ volumeId }) => {
+          if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib: 1, imageFile: null, imageFormat: 'qcow2', full: false });
+          return undefined;
+        },
         locate: () => Promise.resolve(),
         make: async ({ volumeId, format, sizeGib }) => {
           if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, imageFile: null, full: false, imageFormat: format, sizeGib });
@@ -102,6 +109,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           return undefined;
         },
       },
+      backups: createMemoryBackups(poolId.replace('pool_', 'target_') as BackupTargetId),
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),
       seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,

@@ -6,7 +6,8 @@
  * that the libvirt one follows: a domain needs its disk to start, an address belongs to one lease, memory
  * can run out.
  */
-import { uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
+import { type BackupId, type BackupTargetId, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
@@ -29,6 +30,13 @@ export interface SimulatedSettings {
   readonly deaf?: (vmId: VmId) => boolean;
   /** Image files that are missing. Default: every image is there. */
   readonly imageMissing?: (file: string) => boolean;
+  /** A place for backups, which several machines may have together. */
+  readonly target?: SimulatedTarget;
+}
+
+export interface SimulatedTarget {
+  readonly targetId: BackupTargetId;
+  readonly backups: Map<BackupId, { readonly vmId: VmId; readonly parent: BackupId | null; readonly volumes: readonly VolumeId[] }>;
 }
 
 interface SimulatedDomain {
@@ -136,6 +144,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   const hypervisor: Hypervisor = {
     describe: async () => ({
       hypervisor: 'simulated', accel: 'tcg', accelBecause: 'a simulated node runs no guests', cpus: settings.cpus, memoryMib: settings.memoryMib, versions: {},
+      ...(settings.target === undefined ? {} : { backupTargets: [{ targetId: settings.target.targetId, name: 'simulated' }] }),
     }),
     usage: async () => ({ memoryUsedPercent: Math.min(100, Math.round((memoryUsedMib() * 100) / settings.memoryMib)), loadPercent: 0 }),
     pools: async () => [{ poolId: settings.poolId, name: 'simulated', capacityGib: settings.poolGib }],
@@ -273,6 +282,36 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
         tidyOne(plan.vmId, step);
       }
       return present === undefined ? undefined : change(plan.vmId, { plan });
+    }),
+    backup: async (plan, { backupId, targetId, wants, parent }, signal) => {
+      const { target } = settings;
+      let made: TakenBackup | undefined;
+      const refused = await verb('backup', plan.vmId, () => {
+        if (signal.aborted) return refuse('command.cancelled');
+        if (target?.targetId !== targetId) return refuse('backup.target_missing', { targetId });
+        if (!domains.has(plan.vmId)) return gone(plan.vmId);
+        const missing = plan.disks.find((disk) => !isThere(disk));
+        if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
+        const volumes = plan.disks.map(({ volumeId }) => volumeId);
+        const known = parent === null ? undefined : target.backups.get(parent);
+        const on = wants !== 'full' && known !== undefined && volumes.every((volumeId) => known.volumes.includes(volumeId)) ? parent : null;
+        if (wants === 'incremental' && on === null) return refuse('backup.not_incremental', { because: 'there is nothing to build on' });
+        target.backups.set(backupId, { vmId: plan.vmId, parent: on, volumes });
+        made = {
+          kind: on === null ? 'full' : 'incremental', because: 'simulated', parent: on, frozen: domains.get(plan.vmId)?.state === 'running', manifestSha256: '0'.repeat(64),
+          files: plan.disks.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, bytes: 1, sha256: '0'.repeat(64) })),
+        };
+        return undefined;
+      });
+      return refused ?? made ?? gone(plan.vmId);
+    },
+    undoBackup: (plan, { backupId }) => verb('undoBackup', plan.vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
+    removeBackup: ({ vmId, backupId }) => verb('removeBackup', vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
+    restoreDisks: ({ vmId, chain, disks: wanted }) => verb('restoreDisks', vmId, () => {
+      const lost = chain.find(({ backupId }) => settings.target?.backups.has(backupId) !== true);
+      if (lost !== undefined && !wanted.every(({ volumeId }) => disks.has(volumeId))) return refuse('backup.damaged', { backupId: lost.backupId, file: 'disk-0.qcow2' });
+      for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
+      return undefined;
     }),
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {

@@ -1,4 +1,4 @@
-import type { NodeId, PoolId } from '@chronovirt/contracts/ids';
+import type { BackupTargetId, NodeId, PoolId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import type { Platform } from '@chronovirt/contracts/vm/vm.events';
 
@@ -27,6 +27,8 @@ export interface Want extends Platform {
   readonly accel: 'any' | 'require-kvm';
   /** A node chosen by hand: all others are turned down. */
   readonly nodeId: NodeId | null;
+  /** A backup target that the node must see. */
+  readonly targetId?: BackupTargetId | null | undefined;
 }
 
 /** undefined keeps the node, a sentence turns it down. */

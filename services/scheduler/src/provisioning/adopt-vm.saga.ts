@@ -28,7 +28,9 @@ const DECIDED_MS = 30_000;
 
 const unclaim = ({ vmId, nameKey }: AdoptVm): Outgoing => ({ to: 'scheduler', target: nameKey, type: 'UnclaimVmName', data: { key: nameKey, owner: vmId } });
 const unplace = ({ vmId, nodeId, operationId }: AdoptVm): Outgoing => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId } });
-const forget = ({ vmId, poolId, layout }: AdoptVm): Outgoing => ({ to: 'storage', target: vmId, type: 'ForgetVolumes', data: { vmId, poolId, volumes: layout.disks.map(({ volumeId }) => volumeId) } });
+/** The first is the one that the VM was made with: it has no name. */
+const volumesOf = ({ layout, machine: { spec } }: AdoptVm) => layout.disks.map(({ volumeId, sizeGib, target }, index) => ({ volumeId, sizeGib, ...(index === 0 ? {} : { name: `${spec.name.slice(0, 50)}-${target}` }) }));
+const forget = (vm: AdoptVm): Outgoing => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: vm.poolId, volumes: volumesOf(vm).map(({ sizeGib: _, ...volume }) => volume) } });
 const release = (vm: AdoptVm): Outgoing => verb('ReleaseDomain', onNode(vm), { volumes: vm.layout.disks.map(({ volumeId }) => volumeId) });
 
 export const adoptVm: Saga<AdoptVm, Outgoing> = {
@@ -49,10 +51,7 @@ export const adoptVm: Saga<AdoptVm, Outgoing> = {
       deadlineMs: DECIDED_MS,
       // Each of several may have been taken before one was refused.
       undoRefused: true,
-      run: ({ vmId, nodeId, poolId, layout, machine: { spec } }) => ({
-        to: 'storage', target: vmId, type: 'AdoptVolumes',
-        data: { vmId, poolId, nodeId, volumes: layout.disks.map(({ volumeId, sizeGib, target }, index) => ({ volumeId, sizeGib, ...(index === 0 ? {} : { name: `${spec.name.slice(0, 50)}-${target}` }) })) },
-      }),
+      run: (vm) => ({ to: 'storage', target: vm.vmId, type: 'CreateVolumes', data: { vmId: vm.vmId, poolId: vm.poolId, nodeId: vm.nodeId, volumes: volumesOf(vm) } }),
       undo: forget,
     },
     domain: {

@@ -9,7 +9,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { BackupId, NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga, type Step } from '@chronovirt/decider/saga';
 import { failVm, finishRemoval, NODE_GONE, verb } from './node-verb.ts';
 
@@ -28,6 +28,8 @@ export interface RemoveVm {
   readonly subnetIds: readonly SubnetId[];
   /** Disks beside the first: they stay, or are deleted by an operation of their own. */
   readonly volumes: readonly { readonly volumeId: VolumeId; readonly delete: OperationId | null }[];
+  /** One that was begun and is owed, and the operation that takes it away. */
+  readonly backup?: { readonly backupId: BackupId; readonly operationId: OperationId } | null;
   readonly nameKey: string;
   /** Of a name that it was to get, and that is owed. */
   readonly otherNameKey: string | null;
@@ -48,6 +50,10 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   volumes: {
     after: ['domain'], deadlineMs: 30_000, undo,
     run: ({ vmId, volumes }) => (volumes.length === 0 ? undefined : { to: 'storage', target: vmId, type: 'DetachVolumes', data: { vmId, volumes } }),
+  },
+  backup: {
+    after: ['domain'], deadlineMs: 30_000, undo,
+    run: ({ vmId, backup = null }) => (backup === null ? undefined : { to: 'storage', target: vmId, type: 'DeleteBackup', data: { vmId, ...backup, abandoned: true } }),
   },
   address: {
     after: ['disk'], deadlineMs: 30_000, undo,

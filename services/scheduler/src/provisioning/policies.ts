@@ -8,7 +8,8 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { tidied, without } from '../vm/snapshots.ts';
-import { type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
+import { type BackupJob, type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
+import type { BackupVm, SettleBackup } from './backup-vm.saga.ts';
 import type { AdoptVm, SettleAdoption } from './adopt-vm.saga.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
@@ -66,6 +67,8 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
       return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'tidy' ? { kind: 'start', saga: sagaOf('revert', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
     case 'VmSnapshotDeleteRequested':
       return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'delete' ? { kind: 'start', saga: sagaOf('delete-snapshot', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
+    case 'VmBackupRequested':
+      return inHand(vm, data.operationId) && vm.operation !== null && vm.operation.backup !== null ? { kind: 'start', saga: sagaOf('backup', vm), id: data.operationId, input: backingUp(vm, data.operationId, vm.operation.backup) as unknown as Facts } : undefined;
     case 'VmDeleteRequested': {
       if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
       return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
@@ -84,7 +87,7 @@ const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id ==
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => {
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
   return {
-    operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, fetchBytes: vm.fetchBytes, network: vm.network, nameKey: nameKeyOf(vm.spec.name),
+    operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, fetchBytes: vm.fetchBytes, network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
   };
 };
 
@@ -101,7 +104,9 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
   subnetIds: [...listOf(vm.network), ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
   // One that was to come, and is owed, goes with it; the others stay.
-  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
+  // Those that came with a machine that never was go with it.
+  volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
+  backup: vm.debt === null || vm.debt.backup === null ? null : { backupId: vm.debt.backup.backupId, operationId: dropOf(operationId, vm.debt.backup.backupId, nameKeyOf) },
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
 
@@ -121,6 +126,8 @@ const poolOf = ({ vmId, poolId }: LiveVm): PoolId => {
   if (poolId === null) throw new Error(`${vmId} has no pool`);
   return poolId;
 };
+
+const backingUp = (vm: LiveVm, operationId: OperationId, job: BackupJob): BackupVm => ({ operationId, ...placeOf(vm), machine: machineOf(vm, vm.snapshots), job });
 
 type Layering = Extract<LayerWork, { kind: 'take' | 'revert' }>;
 
@@ -162,11 +169,12 @@ const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Ex
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */
-const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | SettleAdoption | TidyVm | undefined => {
+const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | SettleBackup | SettleAdoption | TidyVm | undefined => {
   if (vm.debt === null) return undefined;
   if (vm.provisioned === null) return { ...adopting(vm, operationId, nameKeyOf), failedOperationId: vm.debt.operationId };
   if (vm.debt.work !== null) return tidying(vm, operationId, vm.debt.work, vm.debt.operationId);
-  const { operationId: failedOperationId, action, change, nic } = vm.debt;
+  const { operationId: failedOperationId, action, change, nic, backup } = vm.debt;
+  if (backup !== null) return { ...backingUp(vm, operationId, backup), failedOperationId };
   if (action === null && change === null) return { operationId, ...placeOf(vm), failedOperationId };
   return action === null ? { ...reconfiguring(vm, operationId, change, nameKeyOf), failedOperationId, added: nic } : { ...powering(vm, { operationId, action, timeoutSeconds: 0, force: false }), failedOperationId };
 };

@@ -11,11 +11,11 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import { platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
+import { copyMs, DAY_MS, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -27,11 +27,17 @@ export interface ProvisionVm {
   /** Of the image, that the node may have to fetch. */
   readonly fetchBytes?: number | undefined;
   readonly network: NetworkPlan;
+  /** What its disks begin as, when they are those of a backup. */
+  readonly restore?: Restore | null;
   /** SHA-256 of the name: what its reservation is called. */
   readonly nameKey: string;
 }
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
+/** Disks beside the first, which come with a backup. */
+const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes.map(({ volumeId }) => volumeId) ?? [];
+/** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
+const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
 
 /** How long its bytes may take: those of image and medium that the node may have to fetch, and those of a copy. */
 const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
@@ -51,9 +57,12 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     },
     capacity: {
       deadlineMs: 30_000,
-      run: ({ vmId, operationId, spec }) => ({
+      run: ({ vmId, operationId, spec, restore }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
-        data: { vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, diskGib: spec.diskGib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, byHand: spec.nodeId !== null },
+        data: {
+          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
+          diskGib: (restore?.volumes ?? []).reduce((sum, { sizeGib }) => sum + sizeGib, spec.diskGib),
+        },
       }),
       undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
     },
@@ -81,14 +90,30 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       }),
       undo: ({ vmId, volumeId }) => ({ to: 'storage', target: volumeId, type: 'DeleteVolume', data: { volumeId, vmId } }),
     },
+    volumes: {
+      after: ['space', 'volume'],
+      deadlineMs: 30_000,
+      undoRefused: true,
+      run: (vm, facts) => (more(vm).length === 0 ? undefined : {
+        to: 'storage', target: vm.vmId, type: 'CreateVolumes',
+        data: {
+          vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'),
+          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: nameOf(vm, volumeId) })) ?? [],
+        },
+      }),
+      undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm).map((volumeId) => ({ volumeId, name: nameOf(vm, volumeId) })) } }),
+    },
     disk: {
-      after: ['assignment', 'space', 'volume'],
+      after: ['assignment', 'space', 'volume', 'volumes'],
       deadlineMs: 60_000,
-      moreMs: bytesMs,
+      moreMs: (vm) => (vm.restore === undefined || vm.restore === null ? bytesMs(vm) : DAY_MS),
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib, full: vm.spec.clone === 'full' }),
-      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId') }),
+      run: (vm, facts) => (vm.restore !== undefined && vm.restore !== null ? verb('RestoreDisks', placed(vm, facts), {
+        ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain, poolId: fact<PoolId>(facts['capacity'], 'poolId'),
+        disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
+      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib, full: vm.spec.clone === 'full' })),
+      undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), more: [...more(vm)] }),
     },
     domain: {
       after: ['assignment', 'address', 'volume'],
@@ -97,7 +122,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: [], seedVersion: 1, layers: {} })),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {

@@ -33,9 +33,10 @@ export type ActiveLayers = Readonly<Partial<Record<VolumeId, Layer>>>;
 /** Names may have underscores, and dots and dashes where host names have none. A name begins with a letter or digit, so something is left of it. */
 export const hostnameOf = (name: string): string => name.replaceAll('_', '-').split('.').map((label) => label.replaceAll(/^-+|-+$/g, '')).filter((label) => label !== '').join('.');
 
-export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers }: Machine): DomainPlan => ({
+export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers }: Machine, isolated = false): DomainPlan => ({
+  ...(isolated ? { isolated } : {}),
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot, ...platformOf(spec),
-  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ ...disk, layer: layers[disk.volumeId] ?? null, target: layout?.disks.find(({ volumeId: own }) => own === disk.volumeId)?.target ?? null })),
+  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib, limits: disk.limits, layer: layers[disk.volumeId] ?? null, target: layout?.disks.find(({ volumeId: own }) => own === disk.volumeId)?.target ?? null })),
   nics: [...(first === null ? [] : [first]), ...nics],
   adopted: layout === null ? null : { macs: layout.macs },
   media: spec.media?.file ?? null,

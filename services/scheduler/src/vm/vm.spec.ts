@@ -107,7 +107,7 @@ describe('An action on a VM', () => {
     expect(settled).toMatchObject({ owed: [], debt: null, desired: 'stopped' });
   });
   it('is settled on its own; only what a creation left is taken away', () => {
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null }, operation: null, layout: null, provisioned: null })).toBe('settle-power');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-power');
     expect(sagaOf('clean-up', { debt: null, operation: null, layout: null, provisioned: null })).toBe('clean-up-vm');
   });
 });
@@ -174,7 +174,7 @@ describe('A VM that is made different', () => {
   it('owes a change that a silent node kept from being taken back, and settles that', () => {
     const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
     expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null }, operation: null, layout: null, provisioned: null })).toBe('settle-reconfiguration');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-reconfiguration');
     given(...owing).when(change({ vcpus: 3 }, 4)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
   });
 });

@@ -19,9 +19,10 @@
  * another generation than today's is history.
  */
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
-import type { NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
+import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
+import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
@@ -29,7 +30,7 @@ import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
 
 /** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
@@ -39,12 +40,21 @@ export type LayerWork =
   | { readonly kind: 'tidy' };
 export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
 
+/** What an operation copies to a target. */
+export interface BackupJob {
+  readonly backupId: BackupId;
+  readonly target: BackupTarget;
+  readonly wants: BackupWish;
+  readonly scheduled: BackupSlot | null;
+}
+
 export type Debt =
-  | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null; readonly work: null }
-  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null; readonly work: null }
-  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: LayerWork }
+  | { readonly operationId: OperationId; readonly action: PowerAction; readonly change: null; readonly nic: null; readonly work: null; readonly backup: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: Reconfiguration; readonly nic: Nic | null; readonly work: null; readonly backup: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: LayerWork; readonly backup: null }
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: null; readonly backup: BackupJob }
   /** Of something that was asked of the guest. */
-  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: null };
+  | { readonly operationId: OperationId; readonly action: null; readonly change: null; readonly nic: null; readonly work: null; readonly backup: null };
 
 interface Operation {
   readonly id: OperationId;
@@ -52,9 +62,10 @@ interface Operation {
   readonly action: PowerAction | null;
   readonly change: Reconfiguration | null;
   readonly work: LayerWork | null;
+  readonly backup: BackupJob | null;
 }
 
-const begun = (id: OperationId, kind: OperationKind, of: Partial<Pick<Operation, 'action' | 'change' | 'work'>> = {}): Operation => ({ id, kind, action: null, change: null, work: null, ...of });
+const begun = (id: OperationId, kind: OperationKind, of: Partial<Pick<Operation, 'action' | 'change' | 'work' | 'backup'>> = {}): Operation => ({ id, kind, action: null, change: null, work: null, backup: null, ...of });
 
 export interface LiveVm {
   readonly status: 'live';
@@ -64,6 +75,8 @@ export interface LiveVm {
   readonly spec: VmSpec;
   readonly imageFile: string | null;
   readonly imageFormat: 'qcow2' | 'raw';
+  /** What its disks began as, when they are those of a backup. */
+  readonly restore: Restore | null;
   /** Of its image, that its node had to fetch. */
   readonly fetchBytes: number | undefined;
   /** null: it was adopted, with interfaces of its own. */
@@ -112,9 +125,10 @@ export const sagaOf = (kind: OperationKind, { debt, operation, layout, provision
     case 'snapshot': return 'snapshot-vm';
     case 'revert': return operation?.work?.kind === 'tidy' ? 'tidy-layers' : 'snapshot-vm';
     case 'delete-snapshot': return 'tidy-layers';
+    case 'backup': return 'backup-vm';
     case 'delete': return 'delete-vm';
     // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
-    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : 'settle-guest';
+    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
   }
 };
 
@@ -211,6 +225,15 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
   if (state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
   if (request.kind === 'password' && request.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
+};
+
+/** Running or not: a VM that is stopped is copied as it lies. */
+const backUp = (vm: Vm, { vmId, operationId, ...job }: Extract<VmCommand, { type: 'RequestBackup' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = readyOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  // What is kept of a machine is made anew from our own layout, on which its guest was not installed.
+  if (live.layout !== null) return refuse('backup.of_adopted', { vmId });
+  return [{ type: 'VmBackupRequested', data: { operationId, ...job } }];
 };
 
 const namesOf = ({ list }: Snapshots, volumeId: string): readonly string[] => list.filter(({ disks }) => disks.some((disk) => disk.volumeId === volumeId)).map(({ name }) => name);
@@ -355,8 +378,9 @@ const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 /** Whoever failed owes; a clean-up that failed owes what it was to settle. */
 const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (operation === null) return debt;
-  const { id: operationId, action, change, work, kind } = operation;
-  const nothing = { operationId, action: null, change: null, nic: null, work: null } as const;
+  const { id: operationId, action, change, work, backup, kind } = operation;
+  const nothing = { operationId, action: null, change: null, nic: null, work: null, backup: null } as const;
+  if (backup !== null) return { ...nothing, backup };
   if (work !== null) return { ...nothing, work };
   if (action !== null) return { ...nothing, action };
   if (change !== null) return { ...nothing, change, nic };
@@ -383,6 +407,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('CreateVm is resolved into RequestVm by its handler');
       case 'ReconfigureVm':
         throw new Error('ReconfigureVm is resolved into RequestReconfiguration by its handler');
+      case 'BackupVm':
+        throw new Error('BackupVm is resolved into RequestBackup by its handler');
+      case 'RestoreBackup':
+        throw new Error('RestoreBackup is resolved into RequestVm by its handler');
+      case 'RequestBackup':
+        return backUp(state, command.data);
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
       case 'AskGuest':
@@ -511,16 +541,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId, fetchBytes } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
@@ -548,6 +578,10 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const { change, nic, volume } = event.data;
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
         return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+      }
+      case 'VmBackupRequested': {
+        const { operationId, ...backup } = event.data;
+        return { ...state, desiredBefore: state.desired, operation: begun(operationId, 'backup', { backup }) };
       }
       case 'VmSnapshotRequested': {
         const { operationId, ...work } = event.data;

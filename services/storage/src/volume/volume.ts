@@ -34,7 +34,7 @@ export type Volume = { readonly status: 'absent' } | { readonly status: 'deleted
 
 /** What a decider cannot know: which nodes see the volume's pool, and for a request what was resolved. */
 type OfVolume =
-  | Exclude<VolumeCommand, { type: 'DetachVolumes' | 'RequestVolume' | 'AttachVolume' | 'AdoptVolumes' | 'ForgetVolumes' }>
+  | Exclude<VolumeCommand, { type: 'DetachVolumes' | 'CreateVolumes' | 'DeleteVolumes' | 'RequestVolume' | 'AttachVolume' }>
   | { readonly type: 'AttachVolume'; readonly data: Extract<VolumeCommand, { type: 'AttachVolume' }>['data'] & { readonly seenBy: readonly NodeId[] } }
   | { readonly type: 'RequestVolume'; readonly data: Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'] };
 

@@ -4,6 +4,7 @@
  */
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { type NodeId, type PoolId, streamOf } from '@chronovirt/contracts/ids';
+import type { PoolCommand } from '@chronovirt/contracts/pool/pool.commands';
 import type { VolumeCommand } from '@chronovirt/contracts/volume/volume.commands';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import { type Answer, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
@@ -101,35 +102,47 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
     return (await handler.refuse(envelope, { version: 0 })).answer;
   };
 
-  /** A command within another: its own id, and nothing of what the caller of the whole has said. */
-  const within = ({ requestHash: _hash, expected: _expected, ...envelope }: CommandEnvelope, what: string): CommandEnvelope => ({ ...envelope, id: commandIdOf(`${envelope.id}:${what}`), cancels: [] });
+  /** A command of one of several, under an id of its own. */
+  const partOf = (envelope: CommandEnvelope, volumeId: string, what: 'space' | 'record'): CommandEnvelope => ({
+    id: commandIdOf(`${envelope.id}:${volumeId}:${what}`), cancels: envelope.cancels.flatMap((id) => (['space', 'record'] as const).map((one) => commandIdOf(`${id}:${volumeId}:${one}`))),
+    meta: envelope.meta, to: envelope.to, target: envelope.target, type: envelope.type, data: envelope.data,
+  });
+  const spaceOf = async (envelope: CommandEnvelope, command: Extract<PoolCommand, { type: 'ReserveSpace' | 'ReleaseSpace' }>): Promise<Answer> =>
+    (await handler.handle(pool, { id: envelope.id, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(pool.category, command.data.poolId), command })).answer;
 
-  const adoptAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: DataOf<'AdoptVolumes'>): Promise<Answer> => {
+  /** Space, name and record of each; repeated as a whole, done once. What is refused for one is taken back for all, by who asked. */
+  const createAll = async (envelope: CommandEnvelope, { vmId, poolId, nodeId, volumes }: DataOf<'CreateVolumes'>): Promise<Answer> => {
     for (const { volumeId, sizeGib, name } of volumes) {
-      const reserved = await handler.handle(pool, { id: commandIdOf(`${envelope.id}:space:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(pool.category, poolId), command: { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } } });
-      if (isRefusal(reserved.answer)) return (await handler.refuse(envelope, reserved.answer)).answer;
-      const created = await obey(within(envelope, volumeId), { type: 'CreateVolume', data: { volumeId, vmId, poolId, nodeId, imageId: null, sizeGib, ...(name === undefined ? {} : { name }) } });
-      if (isRefusal(created)) return (await handler.refuse(envelope, created)).answer;
+      const space = await spaceOf(partOf(envelope, volumeId, 'space'), { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } });
+      if (isRefusal(space)) return (await handler.refuse(envelope, space)).answer;
+      const part = partOf(envelope, volumeId, 'record');
+      const data = { poolId, nodeId, volumeId, vmId, imageId: null, sizeGib, ...(name === undefined ? {} : { name }) };
+      const create = async (): Promise<Answer> => (await handler.handle(volume, of(part, volumeId, { type: 'CreateVolume' as const, data }))).answer;
+      const made = await (name === undefined ? create() : underName(part, volumeId, name, create));
+      if (isRefusal(made)) return (await handler.refuse(envelope, made)).answer;
     }
     return (await handler.refuse(envelope, { version: 0 })).answer;
   };
 
-  const forgetAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: DataOf<'ForgetVolumes'>): Promise<Answer> => {
-    for (const volumeId of volumes) {
-      await obey(within(envelope, volumeId), { type: 'DeleteVolume', data: { volumeId, vmId } });
-      await handler.handle(pool, { id: commandIdOf(`${envelope.id}:space:${volumeId}`), cancels: [], meta: envelope.meta, stream: streamOf(pool.category, poolId), command: { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } } });
+  /** What was to make them makes nothing from here on. */
+  const deleteAll = async (envelope: CommandEnvelope, { vmId, poolId, volumes }: DataOf<'DeleteVolumes'>): Promise<Answer> => {
+    for (const { volumeId, name } of volumes) {
+      const part = partOf(envelope, volumeId, 'record');
+      await handler.handle(volume, of(part, volumeId, { type: 'DeleteVolume' as const, data: { volumeId, vmId } }));
+      if (name !== undefined) await unclaim(part, volumeId, name);
+      await spaceOf(partOf(envelope, volumeId, 'space'), { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } });
     }
     return (await handler.refuse(envelope, { version: 0 })).answer;
   };
 
-  const obey = async (envelope: CommandEnvelope, command: VolumeCommand): Promise<Answer> => {
+  return async (envelope, command) => {
     switch (command.type) {
-      case 'AdoptVolumes':
-        return adoptAll(envelope, command.data);
-      case 'ForgetVolumes':
-        return forgetAll(envelope, command.data);
       case 'DetachVolumes':
         return detachAll(envelope, command.data);
+      case 'CreateVolumes':
+        return createAll(envelope, command.data);
+      case 'DeleteVolumes':
+        return deleteAll(envelope, command.data);
       case 'RequestVolume':
         return request(envelope, command.data);
       case 'CreateVolume': {
@@ -150,5 +163,4 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
         return (await handler.handle(volume, of(envelope, command.data.volumeId, command))).answer;
     }
   };
-  return obey;
 };

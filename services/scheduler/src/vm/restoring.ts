@@ -1,0 +1,56 @@
+/* A VM that is made of a backup: another machine of the same kind, with another name, address and identity. */
+import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
+import type { BackupId, NodeId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { BackupEntry } from '../view.projection.ts';
+import { hostnameOf } from './domain-plan.ts';
+
+type Taken = BackupEntry & { readonly taken: NonNullable<BackupEntry['taken']> };
+
+/** Its files and those that it is built on, the full one first; or why it cannot be read. */
+const chainOf = (find: (id: string) => BackupEntry | undefined, backupId: BackupId): readonly Taken[] | Refusal => {
+  const entry = find(backupId);
+  if (entry === undefined) return refuse('backup.not_found', { backupId });
+  if (entry.taken === null) return refuse('backup.being_taken', { backupId });
+  if (entry.deleting !== null) return refuse('backup.deleting', { backupId, operationId: entry.deleting.operationId });
+  const { taken } = entry;
+  if (taken.parent === null) return [{ ...entry, taken }];
+  const below = chainOf(find, taken.parent);
+  return 'refused' in below ? below : [...below, { ...entry, taken }];
+};
+
+export interface Restoring {
+  readonly spec: VmSpec;
+  readonly restore: Restore;
+  /** In GiB, of all disks together. */
+  readonly sizeGib: number;
+}
+
+/** `volumeOf` names the new disk in a place; without a network it is that of then. */
+export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly nodeId: NodeId | null; readonly drill: boolean; readonly volumeOf: (unit: number) => VolumeId;
+}): Restoring | Refusal => {
+  const chain = chainOf(find, wish.backupId);
+  if ('refused' in chain) return chain;
+  const last = chain.at(-1);
+  if (last === undefined) return refuse('backup.not_found', { backupId: wish.backupId });
+  const { vmId: ofVm, target, taken: { machine } } = last;
+  const network = wish.network ?? machine.network;
+  const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
+  const { spec } = machine;
+  return {
+    spec: {
+      ...spec, name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null,
+      // What it began as is in the files: it needs that image no more.
+      imageId: null,
+      cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },
+    },
+    restore: {
+      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, drill: wish.drill,
+      chain: chain.map(({ backupId, taken: { files } }) => ({ backupId, files: files.map(({ unit, bytes, sha256 }: BackupFile) => ({ unit, bytes, sha256 })) })),
+    },
+    sizeGib: spec.diskGib + volumes.reduce((sum, { sizeGib }) => sum + sizeGib, 0),
+  };
+};
