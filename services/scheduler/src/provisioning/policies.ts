@@ -87,7 +87,9 @@ const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id ==
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => {
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
   return {
-    operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, fetchBytes: vm.fetchBytes, network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
+    operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, network: vm.network,
+    // What an event holds is JSON: nothing in it is undefined.
+    ...(vm.fetchBytes === undefined ? {} : { fetchBytes: vm.fetchBytes }), restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
   };
 };
 
