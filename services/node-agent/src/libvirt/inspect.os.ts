@@ -23,7 +23,7 @@ export interface InspectorPorts {
   readonly find: (vmId: VmId) => Promise<Domain | undefined>;
   readonly look: (domain: Domain) => Promise<Pick<SeenDomain, 'state' | 'reason'> | undefined>;
   readonly identify: (domain: Domain) => Promise<Identity | undefined>;
-  /** Looks where volumes lie now. */
+  /** Looks where a VM's disks lie now, for `diskPathOf`. */
   readonly locate: (volumeIds: readonly VolumeId[]) => Promise<void>;
   readonly diskPathOf: (disk: DomainPlan['disks'][number]) => string;
   readonly mediaPathOf: (file: string) => string;

@@ -939,6 +939,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && (fileOfVolume.exec(path)?.[1] === volumeId || path === disks.pathOf(volumeId, null)));
       return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
     },
+    openPool: (pool) => host.poolFolders.open(pool),
+    closePool: (poolId, remove) => host.poolFolders.close(poolId, remove),
+    lookAtPool: (poolId) => host.poolFolders.look(poolId),
     ensureVolume: (volume, signal) => disks.make(volume, signal),
     workOnVolume: (volume, signal) => disks.work(volume, signal),
     settleVolume: (volume, signal) => disks.settle(volume, signal),
