@@ -246,6 +246,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'upload.chunk_damaged': () => 'These bytes do not have the sum that was said: send them again.',
   'image.is_a_medium': (b) => `The image ${word(b['image'])} is a medium for the drive, not a disk.`,
   'image.no_medium': (b) => `The image ${word(b['image'])} is a disk, not a medium (format iso).`,
+  'backup_policy.not_found': () => 'There is no such policy of backups.',
   'backup.not_found': () => 'There is no such backup.',
   'backup.no_target': (b) => `The node ${word(b['nodeId'])} sees no folder for backups: name one in its CV_NODE_AGENT_BACKUP_DIRS.`,
   'backup.target_unknown': (b) => `The node ${word(b['nodeId'])} sees no backup target ${word(b['target'])}.`,

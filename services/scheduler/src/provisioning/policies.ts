@@ -82,7 +82,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
 const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
 
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => ({
-  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, fetchBytes: vm.fetchBytes, network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...(vm.fetchBytes === undefined ? {} : { fetchBytes: vm.fetchBytes }), network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
 });
 
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
