@@ -16,7 +16,7 @@ const policy = (vms: readonly VmId[], more: Partial<PolicyEntry> = {}): PolicyEn
 });
 const entry = (vmId: VmId, more: Partial<VmEntry> = {}): VmEntry => ({
   vmId, name: vmId, nodeId: `node_${digits(1)}`, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running', ...more,
-}) as VmEntry;
+});
 const backup = (n: number, more: Partial<BackupEntry> = {}, parent: BackupId | null = null): BackupEntry => ({
   backupId: id(n), vmId: vm(1), target, scheduled: { policyId, slot: new Date(SINCE + n * HOUR).toISOString() }, begunAt: new Date(SINCE + n * HOUR).toISOString(), deleting: null,
   taken: { parent, machine: {} as never, files: [], at: new Date(SINCE + n * HOUR).toISOString() }, ...more,
