@@ -56,6 +56,11 @@ const ofStopped = (what: string, method: string, path: string, body?: object): S
   const { id } = await stopped(stage);
   return () => stage.ask(method, `/v1/vms/${id}${path}`, body, what);
 };
+const volumeOf = async ({ platform: { rest }, name }: Stage): Promise<string> => {
+  const { operation, volumeId } = await rest.ok<Accepted & { readonly volumeId: string }>('POST', '/v1/volumes', { name, sizeGib: 1 });
+  await rest.succeeded(operation.id);
+  return volumeId;
+};
 const snapshotted = async (stage: Stage): Promise<string> => {
   const { platform: { rest } } = stage;
   const { id } = await stopped(stage);
@@ -103,6 +108,21 @@ const SCENES = {
       await rest.done('POST', `/v1/vms/${id}/volumes`, { name: 'data', sizeGib: 1 });
       const [volume] = ((await rest.vm(id)) as Vm & { volumes: readonly { volumeId: string }[] }).volumes;
       return () => ask('DELETE', `/v1/vms/${id}/volumes/${volume?.volumeId ?? ''}?delete=true`, undefined, 'delete-disk');
+    },
+  },
+  'volume-made': { ends: EITHER, set: ({ name, ask }) => Promise.resolve(() => ask('POST', '/v1/volumes', { name, sizeGib: 1 }, 'volume')) },
+  'volume-cloned': {
+    ends: EITHER,
+    set: async (stage) => {
+      const source = await volumeOf(stage);
+      return () => stage.ask('POST', '/v1/volumes', { name: `${stage.name}-clone`, from: { volume: source } }, 'clone');
+    },
+  },
+  'volume-converted': {
+    ends: EITHER,
+    set: async (stage) => {
+      const source = await volumeOf(stage);
+      return () => stage.ask('POST', `/v1/volumes/${source}/convert`, { format: 'raw' }, 'convert');
     },
   },
   'interface-added': { ends: EITHER, set: ofStopped('nic', 'POST', '/nics', { network: SECOND_NETWORK }) },
@@ -230,8 +250,13 @@ async function play({ platform, node }: CrashField, scenario: Scenario, name: st
   // Before the VM is deleted: that would also take away what was forgotten.
   await atRest(platform, [node], AT_REST_WITHIN_MS);
   ended();
-  if (sceneOf(scenario).takesAway !== true) {
-    const { operation: last } = await ask('DELETE', `/v1/vms/${String(operation.vmId)}?force=true&deleteDisks=true`, undefined, 'give-back');
+  if (operation.vmId === null) {
+    for (const { id, status } of await rest.all<{ readonly id: string; readonly status: string }>('/v1/volumes')) {
+      const { operation: last } = status === 'deleting' ? { operation } : await ask('DELETE', `/v1/volumes/${id}`, undefined, `give-back-${id}`);
+      await rest.succeeded(last.id, ENDS_WITHIN_MS);
+    }
+  } else if (sceneOf(scenario).takesAway !== true) {
+    const { operation: last } = await ask('DELETE', `/v1/vms/${operation.vmId}?force=true&deleteDisks=true`, undefined, 'give-back');
     await rest.succeeded(last.id, ENDS_WITHIN_MS);
   }
   // What is deleted by an operation of its own begins after that which let go of it.

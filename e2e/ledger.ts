@@ -216,13 +216,16 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         if (!space.has(text('volumeId'))) wrong.push(`${at}: ${text('volumeId')} is resized, and has no space`);
         break;
       case 'SpaceReserved':
-        give(space, text('volumeId'), text('vmId'));
+        give(space, text('volumeId'), data['vmId'] === null ? NOBODY : text('vmId'));
         break;
       case 'SpaceReleased':
         takeBack(space, text('volumeId'));
         break;
       case 'VolumeCreated':
         give(volumes, text('volumeId'), text('vmId'));
+        break;
+      case 'VolumeRequested':
+        give(volumes, text('volumeId'), NOBODY);
         break;
       case 'VolumeAttached':
       case 'VolumeDetached': {

@@ -145,7 +145,7 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
         const listed = (await virsh('list', '--all', '--uuid', '--name')).split('\n').map((line) => line.trim().split(/\s+/)).filter(([, domain]) => domain?.startsWith('cv-') === true);
         return Promise.all(listed.map(async ([uuid = '']) => ({ vmId: idFrom('vm', uuid), running: (await virsh('domstate', uuid)) === 'running' })));
       },
-      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.qcow2$/.exec(file)?.[1] ?? [])),
+      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.(?:qcow2|raw)$/.exec(file)?.[1] ?? [])),
     };
   } catch (error) {
     await stop();

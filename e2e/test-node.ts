@@ -39,7 +39,7 @@ export async function addTestNode(platform: Platform, name: string): Promise<Tes
         }
         return ours;
       },
-      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.qcow2$/.exec(file)?.[1] ?? [])),
+      disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.(?:qcow2|raw)$/.exec(file)?.[1] ?? [])),
       layers: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.[^.]+\.qcow2$/.exec(file)?.[1] ?? [])),
       stop: async () => {
         await libvirt.close();

@@ -1,13 +1,15 @@
-/* Volumes of their own: by REST, on a real libvirt and QEMU, seen by qemu-img, in the files of the node and from inside the guest. */
+/* Pools that an operator makes, and volumes of their own: by REST, on a real libvirt and QEMU, seen by qemu-img, in the files of the node and from inside the guest. */
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, createReadStream, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import type { Accepted, Operation, Rest, Vm } from './rest.ts';
+import { addTestNode, type TestNode } from './test-node.ts';
 
 const run = promisify(execFile);
 const BOOTED_WITHIN_MS = 120_000;
@@ -25,17 +27,41 @@ interface Volume {
   readonly failure: { readonly code: string; readonly owed: readonly string[] } | null;
 }
 
+interface Pool {
+  readonly id: string;
+  readonly name: string;
+  readonly type: string;
+  readonly status: string;
+  readonly desired: string;
+  readonly path: string | null;
+  readonly nodeIds: readonly string[];
+  readonly nodeId: string;
+  readonly observed: readonly { readonly nodeId: string; readonly active: boolean; readonly capacityGib: number; readonly usedGib: number }[];
+  readonly capacityGib: number;
+  readonly nearlyFull: boolean;
+  readonly promisedGib: number;
+  readonly volumes: number;
+  readonly found: { readonly usedGib: number; readonly volumesGib: number; readonly unknown: { readonly count: number; readonly first: readonly string[] }; readonly missing: { readonly count: number; readonly first: readonly string[] } } | null;
+}
+
 describe('volumes of their own', () => {
   let platform: Platform;
   let rest: Rest;
   let node: QemuNode;
   let vm: Vm;
+  /** A second node, which runs nothing, and where both may have pools. */
+  let beta: TestNode;
+  let root: string;
   /** An image of random bytes: what takes a moment to copy, and cannot be made sparse. */
   let noise: { readonly name: string; readonly path: string };
   beforeAll(async () => {
-    platform = await startPlatform({ split: false });
+    root = mkdtempSync(join(tmpdir(), 'cv-pools-'));
+    // QEMU's user passes through it.
+    chmodSync(root, 0o755);
+    platform = await startPlatform({ split: false, environment: { CV_NODE_AGENT_POOL_ROOTS: root } });
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
+    beta = await addTestNode(platform, 'beta');
     const file = `cv-spec-noise-${randomBytes(4).toString('hex')}.raw`;
     noise = { name: 'noise', path: join(node.imageDir, file) };
     const chunk = randomBytes(16 * MIB);
@@ -44,18 +70,36 @@ describe('volumes of their own', () => {
       writeFileSync(noise.path, chunk, { flag: i === 0 ? 'w' : 'a' });
     }
     await rest.ok('POST', '/v1/images', { name: 'noise', file, format: 'raw', sha256: await sha256(noise.path), sizeBytes: statSync(noise.path).size });
-    vm = await rest.running({ name: 'user', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
+    vm = await rest.running({ name: 'user', node: 'metal', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
     await rest.until('the guest answers', () => script('cat /proc/uptime'), BOOTED_WITHIN_MS, 250);
   });
   afterAll(async () => {
     await platform.stop();
     await node.stop();
+    await beta.stop();
     rmSync(noise.path, { force: true });
+    rmSync(root, { recursive: true, force: true });
   });
 
   const script = (text: string): Promise<string> => node.inGuest(vm, '/bin/sh', '-c', text);
   const shown = (id: string): Promise<Volume> => rest.ok('GET', `/v1/volumes/${id}`);
-  const asked = (body: object): Promise<{ readonly operation: Operation; readonly volumeId: string }> => rest.ok('POST', '/v1/volumes', body);
+  const poolNow = (id: string): Promise<Pool> => rest.ok('GET', `/v1/pools/${id}`);
+  const poolMade = async (body: object): Promise<Pool> => {
+    const { operation, poolId } = await rest.ok<{ readonly operation: Operation; readonly poolId: string }>('POST', '/v1/pools', body);
+    await rest.succeeded(operation.id);
+    return poolNow(poolId);
+  };
+  /** How an operation that cannot succeed ended. */
+  const failure = async (asking: Promise<{ readonly operation: Operation }>): Promise<string> => {
+    const { status, error } = await rest.ended((await asking).operation.id, 60_000);
+    return `${status}: ${String(error?.code)}`;
+  };
+  const ownPool = async (): Promise<Pool> => {
+    const found = (await rest.all<Pool>('/v1/pools')).find(({ type, nodeId }) => type === 'own' && nodeId === node.nodeId);
+    if (found === undefined) throw new Error('the node has no pool');
+    return found;
+  };
+  const asked = (body: object): Promise<{ readonly operation: Operation; readonly volumeId: string }> => rest.ok('POST', '/v1/volumes', { node: 'metal', ...body });
   const made = async (body: object, within = 60_000): Promise<Volume> => {
     const { operation, volumeId } = await asked(body);
     await rest.succeeded(operation.id, within);
@@ -208,6 +252,131 @@ describe('volumes of their own', () => {
     await rest.done('DELETE', `/v1/volumes/${empty.id}`);
   });
 
+  let fast: Pool;
+  let inFast: Volume;
+
+  it('A4-01 a folder of a node becomes a pool, below the folders that the node is configured with and nowhere else', async () => {
+    const path = join(root, 'rack', 'fast');
+    fast = await poolMade({ type: 'dir', name: 'fast', node: 'metal', path });
+    expect(fast).toMatchObject({ status: 'active', desired: 'active', type: 'dir', path, nodeIds: [node.nodeId], observed: [{ nodeId: node.nodeId, active: true }] });
+    expect(statSync(path).isDirectory()).toBe(true);
+    const { stdout } = await run('df', ['--output=size', '-B1G', path]);
+    expect(Math.abs(fast.capacityGib - Number(stdout.split('\n')[1]))).toBeLessThanOrEqual(1);
+    for (const bad of ['/var/lib/elsewhere', `${root}x/y`]) expect(await failure(rest.ok('POST', '/v1/pools', { type: 'dir', name: 'outside', node: 'metal', path: bad }))).toBe('compensated: pool.outside_roots');
+    await expect(rest.ok('POST', '/v1/pools', { type: 'dir', name: 'dots', node: 'metal', path: `${root}/../etc` })).rejects.toMatchObject({ status: 400 });
+    symlinkSync('/var', join(root, 'link'));
+    expect(await failure(rest.ok('POST', '/v1/pools', { type: 'dir', name: 'linked', node: 'metal', path: join(root, 'link', 'pool') }))).toBe('compensated: pool.no_folder');
+    expect(existsSync('/var/pool')).toBe(false);
+    expect(await failure(rest.ok('POST', '/v1/pools', { type: 'dir', name: 'again', node: 'metal', path }))).toBe('compensated: pool.path_in_use');
+    await expect(rest.ok('POST', '/v1/pools', { type: 'dir', name: 'fast', node: 'metal', path: `${path}2` })).rejects.toMatchObject({ status: 409, code: 'pool.name_taken' });
+    for (const pool of await rest.all<Pool>('/v1/pools')) if (pool.status === 'failed') await rest.done('DELETE', `/v1/pools/${pool.id}`);
+    expect((await rest.all<Pool>('/v1/pools')).map(({ name }) => name).sort()).toEqual(['fast', 'local', 'local']);
+  });
+
+  it('A4-01 A4-12 volumes and machines are put into it, and a volume is cloned from one pool into another', async () => {
+    inFast = await made({ name: 'in-fast', pool: 'fast', from: { volume: data.id } });
+    expect(filesOf(inFast.id, fast.path ?? '')).toEqual([`${inFast.id}.qcow2`]);
+    expect(filesOf(inFast.id)).toEqual([]);
+    await attach(inFast);
+    const target = await targetOf(inFast);
+    expect(await node.virsh('domblklist', await node.domainOf(vm))).toContain(fileOf(inFast, fast.path ?? ''));
+    await script(`echo written-in-fast | dd of=/dev/${target} bs=512 count=1 conv=sync,fsync 2>/dev/null`);
+    // Layers of a snapshot lie beside it.
+    await rest.done('POST', `/v1/vms/${vm.id}/snapshots`, { name: 'spread' }, 60_000);
+    expect(filesOf(inFast.id, fast.path ?? '')).toHaveLength(2);
+    await rest.done('DELETE', `/v1/vms/${vm.id}/snapshots/${(await rest.ok<{ items: readonly { readonly id: string }[] }>('GET', `/v1/vms/${vm.id}/snapshots`)).items[0]?.id ?? ''}`, undefined, 90_000);
+    expect(filesOf(inFast.id, fast.path ?? '')).toEqual([`${inFast.id}.qcow2`]);
+    await rest.done('PATCH', `/v1/vms/${vm.id}/volumes/${inFast.id}`, { sizeGib: 2 });
+    expect(await rest.until('the guest sees the new size', async () => (await script(`cat /sys/block/${target}/size`)).trim() === String(2 * 2 ** 21), 10_000)).toBe(true);
+
+    const other = await rest.running({ name: 'on-fast', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1, pool: 'fast' });
+    expect(await node.virsh('domblklist', await node.domainOf(other))).toContain(`${fast.path ?? ''}/volume_`);
+    expect(await poolNow(fast.id)).toMatchObject({ promisedGib: 3, volumes: 2 });
+    await rest.gone(other.id);
+    expect(readdirSync(fast.path ?? '').filter((name) => name.startsWith('volume_'))).toEqual([`${inFast.id}.qcow2`]);
+    await expect(rest.create({ name: 'nowhere', image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1, pool: 'nowhere' })).rejects.toMatchObject({ status: 422, code: 'pool.unknown' });
+  });
+
+  it('A4-07 it is neither stopped nor deleted while its disks are in use, and says which; a refresh finds what came and what is gone', async () => {
+    await expect(rest.ok('POST', `/v1/pools/${fast.id}/stop`)).rejects.toMatchObject({ status: 409, code: 'pool.in_use', problem: { because: { count: 1, volumes: [{ volumeId: inFast.id, name: 'in-fast', vmId: vm.id }] } } });
+    await detach(inFast);
+    await expect(rest.ok('DELETE', `/v1/pools/${fast.id}`)).rejects.toMatchObject({ status: 409, code: 'pool.in_use' });
+    await expect(rest.ok('POST', `/v1/pools/${(await ownPool()).id}/stop`)).rejects.toMatchObject({ status: 409, code: 'pool.of_node' });
+
+    writeFileSync(join(fast.path ?? '', 'stranger.img'), 'x');
+    renameSync(fileOf(inFast, fast.path ?? ''), join(root, 'kept.qcow2'));
+    await rest.done('POST', `/v1/pools/${fast.id}/refresh`);
+    expect((await poolNow(fast.id)).found).toMatchObject({ unknown: { count: 1, first: ['stranger.img'] }, missing: { count: 1, first: [inFast.id] } });
+    renameSync(join(root, 'kept.qcow2'), fileOf(inFast, fast.path ?? ''));
+    rmSync(join(fast.path ?? '', 'stranger.img'));
+    await rest.done('POST', `/v1/pools/${fast.id}/refresh`);
+    expect((await poolNow(fast.id)).found).toMatchObject({ unknown: { count: 0 }, missing: { count: 0 } });
+
+    await rest.done('POST', `/v1/pools/${fast.id}/stop`);
+    expect(await poolNow(fast.id)).toMatchObject({ status: 'stopped', desired: 'stopped' });
+    expect(await failure(rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: inFast.id }))).toBe('compensated: pool.stopped');
+    expect(await failure(asked({ name: 'too-late', sizeGib: 1, pool: 'fast' }))).toBe('compensated: pool.stopped');
+    // Where something else is mounted, or nothing, it is not there.
+    renameSync(fast.path ?? '', join(root, 'unmounted'));
+    mkdirSync(fast.path ?? '');
+    expect(await failure(rest.ok('POST', `/v1/pools/${fast.id}/start`))).toBe('compensated: pool.not_the_same');
+    rmSync(fast.path ?? '', { recursive: true });
+    renameSync(join(root, 'unmounted'), fast.path ?? '');
+    await rest.done('POST', `/v1/pools/${fast.id}/start`);
+    await attach(inFast);
+    expect(await script(`dd if=/dev/${await targetOf(inFast)} bs=512 count=1 2>/dev/null`)).toContain('written-in-fast');
+    await detach(inFast);
+  });
+
+  it('A4-08 more is promised than there is as far as its ratio goes, and nothing when it is really full', async () => {
+    const before = await poolNow(fast.id);
+    expect(before.promisedGib).toBe(2);
+    const [seen] = before.observed;
+    expect(seen?.usedGib).toBeGreaterThan(0);
+    await rest.ok('PATCH', `/v1/pools/${fast.id}`, { overcommitPercent: 1 });
+    expect(await failure(asked({ name: 'more', sizeGib: before.capacityGib, pool: 'fast' }))).toBe('compensated: pool.no_space');
+    await rest.ok('PATCH', `/v1/pools/${fast.id}`, { overcommitPercent: 300 });
+    const large = await made({ name: 'large', sizeGib: 2 * before.capacityGib, pool: 'fast' });
+    expect((await info(fileOf(large, fast.path ?? '')))['actual-size']).toBeLessThan(MIB);
+    expect(await poolNow(fast.id)).toMatchObject({ promisedGib: 2 + 2 * before.capacityGib, overcommitPercent: 300, nearlyFull: false });
+
+    await rest.ok('PATCH', `/v1/pools/${fast.id}`, { fullPercent: 1 });
+    expect(await poolNow(fast.id)).toMatchObject({ nearlyFull: true });
+    expect(await failure(asked({ name: 'too-much', sizeGib: 1, pool: 'fast' }))).toBe('compensated: pool.nearly_full');
+    const rows = (await platform.sql<{ type: string }>(`select type from event_log.event where stream = 'pool-${fast.id}'`)).map(({ type }) => type);
+    expect(rows).toContain('PoolNearlyFull');
+    await rest.ok('PATCH', `/v1/pools/${fast.id}`, { fullPercent: 100 });
+    expect(await poolNow(fast.id)).toMatchObject({ nearlyFull: false });
+    await rest.done('DELETE', `/v1/volumes/${large.id}`);
+  });
+
+  it('A4-02 a folder is shared by two nodes when the one reads what the other wrote, and both work in it', async () => {
+    const path = join(root, 'both');
+    const shared = await poolMade({ type: 'shared', name: 'both', nodes: ['metal', 'beta'], path });
+    expect(shared).toMatchObject({ status: 'active', type: 'shared', nodeIds: [node.nodeId, beta.nodeId] });
+    // Made by the one, read by the other.
+    const first = await made({ name: 'first', pool: 'both', node: 'metal', sizeGib: 1 });
+    await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0x33 1M 1M', fileOf(first, path)]);
+    const second = await made({ name: 'second', pool: 'both', node: 'beta', from: { volume: first.id } });
+    await run('qemu-img', ['compare', fileOf(first, path), fileOf(second, path)]);
+    // What the other made is attached here.
+    await attach(second);
+    expect(await script(`dd if=/dev/${await targetOf(second)} bs=1M skip=1 count=1 2>/dev/null | tr -d '3' | wc -c`)).toBe('0\n');
+    await detach(second);
+    for (const { id } of [first, second]) await rest.done('DELETE', `/v1/volumes/${id}`);
+
+    // A folder that only one of them has is not shared, and nothing of it is left.
+    await rest.done('POST', `/v1/pools/${shared.id}/stop`);
+    writeFileSync(join(path, '.chronovirt-pool'), 'another');
+    expect(await failure(rest.ok('POST', `/v1/pools/${shared.id}/start`))).toBe('compensated: pool.path_in_use');
+    rmSync(join(path, '.chronovirt-pool'));
+    await rest.done('DELETE', `/v1/pools/${shared.id}`);
+    expect((await rest.call('GET', `/v1/pools/${shared.id}`)).status).toBe(404);
+    await rest.done('DELETE', `/v1/volumes/${inFast.id}`);
+    await rest.done('DELETE', `/v1/pools/${fast.id}`);
+    expect(existsSync(fast.path ?? '')).toBe(false);
+  });
+
   /** Begins one that takes a moment, and kills the agent while it is being written. */
   const brokenOff = async (name: string): Promise<{ readonly operation: Operation; readonly volumeId: string }> => {
     const begun = await asked({ name, from: { image: 'noise' }, sizeGib: 1 });
@@ -238,8 +407,7 @@ describe('volumes of their own', () => {
     expect(await shown(volumeId)).toMatchObject({ status: 'failed', operationId: null, failure: { code: 'image.missing_on_node', owed: [] } });
     expect(filesOf(volumeId)).toEqual([]);
     await expect(rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: volumeId }).then(({ operation: { id } }) => rest.succeeded(id))).rejects.toThrow(/volume\.failed/);
-    const [pool] = await rest.all<{ readonly promisedGib: number }>('/v1/pools');
-    expect(pool?.promisedGib).toBe(1 + 1 + 2);
+    expect((await ownPool()).promisedGib).toBe(1 + 1 + 2);
     // Its name is free, and it can be deleted.
     const again = await made({ name: 'hopeless', sizeGib: 1 });
     for (const id of [volumeId, again.id]) await rest.done('DELETE', `/v1/volumes/${id}`);

@@ -31,7 +31,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'configure', 'layer', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'configure', 'layer', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;
@@ -66,7 +66,7 @@ export class NodeProgram extends Program {
         const { refused, failing } = this.weather();
         if (world.random.chance(failing)) throw new Error(`${verb} failed`);
         // What takes something away is never impossible, only late.
-        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume', 'undoBackup', 'removeBackup'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
+        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume', 'closePool', 'undoBackup', 'removeBackup'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
       },
       deaf: () => world.random.chance(this.weather().deaf),
     });

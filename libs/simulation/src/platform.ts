@@ -200,7 +200,22 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     const volumeId = idFrom('volume', random.digits());
     volumes.add(volumeId);
     const source = known !== undefined && random.chance(0.7) ? { kind: 'volume', volumeId: known } : random.pick([{ kind: 'blank' }, { kind: 'image', imageId: image.imageId, file: image.file, format: 'qcow2' }]);
-    return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: random.pick(nodes).poolId, nodeId: null, sizeGib: source.kind === 'volume' ? null : random.between(1, 3), format: random.pick(['qcow2', 'raw']), source }, { operationId });
+    return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: pools.length > 0 && random.chance(0.4) ? random.pick(pools) : random.pick(nodes).poolId, nodeId: null, sizeGib: source.kind === 'volume' ? null : random.between(1, 3), format: random.pick(['qcow2', 'raw']), source }, { operationId });
+  };
+
+  /** Pools that an operator makes, of one node or of two; stopped, started, looked through, deleted. */
+  const pools: string[] = [];
+  const poolAct = (): Promise<Answer> => {
+    const operationId = idFrom('op', random.digits());
+    if (pools.length > 0 && random.chance(0.7)) {
+      const poolId = random.pick(pools);
+      return order('storage', poolId, 'WorkOnPool', { poolId, operationId, work: random.pick(['start', 'stop', 'stop', 'refresh', 'delete']) }, { operationId });
+    }
+    const poolId = idFrom('pool', random.digits());
+    pools.push(poolId);
+    const [first, second] = [random.pick(nodes).nodeId, random.pick(nodes).nodeId];
+    const shared = first !== second && random.chance(0.5);
+    return order('storage', poolId, 'RequestPool', { poolId, operationId, name: `pool-${String(random.between(1, 6))}`, type: shared ? 'shared' : 'dir', path: '/pools/one', nodes: shared ? [first, second] : [first], overcommitPercent: 200, fullPercent: 95 }, { operationId });
   };
 
   /** One user's dealings with one machine, while the storm lasts. */
@@ -212,7 +227,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 5); acts > 0; acts--) {
       await world.sleep(random.chance(0.2) ? random.between(0, 500) : random.between(1_000, 30_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'backup', 'backup', 'volume', 'volume']);
+      const act = random.pick(['StartVm', 'StopVm', 'StopVm', 'RebootVm', 'ResetVm', 'PauseVm', 'ResumeVm', 'SaveVm', 'ReconfigureVm', 'ReconfigureVm', 'AskGuest', 'snapshot', 'snapshot', 'snapshot', 'backup', 'backup', 'volume', 'volume', 'pool']);
+      if (act === 'pool') {
+        await poolAct();
+        continue;
+      }
       if (act === 'backup') {
         for (let times = random.between(1, 3); times > 0; times--) {
           await backupAct(vmId);

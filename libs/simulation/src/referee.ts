@@ -203,6 +203,23 @@ export class Referee {
       case 'PoolRegistered':
         this.space.set(id, { nodeId: data['nodeId'] as string, capacityGib: data['capacityGib'] as number, overcommitPercent: data['overcommitPercent'] as number, held: new Map() });
         return;
+      case 'PoolRequested':
+        this.space.set(id, { nodeId: (data['nodes'] as readonly string[])[0] ?? '', capacityGib: 0, overcommitPercent: data['overcommitPercent'] as number, held: new Map() });
+        return;
+      case 'PoolWorkRequested':
+        return this.begin(data['operationId'] as string, id, `${String(data['work'])}-pool`);
+      case 'PoolOpened':
+      case 'PoolRefreshed':
+        this.spaceOf(id).capacityGib = data['capacityGib'] as number;
+        return void this.end(data['operationId'] as string, id, 'done');
+      case 'PoolStopped':
+        return void this.end(data['operationId'] as string, id, 'done');
+      case 'PoolDeleted':
+        if (this.spaceOf(id).held.size > 0) this.fail(`${id} is deleted while disks are in it`);
+        this.space.delete(id);
+        return void this.end(data['operationId'] as string, id, 'done');
+      case 'PoolWorkFailed':
+        return void this.end(data['operationId'] as string, id, 'failed');
       case 'SpaceReserved': {
         const pool = this.spaceOf(id);
         const { volumeId, vmId, sizeGib } = data as { volumeId: string; vmId: string; sizeGib: number };

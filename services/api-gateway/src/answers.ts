@@ -84,8 +84,15 @@ export const ImageAnswer = named('Image', z.looseObject({
 
 named('AcceptedImage', z.object({ operation: OperationAnswer, image: ImageAnswer.partial() }));
 
+const files = z.object({ count: z.int(), first: z.array(z.string()) });
+
 export const PoolAnswer = named('Pool', z.object({
-  id: z.string(), name: z.string(), nodeId: z.string(), capacityGib: z.int(), overcommitPercent: z.int(), promisedGib: z.int(), volumes: z.int(), createdAt: time, position: z.int(),
+  id: z.string(), name: z.string(), type: z.enum(['own', 'dir', 'shared']).describe('own: the one that its node began with'), path: nullable(z.string()), nodeIds: z.array(z.string()).describe('Those that see it'), nodeId: z.string(),
+  desired: z.enum(['active', 'stopped']), status: z.enum(['creating', 'active', 'stopped', 'failed']),
+  observed: z.array(z.object({ nodeId: z.string(), active: z.boolean(), capacityGib: z.int(), usedGib: z.int(), at: time })).describe('As each node saw it when that last was news; used is what the file system has given away'),
+  capacityGib: z.int(), overcommitPercent: z.int(), fullPercent: z.int(), nearlyFull: z.boolean(), promisedGib: z.int().describe('Sum of the sizes of its volumes'), volumes: z.int(),
+  found: nullable(z.object({ at: time, usedGib: z.int(), volumesGib: z.int(), unknown: files, missing: files })).describe('What the last refresh found'),
+  operationId: nullable(z.string()), failure: nullable(z.object({ code: z.string(), message: z.string(), owed: z.array(z.string()) })), createdAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 
 export const VolumeAnswer = named('Volume', z.object({

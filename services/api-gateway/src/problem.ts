@@ -210,6 +210,18 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'disk.smaller_than_source': (b) => `What it is copied from does not fit into ${word(b['sizeGib'])} GiB.`,
   'disk.missing_on_node': (b) => `The disk ${word(b['volumeId'])} is not where its node keeps disks.`,
   'pool.unknown': (b) => `There is no pool ${word(b['pool'] ?? b['poolId'])}.`,
+  'pool.not_found': () => 'There is no such pool.',
+  'pool.name_taken': (b) => `The name ${word(b['name'] ?? '')} is taken.`,
+  'pool.busy': (b) => `Another operation has this pool in hand: ${word(b['work'])} ${word(b['operationId'])}.`,
+  'pool.of_node': () => 'Each node has this pool for as long as it is a node: it is neither stopped nor deleted.',
+  'pool.failed': () => 'The pool could not be made: delete it.',
+  'pool.stopped': (b) => `The pool is ${word(b['status'])}, not active: start it first.`,
+  'pool.in_use': (b) => `Disks in the pool are in use: ${everyVolume(b)}.`,
+  'pool.nearly_full': (b) => `${word(b['usedPercent'])} % of the pool is really used, and nothing new is put there from ${word(b['fullPercent'])} % on.`,
+  'pool.outside_roots': (b) => `The node makes pools only below ${Array.isArray(b['roots']) && b['roots'].length > 0 ? b['roots'].join(', ') : 'folders that it is configured with, and it has none'} (CV_NODE_AGENT_POOL_ROOTS).`,
+  'pool.no_folder': (b) => `A part of ${word(b['path'])} is a link, or no folder.`,
+  'pool.path_in_use': (b) => `${word(b['path'])} is a pool already.`,
+  'pool.not_the_same': (b) => `What was written into the pool is not found in ${word(b['path'])}: it is another folder on this node, or not mounted.`,
   'pool.ambiguous': (b) => `Several nodes have a pool called ${word(b['pool'])}: name the node too, or the pool by its id.`,
   'pool.not_on_node': (b) => `The node ${word(b['nodeId'])} does not see the pool ${word(b['poolId'])}.`,
   'pool.no_space': (b) => `The pool has ${word(b['freeGib'])} GiB left to promise, and ${word(b['sizeGib'])} GiB are asked for.`,
@@ -295,6 +307,14 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
 const everyReason = (because: Because): string => {
   const reasons = Object.entries(because).filter(([, why]) => typeof why === 'string').map(([, why]) => String(why));
   return reasons.length === 0 ? 'there is none' : reasons.slice(0, 5).join('; ') + (reasons.length > 5 ? `; and ${String(reasons.length - 5)} more` : '');
+};
+
+/** `volumes` are the first of them; `count` is how many there are. */
+const everyVolume = (because: Because): string => {
+  const { volumes, count } = because;
+  const named = (Array.isArray(volumes) ? (volumes as readonly Because[]) : []).map(({ volumeId, name, vmId }) => `${word(name ?? volumeId)}${typeof vmId === 'string' ? ` (of ${vmId})` : ''}`);
+  const more = typeof count === 'number' ? count - named.length : 0;
+  return named.join(', ') + (more > 0 ? ` and ${String(more)} more` : '');
 };
 
 /** `vms` are the first of them, by id or with their names; `count` is how many there are. */

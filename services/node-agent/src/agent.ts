@@ -24,10 +24,10 @@
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
-import { concernsDisk, endsPlacement, execute, isOfVolume, isRemoval } from './domain/execute.ts';
+import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
 import { isPowerVerb, planIn, powerAfter } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
@@ -106,7 +106,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const running = new Map<string, AbortController>();
   /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
   const taken = new Map<string, Promise<Answer>>();
-  const queues = new Map<VmId | VolumeId, { tail: Promise<unknown>; waiting: number }>();
+  const queues = new Map<VmId | VolumeId | PoolId, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
     nodeId,
@@ -138,7 +138,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async <T>(vmId: VmId | VolumeId, work: () => Promise<T>): Promise<T> => {
+  const enqueue = async <T>(vmId: VmId | VolumeId | PoolId, work: () => Promise<T>): Promise<T> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -164,7 +164,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command) || command.type === 'RemoveBackup') return undefined;
+    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup') return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -202,6 +202,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         }
         return outcome;
       }
+      if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (isOfVolume(command)) {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
@@ -302,12 +303,13 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 }
 
 /** Whose queue a command stands in. */
-const objectOf = (command: AgentCommand): VmId | VolumeId => {
+const objectOf = (command: AgentCommand): VmId | VolumeId | PoolId => {
+  if (isOfPool(command)) return command.data.poolId;
   if (command.type === 'RemoveVolume') return command.data.vmId ?? command.data.volumeId;
   return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
 };
 
-const isVm = (id: VmId | VolumeId): id is VmId => id.startsWith('vm_');
+const isVm = (id: VmId | VolumeId | PoolId): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });

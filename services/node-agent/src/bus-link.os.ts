@@ -99,8 +99,9 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
   };
 
   const reportPools = async (): Promise<void> => {
-    for (const { poolId, name, capacityGib } of await hypervisor.pools()) {
-      const body: PoolReport = { nodeId, poolId, name, capacityGib };
+    for (const pool of await hypervisor.pools()) {
+      const { poolId } = pool;
+      const body: PoolReport = { nodeId, ...pool };
       await publisher.publishReport({ nodeId, category: 'pool', id: poolId, type: 'PoolReport', body });
     }
   };
@@ -183,7 +184,11 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     if (bus.status().ok) sendHeartbeat(bus.nc, nodeId, heartbeat);
   };
   const heartbeats = setInterval(() => void beat().catch((fault: unknown) => { log.warn({ err: fault }, 'no heartbeat'); }), HEARTBEAT_MS);
-  const sweeps = setInterval(() => void agent.sweep(), SWEEP_MS);
+  const sweeps = setInterval(() => {
+    void agent.sweep();
+    // How full they are changes while nobody says hello.
+    if (bus.status().ok && agent.session() !== undefined) reportPools().catch((fault: unknown) => { log.warn({ err: fault }, 'pools were not reported, the next sweep tries again'); });
+  }, SWEEP_MS);
   let comparing: Promise<unknown> | undefined;
   // A slow one is not joined by the next.
   const comparisons = setInterval(() => { comparing ??= agent.sweepDrift().finally(() => { comparing = undefined; }); }, COMPARE_MS);

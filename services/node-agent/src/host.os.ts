@@ -3,6 +3,7 @@ import { readFile, statfs } from 'node:fs/promises';
 import { availableParallelism, loadavg } from 'node:os';
 import { createHash } from 'node:crypto';
 import { idFrom, type NodeId, type PoolId } from '@chronovirt/contracts/ids';
+import type { PoolFigures } from '@chronovirt/contracts/pool/pool.events';
 import type { Pool, Usage } from './hypervisor.ts';
 
 const KIB_PER_MIB = 1_024;
@@ -33,8 +34,14 @@ export function poolIdOf(nodeId: NodeId, name: string): PoolId {
   return idFrom('pool', bytes.toString('hex'));
 }
 
+/** Of the file system below a folder. What only root may use counts as used. */
+export async function figuresOf(folder: string): Promise<PoolFigures> {
+  const { blocks, bavail, bsize } = await statfs(folder);
+  const gib = (count: number): number => Math.floor((count * bsize) / 2 ** 30);
+  return { capacityGib: gib(blocks), usedGib: gib(blocks - bavail) };
+}
+
 /** The file system below a folder, as a pool of disks. */
 export async function poolOfFolder(nodeId: NodeId, name: string, folder: string): Promise<Pool> {
-  const { blocks, bsize } = await statfs(folder);
-  return { poolId: poolIdOf(nodeId, name), name, capacityGib: Math.floor((blocks * bsize) / 2 ** 30) };
+  return { poolId: poolIdOf(nodeId, name), name, ...(await figuresOf(folder)) };
 }

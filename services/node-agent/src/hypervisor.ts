@@ -5,7 +5,7 @@
  * A verb answers nothing (it is so), or a refusal (it cannot be so, and asking again will not help).
  * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
  */
-import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
@@ -47,7 +47,15 @@ export interface Pool {
   readonly poolId: PoolId;
   readonly name: string;
   readonly capacityGib: number;
+  readonly usedGib?: number;
+  /** false: its folder is not there. */
+  readonly active?: boolean;
+  /** An operator made it. */
+  readonly made?: boolean;
 }
+
+/** The pool of OpenPool. */
+export type PoolPlan = Omit<DataOf<'OpenPool'>, 'nodeId'>;
 
 /** Percentages of what the node has; load is the one-minute average for each CPU. */
 export interface Usage {
@@ -139,6 +147,11 @@ export interface Hypervisor {
   /** Tells of changes until the returned function is called. */
   watch(watcher: Watcher): () => void;
 
+  /** A folder is a pool of this node. */
+  openPool(pool: PoolPlan): Promise<Refusal | PoolFacts>;
+  /** It is none any more; with `remove` nothing of ours is left there but disks. */
+  closePool(poolId: PoolId, remove: boolean): Done;
+  lookAtPool(poolId: PoolId): Promise<Refusal | PoolFacts>;
   /** The signal ends the waiting for its image. */
   ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */

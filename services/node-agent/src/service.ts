@@ -167,12 +167,13 @@ async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed }: M
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
     return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal(), libvirtConsoles(machine.host)];
   }
-  const [{ openJournal }, { machineHost }, { findAccel }, { gatewayBytes }] = await Promise.all([import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts'), import('./images/gateway-bytes.os.ts')]);
+  const [{ openPoolFolders }, { openJournal }, { machineHost }, { findAccel }, { gatewayBytes }] = await Promise.all([import('./pool/pool-folders.os.ts'), import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts'), import('./images/gateway-bytes.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
-  const { kind: driver, inFlightMax, ...machine } = hypervisor;
+  const { kind: driver, inFlightMax, poolRoots, ...machine } = hypervisor;
+  const pools = await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: machine.poolDir }, roots: poolRoots, file: join(config.stateDir, 'pools.json') });
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
   const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed, log });
-  const host = machineHost({ ...machine, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
+  const host = machineHost({ ...machine, pools, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
   sweepImages(host, machine.imageKeepMs, { log, signal });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];

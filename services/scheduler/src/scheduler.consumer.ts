@@ -37,6 +37,7 @@ import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
+import { workOnPool } from './provisioning/work-on-pool.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
@@ -48,7 +49,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, backupVm, settleBackup, dropBackup, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, workOnPool, backupVm, settleBackup, dropBackup, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -95,7 +96,7 @@ export class Scheduler {
   private accepting = 0;
   private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
-  /** Sagas of volumes that this process has begun. */
+  /** Sagas of volumes and pools that this process has begun. */
   private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
@@ -215,14 +216,16 @@ export class Scheduler {
     if ((wish.memoryMibMax ?? wish.memoryMib) < wish.memoryMib) return stop('vm.more_than_max', { memoryMib: wish.memoryMib, memoryMibMax: wish.memoryMibMax ?? null, field: 'memoryMibMax' });
     const holder = view.holderOfName(wish.name);
     if (holder !== undefined && holder !== wish.vmId) return stop('vm.name_taken', { name: wish.name, heldBy: holder, field: 'name' });
-    const possible = place(view.candidates(true), { ...wish, nodeId: chosen === null ? null : chosen.nodeId });
+    const pool = wish.pool === undefined ? null : view.poolCalled(wish.pool, chosen?.nodeId);
+    if (isRefusal(pool)) return handler.refuse(envelope, pool);
+    const possible = place(view.candidates(true), { ...wish, nodeId: chosen === null ? null : chosen.nodeId, poolId: pool });
     if (isRefusal(possible)) return handler.refuse(envelope, possible);
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
       vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily: wish.osFamily ?? image?.osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
     };
@@ -554,6 +557,7 @@ export class Scheduler {
       await attempt('take over a saga', this.sagas.resume(open.saga, open.id, open.meta));
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
+    for (const { operationId, input, meta } of [...view.poolCalls()]) await attempt('do what a pool calls for', this.beginOnce(operationId, () => this.sagas.start(workOnPool.name, operationId, { ...input }, meta)));
     await this.reconcileBackups(now, attempt);
     for (const { backupId, vmId, target, deleting } of [...view.backups()]) {
       if (deleting !== null && !this.begun.has(deleting.operationId)) await attempt('delete a backup', this.dropBackup({ operationId: deleting.operationId, vmId, backupId, target, nodeId: this.nodeFor(target, deleting.nodeId) }, deleting.meta));
@@ -589,9 +593,13 @@ export class Scheduler {
     // What is owed is settled when its node is heard again.
     if (failed !== null && home !== undefined && home.silentSince !== null && !home.removed) return;
     const operationId = failed === null ? call.operationId : idFrom('op', this.ports.commandIdOf(`settle:${failed.operationId}:${String(failed.tries)}`));
-    // Begun already, it is among the open ones, or has ended and the log will say so.
+    await this.beginOnce(operationId, () => this.sagas.start(saga, operationId, failed === null ? input : { ...input, operationId, failedOperationId: failed.operationId }, { ...meta, operationId }));
+  }
+
+  /** What was begun already is among the open ones, or has ended and the log will say so. */
+  private async beginOnce(operationId: string, begin: () => Promise<unknown>): Promise<void> {
     if (this.begun.has(operationId)) return;
-    await this.sagas.start(saga, operationId, failed === null ? input : { ...input, operationId, failedOperationId: failed.operationId }, { ...meta, operationId });
+    await begin();
     this.begun.add(operationId);
     if (this.begun.size > REACTED_MAX) this.begun.clear();
   }

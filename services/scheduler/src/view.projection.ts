@@ -7,7 +7,7 @@
  * placements in the same millisecond would see the same room. The stream's version keeps an event from
  * being folded twice. What is proposed and not yet decided is set aside as promised.
  */
-import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { BackupPolicyEvent } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
@@ -16,13 +16,14 @@ import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/ne
 import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
-import type { Facts } from '@chronovirt/decider/decider';
+import { type Facts, refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { type Projection, ProjectionInMemory } from '@chronovirt/event-log/projection';
 import type { DriftAction } from '@chronovirt/contracts/drift/drift.events';
 import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.projection.ts';
-import { nodeCapacity } from './node/node-capacity.projection.ts';
-import type { Candidate } from './placement/candidate.ts';
+import { type NodeCapacity, nodeCapacity } from './node/node-capacity.projection.ts';
+import type { Candidate, PlacePool } from './placement/candidate.ts';
+import { type PoolPlace, poolPlace } from './pool/pool-place.projection.ts';
 import { vm as vmDecider } from './vm/vm.ts';
 
 /** What a VM takes of a node. */
@@ -297,10 +298,14 @@ export const timer: Projection<Timer> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer, backup, backupPolicy] as const;
+export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer, backup, backupPolicy] as const;
 
 export class SchedulerView {
   private readonly capacity = new ProjectionInMemory(nodeCapacity);
+  private readonly pools = new ProjectionInMemory(poolPlace);
+  /** Nodes with their pools, joined when either changes: placement asks for all of them all the time. */
+  private readonly poolsOn = new Map<string, Set<string>>();
+  private readonly joined = new Map<string, Candidate>();
   private readonly catalog = new ProjectionInMemory(catalog);
   private readonly index = new ProjectionInMemory(vmIndex);
   private readonly sagas = new ProjectionInMemory(openSaga);
@@ -320,16 +325,20 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers, this.archive, this.policies]) {
+    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers, this.archive, this.policies]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
+    for (const [poolId, pool] of this.pools.documents) this.placePool(poolId, undefined, pool);
+    for (const nodeId of this.capacity.documents.keys()) this.join(nodeId);
   }
 
   take(event: RecordedEvent): void {
     const category = categoryOf(event.stream);
     if (category === 'node' && event.version <= this.versionOf(event.stream)) return;
     this.capacity.take(event);
+    if (category === 'node' || category === 'presence') this.join(idOfStream(event.stream));
+    if (category === 'pool') this.takePool(event);
     // From here on it counts as use. The log may bring it before the answer comes, and it must not count twice.
     if (event.type === 'CapacityReserved') this.forgetPromise(idOfStream(event.stream), String(event.data['vmId']));
     this.catalog.take(event);
@@ -345,6 +354,46 @@ export class SchedulerView {
       this.index.take(event);
       this.placeEntry(before, this.index.documents.get(idOfStream(event.stream)));
     }
+  }
+
+  private takePool(event: RecordedEvent): void {
+    const poolId = idOfStream(event.stream);
+    const before = this.pools.documents.get(poolId);
+    this.pools.take(event);
+    const after = this.pools.documents.get(poolId);
+    if (before === after) return;
+    this.placePool(poolId, before, after);
+    for (const nodeId of new Set([...(before?.nodes ?? []), ...(after?.nodes ?? [])])) this.join(nodeId);
+  }
+
+  private placePool(poolId: string, before: PoolPlace | undefined, after: PoolPlace | undefined): void {
+    if (before?.nodes === after?.nodes) return;
+    for (const nodeId of before?.nodes ?? []) this.poolsOn.get(nodeId)?.delete(poolId);
+    for (const nodeId of after?.nodes ?? []) this.poolsOn.set(nodeId, (this.poolsOn.get(nodeId) ?? new Set<string>()).add(poolId));
+  }
+
+  private join(nodeId: string): void {
+    const node: NodeCapacity | undefined = this.capacity.documents.get(nodeId);
+    if (node === undefined) return;
+    this.joined.set(nodeId, { ...node, pools: this.poolsOf(nodeId) });
+  }
+
+  /** The one that the node began with first, then by id. */
+  private poolsOf(nodeId: string): readonly PlacePool[] {
+    return [...(this.poolsOn.get(nodeId) ?? [])].flatMap((poolId) => this.pools.documents.get(poolId) ?? []).sort((a, b) => Number(a.made) - Number(b.made) || (a.poolId < b.poolId ? -1 : 1))
+      .map(({ poolId, capacityGib, overcommitPercent, reservedGib, active, nearlyFull }) => ({ poolId, capacityGib, overcommitPercent, reservedGib, ...(active && !nearlyFull ? {} : { closed: true }) }));
+  }
+
+  /** A pool by id or name; of several of one name that of the node. */
+  poolCalled(reference: string, nodeId: string | undefined): PoolId | Refusal {
+    const found = [...this.pools.documents.values()].filter(({ poolId, name, nodes }) => poolId === reference || (name === reference && (nodeId === undefined || (nodes as readonly string[]).includes(nodeId))));
+    const [first] = found;
+    if (first === undefined) return refuse('pool.unknown', { pool: reference, field: 'pool' });
+    return found.length > 1 ? refuse('pool.ambiguous', { pool: reference, field: 'pool' }) : first.poolId;
+  }
+
+  *poolCalls(): Generator<NonNullable<PoolPlace['call']>> {
+    for (const { call } of this.pools.documents.values()) if (call !== null) yield call;
   }
 
   /** An event of this very process: taken now if it is the stream's next, else the log brings it. */
@@ -369,7 +418,7 @@ export class SchedulerView {
 
   /** With `besidesPromised` as if nothing were proposed and undecided. */
   *candidates(besidesPromised = false): Generator<Candidate> {
-    for (const document of this.capacity.documents.values()) {
+    for (const document of this.joined.values()) {
       if (document.removed) continue;
       const promised = besidesPromised ? undefined : sumOf(this.promised.get(document.nodeId));
       const measured = this.measured.get(document.nodeId) ?? null;
@@ -407,14 +456,14 @@ export class SchedulerView {
 
   /** Nodes whose agent believes in an older session than the log: an earlier hello of theirs was heard after a later one. */
   *outdated(): Generator<Candidate> {
-    for (const node of this.capacity.documents.values()) {
+    for (const node of this.joined.values()) {
       const session = this.beats.get(node.nodeId) ?? 0;
       if (session !== 0 && session < node.session && !node.removed) yield node;
     }
   }
 
   node(nodeId: string): Candidate | undefined {
-    return this.capacity.documents.get(nodeId);
+    return this.joined.get(nodeId);
   }
 
   /** Nodes that have joined and were not removed. */
@@ -424,7 +473,7 @@ export class SchedulerView {
 
   /** By id or name. */
   nodeCalled(reference: string): Candidate | undefined {
-    return this.node(reference) ?? [...this.capacity.documents.values()].find((node) => node.name === reference && !node.removed);
+    return this.node(reference) ?? [...this.joined.values()].find((node) => node.name === reference && !node.removed);
   }
 
   entryCalled<K extends CatalogEntry['kind']>(kind: K, reference: string): Extract<CatalogEntry, { kind: K }> | undefined {

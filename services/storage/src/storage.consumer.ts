@@ -18,7 +18,8 @@ import { archive } from './archive/archive.ts';
 import { backupPolicy } from './archive/backup-policy.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
-import { pool } from './pool/pool.ts';
+import { isLive, pool } from './pool/pool.ts';
+import { poolsOf } from './pool/pools.consumer.ts';
 import { volumesOf } from './volume/volumes.consumer.ts';
 
 export const imageName = reservation('image-name', 'image.name_taken');
@@ -66,6 +67,7 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
   };
 
   const obeyVolume = volumesOf({ handler, commandIdOf, keyOf });
+  const obeyPool = poolsOf({ handler, commandIdOf, keyOf });
 
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
@@ -88,21 +90,32 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
         case 'RecordDrill':
           return (await handler.handle(archive, handling(envelope, streamOf(archive.category, command.data.vmId), command))).answer;
         case 'RegisterPool':
+        case 'RecordPool':
+        case 'RequestPool':
+        case 'ChangePool':
+        case 'WorkOnPool':
+        case 'FinishPool':
+        case 'FailPool':
         case 'ReserveSpace':
         case 'ResizeSpace':
         case 'ReleaseSpace':
-          return (await handler.handle(pool, handling(envelope, streamOf(pool.category, command.data.poolId), command))).answer;
+          return obeyPool(envelope, command);
         default:
           return obeyVolume(envelope, command);
       }
     },
 
-    /** A node says which pools it has. No news writes nothing; `id` is that of the report's content. */
-    report: async (report: PoolReport): Promise<void> => {
-      await handler.handle(pool, {
-        id: commandIdOf(`pool:${report.poolId}:${report.nodeId}:${String(report.capacityGib)}:${report.name}`), cancels: [], meta: { actor: report.nodeId, nodeId: report.nodeId },
-        stream: streamOf(pool.category, report.poolId), command: { type: 'RegisterPool', data: report }, store: 'events',
-      });
+    /** A node says which pools it has, and how they are. No news writes nothing; the ids are those of what it says. */
+    report: async ({ made = false, usedGib, active = true, ...report }: PoolReport): Promise<void> => {
+      const { poolId, nodeId, name, capacityGib } = report;
+      const record = (id: string, command: Extract<PoolCommand, { type: 'RegisterPool' | 'RecordPool' }>) =>
+        handler.handle(pool, { id: commandIdOf(id), cancels: [], meta: { actor: nodeId, nodeId }, stream: streamOf(pool.category, poolId), command, store: 'events' });
+      if (!made) await record(`pool:${poolId}:${nodeId}:${String(capacityGib)}:${name}`, { type: 'RegisterPool', data: report });
+      if (usedGib === undefined) return;
+      const { state } = await handler.log.load(streamOf(pool.category, poolId), pool);
+      // Not the first to say so: the pool may have been seen otherwise in between, and this is news again.
+      const seen = isLive(state) ? JSON.stringify(state.seen[nodeId] ?? null) : '';
+      await record(`pool:${poolId}:${nodeId}:${String(capacityGib)}:${String(usedGib)}:${String(active)}:${seen}`, { type: 'RecordPool', data: { poolId, nodeId, active, capacityGib, usedGib } });
     },
   };
 };

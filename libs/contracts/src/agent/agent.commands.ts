@@ -13,6 +13,7 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
+import { PoolFigures, PoolPath, PoolType } from '../pool/pool.events.ts';
 import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
@@ -20,6 +21,7 @@ import { Layer, LayerStep } from '../vm/snapshot.ts';
 import { BootOrder, DomainState, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
+const OfPool = { nodeId: NodeId, poolId: PoolId };
 const OfVolume = { nodeId: NodeId, volumeId: VolumeId, poolId: PoolId, format: VolumeFormat, sizeGib: z.int().min(1) };
 
 /** What cloud-init is told. `instanceId` changes when it shall begin anew. */
@@ -88,6 +90,12 @@ export const agentCommands = {
   RemoveBackup: command('node', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, targetId: BackupTargetId })),
   /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
   RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional() })),
+  /** The folder is a pool of this node: with `make` it is made, and the token left in it; without, the token must be there. Below the folders that the node is configured with, nowhere else. Facts: `PoolFacts`. */
+  OpenPool: command('node', 'nodeId', z.object({ ...OfPool, path: PoolPath, type: PoolType, token: text(100), make: z.boolean() })),
+  /** It is none any more. With `remove` the token goes, and the folder if it is empty. */
+  ClosePool: command('node', 'nodeId', z.object({ ...OfPool, remove: z.boolean() })),
+  /** Facts: `PoolFacts`. */
+  LookAtPool: command('node', 'nodeId', z.object(OfPool)),
   /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */
   EnsureVolume: command('node', 'nodeId', z.object({
     ...OfVolume,
@@ -103,6 +111,10 @@ export const agentCommands = {
   SettleVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
 } as const;
 export type AgentCommand = CommandOf<typeof agentCommands>;
+
+/** What a node finds in a pool: its figures, what the files of volumes take, and the names of files, without those of ours that are no disks. */
+export const PoolFacts = z.object({ ...PoolFigures.shape, volumesGib: z.int().min(0), files: z.array(text(255)).max(10_000) });
+export type PoolFacts = z.infer<typeof PoolFacts>;
 
 /** Facts in the answer of every verb that leaves a domain in some state. ConfigureDomain adds `pending`, what has to wait for a start; AskGuest `method`. */
 export const ObservedFacts = z.object({ state: DomainState, reason: text(100), session: z.int(), sequence: z.int() });
@@ -135,9 +147,17 @@ export const Welcome = z.object({
 });
 export type Welcome = z.infer<typeof Welcome>;
 
-/** A report `cv.rpt.<node>.pool.<poolId>`. */
-export const PoolReport = z.object({ nodeId: NodeId, poolId: PoolId, name: text(100), capacityGib: z.int().min(0) });
-export type PoolReport = z.infer<typeof PoolReport>;
+/** A report `cv.rpt.<node>.pool.<poolId>`. Sizes in GiB. */
+export const PoolReport = z.object({
+  nodeId: NodeId, poolId: PoolId, name: text(100), capacityGib: z.int().min(0),
+  /** What the file system has given away, to whomever. */
+  usedGib: z.int().min(0).optional(),
+  /** false: its folder is not there. */
+  active: z.boolean().default(true),
+  /** An operator made it; else the node began with it. */
+  made: z.boolean().default(false),
+});
+export type PoolReport = z.input<typeof PoolReport>;
 
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });

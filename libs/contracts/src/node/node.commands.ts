@@ -31,7 +31,7 @@ export const nodeCommands = {
   /** From the saga: the handler runs the placement and asks the chosen node's decider. */
   PlaceVm: command('scheduler', 'vmId', z.object({
     vmId: VmId, operationId: OperationId, vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
-    accel: z.enum(['any', 'require-kvm']), ...Platform.shape, nodeId: NodeId.nullable(), byHand: z.boolean(), targetId: BackupTargetId.nullable().optional(),
+    accel: z.enum(['any', 'require-kvm']), ...Platform.shape, nodeId: NodeId.nullable(), poolId: PoolId.optional(), byHand: z.boolean(), targetId: BackupTargetId.nullable().optional(),
   })),
   /** Undo of PlaceVm when the node is not known: what the cancelled PlaceVm answered tells it. */
   UnplaceVm: command('scheduler', 'vmId', z.object({ vmId: VmId, operationId: OperationId, nodeId: NodeId.nullable() })),

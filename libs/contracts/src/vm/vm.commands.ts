@@ -23,6 +23,7 @@ export const CreateVmBody = z.strictObject({
   memoryMib: z.int().min(64).max(4_194_304),
   diskGib: z.int().min(1).max(65_536),
   node: Reference.optional().describe('Id or name of the node; without it the scheduler chooses'),
+  pool: Reference.optional().describe('Id or name of the pool of its disk; without it whichever has room'),
   accel: z.enum(['any', 'require-kvm']).default('any'),
   devices: z.enum(['virtio', 'legacy']).default('virtio'),
   osFamily: Platform.shape.osFamily.describe('What runs inside. A windows sees the local time of its node instead of UTC, and what Hyper-V would tell it where the node has KVM'),

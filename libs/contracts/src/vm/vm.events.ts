@@ -69,6 +69,8 @@ export const VmSpec = z.object({
   clone: z.literal('full').optional(),
   /** Of the disk it was made with. */
   diskLimits: DiskLimits.nullable(),
+  /** A pool chosen by hand. */
+  poolId: PoolId.optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 

@@ -13,6 +13,7 @@
  * Percent only rises. Undoing does not lower it: it says how far the work came.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
+import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import type { BackupEvent } from '@chronovirt/contracts/backup/backup.events';
 import type { ImageImportEvent } from '@chronovirt/contracts/image/image.events';
 import type { OperationEvent } from '@chronovirt/contracts/operation/operation.events';
@@ -63,7 +64,7 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
+type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
 
 const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
@@ -71,6 +72,8 @@ const kindOfRequest = { VmBackupRequested: 'backup', VmSnapshotRequested: 'snaps
 
 /** How a volume's operations begin and end. */
 const volumeOperations = { VolumeRequested: 'begins', VolumeWorkRequested: 'begins', VolumeDeleteStarted: 'begins', VolumeReady: 'ends', VolumeWorked: 'ends', VolumeFailed: 'fails', VolumeWorkFailed: 'fails' } as const;
+
+const poolOperations = ['PoolWorkRequested', 'PoolOpened', 'PoolStopped', 'PoolDeleted', 'PoolRefreshed', 'PoolWorkFailed'] as const;
 
 const begun = (event: RecordedEvent, id: string, kind: string, vmId: string | null): OperationDocument => ({
   id, kind, vmId, status: 'pending', percent: 0, steps: [], waitsFor: null, requestedAt: event.recordedAt, startedAt: null, deadlineAt: null, endedAt: null,
@@ -168,9 +171,16 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle({ ...(before ?? begun(event, key, 'create-volume', null)), waitsFor: 'the saga that makes it' }, event);
     case 'VolumeWorkRequested':
       return settle({ ...(before ?? begun(event, key, `${event.data.work.kind}-volume`, null)), waitsFor: 'the saga that carries it out' }, event);
+    case 'PoolWorkRequested':
+      return settle({ ...(before ?? begun(event, key, `${event.data.work}-pool`, null)), waitsFor: 'the saga that carries it out' }, event);
+    case 'PoolOpened':
+    case 'PoolStopped':
+    case 'PoolDeleted':
+    case 'PoolRefreshed':
     case 'VolumeReady':
     case 'VolumeWorked':
       return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
+    case 'PoolWorkFailed':
     case 'VolumeFailed':
     case 'VolumeWorkFailed':
     case 'VmOperationFailed': {
@@ -243,7 +253,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
   if (event.type === 'BackupDeleteStarted') return [event.data.operationId];
-  if (event.type in volumeOperations) return 'operationId' in event.data ? [event.data.operationId as string] : [];
+  if (event.type in volumeOperations || (poolOperations as readonly string[]).includes(event.type)) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (category === 'image-import') return [(event as ImageImportEvent).data.operationId];
   if (event.type !== 'CommandsAccepted') return [];
   return [...new Set([event.data.operationId, ...event.data.commands.flatMap(({ meta }) => (meta.operationId === undefined ? [] : [meta.operationId]))])];

@@ -4,8 +4,10 @@ import type { PoolDocument } from '../pools/pool.projection.ts';
 import { type Finding, resolveWish } from './volume-wish.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
-const pool = (n: number, node: number, promisedGib: number): PoolDocument & { readonly promisedGib: number } =>
-  ({ id: `pool_${hex(n)}`, name: 'local', nodeId: `node_${hex(node)}`, capacityGib: 10, overcommitPercent: 200, createdAt: '', position: 1, promisedGib });
+const pool = (n: number, node: number, promisedGib: number): PoolDocument & { readonly promisedGib: number } => ({
+  id: `pool_${hex(n)}`, name: 'local', type: 'own', path: null, nodeId: `node_${hex(node)}`, nodeIds: [`node_${hex(node)}`], desired: 'active', status: 'active', observed: [], capacityGib: 10, overcommitPercent: 200, fullPercent: 95, nearlyFull: false,
+  found: null, operationId: null, failure: null, createdAt: '', position: 1, version: 1, promisedGib,
+});
 const pools = [pool(1, 1, 12), pool(2, 2, 3), pool(3, 3, 7)];
 const [vmId, volumeId, snapshotId] = [`vm_${hex(5)}`, `volume_${hex(5)}`, `snapshot_${hex(6)}`] as const;
 const image = { id: `image_${hex(4)}`, name: 'guest', file: 'guest.qcow2', format: 'qcow2', sha256: '', sizeBytes: 1, minDiskGib: 4, minMemoryMib: 64, createdAt: '', position: 1, version: 1 } as const;

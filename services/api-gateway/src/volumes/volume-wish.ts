@@ -68,7 +68,7 @@ export const resolveWish = async (body: CreateVolumeBody, found: Finding): Promi
   if ('refused' in origin) return origin;
   const nodeId = node?.id ?? origin.nodeId ?? null;
   const reference = body.pool ?? origin.poolId;
-  const pools = (await found.pools(reference)).filter((pool) => nodeId === null || pool.nodeId === nodeId);
+  const pools = (await found.pools(reference)).filter((pool) => (nodeId === null || pool.nodeIds.includes(nodeId)) && (reference !== undefined || (pool.status === 'active' && !pool.nearlyFull)));
   if (reference !== undefined && pools.length > 1) return refuse('pool.ambiguous', { pool: reference, field: 'pool' });
   const [pool] = [...pools].sort((a, b) => freeGib(b) - freeGib(a) || (a.id < b.id ? -1 : 1));
   if (pool === undefined) return refuse('pool.unknown', { pool: reference ?? '', field: 'pool' });

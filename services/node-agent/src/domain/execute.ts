@@ -2,7 +2,7 @@
  * One verb, from the command to the state it asks for. A verb of several steps pushes an undo after
  * each; when a later step is refused or fails, they run backwards, so that what was refused did nothing.
  */
-import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
@@ -19,6 +19,11 @@ export const endsPlacement = (type: AgentCommand['type']): boolean => type === '
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'RemoveDisk'].includes(type);
 
+/** Verbs about a pool, which is no VM's. */
+const ofPool = ['OpenPool', 'ClosePool', 'LookAtPool'] as const;
+export type PoolCommand = Extract<AgentCommand, { readonly type: (typeof ofPool)[number] }>;
+export const isOfPool = (command: AgentCommand): command is PoolCommand => (ofPool as readonly string[]).includes(command.type);
+
 /** Verbs about a volume, whoever has it: they have no placement. */
 const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume'] as const;
 export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
@@ -28,7 +33,7 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | TakenBackup | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | TakenBackup | PoolFacts | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -63,6 +68,9 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
     }
     case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    case 'OpenPool': return hypervisor.openPool(data);
+    case 'ClosePool': return hypervisor.closePool(data.poolId, data.remove);
+    case 'LookAtPool': return hypervisor.lookAtPool(data.poolId);
     case 'EnsureVolume': return hypervisor.ensureVolume(data, signal);
     case 'WorkOnVolume': return hypervisor.workOnVolume(data, signal);
     case 'SettleVolume': return hypervisor.settleVolume(data, signal);

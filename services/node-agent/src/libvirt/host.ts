@@ -5,6 +5,7 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
 import type { Refusal } from '../answer.ts';
 import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
+import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { BackupStore } from '../backup/backup-store.os.ts';
 import type { Disks } from './qemu-img.os.ts';
 
@@ -43,6 +44,7 @@ export interface LibvirtHost {
   forgetFiles(vmId: VmId): Promise<void>;
   /** The machine's own figures, where libvirt's are not to be used. */
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
+  readonly poolFolders: Pick<PoolFolders, 'open' | 'close' | 'look'>;
   /** Fetched images that nobody needs go. */
   readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;

@@ -1,6 +1,6 @@
 /* Looks at domains in full: what ours are besides what they were told to be, and what others are. */
 import { createHash } from 'node:crypto';
-import type { VmId } from '@chronovirt/contracts/ids';
+import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { isNoDomain } from '@chronovirt/libvirt/errors';
@@ -23,6 +23,8 @@ export interface InspectorPorts {
   readonly find: (vmId: VmId) => Promise<Domain | undefined>;
   readonly look: (domain: Domain) => Promise<Pick<SeenDomain, 'state' | 'reason'> | undefined>;
   readonly identify: (domain: Domain) => Promise<Identity | undefined>;
+  /** Looks where a VM's disks lie now, for `diskPathOf`. */
+  readonly locate: (volumeIds: readonly VolumeId[]) => Promise<void>;
   readonly diskPathOf: (disk: DomainPlan['disks'][number]) => string;
   readonly mediaPathOf: (file: string) => string;
   /** A domain as we would define it. */
@@ -41,7 +43,7 @@ interface Remembered {
   readonly compared: Compared;
 }
 
-export function createInspector({ fast, slow, find, look, identify, diskPathOf, mediaPathOf, xmlOf }: InspectorPorts): Pick<Hypervisor, 'compare' | 'strangers'> {
+export function createInspector({ fast, slow, find, look, identify, locate, diskPathOf, mediaPathOf, xmlOf }: InspectorPorts): Pick<Hypervisor, 'compare' | 'strangers'> {
   const remembered = new Map<VmId, Remembered>();
   const ofStrangers = new Map<string, { readonly texts: string; readonly stranger: Stranger }>();
   const snapshotsOf = async (domain: Domain): Promise<readonly string[]> => (await fast.domainListAllSnapshots({ domain })).map(({ name }) => name);
@@ -57,6 +59,7 @@ export function createInspector({ fast, slow, find, look, identify, diskPathOf, 
     const texts = digestOf(state, reason, persistent, snapshots.join(), defined, live);
     const before = remembered.get(told.plan.vmId);
     if (before?.told === told && before.texts === texts) return before.compared;
+    await locate(told.plan.disks.map(({ volumeId }) => volumeId));
     const devices = devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices'));
     const differences = differencesOf(told, {
       state, reason, name: domain.name, nameGiven: nameGivenIn(readDomain(defined).metadata), persistent, snapshots,

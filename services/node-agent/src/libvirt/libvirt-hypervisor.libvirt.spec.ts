@@ -27,6 +27,8 @@ import { smallPlan } from '../domain/testing-plan.ts';
 import type { SeenDomain } from '../hypervisor.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
+import { poolIdOf } from '../host.os.ts';
+import { openPoolFolders } from '../pool/pool-folders.os.ts';
 import { machineHost } from './machine.os.ts';
 
 const run = promisify(execFile);
@@ -96,7 +98,7 @@ beforeAll(async () => {
   const accel = await findAccel({ remember: join(dir, 'accel.json') });
   hypervisor = await connectLibvirt({
     nodeId, agentVersion: '0.0.0-spec', log: quiet,
-    host: machineHost({ nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel, log: quiet }),
+    host: machineHost({ nodeId, driver: 'qemu', socket: LIBVIRT_SOCKET, imageDir: '/var/tmp/cv-agent-spec-images', poolDir: join(dir, 'pool'), pools: await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: join(dir, 'pool') }, roots: [], file: join(dir, 'pools.json') }), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel, log: quiet }),
   });
   behind = await connect({ socket: LIBVIRT_SOCKET, driver: 'qemu:///system' });
 }, 300_000);

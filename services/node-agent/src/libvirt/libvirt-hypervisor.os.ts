@@ -878,7 +878,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return () => void watchers.delete(watcher);
     },
 
-    ...createInspector({ fast, slow, find, look, identify, diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
+    ...createInspector({ fast, slow, find, look, identify, locate: (volumeIds) => disks.locate(volumeIds), diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
 
     ensureDisk: (disk, signal) => disks.ensure(disk, signal),
     removeDisk: async (vmId, volumeId, poolId) => {
@@ -887,6 +887,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && fileOfVolume.exec(path)?.[1] === volumeId);
       return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
     },
+    openPool: (pool) => host.poolFolders.open(pool),
+    closePool: (poolId, remove) => host.poolFolders.close(poolId, remove),
+    lookAtPool: (poolId) => host.poolFolders.look(poolId),
     ensureVolume: (volume, signal) => disks.make(volume, signal),
     workOnVolume: (volume, signal) => disks.work(volume, signal),
     settleVolume: (volume, signal) => disks.settle(volume, signal),

@@ -8,7 +8,8 @@ import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
 import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
-import { cpusOfHost, memoryOfHost, poolIdOf, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
 import { createImageFiles } from '../images/image-files.os.ts';
@@ -21,6 +22,7 @@ export interface MachineSettings {
   readonly socket: string;
   readonly imageDir: string;
   readonly poolDir: string;
+  readonly pools: PoolFolders;
   /** For the sockets of screens. Short: a socket's path has at most 107 bytes. */
   readonly runDir: string;
   /** For what serial consoles wrote. */
@@ -38,9 +40,8 @@ export interface MachineSettings {
   readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
-  const own = poolIdOf(nodeId, 'local');
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
   const images = createImageFiles({ imageDir, poolDir, gateway, log, ended, ...(imageKeepMs === undefined ? {} : { keepMs: imageKeepMs }) });
@@ -53,7 +54,8 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     says: `libvirt's ${uri} at ${socket}`,
     target: { socket, driver: uri },
     accel: driver === 'test' ? { accel: 'tcg', accelBecause: 'libvirt\'s test driver runs no guests' } : { accel: accel.accel, accelBecause: accel.because },
-    disks: createDisks({ images, poolDir, pools: { folderOf: (poolId) => (poolId === own ? poolDir : undefined), folders: () => [poolDir] } }),
+    disks: createDisks({ images, poolDir, pools }),
+    poolFolders: pools,
     backups: createBackupStore({ dirs: driver === 'test' ? {} : backupDirs, stateDir, log }),
     mediaPathOf: (file) => images.pathOf(file),
     mediaMissing: (file) => images.ensure(file),
@@ -82,7 +84,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, runDir,
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
     usage: usageOfHost,
-    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir)],
+    pools: async () => [await poolOfFolder(nodeId, 'local', poolDir), ...(await pools.made())],
   };
 }
 

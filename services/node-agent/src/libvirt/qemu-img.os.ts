@@ -25,6 +25,7 @@ import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
+import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { ImageFiles } from '../images/image-files.os.ts';
 
 const run = promisify(execFile);
@@ -82,24 +83,16 @@ export interface Disks {
   settle(volume: VolumeWorkPlan, signal: AbortSignal): Done;
 }
 
-/** The folders of a node's pools that are there now. */
-export interface PoolFolders {
-  /** undefined: this node has no such pool, or not now. */
-  folderOf(poolId: PoolId): string | undefined;
-  /** All of them, the one that the node began with first. */
-  folders(): readonly string[];
-}
-
 export interface DisksOptions {
   readonly images: ImageFiles;
   readonly poolDir: string;
   /** Default: `poolDir` alone, whatever pool is meant. */
-  readonly pools?: PoolFolders;
+  readonly pools?: Pick<PoolFolders, 'folderOf' | 'folders'>;
   /** Found in PATH by default. */
   readonly qemuImg?: string;
 }
 
-export function createDisks({ images: files, poolDir, pools = { folderOf: () => poolDir, folders: () => [poolDir] }, qemuImg = 'qemu-img' }: DisksOptions): Disks {
+export function createDisks({ images: files, poolDir, pools = { folderOf: () => Promise.resolve(poolDir), folders: () => [poolDir] }, qemuImg = 'qemu-img' }: DisksOptions): Disks {
   const images = new Map<string, Image>();
   const turns = createTurns(AT_ONCE_MAX);
   const copies = createTurns(COPIES_AT_ONCE_MAX);
@@ -150,7 +143,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
 
   const ensure = async ({ volumeId, poolId, imageFile, imageFormat, sizeGib, full }: DiskPlan, signal = new AbortController().signal): Done => {
     if (await exists(volumeId, null)) return undefined;
-    const folder = poolId === undefined ? poolDir : pools.folderOf(poolId);
+    const folder = poolId === undefined ? poolDir : await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId: poolId ?? null });
     const path = join(folder, nameOf(volumeId, null, 'qcow2'));
     if (folder !== poolDir) homes.set(volumeId, { folder, format: 'qcow2' });
@@ -248,7 +241,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
 
   const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
     if (await exists(volumeId, null)) return undefined;
-    const folder = pools.folderOf(poolId);
+    const folder = await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId });
     const path = join(folder, nameOf(volumeId, null, 'qcow2'));
     const unfinished = `${path}.new`;
@@ -286,7 +279,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   };
 
   const make = async ({ volumeId, poolId, format, sizeGib, source }: VolumePlan, signal: AbortSignal): Done => {
-    const folder = pools.folderOf(poolId);
+    const folder = await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId });
     const path = join(folder, nameOf(volumeId, null, format));
     if (!(await isFile(path))) {
@@ -320,7 +313,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   };
 
   const work = async ({ volumeId, poolId, format, sizeGib, work: wanted }: VolumeWorkPlan, signal: AbortSignal): Done => {
-    const folder = pools.folderOf(poolId);
+    const folder = await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId });
     const fileOf = (as: VolumeFormat) => ({ path: join(folder, nameOf(volumeId, null, as)), format: as });
     const own = fileOf(format);
@@ -346,7 +339,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   };
 
   const settle = async ({ volumeId, poolId, format, sizeGib, work: wanted }: VolumeWorkPlan, signal: AbortSignal): Done => {
-    const folder = pools.folderOf(poolId);
+    const folder = await pools.folderOf(poolId);
     if (folder === undefined) throw new DiskFault('settle', volumeId, new Error('its pool is not there'));
     const fileOf = (as: VolumeFormat) => ({ path: join(folder, nameOf(volumeId, null, as)), format: as });
     const own = fileOf(format);
@@ -412,7 +405,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
       return missing ?? (disk.full ? copies : turns)(() => ensure(disk, signal));
     },
     remove: async (volumeId, poolId) => {
-      const only = poolId === undefined ? undefined : pools.folderOf(poolId);
+      const only = poolId === undefined ? undefined : await pools.folderOf(poolId);
       // What is not there now may still hold it: it comes again.
       if (poolId !== undefined && only === undefined) throw new DiskFault('remove', volumeId, new Error('its pool is not there'));
       try {

@@ -21,6 +21,8 @@ import { smallPlan } from '../domain/testing-plan.ts';
 import { createMemoryJournal } from '../journal/journal.ts';
 import { connectLibvirt } from './libvirt-hypervisor.os.ts';
 import type { LibvirtHypervisor } from './libvirt-hypervisor.os.ts';
+import { poolIdOf } from '../host.os.ts';
+import { openPoolFolders } from '../pool/pool-folders.os.ts';
 import { machineHost } from './machine.os.ts';
 
 const hex = (): string => randomBytes(16).toString('hex');
@@ -36,9 +38,9 @@ let agent: Agent;
 const reports: DomainReport[] = [];
 const journal = createMemoryJournal();
 
-const open = (): Promise<LibvirtHypervisor> => connectLibvirt({
+const open = async (): Promise<LibvirtHypervisor> => connectLibvirt({
   nodeId, agentVersion: '0', log: quiet,
-  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
+  host: machineHost({ nodeId, driver: 'test', socket: daemon.socket, imageDir: join(dir, 'images'), poolDir: join(dir, 'pool'), pools: await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: join(dir, 'pool') }, roots: [], file: join(dir, 'pools.json') }), runDir: join(dir, 'run'), stateDir: dir, backupDirs: {}, consoleDir: join(dir, 'console'), accel: { accel: 'tcg', because: 'test' }, log: quiet }),
 });
 
 let serial = 0;

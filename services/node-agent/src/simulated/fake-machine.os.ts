@@ -107,6 +107,11 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           return undefined;
         },
       },
+      poolFolders: {
+        open: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [] }),
+        close: () => Promise.resolve(undefined),
+        look: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [...disks.keys()].map((volumeId) => `${volumeId}.qcow2`) }),
+      },
       backups: createMemoryBackups(poolId.replace('pool_', 'target_') as BackupTargetId),
       mediaPathOf: (file) => `/simulated/${file}`,
       mediaMissing: () => Promise.resolve(undefined),

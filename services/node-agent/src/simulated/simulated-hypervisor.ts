@@ -6,6 +6,7 @@
  * that the libvirt one follows: a domain needs its disk to start, an address belongs to one lease, memory
  * can run out.
  */
+import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { type BackupId, type BackupTargetId, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
@@ -68,6 +69,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   const disks = new Map<VolumeId, DiskPlan>();
   const layers = new Map<VolumeId, Map<string, Layer>>();
   const leases = new Map<string, Map<string, Lease>>();
+  const pools = new Set<PoolId>([settings.poolId]);
+  const factsOf = (poolId: PoolId): PoolFacts => ({ capacityGib: settings.poolGib, usedGib: 0, volumesGib: 0, files: [...disks.values()].filter((disk) => (disk.poolId ?? settings.poolId) === poolId).map(({ volumeId }) => `${volumeId}.qcow2`) });
   const watchers = new Set<Watcher>();
 
   const announce = (vmId: VmId): void => watchers.forEach((watcher) => { watcher.changed(vmId); });
@@ -184,6 +187,15 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       return undefined;
     }),
 
+    openPool: async ({ poolId }) => (await verb('openPool', undefined, () => {
+      pools.add(poolId);
+      return undefined;
+    })) ?? factsOf(poolId),
+    closePool: (poolId) => verb('closePool', undefined, () => {
+      pools.delete(poolId);
+      return undefined;
+    }),
+    lookAtPool: async (poolId) => (await verb('lookAtPool', undefined, () => (pools.has(poolId) ? undefined : refuse('pool.not_on_node', { poolId })))) ?? factsOf(poolId),
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
       if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });

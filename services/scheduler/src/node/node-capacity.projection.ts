@@ -1,32 +1,32 @@
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import { type NodeEvent, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
-import type { PoolEvent } from '@chronovirt/contracts/pool/pool.events';
 import type { PresenceEvent } from '@chronovirt/contracts/presence/presence.events';
 import type { Projection } from '@chronovirt/event-log/projection';
 import type { Candidate } from '../placement/candidate.ts';
 
-/** One document for each node, with its pools: what placement looks at. */
-export const nodeCapacity: Projection<Candidate> = {
+/** What placement looks at, beside pools. */
+export type NodeCapacity = Omit<Candidate, 'pools'>;
+
+/** One document for each node. */
+export const nodeCapacity: Projection<NodeCapacity> = {
   name: 'scheduler.node_capacity',
-  version: 1,
+  version: 2,
   keys(event) {
     switch (categoryOf(event.stream)) {
       case 'node':
       case 'presence':
         return [idOfStream(event.stream)];
-      case 'pool':
-        return [nodeOfPool(event as unknown as PoolEvent & Recorded)];
       default:
         return [];
     }
   },
   fold(before, recorded, nodeId) {
-    const event = recorded as unknown as (NodeEvent | PoolEvent | PresenceEvent) & Recorded;
+    const event = recorded as unknown as NodeEvent | PresenceEvent;
     const document = before !== undefined && categoryOf(recorded.stream) === 'node' ? { ...before, version: recorded.version } : before;
     if (event.type === 'NodeRegistered') {
       return {
         nodeId: event.data.nodeId, version: recorded.version, name: event.data.name, description: null, policy: nodePolicyDefault, session: 0, removed: false, silentSince: null,
-        vcpusReserved: 0, memoryMibReserved: 0, pools: [], measured: null,
+        vcpusReserved: 0, memoryMibReserved: 0, measured: null,
       };
     }
     if (document === undefined || document.nodeId !== nodeId) return document;
@@ -51,28 +51,8 @@ export const nodeCapacity: Projection<Candidate> = {
         return { ...document, silentSince: event.data.silentSince };
       case 'NodeReturned':
         return { ...document, silentSince: null };
-      case 'PoolRegistered': {
-        const { poolId, capacityGib, overcommitPercent } = event.data;
-        return { ...document, pools: [...document.pools.filter((pool) => pool.poolId !== poolId), { poolId, capacityGib, overcommitPercent, reservedGib: 0 }] };
-      }
-      case 'PoolResized':
-        return withPool(document, event.stream, (pool) => ({ ...pool, capacityGib: event.data.capacityGib }));
-      case 'SpaceReserved':
-        return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib + event.data.sizeGib }));
-      case 'SpaceResized':
-        return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib + event.data.sizeGib - event.data.beforeGib }));
-      case 'SpaceReleased':
-        return withPool(document, event.stream, (pool) => ({ ...pool, reservedGib: pool.reservedGib - event.data.sizeGib }));
       default:
         return document;
     }
   },
 };
-
-type Recorded = { readonly stream: string };
-
-const withPool = (node: Candidate, stream: string, change: (pool: Candidate['pools'][number]) => Candidate['pools'][number]): Candidate => ({
-  ...node, pools: node.pools.map((pool) => (pool.poolId === idOfStream(stream) ? change(pool) : pool)),
-});
-
-const nodeOfPool = (event: PoolEvent & Recorded): string => event.data.nodeId;

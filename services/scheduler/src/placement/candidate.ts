@@ -2,6 +2,16 @@ import type { BackupTargetId, NodeId, PoolId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import type { Platform } from '@chronovirt/contracts/vm/vm.events';
 
+/** A pool as placement sees it. */
+export interface PlacePool {
+  readonly poolId: PoolId;
+  readonly capacityGib: number;
+  readonly overcommitPercent: number;
+  readonly reservedGib: number;
+  /** Stopped, or nearly full. */
+  readonly closed?: boolean;
+}
+
 /** A node as placement sees it. Memory in MiB, disk in GiB. */
 export interface Candidate {
   readonly nodeId: NodeId;
@@ -15,7 +25,7 @@ export interface Candidate {
   readonly silentSince: string | null;
   readonly vcpusReserved: number;
   readonly memoryMibReserved: number;
-  readonly pools: readonly { readonly poolId: PoolId; readonly capacityGib: number; readonly overcommitPercent: number; readonly reservedGib: number }[];
+  readonly pools: readonly PlacePool[];
   /** From the last heartbeat; never in the log. */
   readonly measured: { readonly memoryUsedPercent: number; readonly loadPercent: number } | null;
 }
@@ -27,6 +37,8 @@ export interface Want extends Platform {
   readonly accel: 'any' | 'require-kvm';
   /** A node chosen by hand: all others are turned down. */
   readonly nodeId: NodeId | null;
+  /** A pool chosen by hand; without one, whichever has room. */
+  readonly poolId?: PoolId | null | undefined;
   /** A backup target that the node must see. */
   readonly targetId?: BackupTargetId | null | undefined;
 }
@@ -37,6 +49,6 @@ export type Filter = (node: Candidate, want: Want) => string | undefined;
 /** 0 to 100: how well the node would stand with this VM on it. */
 export type Scorer = (node: Candidate, want: Want) => number;
 
-/** The first pool with enough left of what may be promised. */
-export const poolFor = (node: Candidate, want: Want): Candidate['pools'][number] | undefined =>
-  node.pools.find((pool) => Math.floor((pool.capacityGib * pool.overcommitPercent) / 100) - pool.reservedGib >= want.diskGib);
+/** The first pool with enough left of what may be promised, among those that may be meant. */
+export const poolFor = (node: Candidate, want: Want): PlacePool | undefined =>
+  node.pools.find((pool) => pool.closed !== true && (want.poolId ?? pool.poolId) === pool.poolId && Math.floor((pool.capacityGib * pool.overcommitPercent) / 100) - pool.reservedGib >= want.diskGib);

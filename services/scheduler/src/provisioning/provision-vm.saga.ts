@@ -60,7 +60,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       run: ({ vmId, operationId, spec, restore }) => ({
         to: 'scheduler', target: vmId, type: 'PlaceVm',
         data: {
-          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
+          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, ...(spec.poolId === undefined ? {} : { poolId: spec.poolId }), byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
           diskGib: (restore?.volumes ?? []).reduce((sum, { sizeGib }) => sum + sizeGib, spec.diskGib),
         },
       }),

@@ -14,6 +14,7 @@ import { type PowerVm, powerVm, settlePower, type SettlePower } from './power-vm
 import { type ProvisionVm, provisionVm } from './provision-vm.saga.ts';
 import { type ReconfigureVm, reconfigureVm, settleReconfiguration } from './reconfigure-vm.saga.ts';
 import { type SnapshotVm, snapshotVm, tidyLayers, type TidyVm } from './snapshot-vm.saga.ts';
+import { workOnPool, type WorkOnPool } from './work-on-pool.saga.ts';
 import type { Machine } from '../vm/domain-plan.ts';
 
 const digits = '0'.repeat(32);
@@ -91,6 +92,10 @@ const creations: readonly CreateVolume[] = [
 ];
 const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }];
 
+const poolWorks: readonly WorkOnPool[] = (['create', 'start', 'stop', 'delete', 'refresh'] as const).map((work, index) => ({
+  operationId: ids.operationId, poolId: `pool_${digits}`, work, type: 'shared', path: '/pools/one', token: 'token', nodes: index % 2 === 0 ? [`node_${digits}`, `node_${'1'.repeat(32)}`] : [`node_${digits}`],
+}));
+
 const factsOf = (step: string): Facts => ({
   begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
@@ -103,7 +108,7 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
   for (let seed = 1; seed <= WORLDS && !(stopAtFirst && bad.length > 0); seed++) {
     const input = inputs[seed % inputs.length];
     if (input === undefined) throw new Error('no input');
-    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node', 'guest'].includes(step) });
+    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node', 'guest'].includes(step) || step.startsWith('node-') });
     bad.push(...violations.map((violation) => `${saga.name}, world ${String(seed)}: ${violation}`));
   }
   return bad;
@@ -115,6 +120,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
   it('making a volume', () => { expect(property(createVolume, creations)).toEqual([]); });
+  it('making, starting, stopping, deleting and looking at a pool', () => { expect(property(workOnPool, poolWorks)).toEqual([]); });
   it('working on one', () => { expect(property(workOnVolume, works)).toEqual([]); });
   it('settling what making one, or working on it, owes', () => { expect(property(settleVolume, [...creations, ...works].map((input) => ({ ...input, failedOperationId })))).toEqual([]); });
   it('starting, stopping and the other actions', () => { expect(property(powerVm, powers)).toEqual([]); });

@@ -11,7 +11,7 @@ import { type Answer, isRefusal, refuse, type Refusal } from '@chronovirt/decide
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { image } from '../image/image.ts';
-import { nodesOf, pool } from '../pool/pool.ts';
+import { isLive as isLivePool, nodesOf, type Pool, pool } from '../pool/pool.ts';
 import { volume } from './volume.ts';
 
 export const volumeName = reservation('volume-name', 'volume.name_taken');
@@ -29,7 +29,18 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
   const of = <C>(envelope: CommandEnvelope, volumeId: string, command: C): Handling<C> =>
     ({ id: envelope.id, requestHash: envelope.requestHash, expected: envelope.expected, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(volume.category, volumeId), command });
   const stateOf = async (volumeId: string) => (await handler.log.load(streamOf(volume.category, volumeId), volume)).state;
-  const seenBy = async (poolId: PoolId): Promise<readonly NodeId[]> => nodesOf((await handler.log.load(streamOf(pool.category, poolId), pool)).state);
+  const poolOf = async (poolId: PoolId): Promise<Pool> => (await handler.log.load(streamOf(pool.category, poolId), pool)).state;
+  const seenBy = async (poolId: PoolId): Promise<readonly NodeId[]> => nodesOf(await poolOf(poolId));
+
+  /** Of a pool that is stopped nobody takes a volume. What was answered before is answered so again. */
+  const notOpen = async (envelope: CommandEnvelope, volumeId: string): Promise<Answer | undefined> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const state = await stateOf(volumeId);
+    const home = 'poolId' in state ? await poolOf(state.poolId) : undefined;
+    if (home === undefined || !isLivePool(home) || home.status === 'active') return undefined;
+    return (await handler.refuse(envelope, refuse('pool.stopped', { poolId: home.poolId, status: home.status, volumeId }))).answer;
+  };
 
   const claim = (envelope: CommandEnvelope, owner: string, name: string): Promise<Answer> =>
     handler.handle(volumeName, { id: commandIdOf(`${envelope.id}:name`), cancels: [], meta: envelope.meta, stream: streamOf(volumeName.category, keyOf(name)), command: { type: 'Claim', owner, label: name } }).then(({ answer }) => answer);
@@ -149,8 +160,14 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
         const create = async (): Promise<Answer> => (await handler.handle(volume, { ...of(envelope, volumeId, command), likelyNew: true })).answer;
         return name === undefined ? create() : underName(envelope, volumeId, name, create);
       }
+      case 'HoldVolume':
+      case 'WorkOnVolume':
+      case 'RemoveDetachedVolume':
+        return (await notOpen(envelope, command.data.volumeId)) ?? (await handler.handle(volume, of(envelope, command.data.volumeId, command))).answer;
       case 'AttachVolume': {
         const { volumeId } = command.data;
+        const stopped = await notOpen(envelope, volumeId);
+        if (stopped !== undefined) return stopped;
         const state = await stateOf(volumeId);
         const nodes = 'poolId' in state ? await seenBy(state.poolId) : [];
         return (await handler.handle(volume, of(envelope, volumeId, { type: 'AttachVolume' as const, data: { ...command.data, seenBy: nodes } }))).answer;
