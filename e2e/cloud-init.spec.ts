@@ -94,7 +94,7 @@ describe('a guest of a cloud image', () => {
         hostname: 'web-1.example.org', sshKeys: [mine.line],
         userData: '#cloud-config\nwrite_files:\n  - path: /etc/told\n    content: "by user-data: {\\"ä\\": 1}\\n"\nruncmd:\n  - [sh, -c, "echo ran as $(id -un) > /run/ran"]\n',
       },
-    }));
+    }), BOOTED_WITHIN_MS);
     await cloudInitEnded(1);
   }, 600_000);
   afterAll(async () => {

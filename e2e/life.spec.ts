@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { installerMedium } from './installer.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
-import type { Accepted, Operation, Refused, Rest, Vm } from './rest.ts';
+import type { Accepted, Event, Operation, Refused, Rest, Vm } from './rest.ts';
 import { connectConsole, offered } from './websocket.ts';
 
 interface Shown extends Vm {
@@ -25,7 +25,7 @@ describe('the life of a machine', () => {
   let node: QemuNode;
   let vm: Vm;
   beforeAll(async () => {
-    platform = await startPlatform({ split: false });
+    platform = await startPlatform({ split: false, environment: { CV_SCHEDULER_EXPIRY_GRACE_SECONDS: '5', CV_SCHEDULER_RECYCLE_SECONDS: '5' } });
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/images', await installerMedium());
@@ -191,9 +191,74 @@ describe('the life of a machine', () => {
     await up();
   });
 
+  it('A1-29 while a long operation has it in hand, everything else is refused, naming it, how far it is, and by when it ends; deleting goes first', async () => {
+    // In its boot menu it hears no power button.
+    const deaf = await rest.running({ name: 'deaf', media: 'installer', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
+    const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${deaf.id}/stop`, { timeoutSeconds: 600 });
+    for (const [method, path, body] of [['POST', 'reboot'], ['POST', 'save'], ['POST', 'rebuild'], ['PATCH', 'hardware', { vcpus: 2 }], ['POST', 'snapshots', { name: 'x' }], ['POST', 'ssh-keys', { user: 'root', keys: ['ssh-ed25519 AAAA'] }]] as const) {
+      const refused = await rest.call<{ code: string; detail: string; because: { kind: string; operationId: string; endsBy: string } }>(method, `/v1/vms/${deaf.id}/${path}`, body);
+      expect([refused.status, refused.body.code, refused.body.because.kind, refused.body.because.operationId], path).toEqual([409, 'vm.busy', 'stop', operation.id]);
+      expect(refused.body.because.endsBy, path).toBe((await rest.operation(operation.id)).deadlineAt);
+      expect(refused.body.detail).toContain(`stop ${operation.id}, which ends by ${refused.body.because.endsBy}`);
+    }
+    expect(await node.virsh('domstate', await node.domainOf(deaf))).toBe('running');
+    // Whoever does not want to wait takes it away: that cancels what runs.
+    const gone = await rest.ok<Accepted>('DELETE', `/v1/vms/${deaf.id}?force=true`);
+    await rest.succeeded(gone.operation.id, 90_000);
+    expect((await rest.operation(operation.id)).status).toBe('compensated');
+  });
+
+  it('A1-28 when its time is over it is stopped, though nobody was there at that time; another time brings it back; in the end it is deleted', async () => {
+    const expiry = async (): Promise<unknown> => (await rest.ok<{ expiry: { stage: string } | null }>('GET', `/v1/vms/${vm.id}`)).expiry?.stage;
+    const until = (seconds: number): Promise<unknown> => rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: new Date(Date.now() + seconds * 1_000).toISOString() });
+    await expect(until(-5)).rejects.toMatchObject({ status: 400, problem: { errors: [{ path: 'body.expiresAt' }] } });
+    await until(5 * 86_400);
+    await rest.until('it is told of the week', async () => (await expiry()) === 'week', 10_000);
+    await until(20);
+    await rest.until('it is told of the day', async () => (await expiry()) === 'day', 10_000);
+    await platform.kill9('control-plane');
+    await new Promise((resolve) => setTimeout(resolve, 21_000));
+    expect(await node.virsh('domstate', await node.domainOf(vm))).toBe('running');
+    await platform.start('control-plane');
+    await rest.until('it does not run any more', async () => (await node.virsh('domstate', await node.domainOf(vm))) === 'shut off', 90_000, 250);
+    await rest.until('it is in the recycle bin', async () => (await expiry()) === 'recycled', 30_000);
+    await expect(rest.ok('POST', `/v1/vms/${vm.id}/start`)).rejects.toMatchObject({ status: 409, code: 'vm.expired' });
+    await rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: null });
+    expect(await expiry()).toBeUndefined();
+    await act('start');
+    await up();
+    expect((await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${vm.id}/history?limit=1000`)).items.map(({ type }) => type).filter((type) => /Expir|Recycled/.test(type))).toEqual(['VmExpiryNoticed', 'VmExpiryNoticed', 'VmExpired', 'VmRecycled']);
+
+    await until(1);
+    await rest.until('it is deleted', async () => (await rest.call('GET', `/v1/vms/${vm.id}`)).status === 404, 120_000, 250);
+  });
+
+  it('A1-17 after a power failure of its node what is to be started again is, in order and with its delay; the rest stays down', async () => {
+    const small = (name: string, more: object): Promise<Vm> => rest.running({ name, image: 'micro', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1, ...more });
+    const [second, first, other, byHand] = [await small('second', { autostart: { order: 20, delaySeconds: 4 } }), await small('first', {}), await small('other', {}), await small('by-hand', { autostart: { order: 1 } })] as const;
+    await rest.ok('PATCH', `/v1/vms/${first.id}`, { autostart: { order: 10 } });
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${byHand.id}/stop`, { force: true, timeoutSeconds: 0 })).operation.id);
+    const before = (await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${second.id}/history?limit=1000`)).items.at(-1)?.position ?? 0;
+    await node.powerCycle();
+    for (const one of [first, second]) await rest.until(`${one.name} runs again`, async () => (await node.virsh('domstate', await node.domainOf(one))) === 'running', 60_000, 100);
+    for (const one of [other, byHand]) {
+      expect(await node.virsh('domstate', await node.domainOf(one))).toBe('shut off');
+      expect(await rest.vm(one.id)).toMatchObject({ status: 'stopped', observed: { state: 'stopped' } });
+    }
+    expect([(await rest.vm(other.id)).desired, (await rest.vm(byHand.id)).desired]).toEqual(['running', 'stopped']);
+    const startOf = async ({ id }: Vm): Promise<Event> => {
+      const starts = (await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${id}/history?limit=1000`)).items.filter(({ type, position, actor }) => type === 'VmPowerRequested' && position > before && actor === 'system:scheduler');
+      expect(starts).toHaveLength(1);
+      return starts[0] as Event;
+    };
+    const [one, two] = [await startOf(first), await startOf(second)];
+    expect(two.position).toBeGreaterThan(one.position);
+    // By the log's own clock.
+    expect(Date.parse(two.recordedAt) - Date.parse(one.recordedAt)).toBeGreaterThanOrEqual(4_000);
+    for (const each of [second, first, other, byHand]) await rest.gone(each.id);
+  });
+
   it('nothing of it is left when it is gone', async () => {
-    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`);
-    await rest.succeeded(operation.id);
     expect(await node.domains()).toEqual([]);
     await rest.until('its disks are gone too', async () => (await node.disks()).length === 0, 20_000, 100);
   });

@@ -52,6 +52,8 @@ export interface QemuNode extends NodeView {
   tcpPorts(): readonly number[];
   /** A network beyond the node, 198.51.100.0/24, with `outside` (.2) in it and the node as its gateway (.1). */
   connectOutside(): Promise<{ pings(address: string): Promise<boolean> }>;
+  /** The machine loses its power and gets it back, its agent too. */
+  powerCycle(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -75,8 +77,12 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
   };
   try {
     const configuration = join(daemon.directory, 'libvirtd.conf');
-    const pid = processes().find((one) => programOf(one)?.endsWith('/libvirtd') === true && argumentsOf(one).includes(configuration));
-    if (pid === undefined) throw new Error('the libvirtd that was started is not found');
+    const pidOfDaemon = (): number => {
+      const found = processes().find((one) => programOf(one)?.endsWith('/libvirtd') === true && argumentsOf(one).includes(configuration));
+      if (found === undefined) throw new Error('the libvirtd that was started is not found');
+      return found;
+    };
+    let pid = pidOfDaemon();
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
     const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
@@ -100,6 +106,12 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
 
     return {
       nodeId, part: name, image, imageDir, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
+      powerCycle: async () => {
+        await platform.kill9(name);
+        await daemon.powerCycle();
+        pid = pidOfDaemon();
+        await platform.start(name);
+      },
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
       inMounts: async (program, ...words) => (await run('nsenter', [`--mount=/proc/${String(pid)}/ns/mnt`, program, ...words], { timeout: 30_000 })).stdout,
       pings: (address) => pingsFrom(pid, address),

@@ -166,15 +166,20 @@ export interface OwnSystemLibvirtd {
   readonly qemuSystem: Target;
   /** The first process of its namespaces, for nsenter. */
   firstPid(): Promise<number>;
+  /** The machine loses its power and gets it back: what was written stays, nothing runs. */
+  powerCycle(): Promise<void>;
   /** Ends the daemon, its guests and its networks. */
   stop(): Promise<void>;
 }
 
-// Arguments: libvirtd's configuration, and a user for polkit or nothing. Nothing else of a caller is in these words.
+// Arguments: libvirtd's configuration, a user for polkit or nothing, and the folder of what stays when it is started anew. Nothing else of a caller is in these words.
 const systemScript = `
 set -e
-for folder in /run /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do mount -t tmpfs tmpfs "$folder"; done
-mkdir -p /run/lock /var/lib/libvirt/qemu
+for folder in /run /var/cache/libvirt /var/log/libvirt; do mount -t tmpfs tmpfs "$folder"; done
+mkdir -p "$3/etc" "$3/lib/qemu"
+mount --bind "$3/etc" /etc/libvirt
+mount --bind "$3/lib" /var/lib/libvirt
+mkdir -p /run/lock
 printf 'cgroup_controllers = [ ]\nsecurity_driver = "none"\n' > /etc/libvirt/qemu.conf
 ip link set lo up
 virtlogd -d
@@ -202,31 +207,45 @@ export async function startSystemLibvirtd(settings: LibvirtdSettings = {}, optio
   const configuration = join(directory, 'libvirtd.conf');
   const lines = { unix_sock_dir: directory, unix_sock_rw_perms: '0700', auth_unix_rw: 'none', host_uuid: randomUUID(), ...settings };
   await writeFile(configuration, Object.entries(lines).map(lineOf).join(''));
-  const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration, options.polkitUser ?? ''], {
-    cwd: '/',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let log = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4_000)));
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  const stop = async () => {
+  const socket = join(directory, 'libvirt-sock');
+  let running: { readonly child: ChildProcess; readonly ended: Promise<unknown> } | undefined;
+  const powerOff = async () => {
     // The first process of the namespace dies with it, and the rest with that.
-    child.kill('SIGKILL');
-    await Promise.race([ended, delay(stopMsMax, undefined, { ref: false })]);
+    running?.child.kill('SIGKILL');
+    await Promise.race([running?.ended, delay(stopMsMax, undefined, { ref: false })]);
+  };
+  const stop = async () => {
+    await powerOff();
     await rm(directory, { recursive: true, force: true, maxRetries: 5 });
   };
-  const socket = join(directory, 'libvirt-sock');
-  const deadline = Date.now() + startMsMax;
-  while (!(await answers(socket))) {
-    if (child.exitCode !== null || Date.now() > deadline) {
-      await stop();
-      throw new Error(`the system libvirtd does not listen: ${log}`);
+  const powerOn = async () => {
+    const child = spawn(unshare, ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', tini, '--', '/bin/sh', '-c', systemScript, 'sh', configuration, options.polkitUser ?? '', join(directory, 'kept')], {
+      cwd: '/',
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let log = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4_000)));
+    running = { child, ended: new Promise((resolve) => child.once('exit', resolve)) };
+    const deadline = Date.now() + startMsMax;
+    while (!(await answers(socket))) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        await stop();
+        throw new Error(`the system libvirtd does not listen: ${log}`);
+      }
+      await delay(20);
     }
-    await delay(20);
-  }
-  const firstPid = async () => Number((await promisify(execFile)('ps', ['--ppid', String(child.pid), '-o', 'pid='])).stdout);
-  return { socket, directory, qemuSystem: { socket, driver: 'qemu:///system' }, firstPid, stop };
+  };
+  await powerOn();
+  const powerCycle = async () => {
+    await powerOff();
+    // The namespace dies a moment after its first process: until then it still answers.
+    const deadline = Date.now() + stopMsMax;
+    while ((await answers(socket)) && Date.now() < deadline) await delay(20);
+    await powerOn();
+  };
+  const firstPid = async () => Number((await promisify(execFile)('ps', ['--ppid', String(running?.child.pid), '-o', 'pid='])).stdout);
+  return { socket, directory, qemuSystem: { socket, driver: 'qemu:///system' }, firstPid, powerCycle, stop };
 }
 
 /** tini has the daemon as its first child. */

@@ -132,7 +132,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const names = Array.from({ length: settings.vms ?? random.between(20, 22) }, (_, number) => `vm-${String(number)}`);
   const create = (name: string, vmId: VmId): Promise<Answer> => onVm(vmId, 'CreateVm', {
     name, description: '', image: 'guest', network: 'cv-default', vcpus: random.between(1, 2), memoryMib: 256, diskGib: random.between(1, 4), accel: 'any', devices: 'virtio', tags: [], protected: false,
-    ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}),
+    ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}), ...(random.chance(0.3) ? { autostart: { order: random.between(1, 3), delaySeconds: random.between(0, 10) } } : {}),
   });
   /** Larger, smaller, called otherwise (or as another is), with an interface more or a disk that grows. */
   const different = (name: string, volumes: Set<string>): CommandEnvelope['data'] => {

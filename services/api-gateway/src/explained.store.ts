@@ -1,6 +1,6 @@
 /*
- * What a refusal's receiver did not know, and its reader wants to: the names of the VMs that are in the way,
- * and which fields became different since he looked. The fields are those of the documents that he reads: the
+ * What a refusal's receiver did not know, and its reader wants to: the names of the VMs that are in the way, how
+ * far the operation is that has a VM in hand and by when it ends, and which fields became different since he looked. The fields are those of the documents that he reads: the
  * same folds, up to the version that he has seen and up to the one that is.
  */
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
@@ -10,6 +10,7 @@ import type { Projection } from '@chronovirt/event-log/projection';
 import { type Change, changedBetween } from './changed.ts';
 import type { Gateway } from './gateway.ts';
 import { imageView } from './images/image.projection.ts';
+import type { OperationDocument } from './operations/operation.projection.ts';
 import { subnetView } from './networks/network.projection.ts';
 import { nodeSummary } from './nodes/node-summary.projection.ts';
 import { sshKeyView } from './ssh-keys/ssh-key.projection.ts';
@@ -33,6 +34,10 @@ export const explained = async (parts: Parts, refusal: Refusal, stream: string):
   if (refused === 'precondition.failed' && typeof expected === 'number' && typeof version === 'number') {
     const changed = await changedSince(parts, stream, expected, version);
     return changed === undefined ? refusal : { refused, because: { ...because, changed } };
+  }
+  if (refused === 'vm.busy' && typeof because['operationId'] === 'string') {
+    const operation = await parts.views.document<OperationDocument>('operation', because['operationId']);
+    return operation === undefined ? refusal : { refused, because: { ...because, kind: operation.kind, percent: operation.percent, waitsFor: operation.waitsFor, endsBy: operation.deadlineAt } };
   }
   if (Array.isArray(vms) && vms.every((id) => typeof id === 'string')) {
     const names = await parts.views.vmNames(vms);

@@ -29,6 +29,7 @@ import { ImagesHttp } from './images/images.http.ts';
 import { UploadsHttp } from './images/uploads.http.ts';
 import { gatewayMetrics } from './metrics.ts';
 import { NetworksHttp } from './networks/networks.http.ts';
+import { NodeCredentialsHttp } from './nodes/node-credentials.http.ts';
 import { NodesHttp } from './nodes/nodes.http.ts';
 import { openApiText } from './openapi.http.ts';
 import { OperationsHttp } from './operations/operations.http.ts';
@@ -48,7 +49,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, BackupPoliciesHttp, SshKeysHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, NodeCredentialsHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, BackupPoliciesHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -434,7 +434,7 @@ describe('What a node agent tells', () => {
   it('in its hello, all domains and the VMs that it should have', async () => {
     const world = await created(await welcomed(worldOf(), 1, [{ vmId: `vm_${hex(8)}`, generation: 5, here: true }]));
     const hello = await world.agent.hello(nextId());
-    expect(hello.inventory).toEqual([{ vmId, generation: 1, state: 'running' }, { vmId: `vm_${hex(8)}`, generation: 5, state: 'absent' }]);
+    expect(hello.inventory).toEqual([{ vmId, generation: 1, state: 'running', reason: 'booted' }, { vmId: `vm_${hex(8)}`, generation: 5, state: 'absent', reason: 'absent' }]);
   });
 
   it('what changed between the look for the hello and the welcome', async () => {

@@ -270,7 +270,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         helloId,
         nodeId,
         description,
-        inventory: inventory.slice(0, INVENTORY_MAX).map(({ vmId, generation, state }) => ({ vmId, generation, state })),
+        inventory: inventory.slice(0, INVENTORY_MAX).map(({ vmId, generation, state, reason }) => ({ vmId, generation, state, reason })),
         nodeAt: now().toISOString(),
       };
     },

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeId } from '@chronovirt/contracts/ids';
 import { backOffMs } from '@chronovirt/messaging/connect';
+import { signRequest } from '@chronovirt/messaging/node-signature';
 import { createUser } from '@nats-io/nkeys';
 import { z } from 'zod';
 
@@ -25,7 +26,8 @@ const Keys = z.object({
   sealKey: z.string(), sealPrivateKey: z.string(),
 });
 
-const Joined = z.object({ nodeId: NodeId, natsJwt: z.string().min(1), natsUrls: z.array(z.string().min(1)).min(1) });
+const Renewed = z.object({ natsJwt: z.string().min(1), natsUrls: z.array(z.string().min(1)).min(1) });
+const Joined = z.object({ nodeId: NodeId, ...Renewed.shape });
 
 /** What a node keeps, in `<state>/node.json`. Everything but the id is secret or nobody's business. */
 const Membership = z.object({ ...Keys.shape, ...Joined.shape });
@@ -48,6 +50,8 @@ export class JoinRefused extends Error {
 }
 
 const ASK_MS = 15_000;
+/** A node that has a certificate does not wait long for a better one. */
+const RENEW_MS = 3_000;
 const BACK_OFF_FIRST_MS = 500;
 const BACK_OFF_MAX_MS = 15_000;
 
@@ -60,7 +64,7 @@ export async function joinOrRecall(options: JoinOptions): Promise<Membership> {
     if (kept.machineId !== machineId) {
       throw new JoinRefused(`${stateDir} belongs to the machine ${kept.machineId}, and this is ${machineId}: the folder was copied, or /etc/machine-id was changed. Start with an empty state folder and a join token, or set CV_NODE_AGENT_MACHINE_ID=${kept.machineId} if it is the same machine.`);
     }
-    return kept;
+    return renewed(kept, options);
   }
   const keysFile = join(stateDir, 'keys.json');
   const known = await readKept(keysFile, Keys);
@@ -70,6 +74,28 @@ export async function joinOrRecall(options: JoinOptions): Promise<Membership> {
   await keep(join(stateDir, 'node.json'), membership);
   options.log.info({ nodeId: membership.nodeId, machineId }, 'this machine is a node now');
   return membership;
+}
+
+/**
+ * What a node may say on the bus is written in its certificate, and a newer version may have more to say. So each
+ * start asks for a new one, and goes on with the old one where nobody answers.
+ */
+async function renewed(kept: Membership, { gatewayUrl, stateDir, log, signal }: JoinOptions): Promise<Membership> {
+  const path = '/v1/node/credentials';
+  try {
+    const answer = await fetch(gatewayUrl + path, {
+      headers: { authorization: signRequest({ method: 'GET', path, nodeId: kept.nodeId }, kept.credentialSeed, Math.floor(Date.now() / 1_000)) },
+      redirect: 'error', signal: AbortSignal.any([signal, AbortSignal.timeout(RENEW_MS)]),
+    });
+    if (!answer.ok) throw new Error(`it answered ${String(answer.status)}`);
+    const membership = { ...kept, ...Renewed.parse(await answer.json()) };
+    await keep(join(stateDir, 'node.json'), membership);
+    return membership;
+  } catch (err) {
+    signal.throwIfAborted();
+    log.info({ err, gatewayUrl }, 'the certificate for the bus was not renewed, the one from before is used');
+    return kept;
+  }
 }
 
 function makeKeys(machineId: string): z.infer<typeof Keys> {

@@ -20,6 +20,7 @@ import { consume } from '@chronovirt/messaging/consume';
 import { mintAgentJwt, revokeAgent, serviceCreds, systemCreds } from '@chronovirt/messaging/credentials';
 import { ensureTopology } from '@chronovirt/messaging/ensure-topology';
 import { answerHellos, listenToHeartbeats } from '@chronovirt/messaging/listen';
+import { readSignature } from '@chronovirt/messaging/node-signature';
 import { createPublisher } from '@chronovirt/messaging/publish';
 import { createReplies } from '@chronovirt/messaging/replies';
 import type { AnswerOf, Replies } from '@chronovirt/messaging/replies';
@@ -50,6 +51,9 @@ let replies: Replies;
 /** What the gateway answers next instead of letting someone in. */
 let problem: { readonly status: number; readonly code: string } | undefined;
 let welcomes = true;
+/** Whether the gateway gives new certificates, and how many it has given. */
+let renews = true;
+let renewals = 0;
 let session = 0;
 let vms: Welcome['vms'] = [];
 const hellos: Hello[] = [];
@@ -69,6 +73,13 @@ async function bodyOf(request: IncomingMessage): Promise<unknown> {
 async function answerJoin(request: IncomingMessage): Promise<{ readonly status: number; readonly body: object }> {
   const token = request.headers.authorization?.replace('Bearer ', '') ?? '';
   const raw = await bodyOf(request);
+  if (request.url === '/v1/node/credentials') {
+    const signed = readSignature(request.headers.authorization, { method: 'GET', path: request.url });
+    const known = joined.find((one) => one.nodeId === signed?.nodeId);
+    if (!renews || known === undefined || signed?.by(known.key) !== true) return { status: 401, body: {} };
+    renewals++;
+    return { status: 200, body: { natsJwt: await mintAgentJwt({ keys: server.keys, nodeId: known.nodeId, userPublicKey: known.key, expiresInSeconds: 3_600 }), natsUrls: [server.url] } };
+  }
   if (request.url === '/v1/nodes/join-tokens') return { status: 201, body: { token: `join-token-number-${joined.length}-${Math.random()}` } };
   if (problem !== undefined) return { status: problem.status, body: { type: 'about:blank', title: 'no', status: problem.status, code: problem.code, detail: 'The gateway says no.' } };
   const body = JoinNodeBody.parse(raw);
@@ -110,6 +121,7 @@ beforeEach(async () => {
   await writeFile(join(dir, 'token'), 'a-join-token-of-some-length\n');
   problem = undefined;
   welcomes = true;
+  renews = true;
   vms = [];
   for (const list of [hellos, domains, pools, beats]) list.length = 0;
 });
@@ -165,16 +177,29 @@ describe('An agent', () => {
     await expect.poll(() => domains.at(-1)?.state, { timeout: 5_000 }).toBe('crashed');
   });
 
-  it('is the same node at its next start, without a token and without asking', async () => {
+  it('is the same node at its next start, without a token, and with a new certificate where it is given one', async () => {
     const first = begin();
     await expect.poll(first.ready, { timeout: 10_000 }).toBe(true);
     await first.agent.close();
     await rm(join(dir, 'token'));
     const asked = joined.length;
+    const jwtKept = async (): Promise<string> => (JSON.parse(await readFile(join(dir, 'state', 'node.json'), 'utf8')) as { natsJwt: string }).natsJwt;
+    const before = await jwtKept();
+    const given = renewals;
     const second = begin();
     await expect.poll(second.ready, { timeout: 10_000 }).toBe(true);
     expect(joined.length).toBe(asked);
     expect(hellos.at(-1)?.nodeId).toBe(lastJoined());
+    // What it may say on the bus is what this version says it may.
+    expect(renewals).toBe(given + 1);
+    const renewed = await jwtKept();
+    expect(renewed).not.toBe(before);
+    await second.agent.close();
+
+    renews = false;
+    const third = begin();
+    await expect.poll(third.ready, { timeout: 10_000 }).toBe(true);
+    expect(await jwtKept()).toBe(renewed);
   });
 
   it('refuses a state folder that was copied from another machine', async () => {

@@ -41,7 +41,7 @@ import { workOnPool } from './provisioning/work-on-pool.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
-import { bytesToFetch, type SchedulerView, type VolumeCall } from './view.projection.ts';
+import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
 import { restoring } from './vm/restoring.ts';
 import { vm } from './vm/vm.ts';
@@ -65,6 +65,8 @@ export interface SchedulerPorts {
   readonly keyOf: (text: string) => string;
   /** Told of what went wrong in work that nobody waits for: it is taken up again by the leader. */
   readonly failed: (what: string, error: unknown) => void;
+  /** Default: a week each. */
+  readonly expiry?: { readonly graceSeconds: number; readonly keepSeconds: number } | undefined;
   /** Default: all of the scheduler's. */
   readonly sagas?: readonly AnySaga[];
   readonly sagaEnded?: (saga: { readonly name: string; readonly outcome: string; readonly seconds: number }) => void;
@@ -80,6 +82,8 @@ const POLICY_AGAIN_MS = 60_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
 const POLICY_EVERY_MS = 30_000;
+/** How long a VM that has expired stays as it is, and how long in the recycle bin then. */
+const EXPIRY = { graceSeconds: 7 * 24 * 3_600, keepSeconds: 7 * 24 * 3_600 } as const;
 /** Between two times that what is due is asked for. Milliseconds. */
 const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
@@ -102,6 +106,10 @@ export class Scheduler {
   private readonly cleanedUpAt = new Map<string, number>();
   /** By what is due, the last time it was asked for. */
   private readonly timersSent = new Map<string, string>();
+  /** By node: what was started again last, and when that had ended. */
+  private readonly startedAgain = new Map<string, { readonly vmId: string; endedAt: number | undefined }>();
+  /** Losses that were seen to, by VM: each is tried once. */
+  private readonly lossesSeen = new Map<string, number>();
 
   constructor(ports: SchedulerPorts) {
     this.ports = ports;
@@ -228,6 +236,7 @@ export class Scheduler {
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined ? null : { hostname: hostnameOf(wish.name), ...wish.cloudInit },
+      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }),
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
@@ -380,13 +389,13 @@ export class Scheduler {
     const here = new Map(view.vmsOn(hello.nodeId).map((entry) => [entry.vmId, entry]));
     const vms: { vmId: VmId; generation: number; here: boolean }[] = [...here.values()].map((entry) => ({ vmId: entry.vmId as VmId, generation: entry.generation, here: true }));
     const seen = new Set<string>();
-    for (const { vmId, generation, state } of hello.inventory) {
+    for (const { vmId, generation, state, reason = 'inventory' } of hello.inventory) {
       seen.add(vmId);
       if (!here.has(vmId)) {
         const { state: known } = await handler.log.load(streamOf(vm.category, vmId), vm);
         if (known.status !== 'absent') vms.push({ vmId, generation: known.generation, here: known.status === 'live' && known.nodeId === hello.nodeId });
       }
-      await this.record({ nodeId: hello.nodeId, vmId, generation, session, sequence: 0, state, reason: 'inventory', nodeAt: hello.nodeAt }, commandIdOf(`${hello.helloId}:${vmId}`));
+      await this.record({ nodeId: hello.nodeId, vmId, generation, session, sequence: 0, state, reason, nodeAt: hello.nodeAt }, commandIdOf(`${hello.helloId}:${vmId}`));
     }
     for (const entry of here.values()) {
       if (seen.has(entry.vmId) || !entry.provisioned || entry.observed === 'absent') continue;
@@ -569,10 +578,11 @@ export class Scheduler {
       this.timersSent.set(id, turn);
       const commandId = this.ports.commandIdOf(turn);
       const operationId = idFrom('op', commandId);
-      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId, ...(command.type === 'AdvanceExpiry' ? { now, ...(this.ports.expiry ?? EXPIRY) } : {}) }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
     }
     for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     await this.reconcileDrift(now, attempt);
+    for (const [nodeId, lost] of view.lost()) await attempt('start what a node came back without', this.startLost(nodeId, lost, now));
     for (const node of view.outdated()) this.callForHello(node.nodeId, now);
     for (const entry of [...view.owing()]) {
       const home = entry.nodeId === null ? undefined : view.node(entry.nodeId);
@@ -629,6 +639,28 @@ export class Scheduler {
       this.sendToTarget({ id, to: 'storage', target: vmId, type: 'DeleteBackup', cancels: [], data: { vmId, backupId, operationId }, meta: { actor: 'system:scheduler', operationId } }, false);
       this.begun.add(id);
     }
+  }
+
+  /** One at a time on each node, in their order, each so long after the one before as it says. Nothing runs that nobody wants to run. */
+  private async startLost(nodeId: string, lost: readonly VmEntry[], now: number): Promise<void> {
+    const { view, handler, commandIdOf } = this.ports;
+    const node = view.node(nodeId);
+    if (node === undefined || node.removed || node.silentSince !== null) return;
+    const before = this.startedAgain.get(nodeId);
+    if (before !== undefined) {
+      if (view.vm(before.vmId)?.busy === true) return;
+      before.endedAt ??= now;
+    }
+    const next = lost.find(({ vmId, lostAt, busy }) => !busy && this.lossesSeen.get(vmId) !== lostAt);
+    if (next === undefined || next.autostart === null || next.lostAt === null) return;
+    if (before?.endedAt !== undefined && now < before.endedAt + next.autostart.delaySeconds * 1_000) return;
+    this.lossesSeen.set(next.vmId, next.lostAt);
+    const { state } = await handler.log.load(streamOf(vm.category, next.vmId), vm);
+    if (state.status !== 'live' || state.desired !== 'running') return;
+    const id = commandIdOf(`autostart:${next.vmId}:${String(next.lostAt)}`);
+    const operationId = idFrom('op', id);
+    await this.obey({ id, to: 'scheduler', target: next.vmId, type: 'StartVm', cancels: [], data: { vmId: next.vmId, operationId }, meta: { actor: 'system:scheduler', operationId, vmId: state.vmId } });
+    this.startedAgain.set(nodeId, { vmId: next.vmId, endedAt: undefined });
   }
 
   private async dropBackup(backup: DropBackup, meta: CommandMeta): Promise<void> {

@@ -25,6 +25,7 @@ export const start = async (config: SchedulerConfig, shared?: Shared): Promise<R
   const scheduler = new Scheduler({
     handler: host.handler, view, commandIdOf, keyOf,
     now: () => Date.now(),
+    expiry: config.expiry,
     send: (envelope, again) => { host.send(envelope, again); },
     failed: (what, err) => { host.logger.warn({ err, what }, 'work was put off, the leader takes it up'); },
     sagaEnded: ({ name, outcome, seconds }) => { sagaSeconds.observe({ saga: name, outcome }, seconds); },

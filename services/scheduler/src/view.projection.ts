@@ -13,7 +13,7 @@ import type { BackupPolicyEvent } from '@chronovirt/contracts/backup-policy/back
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { Autostart, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import { type Facts, refuse, type Refusal } from '@chronovirt/decider/decider';
@@ -24,6 +24,7 @@ import { driftPolicy, openDrift, type OpenDriftEntry } from './drift/open-drift.
 import { type NodeCapacity, nodeCapacity } from './node/node-capacity.projection.ts';
 import type { Candidate, PlacePool } from './placement/candidate.ts';
 import { type PoolPlace, poolPlace } from './pool/pool-place.projection.ts';
+import { type Expiry, nextAt } from './vm/expiry.ts';
 import { vm as vmDecider } from './vm/vm.ts';
 
 /** What a VM takes of a node. */
@@ -80,19 +81,25 @@ export interface VmEntry {
   /** The operation that left something owed: what a clean-up is named after. */
   readonly failedOperationId: string | null;
   readonly observed: string | null;
+  readonly autostart: Autostart | null;
+  /** The event that says that its node came back without it; null: it did not. */
+  readonly lostAt: number | null;
 }
+
+/** What a hypervisor says of a domain that does not run and of which it knows no end: it was begun anew itself, after a power failure for example. */
+const LOST = 'unknown';
 
 /** Where every VM that is not deleted is, and what is owed to it. */
 export const vmIndex: Projection<VmEntry> = {
   name: 'scheduler.vm_index',
-  version: 2,
+  version: 3,
   keys: (event) => (categoryOf(event.stream) === vmDecider.category ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VmEvent;
     const call = { position: recorded.position, eventId: recorded.id };
     const calledAt = Date.parse(recorded.recordedAt);
     if (event.type === 'VmRequested') {
-      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null };
+      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: event.data.spec.autostart ?? null, lostAt: null };
     }
     if (document === undefined) return undefined;
     switch (event.type) {
@@ -123,7 +130,9 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmDeleted':
         return undefined;
       case 'VmObserved':
-        return { ...document, observed: event.data.state };
+        return { ...document, observed: event.data.state, lostAt: event.data.state === 'stopped' && event.data.reason === LOST ? recorded.position : null };
+      case 'VmChanged':
+        return event.data.autostart === undefined ? document : { ...document, autostart: event.data.autostart };
       default:
         return document;
     }
@@ -278,14 +287,33 @@ export interface Timer {
   readonly command: { readonly to: 'storage' | 'scheduler'; readonly target: string; readonly type: string; readonly data: Facts };
 }
 
+/** Of the many events of VMs, those that say until when one is wanted. */
+const concernsExpiry = ({ type, data }: RecordedEvent): boolean =>
+  ['VmExpiryNoticed', 'VmExpired', 'VmRecycled', 'VmDeleteRequested', 'VmDeleted'].includes(type) || (type === 'VmChanged' && 'expiresAt' in data) || (type === 'VmRequested' && 'expiresAt' in (data['spec'] as object));
+
 /** Times are in the log: whoever was away then finds them due. */
 export const timer: Projection<Timer> = {
   name: 'scheduler.timer',
-  version: 1,
-  keys: (event) => (categoryOf(event.stream) === 'volume' ? [idOfStream(event.stream)] : []),
+  version: 2,
+  keys: (event) => (categoryOf(event.stream) === 'volume' || concernsExpiry(event) ? [idOfStream(event.stream)] : []),
   fold(document, recorded, id) {
-    const event = recorded as unknown as VolumeEvent;
+    const event = recorded as unknown as VolumeEvent | VmEvent;
+    const expiring = (expiresAt: string | null | undefined, expiry: Expiry): Timer | undefined =>
+      (typeof expiresAt !== 'string' ? undefined : { id, at: nextAt(expiresAt, expiry), command: { to: 'scheduler', target: id, type: 'AdvanceExpiry', data: { vmId: id } } });
     switch (event.type) {
+      case 'VmRequested':
+        return expiring(event.data.spec.expiresAt, { stage: 'ahead' });
+      case 'VmChanged':
+        return expiring(event.data.expiresAt, { stage: 'ahead' });
+      case 'VmExpiryNoticed':
+        return expiring(event.data.expiresAt, { stage: event.data.stage });
+      case 'VmExpired':
+        return expiring(event.data.expiresAt, { stage: 'expired', recycleAt: event.data.recycleAt });
+      case 'VmRecycled':
+        return document === undefined ? undefined : { ...document, at: Date.parse(event.data.purgeAt) };
+      case 'VmDeleteRequested':
+      case 'VmDeleted':
+        return undefined;
       case 'VolumeDetached':
         return event.data.kept === undefined ? undefined : { id, at: Date.parse(event.data.kept.deleteAt), command: { to: 'storage', target: id, type: 'RemoveDetachedVolume', data: { volumeId: id } } };
       case 'VolumeAttached':
@@ -496,6 +524,13 @@ export class SchedulerView {
 
   *owing(): Generator<VmEntry> {
     for (const entry of this.index.documents.values()) if (entry.owed.length > 0 && !entry.busy) yield entry;
+  }
+
+  /** VMs that their node came back without, and that are to be started again: by node, in their order. */
+  lost(): ReadonlyMap<string, readonly VmEntry[]> {
+    const entries = [...this.index.documents.values()].filter(({ autostart, lostAt }) => autostart !== null && lostAt !== null);
+    entries.sort((a, b) => (a.autostart?.order ?? 0) - (b.autostart?.order ?? 0) || (a.name < b.name ? -1 : 1));
+    return Map.groupBy(entries, ({ nodeId }) => nodeId ?? '');
   }
 
   /** VMs whose operation may wait for somebody to begin it. */

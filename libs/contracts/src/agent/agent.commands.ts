@@ -134,7 +134,7 @@ export const Hello = z.object({
   nodeId: NodeId,
   description: NodeDescription,
   /** Every domain of ours that libvirt has, and every VM the journal knows. */
-  inventory: z.array(z.object({ vmId: VmId, generation: z.int().min(0), state: DomainState })).max(16_384),
+  inventory: z.array(z.object({ vmId: VmId, generation: z.int().min(0), state: DomainState, /** The hypervisor's word for why. */ reason: text(100).optional() })).max(16_384),
   nodeAt: z.iso.datetime(),
 });
 export type Hello = z.infer<typeof Hello>;

@@ -8,7 +8,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AttachedVolume, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
+import { AttachedVolume, Autostart, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -36,6 +36,8 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
+  autostart: Autostart.optional().describe('Started again when its node comes back without it, after a power failure for example'),
+  expiresAt: z.iso.datetime().optional().describe('Until when it is wanted: then it is stopped, later put into the recycle bin, later deleted'),
   clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
   sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
@@ -47,6 +49,8 @@ export const ChangeVmBody = z.strictObject({
   description: text(1_000).optional(),
   tags: z.array(text(64).min(1)).max(50).optional(),
   protected: z.boolean().optional().describe('A protected VM cannot be deleted'),
+  autostart: Autostart.nullable().optional().describe('null: it is not started again by itself'),
+  expiresAt: z.iso.datetime().nullable().optional().describe('Until when it is wanted: a later time brings one back that has expired; null: for ever'),
 }).meta({ id: 'ChangeVm' });
 export type ChangeVmBody = z.infer<typeof ChangeVmBody>;
 
@@ -158,6 +162,8 @@ export const vmCommands = {
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
   /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be (`plan`, of DomainPlan). */
   PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId })),
+  /** From the scheduler, when something is due. Milliseconds since the epoch; seconds. */
+  AdvanceExpiry: command('scheduler', 'vmId', z.object({ ...Target, now: z.int(), graceSeconds: z.int(), keepSeconds: z.int() })),
   /** From reports. */
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
 } as const;

@@ -53,6 +53,10 @@ export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(
 export const Media = z.object({ imageId: ImageId, file: ImageFile, fetchBytes: z.int().min(1).optional() });
 export type Media = z.infer<typeof Media>;
 
+/** Started again when its node has lost it: in the order of numbers, each so long after the one before it was started. */
+export const Autostart = z.strictObject({ order: z.int().min(0).max(10_000).default(100).describe('The lowest is started first'), delaySeconds: z.int().min(0).max(3_600).default(0).describe('After the one before it was started') }).meta({ id: 'Autostart' });
+export type Autostart = z.infer<typeof Autostart>;
+
 /** What a user decides about a machine. Memory in MiB, disk in GiB. */
 export const VmSpec = z.object({
   ...VmSpec1.shape,
@@ -71,6 +75,10 @@ export const VmSpec = z.object({
   diskLimits: DiskLimits.nullable(),
   /** A pool chosen by hand. */
   poolId: PoolId.optional(),
+  /** When it is wanted no more. */
+  expiresAt: z.iso.datetime().nullable().optional(),
+  /** null: it stays as it was found. */
+  autostart: Autostart.nullable().optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -163,7 +171,13 @@ export const vmEvents = {
     (older) => ({ ...older, spec: { ...older.spec, vcpusMax: older.spec.vcpus, memoryMibMax: older.spec.memoryMib, boot: ['disk' as const], media: null, cloudInit: null, diskLimits: null } }),
   ),
   /** Only what became different; at any time, also while an operation runs. */
-  VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional() })),
+  VmChanged: event(z.object({ description: text(1_000).optional(), tags: z.array(text(64)).max(50).optional(), protected: z.boolean().optional(), /** null: never. */ expiresAt: z.iso.datetime().nullable().optional(), autostart: Autostart.nullable().optional() })),
+  /** It expires within a week, or a day: whoever has it may want to say until when. */
+  VmExpiryNoticed: event(z.object({ stage: z.enum(['week', 'day']), expiresAt: z.iso.datetime() })),
+  /** Its time is over: it is stopped, and not started any more. */
+  VmExpired: event(z.object({ expiresAt: z.iso.datetime(), recycleAt: z.iso.datetime() })),
+  /** Nobody has said otherwise: it is in the recycle bin, and deleted then. */
+  VmRecycled: event(z.object({ purgeAt: z.iso.datetime() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
   VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),

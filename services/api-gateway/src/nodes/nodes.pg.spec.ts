@@ -1,5 +1,6 @@
 import { connect, jwtAuthenticator } from '@nats-io/transport-node';
 import { createAgentKey } from '@chronovirt/messaging/credentials';
+import { signRequest } from '@chronovirt/messaging/node-signature';
 import { agentInboxPrefix } from '@chronovirt/messaging/topology';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NodeAnswer } from '../answers.ts';
@@ -73,10 +74,17 @@ describe('a node', () => {
     expect(changed.json).toMatchObject({ status: 'maintenance', policy: { maintenance: true } });
     expect((await gateway.call('PATCH', `/v1/nodes/${nodeId}`, { body: { maintenance: 'yes', rack: 7 } })).json.errors).toMatchObject([{ path: 'body.maintenance' }, { path: 'body.rack' }]);
 
+    const signed = () => ({ authorization: signRequest({ method: 'GET', path: '/v1/node/credentials', nodeId }, key.seed, Math.floor(Date.now() / 1_000)) });
+    const renewed = await gateway.call('GET', '/v1/node/credentials', { token: null, headers: signed() });
+    expect(renewed.json.natsUrls).toEqual([gateway.nats.url]);
+    const anew = await connect({ servers: gateway.nats.url, authenticator: jwtAuthenticator(renewed.json.natsJwt as string, new TextEncoder().encode(key.seed)), inboxPrefix: agentInboxPrefix(nodeId), reconnect: false });
+    await anew.close();
+
     const closed = bus.closed();
     expect((await gateway.call('DELETE', `/v1/nodes/${nodeId}`)).status).toBe(204);
     expect(String(await closed)).toMatch(/revoked/i);
     await expect(open()).rejects.toThrow(/auth/i);
+    expect((await gateway.call('GET', '/v1/node/credentials', { token: null, headers: signed() })).json.code).toBe('auth.signature_unknown');
     expect((await gateway.call('GET', `/v1/nodes/${nodeId}`)).status).toBe(404);
     expect((await gateway.call('POST', '/v1/nodes/join', { token, body })).json.code).toBe('node.removed');
   });

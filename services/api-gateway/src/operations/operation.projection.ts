@@ -232,6 +232,9 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return settle(ended(withOwed(told, owed), outcome, event), event);
     }
     case 'VmChanged':
+    case 'VmExpiryNoticed':
+    case 'VmExpired':
+    case 'VmRecycled':
     case 'VmPlaced':
     case 'VmProvisioned':
     case 'VmReconfigured':

@@ -54,6 +54,8 @@ export interface VmSummary {
   readonly operationId: string | null;
   readonly operation: { readonly id: string; readonly kind: string; readonly desiredBefore: Desired } | null;
   readonly waitingDelete: string | null;
+  /** How far a VM has come whose time is over, or soon is, and when that goes on. */
+  readonly expiry: { readonly stage: 'week' | 'day' | 'expired' | 'recycled'; readonly next: string } | null;
   readonly failure: { readonly code: string; readonly message: string; readonly because: unknown; readonly owed: readonly string[] } | null;
   readonly createdAt: string;
   readonly changedAt: string;
@@ -116,16 +118,22 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     const { vmId, operationId, spec: { name, description, ...spec }, network, restore } = event.data;
     return settle({
       id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
-      operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, failure: null,
+      operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
   }
   if (vm === undefined) return undefined;
   switch (event.type) {
     case 'VmChanged': {
-      const { description = vm.description, tags = vm.spec.tags, protected: isProtected = vm.spec.protected } = event.data;
-      return settle({ ...vm, description, spec: { ...vm.spec, tags, protected: isProtected } }, event);
+      const { description = vm.description, tags = vm.spec.tags, protected: isProtected = vm.spec.protected, expiresAt, autostart } = event.data;
+      return settle({ ...vm, description, spec: { ...vm.spec, tags, protected: isProtected, ...(expiresAt === undefined ? {} : { expiresAt }), ...(autostart === undefined ? {} : { autostart }) }, expiry: expiresAt === undefined ? vm.expiry : null }, event);
     }
+    case 'VmExpiryNoticed':
+      return settle({ ...vm, expiry: { stage: event.data.stage, next: event.data.expiresAt } }, event);
+    case 'VmExpired':
+      return settle({ ...vm, expiry: { stage: 'expired', next: event.data.recycleAt } }, event);
+    case 'VmRecycled':
+      return settle({ ...vm, expiry: { stage: 'recycled', next: event.data.purgeAt } }, event);
     case 'VmPlaced':
       return settle({ ...vm, nodeId: event.data.nodeId, generation: event.data.generation, observed: null }, event);
     case 'VmProvisioned':
@@ -196,7 +204,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
 
 export const vmSummary: Projection<VmSummary> = {
   name: 'gateway.vm_summary',
-  version: 3,
+  version: 4,
   keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
   fold,
 };

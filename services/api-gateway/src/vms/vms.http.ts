@@ -17,6 +17,7 @@ import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { vmToLookAt } from '../console/vm-to-look-at.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
+import type { BadField } from '../problem.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { acceptance, operation } from '../operations/operation.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
@@ -64,7 +65,7 @@ export class VmsHttp {
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
     const { count, sshKeys, ...asWished } = body;
-    const bad = badCloudInit(body.cloudInit, parseYaml);
+    const bad = [...badCloudInit(body.cloudInit, parseYaml), ...this.past(body.expiresAt)];
     if (bad.length > 0) throw malformed(bad);
     const known = await linesOf(this.gateway, sshKeys ?? [], 'sshKeys');
     const wish = known.length === 0 ? asWished : { ...asWished, cloudInit: { ...asWished.cloudInit, sshKeys: [...new Set([...asWished.cloudInit?.sshKeys ?? [], ...known])] } };
@@ -178,9 +179,11 @@ export class VmsHttp {
 
   @Patch(':id')
   @Write()
-  @ApiOperation({ summary: 'Change description, tags and protection, at any time', operationId: 'changeVm' })
+  @ApiOperation({ summary: 'Change description, tags, protection and until when it is wanted, at any time', operationId: 'changeVm' })
   @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
   async change(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ChangeVmBody }) body: ChangeVmBody): Promise<void> {
+    const bad = this.past(body.expiresAt);
+    if (bad.length > 0) throw malformed(bad);
     const asked = requestOf(request, body);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'ChangeVm', data: { vmId: id, operationId: asked.operationId, ...body }, kind: 'change', stream: `vm-${id}` });
     if (answer !== undefined) await this.send(reply, id);
@@ -401,6 +404,10 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
     await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
+  }
+
+  private past(expiresAt: string | null | undefined): readonly BadField[] {
+    return typeof expiresAt !== 'string' || Date.parse(expiresAt) > this.gateway.now().getTime() ? [] : [{ path: 'body.expiresAt', code: 'invalid', message: 'must be a time to come' }];
   }
 
   private power(request: FastifyRequest, reply: FastifyReply, id: VmId, type: PowerType, more: object = {}): Promise<void> {

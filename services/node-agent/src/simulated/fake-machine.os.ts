@@ -60,9 +60,9 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
   const boots = new Map<string, number>();
   daemon.node.listeners.add(({ family, entry, subject, value }) => {
     if (family !== 'domain') return;
-    const event = (value as { readonly event?: string }).event;
+    const { event, detail } = value as { readonly event?: string; readonly detail?: string };
     if (event === 'undefined') boots.delete(subject);
-    else if (event === 'started' || entry === domainEvents.reboot) boots.set(subject, (boots.get(subject) ?? 0) + 1);
+    else if ((event === 'started' && detail !== 'restored') || entry === domainEvents.reboot) boots.set(subject, (boots.get(subject) ?? 0) + 1);
   });
   return {
     daemon, disks,

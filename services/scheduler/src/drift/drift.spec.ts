@@ -63,7 +63,7 @@ describe('What is done about it', () => {
 });
 
 describe('The class of a finding', () => {
-  const vm: VmEntry = { vmId, name: 'web', nodeId, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running' };
+  const vm: VmEntry = { vmId, name: 'web', nodeId, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, autostart: null, lostAt: null, observed: 'running' };
   const known: Known = { nodeId, vm, strayOn: null, now: 1_000_000, idOf: () => driftId };
   const finding = (kind: Finding['kind']): Finding => ({ kind, subject: vmId, vmId, name: 'web', differences: [], foreign: null, says: '' });
   const foreign = { uuid: '', name: 'x', state: 'running', vcpus: 1, vcpusMax: 1, memoryMib: 64, memoryMibMax: 64, persistent: true, disks: [], nics: [], obstacles: [] };

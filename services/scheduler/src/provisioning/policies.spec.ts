@@ -38,6 +38,9 @@ describe('What an event of a VM calls for', () => {
     expect(after(requested, placed, built, done(1), start)).toMatchObject({ kind: 'start', saga: 'power-vm', id: op(2), input: { action: 'start', nodeId, generation: 1 } });
     expect(after(requested, placed, built, done(1), deleteStarted)).toMatchObject({ kind: 'start', saga: 'delete-vm', id: op(3), input: { nodeId, reservedOn: nodeId, poolId, nics: [{ mac: '52:54:0a:15:00:02' }] } });
   });
+  it('is made of what the log can hold', () => {
+    for (const reaction of [after(requested), after(requested, placed, built, done(1), start), after(requested, placed, built, done(1), deleteStarted)]) expect(reaction).toStrictEqual(JSON.parse(JSON.stringify(reaction)));
+  });
   it('is nothing once the operation is over: the event is history', () => {
     expect(reactionTo(requested, replay(vm, [requested, placed, built, done(1)]), String)).toBeUndefined();
     expect(reactionTo(start, replay(vm, [requested, placed, built, done(1), start, failed(2)]), String)).toBeUndefined();

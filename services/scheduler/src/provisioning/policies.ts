@@ -79,10 +79,13 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
   }
 };
 
+/** What is not there is left out: the log holds no such value. */
+const toFetch = ({ fetchBytes }: LiveVm): { readonly fetchBytes?: number } => (fetchBytes === undefined ? {} : { fetchBytes });
+
 const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
 
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => ({
-  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...(vm.fetchBytes === undefined ? {} : { fetchBytes: vm.fetchBytes }), network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
+  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
 });
 
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
@@ -139,7 +142,7 @@ const reconfiguring = (vm: LiveVm, operationId: OperationId, change: Reconfigura
   const { spec, nics, held } = vm;
   return {
     operationId, ...placeOf(vm), poolId: poolOf(vm), change, held, machine: machineOf(vm, vm.snapshots),
-    image: vm.imageFile === null || spec.imageId === null ? null : { imageId: spec.imageId, file: vm.imageFile, format: vm.imageFormat },
+    image: vm.imageFile === null || spec.imageId === null ? null : { imageId: spec.imageId, file: vm.imageFile, format: vm.imageFormat, ...toFetch(vm) },
     removedSubnetId: nics.find((nic) => nic.mac === change.removeNic)?.network.subnetId ?? null,
     dropOperationId: dropOf(operationId, change.detachVolume?.volumeId ?? '', nameKeyOf),
     nameKeyBefore: nameKeyOf(spec.name), nameKeyAfter: nameKeyOf(change.name ?? spec.name),

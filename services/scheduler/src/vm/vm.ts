@@ -27,6 +27,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
+import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
@@ -94,6 +95,7 @@ export interface LiveVm {
   /** How often cloud-init was told something else, from 1 on. */
   readonly seedVersion: number;
   readonly snapshots: Snapshots;
+  readonly expiry: Expiry;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
   readonly observed: Observed | null;
@@ -143,6 +145,7 @@ const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: P
   if (isRefusal(live)) return live;
   const state = live.observed?.state ?? 'absent';
   const requested: VmEvent = { type: 'VmPowerRequested', data: { operationId: data.operationId, action, ...how } };
+  if (action === 'start' && (live.expiry.stage === 'expired' || live.expiry.stage === 'recycled')) return refuse('vm.expired', { vmId: data.vmId, expiresAt: live.spec.expiresAt ?? null, hint: 'say until when it is wanted: PATCH expiresAt' });
   // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
   if (alreadyThere[action] === state && live.desired === desiredAfter[action]) return [requested, { type: 'VmOperationDone', data: { operationId: data.operationId, how: `already ${state}` } }];
   if (action === 'stop' && state === 'saved') return how.force ? [requested] : saved(live);
@@ -341,13 +344,15 @@ const isNewer = (vm: LiveVm, seen: Omit<Observed, 'state' | 'reason'>): boolean 
   return seen.session > known.session || (seen.session === known.session && seen.sequence > known.sequence);
 };
 
-const specAfter = (spec: VmSpec, { description, tags, protected: isProtected }: ChangeVmBody): VmSpec =>
-  ({ ...spec, description: description ?? spec.description, tags: tags ?? spec.tags, protected: isProtected ?? spec.protected });
+const specAfter = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt, autostart }: ChangeVmBody): VmSpec =>
+  ({ ...spec, ...(autostart === undefined ? {} : { autostart }), ...(expiresAt === undefined ? {} : { expiresAt }), description: description ?? spec.description, tags: tags ?? spec.tags, protected: isProtected ?? spec.protected });
 
-const changesOf = (spec: VmSpec, { description, tags, protected: isProtected }: ChangeVmBody): Extract<VmEvent, { type: 'VmChanged' }>['data'] => ({
+const changesOf = (spec: VmSpec, { description, tags, protected: isProtected, expiresAt, autostart }: ChangeVmBody): Extract<VmEvent, { type: 'VmChanged' }>['data'] => ({
   ...(description === undefined || description === spec.description ? {} : { description }),
   ...(tags === undefined || (tags.length === spec.tags.length && tags.every((tag, index) => tag === spec.tags[index])) ? {} : { tags }),
   ...(isProtected === undefined || isProtected === spec.protected ? {} : { protected: isProtected }),
+  ...(expiresAt === undefined || expiresAt === (spec.expiresAt ?? null) ? {} : { expiresAt }),
+  ...(autostart === undefined || same(autostart, spec.autostart ?? null) ? {} : { autostart }),
 });
 
 const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
@@ -377,6 +382,54 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (action !== null) return { ...nothing, action };
   if (change !== null) return { ...nothing, change, nic };
   return kind === 'guest' ? nothing : debt;
+};
+
+const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCommand, { type: 'DeleteVm' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
+  if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
+  const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
+  if (running && live.operation?.kind !== 'create' && !force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
+  if (live.observed?.state === 'saved' && live.operation === null && !force) return refuse('vm.saved', { vmId: live.vmId, hint: 'start it, or delete it with force=true: what it had in memory is lost then' });
+  // They stay when the VM goes, and have to be whole then.
+  if (live.volumes.length > 0 && (live.operation?.work ?? null) !== null) return refuse('vm.busy', { operationId: live.operation?.id ?? null, kind: live.operation?.kind ?? '' });
+  if (live.volumes.length > 0 && (live.debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId });
+  const held = live.volumes.filter(({ volumeId }) => holds(live.snapshots, volumeId)).map(({ volumeId }) => volumeId);
+  if (held.length > 0) return refuse('vm.volumes_in_snapshots', { vmId: live.vmId, volumes: held, hint: 'delete its snapshots first' });
+  const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null, ...(deleteDisks === true ? { deleteDisks } : {}) } };
+  return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
+};
+
+/** Seconds that a guest is given whose time is over. */
+const EXPIRED_STOP_SECONDS = 60;
+
+const advance = (vm: Vm, { vmId, operationId, now, graceSeconds, keepSeconds }: Extract<VmCommand, { type: 'AdvanceExpiry' }>['data']): readonly VmEvent[] | Refusal => {
+  const live = liveOr(vm, vmId);
+  if (isRefusal(live)) return live;
+  const { expiresAt } = live.spec;
+  if (expiresAt === undefined || expiresAt === null || live.desired === 'deleted') return [];
+  const later = (seconds: number): string => new Date(now + seconds * 1_000).toISOString();
+  const due = dueAt(expiresAt, live.expiry, now);
+  switch (due) {
+    case undefined:
+      return [];
+    case 'week':
+    case 'day':
+      return [{ type: 'VmExpiryNoticed', data: { stage: due, expiresAt } }];
+    case 'expire': {
+      const expired: VmEvent = { type: 'VmExpired', data: { expiresAt, recycleAt: later(graceSeconds) } };
+      const runs = live.observed?.state === 'running' || live.observed?.state === 'paused';
+      if (!runs && live.operation === null) return [expired];
+      // What has it in hand ends first; this is asked again.
+      const ready = readyOr(live, vmId);
+      return isRefusal(ready) ? ready : [expired, { type: 'VmPowerRequested', data: { operationId, action: 'stop', timeoutSeconds: EXPIRED_STOP_SECONDS, force: true } }];
+    }
+    case 'recycle':
+      return [{ type: 'VmRecycled', data: { purgeAt: later(keepSeconds) } }];
+    case 'purge':
+      return remove(live, { vmId, operationId, force: true, deleteDisks: true });
+  }
 };
 
 /** Throws for one that was never built. */
@@ -477,23 +530,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return deleteSnapshot(state, command.data);
       case 'RevertVm':
         return revert(state, command.data);
-      case 'DeleteVm': {
-        const live = liveOr(state, command.data.vmId);
-        if (isRefusal(live)) return live;
-        if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
-        if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
-        const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
-        if (running && live.operation?.kind !== 'create' && !command.data.force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
-        if (live.observed?.state === 'saved' && live.operation === null && !command.data.force) return refuse('vm.saved', { vmId: live.vmId, hint: 'start it, or delete it with force=true: what it had in memory is lost then' });
-        // They stay when the VM goes, and have to be whole then.
-        if (live.volumes.length > 0 && (live.operation?.work ?? null) !== null) return refuse('vm.busy', { operationId: live.operation?.id ?? null, kind: live.operation?.kind ?? '' });
-        if (live.volumes.length > 0 && (live.debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId });
-        const held = live.volumes.filter(({ volumeId }) => holds(live.snapshots, volumeId)).map(({ volumeId }) => volumeId);
-        if (held.length > 0) return refuse('vm.volumes_in_snapshots', { vmId: live.vmId, volumes: held, hint: 'delete its snapshots first' });
-        const { operationId, force, deleteDisks } = command.data;
-        const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null, ...(deleteDisks === true ? { deleteDisks } : {}) } };
-        return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
-      }
+      case 'DeleteVm':
+        return remove(state, command.data);
       case 'CleanUpVm': {
         const live = liveOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
@@ -510,6 +548,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (isRefusal(live)) return live;
         return live.provisioned === null ? refuse('vm.not_provisioned', { vmId: live.vmId, failure: live.failure?.refused ?? null }) : [];
       }
+      case 'AdvanceExpiry':
+        return advance(state, command.data);
       case 'RecordDomainState': {
         if (state.status !== 'live') return [];
         const { nodeId, session, sequence, generation, state: domain, reason } = command.data;
@@ -523,13 +563,19 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
     switch (event.type) {
       case 'VmChanged':
-        return { ...state, spec: specAfter(state.spec, event.data) };
+        return { ...state, spec: specAfter(state.spec, event.data), expiry: event.data.expiresAt === undefined ? state.expiry : { stage: 'ahead' } };
+      case 'VmExpiryNoticed':
+        return { ...state, expiry: { stage: event.data.stage } };
+      case 'VmExpired':
+        return { ...state, expiry: { stage: 'expired', recycleAt: event.data.recycleAt } };
+      case 'VmRecycled':
+        return { ...state, expiry: { stage: 'recycled', purgeAt: event.data.purgeAt } };
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
