@@ -15,7 +15,7 @@ const policy = (vms: readonly VmId[], more: Partial<PolicyEntry> = {}): PolicyEn
   policy: { policyId, name: 'nightly', vms: [...vms], schedule: { everyHours: 6 }, keep: { last: 1, daily: 0, weekly: 0 }, fullEvery: 2 }, since: new Date(SINCE).toISOString(), slots: {}, ...more,
 });
 const entry = (vmId: VmId, more: Partial<VmEntry> = {}): VmEntry => ({
-  vmId, name: vmId, nodeId: `node_${digits(1)}`, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running', ...more,
+  vmId, name: vmId, nodeId: `node_${digits(1)}`, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running', autostart: null, lostAt: null, ...more,
 });
 const backup = (n: number, more: Partial<BackupEntry> = {}, parent: BackupId | null = null): BackupEntry => ({
   backupId: id(n), vmId: vm(1), target, scheduled: { policyId, slot: new Date(SINCE + n * HOUR).toISOString() }, begunAt: new Date(SINCE + n * HOUR).toISOString(), deleting: null,
