@@ -553,10 +553,10 @@ export class Referee {
     if (state.desired === 'deleted') return this.fail(`${vmId} should be deleted and is not`);
     if (domain === undefined) return this.fail(`${vmId} has no domain on ${nodeId}`);
     if (!machine.disks.has(state.provisioned.volumeId)) this.fail(`${vmId} has no disk on ${nodeId}`);
-    if (this.leases.get(`${state.network.subnetId} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
+    if (this.leases.get(`${state.network?.subnetId ?? ''} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
     this.checkLayers(vmId, state, node);
-    const wanted = planOf({ ...state, ...state.provisioned, layers: activeLayers(state.snapshots) });
+    const wanted = planOf({ ...state, volumeId: state.provisioned.volumeId, first: state.network === null ? null : { network: state.network, mac: state.provisioned.mac ?? '', address: state.provisioned.address ?? '' }, layers: activeLayers(state.snapshots) });
     const has = domain.plan;
     for (const { volumeId } of state.volumes) {
       if (this.volumes.get(volumeId) !== vmId) this.fail(`${vmId} uses ${volumeId}, which it does not have`);

@@ -252,6 +252,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
+      if (command.type === 'AdoptDomain' || command.type === 'ReleaseDomain') void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ.
       const about = objectOf(command);
       if (isVm(about) && drift.knows(about)) void answer.then(() => drift.look(about), () => undefined);

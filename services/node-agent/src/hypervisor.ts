@@ -123,6 +123,8 @@ export interface Layered {
   readonly frozen: boolean;
 }
 
+export type AdoptedFile = DataOf<'AdoptDomain'>['files'][number];
+
 /** What a new layer stands on. */
 export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 
@@ -171,6 +173,10 @@ export interface Hypervisor {
   define(plan: DomainPlan): Done;
   /** What was done to a domain by hand and `configure` does not take back is taken back; it is defined again when it was gone. */
   restore(plan: DomainPlan, signal: AbortSignal): Done;
+  /** A domain that somebody else made is one of ours from now on; what runs is not touched. */
+  adopt(plan: DomainPlan, files: readonly AdoptedFile[]): Done;
+  /** It is not any more, and runs on. */
+  release(vmId: VmId, volumes: readonly VolumeId[]): Done;
   /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */
   configure(plan: DomainPlan): Promise<Refusal | Configured>;
   /** Each disk of the plan has its layer, new, on what is named. A domain that runs is refused unless `live`. */

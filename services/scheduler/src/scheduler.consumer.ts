@@ -15,7 +15,8 @@ import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command
 import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import { type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { Name } from '@chronovirt/contracts/text';
+import { type AdoptedLayout, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
@@ -29,6 +30,8 @@ import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { due } from './backup/due.ts';
+import { poolFor } from './placement/candidate.ts';
+import { adoptVm, settleAdoption } from './provisioning/adopt-vm.saga.ts';
 import { backupVm, type DropBackup, dropBackup, settleBackup } from './provisioning/backup-vm.saga.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
@@ -49,7 +52,7 @@ import { vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, workOnPool, backupVm, settleBackup, dropBackup, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, adoptVm, settleAdoption, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, workOnPool, backupVm, settleBackup, dropBackup, guestVm, settleGuest, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -168,6 +171,8 @@ export class Scheduler {
         return this.createVm(envelope, command.data, handler);
       case 'ReconfigureVm':
         return this.reconfigureVm(envelope, command.data, handler);
+      case 'AdoptVm':
+        return this.adoptVm(envelope, command.data, handler);
       case 'BackupVm':
         return this.backupVm(envelope, command.data, handler);
       case 'RestoreBackup':
@@ -240,6 +245,38 @@ export class Scheduler {
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
+  }
+
+  /** What the node found of the domain becomes what is wanted of the VM. */
+  private async adoptVm(envelope: CommandEnvelope, { vmId, operationId, nodeId, uuid, name: wanted, description }: Extract<VmCommand, { type: 'AdoptVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view, keyOf } = this.ports;
+    const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
+    const home = view.node(nodeId);
+    if (home === undefined || home.removed) return stop('node.not_found', { nodeId });
+    const foreign = [...view.driftsOn(nodeId)].find((item) => item.class === 'foreign' && item.foreign?.uuid === uuid)?.foreign;
+    if (foreign === undefined || foreign === null) return stop('foreign.not_found', { nodeId, uuid });
+    if (foreign.obstacles.length > 0) return stop('foreign.cannot_be_adopted', { nodeId, uuid, obstacles: foreign.obstacles });
+    if (foreign.state === 'crashed') return stop('foreign.cannot_be_adopted', { nodeId, uuid, obstacles: ['it has crashed: start it, or stop it'] });
+    const name = Name.safeParse(wanted ?? foreign.name);
+    if (!name.success) return stop('foreign.needs_a_name', { name: foreign.name, field: 'name' });
+    const holder = view.holderOfName(name.data);
+    if (holder !== undefined && holder !== vmId) return stop('vm.name_taken', { name: name.data, heldBy: holder, field: 'name' });
+    const gib = (bytes: number): number => Math.max(1, Math.ceil(bytes / 2 ** 30));
+    const units = unitsOf(foreign.disks.map(({ target }) => target));
+    const layout: AdoptedLayout = {
+      macs: foreign.nics.map(({ mac }) => mac),
+      // Named after this operation: should it fail, the next one finds the names free.
+      disks: foreign.disks.map(({ target, file, bytes }, index) => ({ volumeId: `volume_${keyOf(`${operationId} ${target}`).slice(0, 32)}`, target, file, sizeGib: gib(bytes), unit: units[index] ?? index })),
+    };
+    const diskGib = layout.disks[0]?.sizeGib ?? 1;
+    const pool = poolFor(home, { vcpus: 0, memoryMib: 0, diskGib, accel: 'any', nodeId });
+    if (pool === undefined) return stop('pool.no_space', { nodeId, sizeGib: diskGib });
+    const spec: VmSpec = {
+      name: name.data, description, imageId: null, networkId: null, subnetId: null, vcpus: foreign.vcpus, vcpusMax: foreign.vcpusMax, memoryMib: foreign.memoryMib, memoryMibMax: foreign.memoryMibMax, diskGib,
+      accel: 'any', devices: 'virtio', nodeId, tags: [], protected: false, boot: ['disk'], media: null, cloudInit: null, diskLimits: null,
+    };
+    const state = foreign.state === 'running' || foreign.state === 'paused' ? foreign.state : 'stopped';
+    return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestAdoption', data: { vmId, operationId, spec, nodeId, poolId: pool.poolId, layout, state } } satisfies VmCommand));
   }
 
   /** Which target is meant is said by its name, or by there being no other. */
@@ -705,6 +742,13 @@ export class Scheduler {
     this.ports.send({ ...envelope, session: target?.session ?? 0 }, again);
   }
 }
+
+/** The place of each disk: the first has 0, a vdb has that of the guest's vdb, the others what is free. */
+const unitsOf = (targets: readonly string[]): readonly number[] => {
+  const units = targets.map((target, index) => (index === 0 ? 0 : /^vd[b-x]$/.test(target) ? target.charCodeAt(2) - 'a'.charCodeAt(0) : -1));
+  for (let free = 1; units.includes(-1); free++) if (!units.includes(free)) units[units.indexOf(-1)] = free;
+  return units;
+};
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
   ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });

@@ -101,8 +101,14 @@ export const vmIndex: Projection<VmEntry> = {
     if (event.type === 'VmRequested') {
       return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: event.data.spec.autostart ?? null, lostAt: null };
     }
+    if (event.type === 'VmAdoptRequested') {
+      const { vmId, spec, nodeId, generation } = event.data;
+      return { vmId, name: spec.name, nodeId, generation, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: null, lostAt: null };
+    }
     if (document === undefined) return undefined;
     switch (event.type) {
+      case 'VmReleased':
+        return undefined;
       case 'VmReconfigured':
         return { ...document, name: event.data.change.name ?? document.name };
       case 'VmPlaced':

@@ -32,11 +32,13 @@ export type Seed = z.infer<typeof Seed>;
 export const DomainPlan = z.object({
   name: Name, vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), devices: z.enum(['virtio', 'legacy']), boot: BootOrder,
   /** `layer` is the file of the disk that the guest writes. `unit` 0 is the guest's vda, 1 its vdb, whatever is attached beside. */
-  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null) })).min(1).max(24),
-  nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).min(1).max(16),
+  disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null), /** libvirt's name for it, where that does not follow from `unit`. */ target: z.string().regex(/^[a-z]{2,4}$/).nullable().default(null) })).min(1).max(24),
+  nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).max(16),
   media: ImageFile.nullable(),
   ...Platform.shape,
   seed: Seed.nullable(),
+  /** It was not made by us: its XML stays its own but for what stands here, and so do these interfaces. */
+  adopted: z.object({ macs: z.array(Mac).max(16) }).nullable().default(null),
   /** Its interfaces are there, and lead nowhere. */
   isolated: z.boolean().optional(),
 });
@@ -59,6 +61,10 @@ export const agentCommands = {
   LayerDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, on: z.array(z.object({ volumeId: VolumeId, layer: Layer })).min(1).max(24), live: z.boolean() })),
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
+  /** A domain that somebody else made is one of ours from now on: it is said so in its metadata, its files are found under the volumes' names, and nothing of what runs is touched. */
+  AdoptDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, files: z.array(z.object({ volumeId: VolumeId, file: text(1_000) })).min(1).max(24) })),
+  /** It is not one of ours, and runs on as it is. */
+  ReleaseDomain: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).max(24) })),
   /**
    * What the disks of the plan hold at one moment lies whole at the target, with a manifest; the domain runs on or stays stopped.
    * Facts are those of a TakenBackup. `parent`: it may hold only what has changed since, where the disks have kept count of that.

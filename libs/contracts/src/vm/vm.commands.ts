@@ -8,7 +8,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AttachedVolume, Autostart, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm } from './vm.events.ts';
+import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -105,6 +105,12 @@ export const TakeSnapshotBody = z.strictObject({
 }).meta({ id: 'TakeSnapshot' });
 export type TakeSnapshotBody = z.infer<typeof TakeSnapshotBody>;
 
+/** The body of POST /v1/nodes/:id/foreign/:uuid/adopt. */
+export const AdoptVmBody = z.strictObject({
+  name: Name.optional().describe('Of the VM. Default: the name of the domain'),
+  description: text(1_000).default(''),
+}).meta({ id: 'AdoptVm' });
+
 const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
@@ -144,6 +150,10 @@ export const vmCommands = {
   /** From reconcilers: take back what is owed. */
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 
+  /** From the gateway: a domain that somebody else made on a node. */
+  AdoptVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, uuid: z.uuid(), name: Name.optional(), description: text(1_000) })),
+  /** From AdoptVm's handler, with what the node found. */
+  RequestAdoption: command('scheduler', 'vmId', z.object({ ...Target, spec: VmSpec, nodeId: NodeId, poolId: PoolId, layout: AdoptedLayout, state: z.enum(['running', 'paused', 'stopped']) })),
   /** From CreateVm's handler, once names have become ids and a node was seen to be possible. */
   RequestVm: command('scheduler', 'vmId', z.object({ ...Target, ...RequestedVm.shape })),
   /** From ReconfigureVm's handler. */

@@ -60,6 +60,9 @@ export type Autostart = z.infer<typeof Autostart>;
 /** What a user decides about a machine. Memory in MiB, disk in GiB. */
 export const VmSpec = z.object({
   ...VmSpec1.shape,
+  /** null: of a VM that was adopted with interfaces of its own. */
+  networkId: NetworkId.nullable(),
+  subnetId: SubnetId.nullable(),
   /** null: the disk begins blank. */
   imageId: ImageId.nullable(),
   /** As far as CPUs and memory can be added while it runs. */
@@ -90,15 +93,23 @@ export type Nic = z.infer<typeof Nic>;
 export const Provisioned = z.object({
   poolId: PoolId,
   volumeId: VolumeId,
-  address: z.ipv4(),
-  prefix: z.int().min(0).max(32),
-  mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/),
+  /** null: a VM that was adopted keeps interfaces of which nobody knows the address. */
+  address: z.ipv4().nullable(),
+  prefix: z.int().min(0).max(32).nullable(),
+  mac: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).nullable(),
 });
 export type Provisioned = z.infer<typeof Provisioned>;
 
 /** A disk beside the first. `unit` is its place: the guest's vdb is 1. Size in GiB. Without a pool it is in that of the first. */
 export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), poolId: PoolId.optional() });
 export type AttachedVolume = z.infer<typeof AttachedVolume>;
+
+/** How a machine that somebody else made is built: it keeps its own XML, in which its disks and interfaces are found by this. */
+export const AdoptedLayout = z.object({
+  disks: z.array(z.object({ volumeId: VolumeId, target: z.string().regex(/^[a-z]{2,4}$/), file: text(1_000), unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24),
+  macs: z.array(z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/)).max(16),
+});
+export type AdoptedLayout = z.infer<typeof AdoptedLayout>;
 
 /** What a machine can have changed, each name resolved. What is left out stays. */
 export const Reconfiguration = z.object({
@@ -202,6 +213,10 @@ export const vmEvents = {
   VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
   /** Layers that nothing needs any more are merged or gone. */
   VmLayersTidied: event(z.object(Operation)),
+  /** A domain that somebody else made on a node is to become this VM, as it is and while it runs. */
+  VmAdoptRequested: event(z.object({ ...Operation, vmId: VmId, spec: VmSpec, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), layout: AdoptedLayout, state: z.enum(['running', 'paused', 'stopped']) })),
+  /** It did not become one: whatever there is of it is nobody's again, and was not touched. */
+  VmReleased: event(z.object(Operation)),
   /** Its disks are to be copied to a target. */
   VmBackupRequested: event(z.object({ ...Operation, backupId: BackupId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),

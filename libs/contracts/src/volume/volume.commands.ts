@@ -32,8 +32,8 @@ const InHand = { volumeId: VolumeId, operationId: OperationId };
 export const volumeCommands = {
   CreateVolume: command('storage', 'volumeId', z.object({ ...OfVm, poolId: PoolId, nodeId: NodeId, imageId: ImageId.nullable(), sizeGib: z.int().min(1), name: Name.optional() })),
   /** The same for several and their space, when their VM comes with them; what is refused for one is not there for any. */
-  CreateVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, nodeId: NodeId, volumes: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), name: Name })).min(1).max(23) })),
-  DeleteVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, volumes: z.array(z.object({ volumeId: VolumeId, name: Name })).min(1).max(23) })),
+  CreateVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, nodeId: NodeId, volumes: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), name: Name.optional() })).min(1).max(24) })),
+  DeleteVolumes: command('storage', 'vmId', z.object({ vmId: VmId, poolId: PoolId, volumes: z.array(z.object({ volumeId: VolumeId, name: Name.optional() })).min(1).max(24) })),
   ResizeVolume: command('storage', 'volumeId', z.object({ ...OfVm, sizeGib: z.int().min(1) })),
   /** Refused when another VM has it, or when the VM's node does not see its pool. Facts: `sizeGib`, `poolId`. */
   AttachVolume: command('storage', 'volumeId', z.object({ ...OfVm, nodeId: NodeId })),

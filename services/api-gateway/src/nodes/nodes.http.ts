@@ -22,6 +22,8 @@ import { envelopeOf, submit } from '../submit.ts';
 import { joinToken } from '../tokens/token.ts';
 import type { JoinTokenDocument } from '../tokens/token.projection.ts';
 import type { NodeSummary } from './node-summary.projection.ts';
+import { AdoptVmBody } from '@chronovirt/contracts/vm/vm.commands';
+import { pendingOperation } from '../vms/requested-vm.ts';
 import { nodeShown, type NodeShown } from './node-view.ts';
 
 const RemoveQuery = z.strictObject({
@@ -151,6 +153,22 @@ export class NodesHttp {
     // Whoever leads does it again: removing a node must not fail because the bus is away for a moment.
     await this.gateway.credentials?.revoke(node?.credentialKeys ?? []).catch((err: unknown) => { this.gateway.log.warn({ err, nodeId: id }, 'revocation put off'); });
     void reply.code(204).send();
+  }
+
+  @Post(':id/foreign/:uuid/adopt')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Make a VM of a domain that somebody else made on the node, as it is and while it runs. GET /v1/drift?class=foreign lists them, with what stands in the way', operationId: 'adoptVm' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the VM' })
+  async adopt(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) nodeId: NodeId, @Param('uuid', { schema: z.uuid() }) uuid: string, @Body({ schema: AdoptVmBody }) body: z.infer<typeof AdoptVmBody>): Promise<void> {
+    const asked = requestOf(request, body);
+    const { operationId, commandId, actor } = asked;
+    // A VM's id and its domain's UUID are the same digits.
+    const vmId = idFrom('vm', uuid);
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'AdoptVm', data: { vmId, operationId, nodeId, uuid, ...body }, kind: 'adopt', stream: `vm-${vmId}` });
+    if (answer === undefined) return;
+    await this.gateway.reading.own(operationId);
+    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind: 'adopt', vmId, commandId, actor }), vmId }));
   }
 
   private send(reply: FastifyReply, node: NodeShown): void {

@@ -66,7 +66,7 @@ export interface OperationDocument {
 
 type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
 
-const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
+const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
 const kindOfRequest = { VmBackupRequested: 'backup', VmSnapshotRequested: 'snapshot', VmSnapshotDeleteRequested: 'delete-snapshot', VmRevertRequested: 'revert' } as const;
 
@@ -147,6 +147,11 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     }
     case 'VmRequested':
       return settle({ ...(before ?? begun(event, key, event.data.restore === undefined ? 'create' : event.data.restore.drill ? 'drill' : 'restore', id)), waitsFor: 'the saga that builds it' }, event);
+    case 'VmAdoptRequested':
+      return settle({ ...(before ?? begun(event, key, 'adopt', id)), waitsFor: 'the saga that adopts it' }, event);
+    case 'VmReleased':
+      // Of an adoption that failed it was said before; what was owed for one is settled.
+      return before === undefined || hasEnded(before) ? before : settle(ended(before, 'succeeded', event), event);
     case 'VmPowerRequested':
       return settle({ ...(before ?? begun(event, key, event.data.action, id)), waitsFor: 'the saga that carries it out' }, event);
     case 'VmReconfigureRequested':

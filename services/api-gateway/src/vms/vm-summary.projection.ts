@@ -35,7 +35,8 @@ export interface VmSummary {
     readonly at: string;
   } | null;
   readonly spec: Omit<VmSpec, 'name' | 'description'>;
-  readonly networkName: string;
+  /** null: it was adopted, with interfaces of its own. */
+  readonly networkName: string | null;
   readonly nodeId: string | null;
   readonly generation: number;
   /** Interfaces beside the first, whose address and MAC stand above. */
@@ -94,6 +95,7 @@ const statusOfState: Readonly<Record<string, VmStatus>> = { running: 'running', 
 
 const statusOf = (vm: Omit<VmSummary, 'status' | 'statusBecause'>): Pick<VmSummary, 'status' | 'statusBecause'> => {
   if (vm.waitingDelete !== null || vm.operation?.kind === 'delete') return { status: 'deleting', statusBecause: null };
+  if (vm.operation?.kind === 'adopt') return { status: 'provisioning', statusBecause: 'it is being adopted' };
   if (vm.operation?.kind === 'create') return { status: vm.nodeId === null ? 'requested' : 'provisioning', statusBecause: null };
   if (vm.failure !== null) return { status: 'failed', statusBecause: vm.failure.message };
   if (vm.observed === null) return { status: 'unknown', statusBecause: 'its node has not said yet what it sees' };
@@ -119,6 +121,14 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     return settle({
       id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
+      createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
+    }, event);
+  }
+  if (event.type === 'VmAdoptRequested') {
+    const { vmId, operationId, spec: { name, description, ...spec }, nodeId, generation, layout, state } = event.data;
+    return settle({
+      id: vmId, name, description, desired: state, observed: null, spec, networkName: null, nodeId, generation, volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })),
+      nics: [], snapshots: [], currentSnapshot: null, expiry: null, pending: [], address: null, mac: null, operation: { id: operationId, kind: 'adopt', desiredBefore: state }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
   }
@@ -148,7 +158,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmOperationFailed': {
       const { refused, because, owed } = event.data;
       const kind = vm.operation?.kind;
-      const neverWas = vm.mac === null;
+      const neverWas = vm.mac === null && kind === 'create';
       const stillOwed = owed.length > 0 ? owed : (vm.failure?.owed ?? []);
       const failed = kind === 'delete' || neverWas || owed.length > 0;
       return settle({
@@ -193,6 +203,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmCleanUpStarted':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'clean-up', desiredBefore: vm.desired } }, event);
     case 'VmDeleted':
+    case 'VmReleased':
       return undefined;
     case 'VmObserved': {
       const { state, reason, nodeId, generation } = event.data;

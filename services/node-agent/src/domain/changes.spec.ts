@@ -38,7 +38,7 @@ describe('What has to be done to a domain that runs', () => {
   it('is to attach and detach disks by what they are, not by where they stand, and to limit them', () => {
     const [first] = wantedPlan().disks;
     if (first === undefined) throw new Error('no disk');
-    const second = { volumeId: `volume_${hex(9)}`, unit: 4, sizeGib: 1, limits: null, layer: null } as const;
+    const second = { volumeId: `volume_${hex(9)}`, unit: 4, sizeGib: 1, limits: null, layer: null, target: null } as const;
     expect(wanted({ disks: [first, second] }).changes).toEqual([{ kind: 'add disk', disk: second }]);
     expect(wanted({ disks: [second] }).changes).toEqual([{ kind: 'remove disk', path: `/pool/volume_${hex(3)}` }, { kind: 'add disk', disk: second }]);
     const limited = { ...first, limits: { iops: 100 } };

@@ -53,15 +53,15 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   if (more > 0 && more % MEMORY_SECTION_MIB === 0 && plan.memoryMib <= live.memoryMibMax) changes.push({ kind: 'memory', mib: more });
   else if (more !== 0) pending.push('memoryMib');
 
-  if (plan.boot.join() !== live.boot.join()) pending.push('boot');
+  if (plan.adopted === null && plan.boot.join() !== live.boot.join()) pending.push('boot');
 
   // It looks once, when it starts.
   if (seedPath !== undefined && live.seed !== seedPath) pending.push('cloudInit');
 
   const wanted = plan.media === null ? undefined : mediaPathOf(plan.media);
-  if (live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
+  if (plan.adopted === null && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
 
-  const macs = new Set(plan.nics.map(({ mac }) => mac));
+  const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
   // First what goes: what comes may need its place.
   for (const mac of live.macs) if (!macs.has(mac)) changes.push({ kind: 'remove nic', mac });
   for (const nic of plan.nics) if (!live.macs.includes(nic.mac)) changes.push({ kind: 'add nic', nic });

@@ -57,14 +57,14 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
   const machine = (there: SeenMachine, where: 'defined' | 'running'): void => {
     const waits = (field: (typeof pending)[number]): boolean => where === 'running' && pending.includes(field);
     compare('title', plan.name, there.title, where);
-    compare('description', '', there.description.slice(0, 1_000), where);
+    if (plan.adopted === null) compare('description', '', there.description.slice(0, 1_000), where);
     if (!waits('vcpus')) compare('vcpus', plan.vcpus, there.vcpus, where);
     // What it could grow to is fixed at its start.
     if (where === 'defined') compare('vcpusMax', plan.vcpusMax, there.vcpusMax, where);
     if (!waits('memoryMib')) compare('memoryMib', plan.memoryMib, there.memoryMib, where);
-    if (!waits('boot')) compare('boot', plan.boot.join(), there.boot.join(), where);
-    if (there.media !== null) compare('media', plan.media === null ? null : expected.mediaPathOf(plan.media), there.media ?? null, where);
-    const macs = new Set(plan.nics.map(({ mac }) => mac));
+    if (!waits('boot') && plan.adopted === null) compare('boot', plan.boot.join(), there.boot.join(), where);
+    if (there.media !== null && plan.adopted === null) compare('media', plan.media === null ? null : expected.mediaPathOf(plan.media), there.media ?? null, where);
+    const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
     for (const mac of macs) if (!there.macs.includes(mac)) compare(`nics.${mac}`, 'attached', null, where);
     for (const mac of there.macs) if (!macs.has(mac)) compare(`nics.${mac}`, null, 'attached', where);
     const targets = new Map(plan.disks.map((disk) => [targetOf(disk, plan.devices), disk]));

@@ -123,7 +123,8 @@ type Disk = DomainPlan['disks'][number];
 type DomainNic = DomainPlan['nics'][number];
 
 /** libvirt's name for a disk, which the guest's drivers follow: vda, vdb, … Old systems have the drives for media at sdb and sdc. */
-export const targetOf = ({ unit }: Pick<Disk, 'unit'>, devices: DomainPlan['devices']): string => {
+export const targetOf = ({ unit, target = null }: Pick<Disk, 'unit'> & Partial<Pick<Disk, 'target'>>, devices: DomainPlan['devices']): string => {
+  if (target !== null) return target;
   const letter = String.fromCharCode('a'.charCodeAt(0) + (devices === 'legacy' && unit > 0 ? unit + 2 : unit));
   return `${devices === 'virtio' ? 'vd' : 'sd'}${letter}`;
 };

@@ -11,10 +11,10 @@ import type { Asked } from '../guest/guest-agent.ts';
 import type { Configured, Done, DomainPlan, Hypervisor, Layered } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
-export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup';
+export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup' || type === 'ReleaseDomain';
 
 /** Verbs after which the VM is no longer one of this node, whatever was sent before them. */
-export const endsPlacement = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk';
+export const endsPlacement = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'ReleaseDomain';
 
 /** Verbs about a disk alone: their answer says nothing of a domain. */
 export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'RemoveDisk'].includes(type);
@@ -40,6 +40,8 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
+    case 'AdoptDomain': return hypervisor.adopt(data, data.files);
+    case 'ReleaseDomain': return hypervisor.release(data.vmId, data.volumes);
     case 'BackupDomain': return hypervisor.backup(data, data, signal);
     case 'UndoBackup': return hypervisor.undoBackup(data, data);
     case 'RestoreDisks': return hypervisor.restoreDisks(data, signal);

@@ -56,11 +56,12 @@ export function createInspector({ fast, slow, find, look, identify, locate, disk
     const [defined, live, persistent, snapshots] = await Promise.all([
       slow.domainGetXmlDesc({ domain, flags: ['inactive'] }), running ? slow.domainGetXmlDesc({ domain }) : '', fast.domainIsPersistent({ domain }), snapshotsOf(domain),
     ]);
-    const texts = digestOf(state, reason, persistent, snapshots.join(), defined, live);
+    await locate(told.plan.disks.map(({ volumeId }) => volumeId));
+    const paths = told.plan.disks.map(diskPathOf);
+    const texts = digestOf(paths, state, reason, persistent, snapshots.join(), defined, live);
     const before = remembered.get(told.plan.vmId);
     if (before?.told === told && before.texts === texts) return before.compared;
-    await locate(told.plan.disks.map(({ volumeId }) => volumeId));
-    const devices = devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices'));
+    const devices = told.plan.adopted === null ? devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices')) : liveDomain(defined).devices;
     const differences = differencesOf(told, {
       state, reason, name: domain.name, nameGiven: nameGivenIn(readDomain(defined).metadata), persistent, snapshots,
       defined: liveDomain(defined), running: running ? liveDomain(live) : undefined,

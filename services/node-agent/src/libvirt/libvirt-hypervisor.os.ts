@@ -42,6 +42,7 @@ import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Wat
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
+import { adoptedXml, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
@@ -471,13 +472,63 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
     const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.nics);
-    return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
+    if (plan.adopted === null) return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
+    if (present === undefined) return refuse('domain.definition_lost', { vmId, says: 'the domain was adopted, and its own definition is gone: define it again as it was' });
+    return { xml: adoptedXml(await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] }), plan, hostOf(vmId, seedPath, present)), seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
     const { uuid } = await fast.domainDefineXmlFlags({ xml });
     // Also without waiting for the event: the answer's facts ask for it at once.
     identities.set(uuid, { vmId, generation });
+  };
+
+  /** Only what is said about the domain changes; should it have become another meanwhile, nothing does. */
+  const adopt: Hypervisor['adopt'] = async (plan, files) => {
+    const domain = await find(plan.vmId);
+    const seen = domain === undefined ? undefined : await look(domain);
+    if (domain === undefined || seen === undefined) return gone(plan.vmId);
+    const changed = (says: string): Refusal => refuse('foreign.changed', { vmId: plan.vmId, says });
+    try {
+      const present = await identify(domain);
+      if (present !== undefined && present.generation > plan.generation) return changed('it carries the words of a later placement');
+      if (!(await fast.domainIsPersistent({ domain }))) return changed('it is transient');
+      const { targets, macs } = liveDomain(await slow.domainGetXmlDesc({ domain, flags: ['inactive'] }));
+      const wanted = new Map(plan.disks.map((disk) => [targetOf(disk, plan.devices), files.find(({ volumeId }) => volumeId === disk.volumeId)?.file]));
+      if (Object.keys(targets).length !== wanted.size || [...wanted].some(([target, file]) => targets[target] !== file)) return changed('it has other disks');
+      if ([...macs].sort().join() !== [...(plan.adopted?.macs ?? [])].sort().join()) return changed('it has other interfaces');
+      for (const { volumeId, file } of files) {
+        const refused = await disks.link(volumeId, file);
+        if (refused !== undefined) return refused;
+      }
+      await say(domain, powered(seen), [
+        { kind: 'element', key: 'cv', uri: METADATA_NAMESPACE, metadata: buildXml(withoutNamespace(wordsOf(plan, hostOf(plan.vmId, undefined, domain)))) },
+        { kind: 'title', metadata: plan.name },
+      ]);
+      identities.set(domain.uuid, { vmId: plan.vmId, generation: plan.generation });
+      return undefined;
+    } catch (error) {
+      return refusalFor(error, 'adopt', plan.vmId);
+    }
+  };
+
+  const say = async (domain: Domain, running: boolean, words: readonly { readonly kind: 'element' | 'title'; readonly metadata?: string; readonly key?: string; readonly uri?: string }[]): Promise<void> => {
+    for (const one of words) await slow.domainSetMetadata({ domain, ...one, flags: running ? ['live', 'config'] : ['config'] });
+  };
+
+  const release: Hypervisor['release'] = async (vmId, volumes) => {
+    const domain = await find(vmId);
+    try {
+      const seen = domain === undefined ? undefined : await look(domain);
+      if (domain !== undefined && seen !== undefined && (await readIdentity(fast, domain)) !== undefined) {
+        await say(domain, powered(seen), [{ kind: 'element', key: 'cv', uri: METADATA_NAMESPACE }]);
+        identities.delete(domain.uuid);
+      }
+      for (const volumeId of volumes) await disks.unlink(volumeId);
+      return undefined;
+    } catch (error) {
+      throw new HypervisorFault('release', vmId, error);
+    }
   };
 
   const define = async (plan: DomainPlan): Done => {
@@ -574,7 +625,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       if (!running || !attached.has(diskPathOf(disk))) {
         const refused = await disks.grow(disk.volumeId, disk.layer, disk.sizeGib);
         if (refused !== undefined) return refused;
-      } else if ((await slow.domainGetBlockInfo({ domain, path: target })).capacityBytes < bytes) {
+      } else if (Math.ceil((await slow.domainGetBlockInfo({ domain, path: target })).capacityBytes / 2 ** 30) < disk.sizeGib) {
+        // One that was adopted need not be of whole GiB.
         await slow.domainBlockResize({ domain, disk: target, size: bytes, flags: ['bytes'] });
       }
     }
@@ -884,7 +936,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     removeDisk: async (vmId, volumeId, poolId) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
-      const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && fileOfVolume.exec(path)?.[1] === volumeId);
+      const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && (fileOfVolume.exec(path)?.[1] === volumeId || path === disks.pathOf(volumeId, null)));
       return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
     },
     openPool: (pool) => host.poolFolders.open(pool),
@@ -933,6 +985,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
     save,
     define,
+    adopt,
+    release,
     restore,
     configure,
     layer,
@@ -1038,6 +1092,9 @@ const looking = (): (() => Promise<unknown>) => {
 /** The file of a layer of a volume. */
 const fileOfVolume = /(volume_[0-9a-f]{32})(?:\.([0-9a-f]{8}))?\.(?:qcow2|raw)$/;
 const layerIn = (path: string): Layer => fileOfVolume.exec(path)?.[2] ?? null;
+
+/** As libvirt wants an element of ours: it puts it under the namespace itself. */
+const withoutNamespace = ({ name, attributes: { 'xmlns:cv': _, ...attributes }, children }: XmlElement): XmlElement => ({ name: name.replace('cv:', ''), attributes, children });
 
 const diskIn = (xml: string, target: string): XmlElement | undefined => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').find((disk) => attributeOf(disk, 'dev', 'target') === target);
 

@@ -16,7 +16,8 @@
  * never guessed by it.
  */
 import { execFile } from 'node:child_process';
-import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstatSync, readlinkSync } from 'node:fs';
+import { lstat, open, readdir, rename, rm, stat, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { PoolId, VolumeId } from '@chronovirt/contracts/ids';
@@ -60,6 +61,10 @@ export interface Disks {
   /** Looks where they lie now. */
   locate(volumeIds: readonly VolumeId[]): Promise<void>;
   exists(volumeId: VolumeId, layer: Layer): Promise<boolean>;
+  /** A file that lies wherever it lies is found under the volume's name. */
+  link(volumeId: VolumeId, file: string): Done;
+  /** It is not; the file stays. */
+  unlink(volumeId: VolumeId): Promise<void>;
   /** The signal ends its waiting for an image, and a copy that is being made. */
   ensure(disk: DiskPlan, signal?: AbortSignal): Done;
   /** At least so large; only while nobody uses it. */
@@ -106,7 +111,10 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     return layer === null ? `${volumeId}.${format}` : `${volumeId}.${layer}.qcow2`;
   };
   const homeOf = (volumeId: VolumeId): { readonly folder: string; readonly format: VolumeFormat } => homes.get(volumeId) ?? { folder: poolDir, format: 'qcow2' };
-  const pathOf = (volumeId: VolumeId, layer: Layer): string => join(homeOf(volumeId).folder, nameOf(volumeId, layer, homeOf(volumeId).format));
+  const pathOf = (volumeId: VolumeId, layer: Layer): string => {
+    const path = join(homeOf(volumeId).folder, nameOf(volumeId, layer, homeOf(volumeId).format));
+    return layer === null ? linkedFrom(path) ?? path : path;
+  };
   const formatOf = (volumeId: VolumeId, layer: Layer): VolumeFormat => (layer === null ? homeOf(volumeId).format : 'qcow2');
 
   const locateOne = async (volumeId: VolumeId): Promise<void> => {
@@ -181,7 +189,8 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   const grow = async (volumeId: VolumeId, layer: Layer, sizeGib: number): Done => {
     await locateOne(volumeId);
     try {
-      await growFile(pathOf(volumeId, layer), formatOf(volumeId, layer), sizeGib);
+      // One that was adopted need not be of whole GiB.
+      if (Math.ceil((await sizeOf(pathOf(volumeId, layer), formatOf(volumeId, layer))) / GIB) < sizeGib) await growFile(pathOf(volumeId, layer), formatOf(volumeId, layer), sizeGib);
       return undefined;
     } catch (cause) {
       return refusalFor(cause, volumeId) ?? fault('grow', volumeId, cause);
@@ -399,6 +408,21 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
       }
     },
     exists,
+    link: async (volumeId, file) => {
+      const path = join(poolDir, nameOf(volumeId, null, 'qcow2'));
+      if (linkedFrom(path) === file) return undefined;
+      if (!(await isFile(file))) return refuse('disk.missing_on_node', { volumeId, says: 'the file of the disk is not there' });
+      try {
+        await symlink(file, path);
+        return undefined;
+      } catch (cause) {
+        return fault('link', volumeId, cause);
+      }
+    },
+    unlink: async (volumeId) => {
+      const path = join(poolDir, nameOf(volumeId, null, 'qcow2'));
+      if (linkedFrom(path) !== undefined) await rm(path, { force: true });
+    },
     ensure: async (disk, signal) => {
       // Outside of the queue: others need not wait for what comes over the network.
       const missing = disk.imageFile === null || await exists(disk.volumeId, null) ? undefined : await files.ensure(disk.imageFile, signal);
@@ -413,7 +437,11 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
         for (const folder of only === undefined ? pools.folders() : [only]) {
           // What others stand on goes last, and what is unfinished before it: a disk that is there is a whole one.
           const layers = (await readdir(folder)).filter((name) => name.startsWith(`${volumeId}.`) && !wholes.includes(name));
-          for (const name of [...layers, ...wholes]) await rm(join(folder, name), { force: true });
+          for (const path of [...layers, ...wholes].map((name) => join(folder, name))) {
+            const elsewhere = linkedFrom(path);
+            if (elsewhere !== undefined) await rm(elsewhere, { force: true });
+            await rm(path, { force: true });
+          }
         }
         homes.delete(volumeId);
         return undefined;
@@ -423,6 +451,9 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     },
   };
 }
+
+/** Where a file of a domain that was adopted lies: the volume's name is a link to it. */
+const linkedFrom = (path: string): string | undefined => (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? readlinkSync(path) : undefined);
 
 const isFile = (path: string): Promise<boolean> => stat(path).then((found) => found.isFile(), () => false);
 

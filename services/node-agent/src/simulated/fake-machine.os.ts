@@ -76,6 +76,8 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           if (!disks.has(disk.volumeId)) disks.set(disk.volumeId, disk);
           return undefined;
         },
+        link: async () => undefined,
+        unlink: () => Promise.resolve(),
         grow: async (volumeId, _layer, sizeGib) => {
           const disk = disks.get(volumeId);
           if (disk !== undefined) disks.set(volumeId, { ...disk, sizeGib: Math.max(disk.sizeGib, sizeGib) });

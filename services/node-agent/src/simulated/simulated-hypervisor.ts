@@ -238,6 +238,14 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       announce(plan.vmId);
       return undefined;
     }),
+    adopt: (plan) => verb('adopt', plan.vmId, () => {
+      const present = domains.get(plan.vmId);
+      return present === undefined ? gone(plan.vmId) : change(plan.vmId, { plan });
+    }),
+    release: (vmId) => verb('release', vmId, () => {
+      announce(vmId);
+      return undefined;
+    }),
     restore: (plan) => verb('restore', plan.vmId, () => {
       if (domains.has(plan.vmId)) return undefined;
       domains.set(plan.vmId, { plan, state: 'stopped', reason: 'unknown', boots: 0 });

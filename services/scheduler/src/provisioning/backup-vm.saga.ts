@@ -26,7 +26,10 @@ const abandon = ({ vmId, operationId, job: { backupId } }: BackupVm): Outgoing =
 const takeBack = (vm: BackupVm): Outgoing => verb('UndoBackup', vm, { ...planOf(vm.machine), backupId: vm.job.backupId, targetId: vm.job.target.targetId });
 
 /** What of the machine is kept with its disks. */
-const keptOf = ({ machine: { spec, network, volumes } }: BackupVm) => ({ spec, network, volumes: [...volumes] });
+const keptOf = ({ machine: { spec, first, volumes } }: BackupVm) => {
+  if (first === null) throw new Error('a machine without a network of ours is not backed up');
+  return { spec, network: first.network, volumes: [...volumes] };
+};
 
 export const backupVm: Saga<BackupVm, Outgoing> = {
   name: 'backup-vm',

@@ -57,7 +57,7 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   },
   address: {
     after: ['disk'], deadlineMs: 30_000, undo,
-    run: ({ subnetIds, vmId }) => ({ to: 'ipam', target: vmId, type: 'ReleaseAddresses', data: { subnetIds, vmId } }),
+    run: ({ subnetIds, vmId }) => (subnetIds.length === 0 ? undefined : { to: 'ipam', target: vmId, type: 'ReleaseAddresses', data: { subnetIds, vmId } }),
   },
   volume: {
     after: ['disk'], deadlineMs: 30_000, undo,

@@ -57,7 +57,7 @@ describe('What an event of a VM calls for', () => {
   });
   it('is to make the machine different, and to settle that where it is owed', () => {
     const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId: op(2), change: { name: 'web-2', vcpus: 2 } } };
-    const input = { operationId: op(2), nodeId, poolId, generation: 1, change: { name: 'web-2', vcpus: 2 }, nameKeyBefore: 'key of web-1', nameKeyAfter: 'key of web-2', machine: { mac: '52:54:0a:15:00:02', nics: [] } };
+    const input = { operationId: op(2), nodeId, poolId, generation: 1, change: { name: 'web-2', vcpus: 2 }, nameKeyBefore: 'key of web-1', nameKeyAfter: 'key of web-2', machine: { first: { mac: '52:54:0a:15:00:02' }, nics: [] } };
     expect(after(requested, placed, built, done(1), asked)).toMatchObject({ kind: 'start', saga: 'reconfigure-vm', id: op(2), input });
     expect(after(requested, placed, built, done(1), asked, failed(2, ['domain']), cleanUp)).toMatchObject({ saga: 'settle-reconfiguration', input: { ...input, operationId: op(3), failedOperationId: op(2) } });
   });

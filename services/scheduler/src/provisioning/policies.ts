@@ -10,6 +10,7 @@ import type { Facts } from '@chronovirt/decider/decider';
 import { tidied, without } from '../vm/snapshots.ts';
 import { type BackupJob, type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
 import type { BackupVm, SettleBackup } from './backup-vm.saga.ts';
+import type { AdoptVm, SettleAdoption } from './adopt-vm.saga.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
 import type { GuestVm, SettleGuest } from './guest-vm.saga.ts';
 import type { OnNode } from './node-verb.ts';
@@ -44,6 +45,8 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
   switch (type) {
     case 'VmRequested':
       return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('create', vm), id: data.operationId, input: provisioning(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
+    case 'VmAdoptRequested':
+      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('adopt', vm), id: data.operationId, input: adopting(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
     case 'VmPowerRequested':
       return inHand(vm, data.operationId) && vm.nodeId !== null
         ? { kind: 'start', saga: sagaOf('power', vm), id: data.operationId, input: powering(vm, data) as unknown as Facts }
@@ -84,15 +87,26 @@ const toFetch = ({ fetchBytes }: LiveVm): { readonly fetchBytes?: number } => (f
 
 const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
 
-const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => ({
-  operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network, restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
-});
+const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => {
+  if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
+  return {
+    operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network,
+    restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
+  };
+};
+
+const adopting = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): AdoptVm => {
+  const { layout } = vm;
+  const [first] = layout?.disks ?? [];
+  if (layout === null || first === undefined) throw new Error(`${vm.vmId} was not adopted`);
+  return { operationId, ...placeOf(vm), poolId: poolOf(vm), layout, nameKey: nameKeyOf(vm.spec.name), machine: { vmId: vm.vmId, spec: vm.spec, volumeId: first.volumeId, first: null, layout, nics: [], volumes: vm.volumes, seedVersion: 1, layers: {} } };
+};
 
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
   operationId, vmId: vm.vmId, volumeId: vm.provisioned?.volumeId ?? firstVolumeOf(vm.vmId), nodeId: vm.nodeId, reservedOn: vm.nodeId ?? left.nodeId, poolId: vm.poolId ?? left.poolId, generation: vm.generation,
   // With what a change has left that is owed.
   nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
-  subnetIds: [vm.network, ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
+  subnetIds: [...listOf(vm.network), ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
   // One that was to come, and is owed, goes with it; the others stay.
   // Those that came with a machine that never was go with it.
   volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
@@ -105,7 +119,7 @@ const dropOf = (operationId: OperationId, volumeId: string, hashOf: (text: strin
 
 const listOf = <T>(one: T | null | undefined): readonly T[] => (one === null || one === undefined ? [] : [one]);
 
-const nicOf = (network: NetworkPlan, mac: string | null): RemoveVm['nics'] => (mac === null ? [] : [{ network, mac }]);
+const nicOf = (network: NetworkPlan | null, mac: string | null): RemoveVm['nics'] => (mac === null || network === null ? [] : [{ network, mac }]);
 
 const placeOf = ({ vmId, nodeId, generation }: LiveVm): OnNode => {
   if (nodeId === null) throw new Error(`${vmId} has no node`);
@@ -159,8 +173,9 @@ const powering = (vm: LiveVm, { operationId, action, timeoutSeconds, force }: Ex
 };
 
 /** undefined: what is owed was left by a creation or a deletion. */
-const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | SettleBackup | TidyVm | undefined => {
+const settling = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): SettlePower | SettleReconfiguration | SettleGuest | SettleBackup | SettleAdoption | TidyVm | undefined => {
   if (vm.debt === null) return undefined;
+  if (vm.provisioned === null) return { ...adopting(vm, operationId, nameKeyOf), failedOperationId: vm.debt.operationId };
   if (vm.debt.work !== null) return tidying(vm, operationId, vm.debt.work, vm.debt.operationId);
   const { operationId: failedOperationId, action, change, nic, backup } = vm.debt;
   if (backup !== null) return { ...backingUp(vm, operationId, backup), failedOperationId };

@@ -122,7 +122,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address'), nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {

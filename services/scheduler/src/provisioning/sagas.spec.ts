@@ -7,6 +7,7 @@ import { deadlineMsOf, type Saga } from '@chronovirt/decider/saga';
 import { sequence, violationsOf } from '@chronovirt/decider/saga-property';
 import { type BackupVm, backupVm, type DropBackup, dropBackup, settleBackup } from './backup-vm.saga.ts';
 import { createVolume, type CreateVolume, settleVolume, workOnVolume, type WorkOnVolume } from './create-volume.saga.ts';
+import { type AdoptVm, adoptVm, settleAdoption } from './adopt-vm.saga.ts';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
 import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
@@ -37,7 +38,7 @@ const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pa
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
 const settlings: readonly SettlePower[] = powers.map((power) => ({ ...power, failedOperationId: `op_${'1'.repeat(32)}` }));
 
-const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], volumes: [], seedVersion: 1, layers: {} };
+const machine: Machine = { vmId: ids.vmId, spec: provision.spec, volumeId: ids.volumeId, first: { network, mac: '52:54:0a:15:00:02', address: '10.21.0.2' }, layout: null, nics: [], volumes: [], seedVersion: 1, layers: {} };
 const other: NetworkPlan = { ...network, networkId: `network_${'2'.repeat(32)}`, subnetId: `subnet_${'2'.repeat(32)}`, name: 'second' };
 const nic = { network: other, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
 const reconfiguration: ReconfigureVm = {
@@ -70,6 +71,8 @@ const tidying: TidyVm = {
 };
 const tidyings: readonly TidyVm[] = [tidying, { ...tidying, steps: [] }, { ...tidying, owedBy: { saga: 'snapshot-vm', operationId: failedOperationId } }, { ...tidying, owedBy: { saga: 'tidy-layers', operationId: failedOperationId } }];
 
+const layout = { macs: ['52:54:00:11:22:33'], disks: [{ volumeId: ids.volumeId, target: 'vda', file: '/var/lib/x.qcow2', unit: 0, sizeGib: 2 }, { volumeId: second.volumeId, target: 'hdb', file: '/var/lib/y.qcow2', unit: 1, sizeGib: 3 }] };
+const adoption: AdoptVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, nameKey: 'ab', layout, machine: { ...machine, first: null, layout, volumes: [second] } };
 const backingUp: BackupVm = {
   operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, machine: layered,
   job: { backupId: `backup_${digits}`, target: { targetId: `target_${digits}`, name: 'nas' }, wants: 'auto', scheduled: null },
@@ -116,6 +119,8 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
 
 describe('Whatever fails, is refused, repeated, reordered or never answered, it is everything or nothing, and nothing twice:', () => {
   it('making a VM', () => { expect(property(provisionVm, [provision])).toEqual([]); });
+  it('adopting one', () => { expect(property(adoptVm, [adoption])).toEqual([]); });
+  it('settling what an adoption owes', () => { expect(property(settleAdoption, [{ ...adoption, failedOperationId }])).toEqual([]); });
   it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
@@ -168,9 +173,9 @@ describe('Making a VM different', () => {
 
   it('tells the node the whole domain as it should be, and to take it back as it was', () => {
     const after = reconfigureVm.steps['domain']?.run(everything, facts);
-    expect(after).toMatchObject({ type: 'ConfigureDomain', data: { name: 'web-2', vcpus: 2, memoryMib: 512, boot: ['cdrom', 'disk'], disks: [{ sizeGib: 4 }], nics: [{ mac: machine.mac }, nic] } });
+    expect(after).toMatchObject({ type: 'ConfigureDomain', data: { name: 'web-2', vcpus: 2, memoryMib: 512, boot: ['cdrom', 'disk'], disks: [{ sizeGib: 4 }], nics: [{ mac: machine.first?.mac }, nic] } });
     const undo = reconfigureVm.steps['domain']?.undo;
-    expect(typeof undo === 'function' ? undo(everything, facts) : undefined).toMatchObject({ data: { name: 'web-1', vcpus: 1, memoryMib: 256, boot: ['disk'], disks: [{ sizeGib: 2 }], nics: [{ mac: machine.mac }] } });
+    expect(typeof undo === 'function' ? undo(everything, facts) : undefined).toMatchObject({ data: { name: 'web-1', vcpus: 1, memoryMib: 256, boot: ['disk'], disks: [{ sizeGib: 2 }], nics: [{ mac: machine.first?.mac }] } });
   });
   it('sets more capacity aside, and never gives any back while it may run', () => {
     expect(reconfigureVm.steps['capacity']?.run(everything, {})).toMatchObject({ type: 'ResizeCapacity', data: { vcpus: 2, memoryMib: 512 } });

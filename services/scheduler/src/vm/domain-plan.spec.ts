@@ -12,7 +12,7 @@ const spec: VmSpec = {
   name: 'web_1', description: '', imageId: `image_${hex(6)}`, networkId: network.networkId, subnetId: network.subnetId, vcpus: 1, memoryMib: 256, diskGib: 2,
   accel: 'any', devices: 'virtio', nodeId: null, tags: [], protected: false, vcpusMax: 4, memoryMibMax: 1_024, boot: ['disk'], media: null, cloudInit: told, diskLimits: null,
 };
-const machine: Machine = { vmId: `vm_${hex(1)}`, spec, volumeId: `volume_${hex(1)}`, network, mac: '52:54:0a:15:00:02', address: '10.21.0.2', nics: [], volumes: [], seedVersion: 1, layers: {} };
+const machine: Machine = { vmId: `vm_${hex(1)}`, spec, volumeId: `volume_${hex(1)}`, first: { network, mac: '52:54:0a:15:00:02', address: '10.21.0.2' }, layout: null, nics: [], volumes: [], seedVersion: 1, layers: {} };
 
 describe('The host name of a guest that was given none', () => {
   it('is made of the VM\'s name, whatever that is', () => {

@@ -1,9 +1,8 @@
 /* A VM as the node that runs it is told of it. */
 import type { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
-import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
-import { type AttachedVolume, type Nic, platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type AdoptedLayout, type AttachedVolume, type Nic, platformOf, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 
 /** Of a node's capacity. */
 export interface Share {
@@ -17,9 +16,9 @@ export interface Machine {
   readonly vmId: VmId;
   readonly spec: VmSpec;
   readonly volumeId: VolumeId;
-  readonly network: NetworkPlan;
-  readonly mac: string;
-  readonly address: string;
+  /** null: it was adopted, with interfaces of its own. */
+  readonly first: Nic | null;
+  readonly layout: AdoptedLayout | null;
   /** Beside the first. */
   readonly nics: readonly Nic[];
   readonly volumes: readonly AttachedVolume[];
@@ -34,11 +33,12 @@ export type ActiveLayers = Readonly<Partial<Record<VolumeId, Layer>>>;
 /** Names may have underscores, and dots and dashes where host names have none. A name begins with a letter or digit, so something is left of it. */
 export const hostnameOf = (name: string): string => name.replaceAll('_', '-').split('.').map((label) => label.replaceAll(/^-+|-+$/g, '')).filter((label) => label !== '').join('.');
 
-export const planOf = ({ vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers }: Machine, isolated = false): DomainPlan => ({
+export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers }: Machine, isolated = false): DomainPlan => ({
   ...(isolated ? { isolated } : {}),
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot, ...platformOf(spec),
-  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib, limits: disk.limits, layer: layers[disk.volumeId] ?? null })),
-  nics: [{ network, mac, address }, ...nics],
+  disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib, limits: disk.limits, layer: layers[disk.volumeId] ?? null, target: layout?.disks.find(({ volumeId: own }) => own === disk.volumeId)?.target ?? null })),
+  nics: [...(first === null ? [] : [first]), ...nics],
+  adopted: layout === null ? null : { macs: layout.macs },
   media: spec.media?.file ?? null,
   seed: spec.cloudInit === null ? null : { ...spec.cloudInit, instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },
 });

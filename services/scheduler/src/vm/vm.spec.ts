@@ -107,8 +107,8 @@ describe('An action on a VM', () => {
     expect(settled).toMatchObject({ owed: [], debt: null, desired: 'stopped' });
   });
   it('is settled on its own; only what a creation left is taken away', () => {
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null, backup: null }, operation: null })).toBe('settle-power');
-    expect(sagaOf('clean-up', { debt: null, operation: null })).toBe('clean-up-vm');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-power');
+    expect(sagaOf('clean-up', { debt: null, operation: null, layout: null, provisioned: null })).toBe('clean-up-vm');
   });
 });
 
@@ -174,7 +174,7 @@ describe('A VM that is made different', () => {
   it('owes a change that a silent node kept from being taken back, and settles that', () => {
     const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
     expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null, backup: null }, operation: null })).toBe('settle-reconfiguration');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-reconfiguration');
     given(...owing).when(change({ vcpus: 3 }, 4)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
   });
 });
@@ -360,5 +360,39 @@ describe('Snapshots of a VM', () => {
     given(...withMore).when(revertTo(6, 3)).thenRefused('snapshot.disks_changed', { vmId, snapshotId: id(3), added: [volume.volumeId], missing: [] });
     // Held by none, it may be taken away; the machine may be deleted, too.
     given(...withMore).when(remove(6, true)).then({ type: 'VmDeleteRequested', data: { operationId: op(6), force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(6) } });
+  });
+});
+
+describe('A VM that was adopted', () => {
+  const layout = { macs: ['52:54:00:11:22:33'], disks: [{ volumeId: `volume_${hex(7)}` as const, target: 'hda', file: '/var/x.qcow2', unit: 0, sizeGib: 2 }, { volumeId: `volume_${hex(8)}` as const, target: 'vdb', file: '/var/y.qcow2', unit: 1, sizeGib: 3 }] };
+  const wanted = { vmId, operationId: op(1), spec: { ...spec, networkId: null, subnetId: null, imageId: null }, nodeId, poolId, layout, state: 'running' as const };
+  const asked = (generation = 1): VmEvent => ({ type: 'VmAdoptRequested', data: { ...wanted, generation } });
+  const released = (n: number): VmEvent => ({ type: 'VmReleased', data: { operationId: op(n) } });
+  const its: VmEvent = { type: 'VmProvisioned', data: { operationId: op(1), provisioned: { poolId, volumeId: `volume_${hex(7)}`, address: null, prefix: null, mac: null } } };
+  const adopted = [asked(), its, observed('running'), done(1, 'adopted')];
+  const reconfigure = (change: Reconfiguration): VmCommand => ({ type: 'RequestReconfiguration', data: { vmId, operationId: op(2), change } });
+
+  it('is where it was found from the first moment, with all its disks', () => {
+    given().when({ type: 'RequestAdoption', data: wanted }).then(asked());
+    expect(replay(vm, adopted)).toMatchObject({ status: 'live', desired: 'running', nodeId, generation: 1, network: null, nics: [], operation: null, volumes: [{ volumeId: `volume_${hex(8)}`, unit: 1, sizeGib: 3, limits: null }] });
+    given(asked()).when({ type: 'RequestAdoption', data: wanted }).thenRefused('vm.exists', { vmId });
+  });
+  it('and could not be is nobody\'s again, and may be adopted anew', () => {
+    given(asked()).when({ type: 'FailVm', data: { vmId, operationId: op(1), refused: 'foreign.changed', because: {}, owed: [] } }).then({ type: 'VmOperationFailed', data: { operationId: op(1), refused: 'foreign.changed', because: {}, owed: [] } }, released(1));
+    given(asked(), failed(1), released(1)).when({ type: 'RequestAdoption', data: wanted }).then(asked(2));
+  });
+  it('is not deleted before it is ours, not even when its node owes the way back', () => {
+    given(asked()).when(remove(2, true)).thenRefused('vm.busy', { operationId: op(1), kind: 'adopt' });
+    const owing = [asked(), failed(1, ['domain'])];
+    given(...owing).when(remove(2, true)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
+    const cleaning: VmEvent = { type: 'VmCleanUpStarted', data: { operationId: op(2) } };
+    const state = replay(vm, [...owing, cleaning]);
+    expect(state.status === 'live' && sagaOf('clean-up', state)).toBe('settle-adoption');
+    given(...owing, cleaning).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(2) } }).then(released(2));
+  });
+  it('keeps its own layout', () => {
+    given(...adopted).when(reconfigure({ boot: ['cdrom', 'disk'] })).thenRefused('vm.adopted', { vmId, fields: ['boot'], field: 'boot' });
+    given(...adopted).when(reconfigure({ vcpus: 2 })).then({ type: 'VmReconfigureRequested', data: { operationId: op(2), change: { vcpus: 2 } } });
+    given(...adopted).when({ type: 'RestoreVm', data: { vmId, operationId: op(2) } }).then({ type: 'VmReconfigureRequested', data: { operationId: op(2), change: { restore: 'running' } } });
   });
 });

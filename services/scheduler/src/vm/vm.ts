@@ -22,7 +22,7 @@ import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decid
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
@@ -31,7 +31,7 @@ import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
 
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
-export type OperationKind = 'create' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
+export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
 
 /** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
@@ -80,7 +80,10 @@ export interface LiveVm {
   readonly restore: Restore | null;
   /** Of its image, that its node had to fetch. */
   readonly fetchBytes: number | undefined;
-  readonly network: NetworkPlan;
+  /** null: it was adopted, with interfaces of its own. */
+  readonly network: NetworkPlan | null;
+  /** How one that was adopted is built. */
+  readonly layout: AdoptedLayout | null;
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
   readonly desiredBefore: Desired;
@@ -114,9 +117,10 @@ export interface LiveVm {
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
 /** The saga that carries out an operation of a VM; its id is the operation's. */
-export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'debt' | 'operation'>): string => {
+export const sagaOf = (kind: OperationKind, { debt, operation, layout, provisioned }: Pick<LiveVm, 'debt' | 'operation' | 'layout' | 'provisioned'>): string => {
   switch (kind) {
     case 'create': return 'provision-vm';
+    case 'adopt': return 'adopt-vm';
     case 'power': return 'power-vm';
     case 'reconfigure': return 'reconfigure-vm';
     case 'guest': return 'guest-vm';
@@ -126,7 +130,7 @@ export const sagaOf = (kind: OperationKind, { debt, operation }: Pick<LiveVm, 'd
     case 'backup': return 'backup-vm';
     case 'delete': return 'delete-vm';
     // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
-    case 'clean-up': return debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
+    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
   }
 };
 
@@ -183,7 +187,9 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  if (addNic !== undefined && [network, ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
+  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild'] as const).filter((field) => change[field] !== undefined);
+  if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
+  if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
@@ -228,6 +234,8 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
 const backUp = (vm: Vm, { vmId, operationId, ...job }: Extract<VmCommand, { type: 'RequestBackup' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
+  // What is kept of a machine is made anew from our own layout, on which its guest was not installed.
+  if (live.layout !== null) return refuse('backup.of_adopted', { vmId });
   return [{ type: 'VmBackupRequested', data: { operationId, ...job } }];
 };
 
@@ -381,13 +389,15 @@ const debtOf = ({ operation, debt }: LiveVm, nic: Nic | null): Debt | null => {
   if (work !== null) return { ...nothing, work };
   if (action !== null) return { ...nothing, action };
   if (change !== null) return { ...nothing, change, nic };
-  return kind === 'guest' ? nothing : debt;
+  return kind === 'guest' || kind === 'adopt' ? nothing : debt;
 };
 
 const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCommand, { type: 'DeleteVm' }>['data']): readonly VmEvent[] | Refusal => {
   const live = liveOr(vm, vmId);
   if (isRefusal(live)) return live;
   if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
+  // Nothing of it may be taken away before it is ours.
+  if (live.layout !== null && live.provisioned === null) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
   if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
   const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
   if (running && live.operation?.kind !== 'create' && !force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
@@ -433,10 +443,11 @@ const advance = (vm: Vm, { vmId, operationId, now, graceSeconds, keepSeconds }: 
 };
 
 /** Throws for one that was never built. */
-export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion }: LiveVm, snapshots: Snapshots): Machine => {
+export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion, layout }: LiveVm, snapshots: Snapshots): Machine => {
   if (provisioned === null) throw new Error(`${vmId} was never built`);
   const { volumeId, mac, address } = provisioned;
-  return { vmId, spec, volumeId, network, mac, address, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
+  const first = network === null || mac === null || address === null ? null : { network, mac, address };
+  return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
 };
 
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
@@ -494,12 +505,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'FailVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { vmId: _, ...data } = command.data;
-        return [{ type: 'VmOperationFailed', data }, ...thenDelete(state)];
+        const { operationId } = command.data;
+        // It was never ours: there is nothing to look at.
+        const released: readonly VmEvent[] = state.operation.kind === 'adopt' && command.data.owed.length === 0 ? [{ type: 'VmReleased', data: { operationId } }] : [];
+        return [{ type: 'VmOperationFailed', data }, ...released, ...thenDelete(state)];
       }
       case 'FinishDeleteVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { operationId } = command.data;
         if (state.operation.kind === 'delete') return [{ type: 'VmDeleted', data: { operationId } }];
+        if (state.layout !== null && state.provisioned === null) return [{ type: 'VmReleased', data: { operationId } }];
         const work = state.operation.work ?? state.debt?.work ?? null;
         const how = state.operation.kind === 'delete-snapshot' ? 'deleted the snapshot' : state.operation.kind === 'revert' ? 'reverted' : 'cleaned up';
         return [...tidiedEvents(work, operationId), { type: 'VmOperationDone', data: { operationId, how } }, ...thenDelete(state)];
@@ -516,6 +531,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return power(state, command.data, 'pause', { timeoutSeconds: 0, force: false });
       case 'ResumeVm':
         return power(state, command.data, 'resume', { timeoutSeconds: 0, force: false });
+      case 'AdoptVm':
+        throw new Error('AdoptVm is resolved into RequestAdoption by its handler');
+      case 'RequestAdoption': {
+        if (state.status === 'live') return refuse('vm.exists', { vmId: command.data.vmId });
+        return [{ type: 'VmAdoptRequested', data: { ...command.data, generation: (state.status === 'deleted' ? state.generation : 0) + 1 } }];
+      }
       case 'SaveVm':
         return power(state, command.data, 'save', { timeoutSeconds: 0, force: false });
       case 'RestoreVm': {
@@ -562,12 +583,22 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+      };
+    }
+    if (event.type === 'VmAdoptRequested') {
+      const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
+      return {
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null,
+        operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
     switch (event.type) {
+      case 'VmReleased':
+        return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmChanged':
         return { ...state, spec: specAfter(state.spec, event.data), expiry: event.data.expiresAt === undefined ? state.expiry : { stage: 'ahead' } };
       case 'VmExpiryNoticed':

@@ -127,8 +127,9 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
       const space = await spaceOf(partOf(envelope, volumeId, 'space'), { type: 'ReserveSpace', data: { poolId, volumeId, vmId, sizeGib } });
       if (isRefusal(space)) return (await handler.refuse(envelope, space)).answer;
       const part = partOf(envelope, volumeId, 'record');
-      const data = { poolId, nodeId, volumeId, vmId, imageId: null, sizeGib, name };
-      const made = await underName(part, volumeId, name, async () => (await handler.handle(volume, of(part, volumeId, { type: 'CreateVolume' as const, data }))).answer);
+      const data = { poolId, nodeId, volumeId, vmId, imageId: null, sizeGib, ...(name === undefined ? {} : { name }) };
+      const create = async (): Promise<Answer> => (await handler.handle(volume, of(part, volumeId, { type: 'CreateVolume' as const, data }))).answer;
+      const made = await (name === undefined ? create() : underName(part, volumeId, name, create));
       if (isRefusal(made)) return (await handler.refuse(envelope, made)).answer;
     }
     return (await handler.refuse(envelope, { version: 0 })).answer;
@@ -139,7 +140,7 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
     for (const { volumeId, name } of volumes) {
       const part = partOf(envelope, volumeId, 'record');
       await handler.handle(volume, of(part, volumeId, { type: 'DeleteVolume' as const, data: { volumeId, vmId } }));
-      await unclaim(part, volumeId, name);
+      if (name !== undefined) await unclaim(part, volumeId, name);
       await spaceOf(partOf(envelope, volumeId, 'space'), { type: 'ReleaseSpace', data: { poolId, volumeId, vmId } });
     }
     return (await handler.refuse(envelope, { version: 0 })).answer;
