@@ -25,7 +25,9 @@ import type { Done, Pool, PoolPlan } from '../hypervisor.ts';
 const TOKEN = '.chronovirt-pool';
 /** Of a token's file, and of the list of pools. */
 const TOKEN_BYTES_MAX = 1_000;
-const FILES_MAX = 10_000;
+/** Of volumes, whose names have some 50 bytes, and of others, whose names have up to 255: what is told has to fit into one message. */
+const VOLUME_FILES_MAX = 9_000;
+const OTHER_FILES_MAX = 500;
 
 const Known = z.array(z.object({ poolId: PoolId, path: z.string(), token: z.string() }));
 type Known = z.infer<typeof Known>;
@@ -80,14 +82,19 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
   const factsOf = async (path: string): Promise<PoolFacts> => {
     const names = await readdir(path);
     let volumesBytes = 0;
-    const files: string[] = [];
+    const volumes: string[] = [];
+    const others: string[] = [];
     for (const name of names) {
       // What is ours and no disk: the token, what cloud-init is told, what is being written.
       if (name === TOKEN || name.endsWith('.seed.iso') || /^volume_[0-9a-f]{32}\..*\.new$/.test(name)) continue;
-      if (name.startsWith('volume_')) volumesBytes += ((await stat(join(path, name)).catch(() => undefined))?.blocks ?? 0) * 512;
-      if (files.length < FILES_MAX) files.push(name.slice(0, 255));
+      if (/^volume_[0-9a-f]{32}\.[a-z0-9.]{1,20}$/.test(name)) {
+        volumesBytes += ((await stat(join(path, name)).catch(() => undefined))?.blocks ?? 0) * 512;
+        if (volumes.length < VOLUME_FILES_MAX) volumes.push(name);
+      } else if (others.length < OTHER_FILES_MAX) {
+        others.push(name.slice(0, 255));
+      }
     }
-    return { ...(await figuresOf(path)), volumesGib: Math.round(volumesBytes / 2 ** 30), files };
+    return { ...(await figuresOf(path)), volumesGib: Math.round(volumesBytes / 2 ** 30), files: [...volumes, ...others] };
   };
 
   const folderOf = async (poolId: PoolId): Promise<string | undefined> => {
@@ -130,7 +137,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
     },
     made: () => Promise.all(known.map(async ({ poolId, path }): Promise<Pool> => {
       const active = (await folderOf(poolId)) !== undefined;
-      return { poolId, name: path, made: true, active, ...(active ? await figuresOf(path) : { capacityGib: 0, usedGib: 0 }) };
+      return { poolId, name: poolId, made: true, active, ...(active ? await figuresOf(path) : { capacityGib: 0, usedGib: 0 }) };
     })),
   };
 }
