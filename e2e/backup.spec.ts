@@ -36,6 +36,9 @@ describe('backups of a machine', () => {
   let node: QemuNode;
   let vm: Machine;
   let target: string;
+  /** One that is backed up by itself. */
+  let clock: Vm;
+  let policy: string;
   const made: Backup[] = [];
   beforeAll(async () => {
     // Short, and open to QEMU's user on its way to the files.
@@ -68,7 +71,8 @@ describe('backups of a machine', () => {
     return backup;
   };
   const dirOf = ({ id, vmId }: Pick<Backup, 'id' | 'vmId'>): string => join(target, vmId, id);
-  const inTarget = (): readonly string[] => readdirSync(target).filter((name) => name.startsWith('vm_')).flatMap((of) => readdirSync(join(target, of))).sort();
+  /** Of the machine that is backed up by hand. */
+  const inTarget = (): readonly string[] => readdirSync(target).filter((name) => name === vm.id).flatMap((of) => readdirSync(join(target, of))).sort();
   /** 512 bytes of the second disk, by their number. */
   const write = async (block: number, text: string): Promise<void> => { await script(`echo ${text} | dd of=/dev/vdb bs=512 seek=${String(block)} count=1 conv=sync,notrunc,fsync 2>/dev/null`); };
   const read = async (block: number, of: Pick<Vm, 'id'> = vm): Promise<string> => (await script(`dd if=/dev/vdb bs=512 skip=${String(block)} count=1 2>/dev/null | tr -d '\\000'`, of)).trim();
@@ -83,6 +87,19 @@ describe('backups of a machine', () => {
     if ((await rest.vm(vm.id)).status === 'running') await script('sync; dd if=/dev/zero of=/dev/vdb bs=512 seek=1000000 count=1 conv=notrunc,fsync 2>/dev/null');
     await run('qemu-img', ['compare', '-q', '-U', '-f', 'qcow2', '-F', 'qcow2', await fileOf('vdb'), join(dirOf(backup), 'disk-1.qcow2')]);
   };
+
+  /** A policy whose time comes within a minute. */
+  const soon = (vmId: string): object => {
+    const at = new Date(Date.now() + (new Date().getUTCSeconds() > 50 ? 70_000 : 60_000)).toISOString().slice(11, 16);
+    return { name: 'often', vms: [vmId], target: 'vault', schedule: { dailyAt: at }, keep: { last: 1 }, fullEvery: 1 };
+  };
+  const ofClock = async (): Promise<readonly Backup[]> => (await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${clock.id}`)).items.filter(({ status }) => status === 'taken');
+
+  it('A5-10 a policy says when', async () => {
+    clock = await rest.running({ name: 'clock', network: GUEST_NETWORK, boot: ['disk', 'network'], vcpus: 1, memoryMib: 128, diskGib: 1 });
+    policy = (await rest.ok<{ id: string }>('POST', '/v1/backup-policies', soon(clock.id))).id;
+    expect((await rest.ok<{ items: { id: string; keep: object }[] }>('GET', '/v1/backup-policies')).items).toMatchObject([{ id: policy, keep: { last: 1, daily: 0, weekly: 0 } }]);
+  });
 
   it('A5-10 a full one is taken while the guest runs and writes, its file systems held still for that moment', async () => {
     await write(0, 'first');
@@ -204,6 +221,16 @@ describe('backups of a machine', () => {
     expect((await rest.ok<{ items: { vmId: string }[] }>('GET', `/v1/volumes?vm=${again.id}`)).items).toHaveLength(1);
     const { operation: deletion } = await rest.ok<Accepted>('DELETE', `/v1/vms/${again.id}?force=true&deleteDisks=true`);
     await rest.succeeded(deletion.id);
+  });
+
+  it('A5-10 when its time comes it is taken, once; and what is not kept goes', async () => {
+    const [first] = await rest.until('it is backed up', async () => { const all = await ofClock(); return all.length > 0 && all; }, 90_000, 500);
+    expect(first).toMatchObject({ kind: 'full', scheduled: { policyId: policy } });
+    await rest.ok('PUT', `/v1/backup-policies/${policy}`, soon(clock.id));
+    const second = await rest.until('another came, and the first went', async () => { const all = await ofClock(); return all.length === 1 && all[0]?.id !== first?.id && all[0]; }, 150_000, 500);
+    await rest.until('its files went, too', () => Promise.resolve(readdirSync(join(target, clock.id)).join() === second.id), 30_000, 250);
+    await rest.ok('DELETE', `/v1/backup-policies/${policy}`);
+    await rest.gone(clock.id);
   });
 
   it('A5-10 a damaged file is refused by name, and nothing is made of it', async () => {

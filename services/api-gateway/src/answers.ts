@@ -1,5 +1,6 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
+import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
@@ -135,6 +136,8 @@ export const BackupAnswer = named('Backup', z.object({
   operationId: nullable(z.string()), requestedAt: time, takenAt: nullable(time), changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 named('BackupPage', page(BackupAnswer));
+export const BackupPolicyAnswer = named('BackupPolicy', z.object({ id: z.string(), ...BackupPolicyWish.shape, createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
+named('BackupPolicyPage', page(BackupPolicyAnswer));
 named('DriftPage', page(DriftAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));

@@ -17,6 +17,7 @@ import { context } from '@opentelemetry/api';
 import { startSpan } from '@chronovirt/observability/tracing';
 import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
+import { BackupPoliciesHttp } from './backups/backup-policies.http.ts';
 import { BackupsHttp } from './backups/backups.http.ts';
 import { NodeBytesHttp } from './bytes/node-bytes.http.ts';
 import { isForConsoles } from './console/console-relay.http.ts';
@@ -48,7 +49,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, NodeCredentialsHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, SshKeysHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, NodeCredentialsHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, BackupPoliciesHttp, SshKeysHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

@@ -265,6 +265,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'upload.chunk_damaged': () => 'These bytes do not have the sum that was said: send them again.',
   'image.is_a_medium': (b) => `The image ${word(b['image'])} is a medium for the drive, not a disk.`,
   'image.no_medium': (b) => `The image ${word(b['image'])} is a disk, not a medium (format iso).`,
+  'backup_policy.not_found': () => 'There is no such policy of backups.',
   'backup.not_found': () => 'There is no such backup.',
   'backup.of_adopted': () => 'The VM was adopted and keeps its own layout, which a backup could not bring back: take snapshots, or copy its disks.',
   'backup.no_target': (b) => `The node ${word(b['nodeId'])} sees no folder for backups: name one in its CV_NODE_AGENT_BACKUP_DIRS.`,

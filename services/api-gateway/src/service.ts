@@ -8,6 +8,7 @@ import { type Host, openHost, type Shared } from '@chronovirt/host/host';
 import type { Running } from '@chronovirt/host/run';
 import { openLine } from '@chronovirt/messaging/lines';
 import { createAuthentication } from './auth.http.ts';
+import { backupPolicyView } from './backups/backup-policy.projection.ts';
 import { backupView } from './backups/backup.projection.ts';
 import { ByteStore } from './bytes/byte-store.os.ts';
 import type { GatewayConfig } from './config.ts';
@@ -44,7 +45,7 @@ import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, backupView, apiTokenView, joinTokenView, sshKeyView, vmHistory, imageImportView, driftView, driftPolicyView,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, backupView, backupPolicyView, apiTokenView, joinTokenView, sshKeyView, vmHistory, imageImportView, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
 const IMPORTS_EVERY_MS = 250;

@@ -29,6 +29,7 @@ import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
+import { due } from './backup/due.ts';
 import { poolFor } from './placement/candidate.ts';
 import { adoptVm, settleAdoption } from './provisioning/adopt-vm.saga.ts';
 import { backupVm, type DropBackup, dropBackup, settleBackup } from './provisioning/backup-vm.saga.ts';
@@ -79,6 +80,8 @@ export interface SchedulerPorts {
 const NODES_ASKED_MAX = 16;
 /** A saga that nobody moved for this long is taken over. Milliseconds. */
 const SAGA_ABANDONED_MS = 5_000;
+/** What a policy calls for and is refused is asked for again after this. Milliseconds. */
+const POLICY_AGAIN_MS = 60_000;
 /** Between two clean-ups of one VM. Milliseconds. */
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
@@ -602,6 +605,7 @@ export class Scheduler {
     }
     for (const call of [...view.volumeCalls()]) await attempt('do what a volume calls for', this.workOnVolume(call));
     for (const { operationId, input, meta } of [...view.poolCalls()]) await attempt('do what a pool calls for', this.beginOnce(operationId, () => this.sagas.start(workOnPool.name, operationId, { ...input }, meta)));
+    await this.reconcileBackups(now, attempt);
     for (const { backupId, vmId, target, deleting } of [...view.backups()]) {
       if (deleting !== null && !this.begun.has(deleting.operationId)) await attempt('delete a backup', this.dropBackup({ operationId: deleting.operationId, vmId, backupId, target, nodeId: this.nodeFor(target, deleting.nodeId) }, deleting.meta));
     }
@@ -646,6 +650,33 @@ export class Scheduler {
     await begin();
     this.begun.add(operationId);
     if (this.begun.size > REACTED_MAX) this.begun.clear();
+  }
+
+  /** What policies call for. One that was refused (the VM was just taken in hand) is asked for again in a minute, under another id. */
+  private async reconcileBackups(now: number, attempt: (what: string, work: Promise<unknown>) => Promise<unknown>): Promise<void> {
+    const { view, commandIdOf } = this.ports;
+    const { backups, removals } = due({
+      backupPolicies: () => view.backupPolicies(), backups: () => view.backups(), vm: (vmId) => view.vm(vmId),
+      isHeard: (nodeId) => { const home = view.node(nodeId); return home !== undefined && !home.removed && home.silentSince === null && home.session > 0; },
+    }, now);
+    const minute = String(Math.floor(now / POLICY_AGAIN_MS));
+    for (const { policyId, vmId, slot, target, wants } of backups) {
+      const id = commandIdOf(`backup:${policyId}:${vmId}:${String(slot)}:${minute}`);
+      if (this.begun.has(id)) continue;
+      const operationId = idFrom('op', id);
+      await attempt('back up what is due', this.obey({
+        id, to: 'scheduler', target: vmId, type: 'BackupVm', cancels: [], meta: { actor: 'system:scheduler', operationId, vmId },
+        data: { vmId, operationId, backupId: idFrom('backup', id), ...(target === undefined ? {} : { target }), wants, scheduled: { policyId, slot: new Date(slot).toISOString() } },
+      }));
+      this.begun.add(id);
+    }
+    for (const { vmId, backupId } of removals) {
+      const id = commandIdOf(`prune:${backupId}:${minute}`);
+      if (this.begun.has(id)) continue;
+      const operationId = idFrom('op', id);
+      this.sendToTarget({ id, to: 'storage', target: vmId, type: 'DeleteBackup', cancels: [], data: { vmId, backupId, operationId }, meta: { actor: 'system:scheduler', operationId } }, false);
+      this.begun.add(id);
+    }
   }
 
   /** One at a time on each node, in their order, each so long after the one before as it says. Nothing runs that nobody wants to run. */

@@ -9,6 +9,7 @@
  */
 import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
+import type { BackupPolicyEvent } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
@@ -220,6 +221,8 @@ export interface BackupEntry {
   /** null: it is being taken. */
   readonly taken: { readonly parent: BackupId | null; readonly machine: BackedUpMachine; readonly files: readonly BackupFile[]; readonly at: string } | null;
   readonly scheduled: BackupSlot | null;
+  /** The log's clock when it was begun. */
+  readonly begunAt: string;
   readonly deleting: { readonly operationId: OperationId; readonly nodeId: NodeId; readonly meta: CommandMeta } | null;
 }
 
@@ -231,7 +234,7 @@ export const backup: Projection<BackupEntry> = {
     const event = recorded as unknown as BackupEvent;
     if (event.type === 'BackupBegun') {
       const { backupId, vmId, target, scheduled } = event.data;
-      return { backupId, vmId, target, taken: null, scheduled, deleting: null };
+      return { backupId, vmId, target, taken: null, scheduled, begunAt: recorded.recordedAt, deleting: null };
     }
     if (document === undefined) return undefined;
     switch (event.type) {
@@ -251,6 +254,36 @@ export const backup: Projection<BackupEntry> = {
         return undefined;
       case 'BackupDrilled':
         return document;
+    }
+  },
+};
+
+/** A schedule, since when it holds, and for which time each of its VMs was last backed up. */
+export interface PolicyEntry {
+  readonly policy: Extract<BackupPolicyEvent, { type: 'BackupPolicySet' }>['data'];
+  readonly since: string;
+  readonly slots: Readonly<Record<string, string>>;
+}
+
+export const backupPolicy: Projection<PolicyEntry> = {
+  name: 'scheduler.backup_policy',
+  version: 1,
+  keys(event) {
+    if (categoryOf(event.stream) === 'backup-policy') return [idOfStream(event.stream)];
+    const { policyId } = event.type === 'VmBackupRequested' ? ((event.data['scheduled'] ?? {}) as { readonly policyId?: string }) : {};
+    return policyId === undefined ? [] : [policyId];
+  },
+  fold(document, recorded) {
+    const event = recorded as unknown as BackupPolicyEvent | Extract<VmEvent, { type: 'VmBackupRequested' }>;
+    switch (event.type) {
+      case 'BackupPolicySet':
+        return { policy: event.data, since: recorded.recordedAt, slots: Object.fromEntries(Object.entries(document?.slots ?? {}).filter(([vmId]) => event.data.vms.includes(vmId as VmId))) };
+      case 'BackupPolicyDeleted':
+        return undefined;
+      case 'VmBackupRequested': {
+        const slot = event.data.scheduled?.slot;
+        return document === undefined || slot === undefined ? document : { ...document, slots: { ...document.slots, [idOfStream(recorded.stream)]: slot } };
+      }
     }
   },
 };
@@ -302,7 +335,7 @@ export const timer: Projection<Timer> = {
   },
 };
 
-export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer, backup] as const;
+export const schedulerProjections = [nodeCapacity, poolPlace, catalog, vmIndex, openSaga, volumeWork, openDrift, driftPolicy, timer, backup, backupPolicy] as const;
 
 /** The current version of a family of images. */
 const currentOf = (entries: readonly CatalogEntry[], family: string): CatalogEntry | undefined => entries
@@ -322,6 +355,7 @@ export class SchedulerView {
   private readonly drifts = new ProjectionInMemory(openDrift);
   private readonly driftPolicies = new ProjectionInMemory(driftPolicy);
   private readonly archive = new ProjectionInMemory(backup);
+  private readonly policies = new ProjectionInMemory(backupPolicy);
   private readonly timers = new ProjectionInMemory(timer);
   /** By node, then by VM: proposed by this process and not decided yet. */
   private readonly promised = new Map<string, Map<string, Share>>();
@@ -333,7 +367,7 @@ export class SchedulerView {
 
   /** The documents of the tables, by projection, as they were at one position. */
   restore(documents: Readonly<Record<string, ReadonlyMap<string, unknown>>>): void {
-    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers, this.archive]) {
+    for (const part of [this.capacity, this.pools, this.catalog, this.index, this.sagas, this.volumes, this.drifts, this.driftPolicies, this.timers, this.archive, this.policies]) {
       for (const [key, document] of documents[part.projection.name] ?? []) part.documents.set(key, document as never);
     }
     for (const entry of this.index.documents.values()) this.placeEntry(undefined, entry);
@@ -353,6 +387,7 @@ export class SchedulerView {
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
     if (category === 'archive') this.archive.take(event);
+    if (category === 'backup-policy' || event.type === 'VmBackupRequested') this.policies.take(event);
     if (category === 'drift') this.drifts.take(event);
     if (category === 'drift-policy') this.driftPolicies.take(event);
     this.timers.take(event);
@@ -534,6 +569,10 @@ export class SchedulerView {
 
   backup(backupId: string): BackupEntry | undefined {
     return this.archive.documents.get(backupId);
+  }
+
+  *backupPolicies(): Generator<PolicyEntry> {
+    yield* this.policies.documents.values();
   }
 
   *backups(): Generator<BackupEntry> {

@@ -4,6 +4,7 @@
  */
 import type { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { BackupCommand } from '@chronovirt/contracts/backup/backup.commands';
+import type { BackupPolicyCommand } from '@chronovirt/contracts/backup-policy/backup-policy.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { streamOf } from '@chronovirt/contracts/ids';
 import type { ImageCommand } from '@chronovirt/contracts/image/image.commands';
@@ -14,6 +15,7 @@ import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
 import { archive } from './archive/archive.ts';
+import { backupPolicy } from './archive/backup-policy.ts';
 import type { ImageUsers } from './image/image-user.projection.ts';
 import { image } from './image/image.ts';
 import { isLive, pool } from './pool/pool.ts';
@@ -69,7 +71,7 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
 
   return {
     obey: async (envelope: CommandEnvelope): Promise<Answer> => {
-      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand | BackupCommand;
+      const command = envelope as unknown as PoolCommand | VolumeCommand | ImageCommand | BackupCommand | BackupPolicyCommand;
       switch (command.type) {
         case 'RegisterImage':
           return registerImage(envelope, command);
@@ -77,6 +79,10 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
           return (await handler.handle(image, handling(envelope, streamOf(image.category, command.data.imageId), command))).answer;
         case 'DeleteImage':
           return deleteImage(envelope, command);
+        case 'MakeBackupPolicy':
+        case 'ChangeBackupPolicy':
+        case 'DeleteBackupPolicy':
+          return (await handler.handle(backupPolicy, handling(envelope, streamOf(backupPolicy.category, command.data.policyId), command))).answer;
         case 'BeginBackup':
         case 'RecordBackup':
         case 'AbandonBackup':

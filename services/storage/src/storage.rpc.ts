@@ -2,6 +2,7 @@ import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import { backupCommands } from '@chronovirt/contracts/backup/backup.commands';
+import { backupPolicyCommands } from '@chronovirt/contracts/backup-policy/backup-policy.commands';
 import { imageCommands } from '@chronovirt/contracts/image/image.commands';
 import { poolCommands } from '@chronovirt/contracts/pool/pool.commands';
 import { volumeCommands } from '@chronovirt/contracts/volume/volume.commands';
@@ -14,7 +15,7 @@ import type { storage } from './storage.consumer.ts';
 
 export const STORAGE = Symbol('storage');
 
-const commands = { ...poolCommands, ...volumeCommands, ...imageCommands, ...backupCommands };
+const commands = { ...poolCommands, ...volumeCommands, ...imageCommands, ...backupCommands, ...backupPolicyCommands };
 
 /** Storage's ears on the bus: parse, hand over, answer. */
 @Controller()

@@ -1,0 +1,65 @@
+/*
+ * What the policies of backups call for now: VMs to be backed up, and backups that nobody keeps any more. A
+ * pure function of what the scheduler sees and of the time; asking for it again asks for the same.
+ */
+import type { BackupId, BackupPolicyId, VmId } from '@chronovirt/contracts/ids';
+import type { BackupEntry, PolicyEntry, VmEntry } from '../view.projection.ts';
+import { chainLength, type Keepable, prunable, slotAt } from './schedule.ts';
+
+export interface Seen {
+  backupPolicies(): Iterable<PolicyEntry>;
+  backups(): Iterable<BackupEntry>;
+  vm(vmId: string): VmEntry | undefined;
+  /** Whether the node can be asked for anything. */
+  isHeard(nodeId: string): boolean;
+}
+
+export interface DueBackup {
+  readonly policyId: BackupPolicyId;
+  readonly vmId: VmId;
+  /** Milliseconds since the epoch. */
+  readonly slot: number;
+  readonly target: string | undefined;
+  readonly wants: 'auto' | 'full';
+}
+
+export interface DueRemoval {
+  readonly vmId: VmId;
+  readonly backupId: BackupId;
+}
+
+/** Backups that policies have one node take at the same time. */
+const ON_NODE_MAX = 2;
+
+const keepableOf = ({ backupId, taken, begunAt, scheduled }: BackupEntry, policyId: BackupPolicyId): Keepable =>
+  ({ backupId, parent: taken?.parent ?? null, ours: taken !== null && scheduled?.policyId === policyId, at: Date.parse(taken?.at ?? begunAt) });
+
+export const due = (seen: Seen, nowMs: number): { readonly backups: readonly DueBackup[]; readonly removals: readonly DueRemoval[] } => {
+  const byVm = Map.groupBy(seen.backups(), ({ vmId }) => vmId);
+  const onNode = new Map<string, number>();
+  for (const { vmId, taken } of seen.backups()) {
+    const nodeId = seen.vm(vmId)?.nodeId;
+    if (taken === null && nodeId !== undefined && nodeId !== null) onNode.set(nodeId, (onNode.get(nodeId) ?? 0) + 1);
+  }
+  const backups: DueBackup[] = [];
+  const removals: DueRemoval[] = [];
+  for (const { policy, since, slots } of seen.backupPolicies()) {
+    const { policyId, target, keep, fullEvery } = policy;
+    const slot = slotAt(policy.schedule, Date.parse(since), nowMs);
+    for (const vmId of policy.vms) {
+      const present = (byVm.get(vmId) ?? []).filter(({ deleting }) => deleting === null);
+      const all = present.map((one) => keepableOf(one, policyId));
+      // One that is being taken builds on something that is not known here yet: nothing goes meanwhile.
+      if (present.every(({ taken }) => taken !== null)) for (const backupId of prunable(all, keep)) removals.push({ vmId, backupId });
+      const entry = seen.vm(vmId);
+      if (slot === undefined || Date.parse(slots[vmId] ?? '1970-01-01T00:00:00Z') >= slot) continue;
+      if (entry === undefined || entry.busy || entry.owed.length > 0 || !entry.provisioned || entry.nodeId === null || !seen.isHeard(entry.nodeId)) continue;
+      const there = onNode.get(entry.nodeId) ?? 0;
+      if (there >= ON_NODE_MAX) continue;
+      onNode.set(entry.nodeId, there + 1);
+      const newest = all.filter(({ ours }) => ours).sort((a, b) => b.at - a.at)[0];
+      backups.push({ policyId, vmId, slot, target, wants: newest !== undefined && chainLength(all, newest.backupId) >= fullEvery ? 'full' : 'auto' });
+    }
+  }
+  return { backups, removals };
+};
