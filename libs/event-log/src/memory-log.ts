@@ -1,8 +1,10 @@
 /*
  * The log in memory: the same promises as Postgres', for the simulation, where thousands of runs must fit
- * into a minute. It assigns positions at once, keeps folded states by stream, and checks no shapes.
+ * into a minute. It assigns positions at once, keeps folded states by stream, and checks shapes only where it is
+ * given them: what Postgres would refuse must not pass in a simulation.
  * `faults` lets a simulation take a promise out, to see that its absence is found.
  */
+import type { EventTable } from '@chronovirt/contracts/event';
 import { type Answer, type Decider, isRefusal } from '@chronovirt/decider/decider';
 import { eventIdOf } from './command-id.ts';
 import { type Append, type EventLog, type EventMeta, type Outcome, type RecordedEvent, SINCE_MAX } from './log.ts';
@@ -21,10 +23,12 @@ export class MemoryLog implements EventLog {
   private readonly listeners = new Set<(events: readonly RecordedEvent[]) => void>();
   private readonly now: () => number;
   private readonly faults: Faults;
+  private readonly shapes: EventTable | undefined;
 
-  constructor(now: () => number, faults: Faults = {}) {
+  constructor(now: () => number, faults: Faults = {}, shapes?: EventTable) {
     this.now = now;
     this.faults = faults;
+    this.shapes = shapes;
   }
 
   /** Called after each append, in commit order. */
@@ -46,6 +50,7 @@ export class MemoryLog implements EventLog {
     if (stored !== undefined) return Promise.resolve({ kind: 'answered', ...stored });
     const stream = this.streams.get(append.stream) ?? [];
     if (append.expected !== stream.length && this.faults.versionUnchecked !== true) return Promise.resolve({ kind: 'conflict' });
+    for (const event of append.events) this.check(event);
     const recordedAt = new Date(this.now()).toISOString();
     const recorded = append.events.map((event, index): RecordedEvent => ({
       position: this.events.length + 1 + index, stream: append.stream, version: stream.length + 1 + index,
@@ -83,6 +88,13 @@ export class MemoryLog implements EventLog {
 
   since(stream: string, version: number): Promise<readonly RecordedEvent[]> {
     return Promise.resolve((this.streams.get(stream) ?? []).slice(version, version + SINCE_MAX));
+  }
+
+  private check({ type, data }: { readonly type: string; readonly data: object }): void {
+    if (this.shapes === undefined) return;
+    const spec = Object.hasOwn(this.shapes, type) ? this.shapes[type] : undefined;
+    if (spec === undefined) throw new Error(`${type} is no event that may be written`);
+    spec.write(data);
   }
 
   written({ data }: { readonly data: object }): Readonly<Record<string, unknown>> {

@@ -71,7 +71,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   let weather = calm;
   let logAway = false;
   const broken = settings.broken ?? {};
-  const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true, cancelsForgotten: broken.cancelsIgnored === true });
+  const log = new MemoryLog(world.now, { versionUnchecked: broken.versionUnchecked === true, answersForgotten: broken.answersForgotten === true, cancelsForgotten: broken.cancelsIgnored === true }, allEvents);
   const bus = new Bus(world, () => weather);
   const around = { world, weather: () => weather, log, isLogAway: () => logAway, bus, cancelsIgnored: broken.cancelsIgnored === true, undoForward: broken.undoForward === true };
 

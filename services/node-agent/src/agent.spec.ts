@@ -550,6 +550,15 @@ describe('What differs from what was told', () => {
     expect(await swept(elsewhere)).toEqual([['stray', '']]);
   });
 
+  it('may be a domain with any bytes for a UUID; one that no words fit keeps nobody else from being told', async () => {
+    const world = await created(await welcomed(worldOf()));
+    const foreign = { uuid: '6695eb01-f6a4-8304-79aa-97f2502e193f', name: 'test', state: 'running', vcpus: 2, vcpusMax: 2, memoryMib: 8_192, memoryMibMax: 8_192, persistent: true, disks: [], nics: [], obstacles: [] };
+    const odd = { ...foreign, uuid: 'ffffffff-ffff-ffff-ffff-fffffffffff0', name: 'x'.repeat(400) };
+    world.machine.hypervisor.strangers = () => Promise.resolve([foreign, odd].map((one) => ({ vmId: null, generation: 0, domain: one })));
+    expect(await swept(world)).toEqual([['foreign', '']]);
+    expect(world.drifts.at(-1)).toMatchObject({ findings: [{ foreign: { uuid: foreign.uuid } }], more: 1 });
+  });
+
   it('outlives the agent: it is still known what was told', async () => {
     const journal = createMemoryJournal();
     const world = await created(await welcomed(worldOf({ journal })));

@@ -20,7 +20,8 @@ export type Difference = z.infer<typeof Difference>;
 
 /** A domain that is not one of ours, as far as whoever would adopt it must know. Memory in MiB, disks in bytes. */
 export const ForeignDomain = z.object({
-  uuid: z.uuid(), name: text(300), state: text(30), vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), persistent: z.boolean(),
+  // libvirt takes any 16 bytes for one.
+  uuid: z.guid(), name: text(300), state: text(30), vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), persistent: z.boolean(),
   disks: z.array(z.object({ target: text(20), file: text(1_000), format: text(20), bytes: z.int().nonnegative() })).max(24),
   nics: z.array(z.object({ mac: text(17), kind: text(30), source: text(100).nullable() })).max(16),
   /** Why it cannot be adopted as it is; empty when it can be. */

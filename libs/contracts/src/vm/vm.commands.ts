@@ -162,7 +162,7 @@ export const vmCommands = {
   CleanUpVm: command('scheduler', 'vmId', z.object(Target)),
 
   /** From the gateway: a domain that somebody else made on a node. */
-  AdoptVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, uuid: z.uuid(), name: Name.optional(), description: text(1_000) })),
+  AdoptVm: command('scheduler', 'vmId', z.object({ ...Target, nodeId: NodeId, uuid: z.guid(), name: Name.optional(), description: text(1_000) })),
   /** From AdoptVm's handler, with what the node found. */
   RequestAdoption: command('scheduler', 'vmId', z.object({ ...Target, spec: VmSpec, nodeId: NodeId, poolId: PoolId, layout: AdoptedLayout, state: z.enum(['running', 'paused', 'stopped']) })),
   /** From CreateVm's handler, once names have become ids and a node was seen to be possible. */

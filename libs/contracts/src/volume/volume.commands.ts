@@ -55,6 +55,7 @@ export const volumeCommands = {
   /** From the gateway: a volume that no VM has. */
   RemoveDetachedVolume: command('storage', 'volumeId', z.object(InHand)),
   AbandonVolumeDelete: command('storage', 'volumeId', z.object(InHand)),
-  DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId.nullable() })),
+  /** `name`: what it was to be called, should its making have come no further than that. */
+  DeleteVolume: command('storage', 'volumeId', z.object({ volumeId: VolumeId, vmId: VmId.nullable(), name: Name.optional() })),
 } as const;
 export type VolumeCommand = CommandOf<typeof volumeCommands>;

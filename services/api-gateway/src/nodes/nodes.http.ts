@@ -160,7 +160,7 @@ export class NodesHttp {
   @HttpCode(202)
   @ApiOperation({ summary: 'Make a VM of a domain that somebody else made on the node, as it is and while it runs. GET /v1/drift?class=foreign lists them, with what stands in the way', operationId: 'adoptVm' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the VM' })
-  async adopt(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) nodeId: NodeId, @Param('uuid', { schema: z.uuid() }) uuid: string, @Body({ schema: AdoptVmBody }) body: z.infer<typeof AdoptVmBody>): Promise<void> {
+  async adopt(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: NodeId }) nodeId: NodeId, @Param('uuid', { schema: z.guid() }) uuid: string, @Body({ schema: AdoptVmBody }) body: z.infer<typeof AdoptVmBody>): Promise<void> {
     const asked = requestOf(request, body);
     const { operationId, commandId, actor } = asked;
     // A VM's id and its domain's UUID are the same digits.

@@ -8,8 +8,7 @@
  * A VM is compared in its own queue and only while that is empty: what a verb of ours is changing at this
  * moment is no drift. Whatever is passed over so is looked at in the next sweep.
  */
-import { FINDINGS_MAX } from '@chronovirt/contracts/drift/drift.commands';
-import type { DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
+import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import { isOfItsGuest } from '../domain/differences.ts';
 import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
@@ -60,7 +59,13 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
     const text = JSON.stringify(findings);
     if (text === said) return;
     const began = session;
-    await report({ nodeId, session, sequence: ++sequence, findings: findings.slice(0, FINDINGS_MAX), more: Math.max(0, findings.length - FINDINGS_MAX), nodeAt: now().toISOString() });
+    // Somebody else's domain may be like nothing we have a word for: that must not keep the rest from being told.
+    const sayable = findings.filter((finding) => {
+      const read = Finding.safeParse(finding);
+      if (!read.success) failed(undefined, new Error(`what differs about ${finding.subject.slice(0, 100)} cannot be told: ${read.error.issues[0]?.path.join('.') ?? ''} ${read.error.issues[0]?.message ?? ''}`));
+      return read.success;
+    }).slice(0, FINDINGS_MAX);
+    await report({ nodeId, session, sequence: ++sequence, findings: sayable, more: findings.length - sayable.length, nodeAt: now().toISOString() });
     if (began === session) said = text;
   };
 

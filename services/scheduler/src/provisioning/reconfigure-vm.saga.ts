@@ -91,7 +91,7 @@ const runVolume = (vm: ReconfigureVm): Outgoing | undefined => {
 const undoVolume = (vm: ReconfigureVm): Outgoing | undefined => {
   const { vmId, change: { attachVolume } } = vm;
   const disk = newDisk(vm);
-  if (disk !== undefined) return { to: 'storage', target: disk.volumeId, type: 'DeleteVolume', data: { volumeId: disk.volumeId, vmId } };
+  if (disk !== undefined) return { to: 'storage', target: disk.volumeId, type: 'DeleteVolume', data: { volumeId: disk.volumeId, vmId, ...(disk.name === undefined ? {} : { name: disk.name }) } };
   if (attachVolume !== undefined) return detach(vm, attachVolume.volumeId, null);
   const grows = growth(vm);
   return grows === null ? undefined : resizeVolume(vm, grows, grows.fromGib);

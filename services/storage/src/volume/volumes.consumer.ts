@@ -28,7 +28,8 @@ type Requested = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
 export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((envelope: CommandEnvelope, command: VolumeCommand) => Promise<Answer>) => {
   const of = <C>(envelope: CommandEnvelope, volumeId: string, command: C): Handling<C> =>
     ({ id: envelope.id, requestHash: envelope.requestHash, expected: envelope.expected, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(volume.category, volumeId), command });
-  const stateOf = async (volumeId: string) => (await handler.log.load(streamOf(volume.category, volumeId), volume)).state;
+  /** As it is now, not as this process saw it last: another one may have obeyed what comes here a second time. */
+  const stateOf = async (volumeId: string) => (await handler.log.load(streamOf(volume.category, volumeId), volume, 'fresh')).state;
   const poolOf = async (poolId: PoolId): Promise<Pool> => (await handler.log.load(streamOf(pool.category, poolId), pool)).state;
   const seenBy = async (poolId: PoolId): Promise<readonly NodeId[]> => nodesOf(await poolOf(poolId));
 
@@ -51,6 +52,8 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
   /** The name first. What does not come to be gives it back. */
   const underName = async (envelope: CommandEnvelope, volumeId: string, name: string, work: () => Promise<Answer>): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
+    // It was taken back, or whoever refused it has died before giving the name back.
+    if (earlier !== undefined && isRefusal(earlier)) await unclaim(envelope, volumeId, name);
     if (earlier !== undefined) return earlier;
     const claimed = await claim(envelope, volumeId, name);
     if (isRefusal(claimed)) return (await handler.refuse(envelope, refuse(claimed.refused, { ...claimed.because, field: 'name' }))).answer;
@@ -97,8 +100,9 @@ export const volumesOf = ({ handler, commandIdOf, keyOf }: VolumesPorts): ((enve
     const { volumeId } = command.data;
     const { answer } = await handler.handle(volume, of(envelope, volumeId, command));
     const state = await stateOf(volumeId);
-    const gone = state.status === 'deleted' || state.status === 'failed';
-    if (gone && state.name !== null) await unclaim(envelope, volumeId, state.name);
+    const name = 'name' in state ? state.name : command.type === 'DeleteVolume' ? command.data.name : undefined;
+    const gone = state.status === 'absent' || state.status === 'deleted' || state.status === 'failed';
+    if (gone && name !== undefined && name !== null) await unclaim(envelope, volumeId, name);
     return answer;
   };
 
