@@ -28,7 +28,7 @@ type Level = {
   readonly servers: boolean;
   readonly testTimeoutMs: number;
   readonly hookTimeoutMs: number;
-  /** Files at once. Two cores: a level that owns the machine (libvirt, the stack) takes one. */
+  /** Files at once. Two cores: a level that owns the machine takes one. */
   readonly workersMax: number;
 };
 
@@ -50,7 +50,8 @@ const LEVELS: readonly Level[] = [
     name: 'e2e',
     include: ['e2e/**/*.spec.ts'],
     exclude: [OTHER_LEVELS],
-    servers: true, testTimeoutMs: 300_000, hookTimeoutMs: 300_000, workersMax: 1,
+    // Each file has a platform and a node of its own, and waits for guests most of the time.
+    servers: true, testTimeoutMs: 300_000, hookTimeoutMs: 300_000, workersMax: 2,
   },
 ];
 

@@ -17,7 +17,7 @@ const WITHIN_MS: Readonly<Record<Level, number>> = {
   sim: 8 * 60_000,
   libvirt: 12 * 60_000,
   crash: 30 * 60_000,
-  e2e: 20 * 60_000,
+  e2e: 25 * 60_000,
 };
 
 const RESULTS = join(REPOSITORY, '.nx/test-results');
