@@ -268,7 +268,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'backup_policy.not_found': () => 'There is no such policy of backups.',
   'backup.not_found': () => 'There is no such backup.',
   'backup.of_adopted': () => 'The VM was adopted and keeps its own layout, which a backup could not bring back: take snapshots, or copy its disks.',
-  'backup.no_target': (b) => `The node ${word(b['nodeId'])} sees no folder for backups: name one in its CV_NODE_AGENT_BACKUP_DIRS.`,
+  'backup.no_target': (b) => `The node ${word(b['nodeId'])} sees no folder for backups: name one that is there in its CV_NODE_AGENT_BACKUP_DIRS, and start its agent again; its log says what is wrong with those that are named.`,
   'backup.target_unknown': (b) => `The node ${word(b['nodeId'])} sees no backup target ${word(b['target'])}.`,
   'backup.which_target': (b) => `There are several backup targets: ${word(b['targets'])}. Name one.`,
   'backup.target_missing': () => 'The node does not see the backup target now: is it mounted?',
