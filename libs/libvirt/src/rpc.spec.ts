@@ -430,6 +430,47 @@ describe('a stream', () => {
     await closed;
   });
 
+  it('is opened however much of its data comes before the reply', async () => {
+    const { rpc, peer } = pair();
+    const { opened, stream } = openStream(rpc);
+    await until(() => peer.seen.length === 1);
+    const asked = peer.seen[0] as Seen;
+    const data = { ...asked, type: messageType.stream, status: messageStatus.continue };
+    for (let sent = 0; sent < 8; sent += 1) peer.send(data, (writer) => writer.fixedBytes(Buffer.alloc(262_120)));
+    peer.reply(asked);
+    await opened;
+    peer.send(data);
+    peer.send({ ...data, status: messageStatus.ok });
+    expect(Buffer.concat((await stream.toArray()) as Buffer[])).toHaveLength(8 * 262_120);
+  });
+
+  it('that is never opened ends the connection before its data fills the memory', async () => {
+    const { rpc, peer, reasons } = pair();
+    const { opened } = openStream(rpc);
+    opened.catch(nothing);
+    await until(() => peer.seen.length === 1);
+    const data = { ...(peer.seen[0] as Seen), type: messageType.stream, status: messageStatus.continue };
+    for (let sent = 0; sent < 1_000 && reasons.length === 0; sent += 1) {
+      peer.send(data, (writer) => writer.fixedBytes(Buffer.alloc(262_120)));
+      await new Promise(setImmediate);
+    }
+    expect(reasons).toMatchObject([{ kind: 'protocolViolation' }]);
+    await expect(opened).rejects.toBeInstanceOf(Disconnected);
+  });
+
+  it('whose opening was given up keeps none of its data', async () => {
+    const { rpc, peer } = pair();
+    const { opened, stream } = openStream(rpc, 10);
+    await expect(opened).rejects.toBeInstanceOf(CallTimeout);
+    expect(stream.destroyed).toBe(true);
+    const asked = peer.seen[0] as Seen;
+    peer.send({ ...asked, type: messageType.stream, status: messageStatus.continue }, text('late'));
+    peer.reply(asked);
+    await until(() => peer.seen.length === 2);
+    expect(peer.seen[1]).toMatchObject({ type: messageType.stream, status: messageStatus.error });
+    expect(stream.readableLength).toBe(0);
+  });
+
   it('sends what is written in packets the daemon takes, then its end', async () => {
     const { rpc, peer } = pair();
     peer.onPacket = (packet) => {

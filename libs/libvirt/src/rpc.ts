@@ -203,7 +203,7 @@ export interface StreamPort {
   finish(): void;
   /** Gives up; whatever still comes is dropped. */
   abort(): void;
-  /** Stops or continues to read from the daemon: everything on this connection. */
+  /** Stops or continues to read from the daemon: everything on this connection. Stops only once the call that opened the stream is answered. */
   pause(paused: boolean): void;
 }
 
@@ -516,6 +516,8 @@ export class Rpc {
     if (pending.settle === undefined) return;
     if (pending.sent) {
       this.#abandoned += 1;
+      // It keeps no data of a stream that nobody gets.
+      this.#streams.get(pending.serial)?.sink.onError(error);
     } else {
       this.#queued[pending.call.priority].delete(pending);
     }
@@ -719,8 +721,9 @@ export class Rpc {
         // Before the reply there is nothing to abort in the daemon yet; #onReply does it then.
         if (!this.#inFlight.has(serial)) this.#abortStream(serial, call);
       },
+      // The daemon may send data before it answers the call that opened the stream: who stopped reading then would never read the answer.
       pause: (paused) => {
-        if (this.#streams.has(serial) || !paused) this.#pause(serial, paused);
+        if (!paused || (this.#streams.has(serial) && !this.#inFlight.has(serial))) this.#pause(serial, paused);
       },
     };
   }

@@ -18,9 +18,12 @@ import type { ReadableStream, WritableStream } from 'node:stream/web';
 import type { StreamDirection } from './procedure.ts';
 import { streamPayloadBytesMax } from './rpc.ts';
 import type { StreamPort, StreamSink } from './rpc.ts';
+import { XdrError } from './xdr.ts';
 
 /** Bytes that may wait for their reader before the connection is paused. */
 const waitingBytesMax = 262_144;
+/** More than that a daemon sends only when it never answers the call that opened the stream: until then the connection is not paused. */
+const unansweredBytesMax = 67_108_864;
 /** Bytes taken from those that wait before they are asked for. Few: what has been taken in several pieces is read as one, which is a copy. */
 const takenBytesMax = 16_384;
 /** A hole read as bytes comes in pieces of this size. */
@@ -122,6 +125,7 @@ export class LibvirtStream extends Duplex implements StreamSink {
     if (this.destroyed || this.#readEnded) return;
     this.#waiting.push(one);
     this.#waitingBytes += bytes;
+    if (this.#waitingBytes > unansweredBytesMax) throw new XdrError(`${this.#port.call}: ${this.#waitingBytes} bytes of a stream that was not opened`);
     this.#feed();
     // Whatever a hole would become, it is behind those that wait.
     if (this.#waitingBytes >= waitingBytesMax || this.#waiting.length > 64) this.#port.pause(true);
