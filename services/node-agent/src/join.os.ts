@@ -9,7 +9,7 @@
  * same keys and the same token, and becomes the same node.
  */
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NodeId } from '@chronovirt/contracts/ids';
@@ -17,6 +17,7 @@ import { backOffMs } from '@chronovirt/messaging/connect';
 import { signRequest } from '@chronovirt/messaging/node-signature';
 import { createUser } from '@nats-io/nkeys';
 import { z } from 'zod';
+import { writeDurably } from './durable.os.ts';
 
 const Keys = z.object({
   machineId: z.string(),
@@ -69,9 +70,9 @@ export async function joinOrRecall(options: JoinOptions): Promise<Membership> {
   const keysFile = join(stateDir, 'keys.json');
   const known = await readKept(keysFile, Keys);
   const keys = known?.machineId === machineId ? known : makeKeys(machineId);
-  if (keys !== known) await keep(keysFile, keys);
+  if (keys !== known) await writeDurably(keysFile, JSON.stringify(keys));
   const membership = { ...keys, ...(await ask(options, keys)) };
-  await keep(join(stateDir, 'node.json'), membership);
+  await writeDurably(join(stateDir, 'node.json'), JSON.stringify(membership));
   options.log.info({ nodeId: membership.nodeId, machineId }, 'this machine is a node now');
   return membership;
 }
@@ -89,7 +90,7 @@ async function renewed(kept: Membership, { gatewayUrl, stateDir, log, signal }: 
     });
     if (!answer.ok) throw new Error(`it answered ${String(answer.status)}`);
     const membership = { ...kept, ...Renewed.parse(await answer.json()) };
-    await keep(join(stateDir, 'node.json'), membership);
+    await writeDurably(join(stateDir, 'node.json'), JSON.stringify(membership));
     return membership;
   } catch (err) {
     signal.throwIfAborted();
@@ -171,17 +172,4 @@ async function readKept<T>(file: string, schema: z.ZodType<T>): Promise<T | unde
   } catch (cause) {
     throw new JoinRefused(`${file} cannot be understood: restore it, or move it away and join again with a new token`, { cause });
   }
-}
-
-/** Whole or not at all, and on disk: half a key would be worse than none. */
-async function keep(file: string, value: unknown): Promise<void> {
-  const unfinished = `${file}.new`;
-  const handle = await open(unfinished, 'w', 0o600);
-  try {
-    await handle.writeFile(JSON.stringify(value));
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  await rename(unfinished, file);
 }

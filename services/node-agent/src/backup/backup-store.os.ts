@@ -15,14 +15,14 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { access, chmod, chown, constants, link, lstat, mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { access, chmod, chown, constants, link, lstat, mkdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { idFrom, type BackupId, type BackupTargetId, type VmId } from '@chronovirt/contracts/ids';
 import type { BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { refuse, type Refusal } from '../answer.ts';
+import { sha256Of, syncPath, writeDurably } from '../durable.os.ts';
 import { fileOfUnit, Manifest, Marker } from './manifest.ts';
 
 const run = promisify(execFile);
@@ -80,6 +80,9 @@ export interface BackupStoreOptions {
   readonly qemuImg?: string;
 }
 
+/** Markers and manifests are read by other nodes, and by people. */
+const READABLE = 0o644;
+
 export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }: BackupStoreOptions): BackupStore {
   const rememberedFile = join(stateDir, 'backup-targets.json');
 
@@ -97,7 +100,7 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
   const mark = async (dir: string): Promise<BackupTargetId> => {
     const targetId = idFrom('target', randomBytes(16).toString('hex'));
     const mine = join(dir, `.${targetId}.new`);
-    await writeDurably(mine, `${JSON.stringify({ format: 1, targetId })}\n`);
+    await writeDurably(mine, `${JSON.stringify({ format: 1, targetId })}\n`, READABLE);
     await link(mine, join(dir, MARKER)).catch((fault: NodeJS.ErrnoException) => {
       if (fault.code !== 'EEXIST') throw fault;
     });
@@ -115,11 +118,11 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
       const found = await markerIn(dir);
       if (found === undefined && known !== undefined) throw new Error('it was a target and has no marker now: is it mounted?');
       if (found !== undefined) {
-        if (found !== known) await writeDurably(rememberedFile, JSON.stringify({ ...(await remembered()), [name]: found }));
+        if (found !== known) await writeDurably(rememberedFile, JSON.stringify({ ...(await remembered()), [name]: found }), READABLE);
         return found;
       }
       const made = await mark(dir);
-      await writeDurably(rememberedFile, JSON.stringify({ ...(await remembered()), [name]: made }));
+      await writeDurably(rememberedFile, JSON.stringify({ ...(await remembered()), [name]: made }), READABLE);
       return made;
     } catch (err) {
       log.warn({ err, target: name }, 'a folder for backups cannot be used');
@@ -143,12 +146,17 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     return dir;
   };
 
-  const pathOf = async ({ targetId, vmId, backupId }: BackupPlace): Promise<string> => {
+  /** Looks at every target: what asks for several backups of a VM asks once. */
+  const pathsOf = async ({ targetId, vmId }: Omit<BackupPlace, 'backupId'>): Promise<(backupId: BackupId) => string> => {
     // The contracts say so already; a path is made of them here.
     if (!/^vm_[0-9a-f]{32}$/.test(vmId)) throw new RangeError('not the id of a VM');
-    if (!/^backup_[0-9a-f]{32}$/.test(backupId)) throw new RangeError('not the id of a backup');
-    return join(await dirOf(targetId), vmId, backupId);
+    const dir = await dirOf(targetId);
+    return (backupId) => {
+      if (!/^backup_[0-9a-f]{32}$/.test(backupId)) throw new RangeError('not the id of a backup');
+      return join(dir, vmId, backupId);
+    };
   };
+  const pathOf = async (place: BackupPlace): Promise<string> => (await pathsOf(place))(place.backupId);
 
   const manifest: BackupStore['manifest'] = async (place) => {
     const file = join(await pathOf(place), MANIFEST);
@@ -211,7 +219,7 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
       }
       const { targetId, vmId, backupId } = place;
       const text = JSON.stringify({ format: 1, backupId, vmId, targetId, takenAt: new Date().toISOString(), ...more, files: listed } satisfies Manifest, null, 2);
-      await writeDurably(join(unfinished, MANIFEST), `${text}\n`);
+      await writeDurably(join(unfinished, MANIFEST), `${text}\n`, READABLE);
       await syncPath(unfinished);
       signal.throwIfAborted();
       await rename(unfinished, path);
@@ -239,9 +247,10 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     }
   };
 
-  const verify: BackupStore['verify'] = async ({ targetId, vmId }, chain, signal) => {
+  const verify: BackupStore['verify'] = async (of, chain, signal) => {
+    const at = await pathsOf(of);
     for (const { backupId, files } of chain) {
-      const path = await pathOf({ targetId, vmId, backupId });
+      const path = at(backupId);
       for (const { unit, bytes, sha256 } of files) {
         const file = join(path, fileOfUnit(unit));
         const found = await lstat(file).catch(() => undefined);
@@ -254,10 +263,11 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     return undefined;
   };
 
-  const readable: BackupStore['readable'] = async ({ targetId, vmId }, chain, unit) => {
+  const readable: BackupStore['readable'] = async (of, chain, unit) => {
+    const at = await pathsOf(of);
     let below: object | null = null;
     for (const { backupId } of chain) {
-      const filename = join(await pathOf({ targetId, vmId, backupId }), fileOfUnit(unit));
+      const filename = join(at(backupId), fileOfUnit(unit));
       below = { driver: 'qcow2', file: { driver: 'file', filename }, backing: below };
     }
     return `json:${JSON.stringify(below)}`;
@@ -276,26 +286,3 @@ const safely = (text: string): unknown => {
     return undefined;
   }
 };
-
-const sha256Of = async (path: string, signal: AbortSignal): Promise<string> => {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1_048_576, signal })) hash.update(chunk as Buffer);
-  return hash.digest('hex');
-};
-
-/** What was written there survives a loss of power. */
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function writeDurably(path: string, text: string): Promise<void> {
-  await writeFile(`${path}.new`, text, { mode: 0o644 });
-  await syncPath(`${path}.new`);
-  await rename(`${path}.new`, path);
-  await syncPath(join(path, '..'));
-}

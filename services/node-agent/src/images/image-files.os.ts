@@ -9,12 +9,11 @@
  * must have come. It is fetched once, however many VMs wait for it. One that no image needs any more, and no
  * disk here, goes after a while.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { chmod, lstat, mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { contentOf } from '@chronovirt/contracts/image/image.events';
 import { CANCELLED, refuse } from '../answer.ts';
+import { putInPlace, sha256Of } from '../durable.os.ts';
 import type { Done } from '../hypervisor.ts';
 import type { GatewayBytes } from './gateway-bytes.os.ts';
 
@@ -65,12 +64,14 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
       const began = performance.now();
       const refused = await gateway.fetch(sha256, unfinished, ended);
       if (refused !== undefined) return refused.refused === 'image.content_not_found' ? refuse('image.missing_on_node', { file, says: 'the control plane has no such image any more' }) : refused;
-      const found = await sumOf(unfinished);
+      const found = await sha256Of(unfinished);
       if (found !== sha256) {
         await rm(unfinished, { force: true });
         throw new Error(`what came has the SHA-256 ${found}`);
       }
-      await finish(unfinished, pathOf(file));
+      // For everybody to read and nobody to write.
+      await chmod(unfinished, 0o444);
+      await putInPlace(unfinished, pathOf(file));
       log.info({ file, seconds: Math.round((performance.now() - began) / 1_000) }, 'an image was fetched');
       return undefined;
     } catch (cause) {
@@ -115,22 +116,6 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
       return gone;
     },
   };
-}
-
-/** On disk, for everybody to read and nobody to write, under its name. */
-async function finish(unfinished: string, path: string): Promise<void> {
-  await chmod(unfinished, 0o444);
-  const handle = await open(unfinished, 'r');
-  await handle.sync().finally(() => handle.close());
-  await rename(unfinished, path);
-  const folder = await open(join(path, '..'), 'r');
-  await folder.sync().finally(() => folder.close());
-}
-
-export async function sumOf(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1_048_576 }) as AsyncIterable<Buffer>) hash.update(chunk);
-  return hash.digest('hex');
 }
 
 /** What the disks in a folder stand on, by path, as their headers say (QEMU, docs/interop/qcow2.txt: offset at 8, length at 16). */

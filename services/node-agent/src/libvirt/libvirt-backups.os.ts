@@ -29,9 +29,9 @@ import type { BackupPlace } from '../backup/backup-store.os.ts';
 import type { Manifest } from '../backup/manifest.ts';
 import { targetOf } from '../domain/domain-xml.ts';
 import type { BackupWork, Done, DomainPlan, Hypervisor, SeenDomain } from '../hypervisor.ts';
+import { createTurns } from '../turns.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
-import { createTurns } from './qemu-img.os.ts';
 
 export interface BackupPorts {
   readonly slow: Libvirt;

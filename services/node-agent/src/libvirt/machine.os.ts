@@ -9,11 +9,12 @@ import type { Accel } from '../accel.os.ts';
 import { refuse } from '../answer.ts';
 import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
+import { sha256Of } from '../durable.os.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
-import { createImageFiles, sumOf } from '../images/image-files.os.ts';
+import { createImageFiles } from '../images/image-files.os.ts';
 import { createDisks } from './qemu-img.os.ts';
 import { savesIn } from './saves.os.ts';
 
@@ -69,7 +70,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
       try {
         // Whole when it is there: a command that comes again goes on with bringing it.
         if (await stat(path).then(() => false, () => true)) await disks.copyOut(volumeId, layer, path, signal);
-        const outcome = await gateway.bring(operationId, { path, bytes: (await stat(path)).size, sha256: await sumOf(path), format: 'qcow2' }, signal);
+        const outcome = await gateway.bring(operationId, { path, bytes: (await stat(path)).size, sha256: await sha256Of(path), format: 'qcow2' }, signal);
         await rm(path, { force: true });
         return outcome;
       } catch (fault) {

@@ -18,16 +18,18 @@
 import { execFile } from 'node:child_process';
 import { lstatSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, rename, rm, stat, symlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
-import { refuse } from '../answer.ts';
+import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import { putInPlace } from '../durable.os.ts';
 import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { ImageFiles } from '../images/image-files.os.ts';
+import { createTurns } from '../turns.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
@@ -52,6 +54,13 @@ export class DiskFault extends Error {
 interface Image {
   readonly virtualBytes: number;
   readonly foreignFile: string | undefined;
+}
+
+/** As far as it is read here (QEMU, docs/tools/qemu-img.rst, `info --output=json`). Sizes in bytes. */
+interface Info {
+  readonly 'virtual-size': number;
+  readonly 'backing-filename'?: string;
+  readonly 'format-specific'?: { readonly data?: { readonly 'data-file'?: string; readonly bitmaps?: readonly { readonly name: string }[] } };
 }
 
 export interface Disks {
@@ -136,6 +145,10 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     return isFile(pathOf(volumeId, layer));
   };
 
+  /** Without `--force-share` it is refused while somebody writes it. */
+  const infoOf = async (path: string, format: VolumeFormat, ...share: readonly '--force-share'[]): Promise<Info> =>
+    JSON.parse((await run(qemuImg, ['info', '--output=json', ...share, '-f', format, path], { timeout: QEMU_IMG_MS })).stdout) as Info;
+
   const imageOf = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | undefined> => {
     const path = files.pathOf(file);
     const found = await lstat(path).catch(() => undefined);
@@ -143,12 +156,18 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     const key = `${file}:${format}:${found.mtimeMs}:${found.size}`;
     const known = images.get(key);
     if (known !== undefined) return known;
-    const { stdout } = await run(qemuImg, ['info', '--output=json', '--force-share', '-f', format, path], { timeout: QEMU_IMG_MS });
-    const said = JSON.parse(stdout) as { 'virtual-size': number; 'backing-filename'?: string; 'format-specific'?: { data?: { 'data-file'?: string } } };
+    const said = await infoOf(path, format, '--force-share');
     const image: Image = { virtualBytes: said['virtual-size'], foreignFile: said['backing-filename'] ?? said['format-specific']?.data?.['data-file'] };
     if (images.size >= KNOWN_MAX) images.clear();
     images.set(key, image);
     return image;
+  };
+
+  /** An image that is there and refers to no other file. */
+  const imageAlone = async (file: string, format: DiskPlan['imageFormat']): Promise<Image | Refusal> => {
+    const image = await imageOf(file, format);
+    if (image === undefined) return refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` });
+    return image.foreignFile === undefined ? image : refuse('image.refers_to_another_file', { file, says: 'an image must stand alone: convert it with qemu-img convert' });
   };
 
   const ensure = async ({ volumeId, poolId, imageFile, imageFormat, sizeGib, full }: DiskPlan, signal = new AbortController().signal): Done => {
@@ -164,9 +183,8 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
         await rename(unfinished, path);
         return undefined;
       }
-      const image = await imageOf(imageFile, imageFormat);
-      if (image === undefined) return refuse('image.missing_on_node', { file: imageFile, says: `put the image file ${imageFile} into this node's image folder` });
-      if (image.foreignFile !== undefined) return refuse('image.refers_to_another_file', { file: imageFile, says: 'an image must stand alone: convert it with qemu-img convert' });
+      const image = await imageAlone(imageFile, imageFormat);
+      if (isRefusal(image)) return image;
       if (sizeGib * GIB < image.virtualBytes) return refuse('disk.smaller_than_image', { sizeGib, imageGib: Math.ceil(image.virtualBytes / GIB) });
       if (full) {
         await rewrite({ path: files.pathOf(imageFile), format: imageFormat }, { path, format: 'qcow2' }, signal, { sizeGib });
@@ -182,7 +200,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
 
   /** Throws while somebody writes it. Bytes. */
   const sizeOf = async (path: string, format: VolumeFormat): Promise<number> =>
-    (JSON.parse((await run(qemuImg, ['info', '--output=json', '-f', format, path], { timeout: QEMU_IMG_MS })).stdout) as { 'virtual-size': number })['virtual-size'];
+    (await infoOf(path, format))['virtual-size'];
 
   const growFile = async (path: string, format: VolumeFormat, sizeGib: number): Promise<void> => {
     if ((await sizeOf(path, format)) < sizeGib * GIB) await run(qemuImg, ['resize', '-q', '-f', format, path, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
@@ -225,9 +243,8 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     await locateOne(volumeId);
     const path = pathOf(volumeId, layer);
     try {
-      const { stdout } = await run(qemuImg, ['info', '--output=json', '--force-share', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
       // A running QEMU has said so itself already.
-      if ((JSON.parse(stdout) as { 'backing-filename'?: string })['backing-filename'] === pathOf(volumeId, on)) return;
+      if ((await infoOf(path, 'qcow2', '--force-share'))['backing-filename'] === pathOf(volumeId, on)) return;
       await run(qemuImg, ['rebase', '-q', '-u', '-f', 'qcow2', '-F', formatOf(volumeId, on), '-b', pathOf(volumeId, on), path], { timeout: QEMU_IMG_MS });
     } catch (cause) {
       throw new DiskFault('set what stands below a layer of', volumeId, cause);
@@ -240,9 +257,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     if (formatOf(volumeId, layer) === 'raw') return;
     const path = pathOf(volumeId, layer);
     try {
-      const { stdout } = await run(qemuImg, ['info', '--output=json', '-f', 'qcow2', path], { timeout: QEMU_IMG_MS });
-      const said = JSON.parse(stdout) as { 'format-specific'?: { data?: { bitmaps?: readonly { readonly name: string }[] } } };
-      const there = new Set((said['format-specific']?.data?.bitmaps ?? []).map(({ name }) => name));
+      const there = new Set(((await infoOf(path, 'qcow2'))['format-specific']?.data?.bitmaps ?? []).map(({ name }) => name));
       for (const name of [under, notUnder]) if (name !== null && there.has(name)) await run(qemuImg, ['bitmap', '--remove', '-f', 'qcow2', path, name], { timeout: QEMU_IMG_MS });
       if (under !== null) await run(qemuImg, ['bitmap', '--add', '-f', 'qcow2', path, under], { timeout: QEMU_IMG_MS });
     } catch (cause) {
@@ -259,7 +274,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     try {
       await rm(unfinished, { force: true });
       await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
-      await finish(unfinished, path);
+      await putInPlace(unfinished, path);
       homes.set(volumeId, { folder, format: 'qcow2' });
       return undefined;
     } catch (cause) {
@@ -275,7 +290,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
       // What reads and writes so much stands back behind the guests.
       await run('nice', ['-n', '10', qemuImg, 'convert', '-q', '-f', from.format, '-O', to.format, ...(to.format === 'qcow2' ? ['-o', 'compat=1.1'] : []), ...(compress ? ['-c'] : []), from.path, unfinished], { timeout: MERGE_MS, signal });
       if (sizeGib > 0) await growFile(unfinished, to.format, sizeGib);
-      await finish(unfinished, to.path);
+      await putInPlace(unfinished, to.path);
     } catch (cause) {
       await rm(unfinished, { force: true });
       throw cause;
@@ -286,7 +301,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     const unfinished = `${path}.new`;
     await rm(unfinished, { force: true });
     await run(qemuImg, ['create', '-q', '-f', format, ...(format === 'qcow2' ? ['-o', 'compat=1.1'] : []), unfinished, `${sizeGib}G`], { timeout: QEMU_IMG_MS });
-    await finish(unfinished, path);
+    await putInPlace(unfinished, path);
   };
 
   const make = async ({ volumeId, poolId, format, sizeGib, source }: VolumePlan, signal: AbortSignal): Done => {
@@ -315,9 +330,8 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     if (source.kind === 'image') {
       const missing = await files.ensure(source.file, signal);
       if (missing !== undefined) return missing;
-      const image = await imageOf(source.file, source.format);
-      if (image === undefined) return refuse('image.missing_on_node', { file: source.file, says: `put the image file ${source.file} into this node's image folder` });
-      return image.foreignFile === undefined ? { path: files.pathOf(source.file), format: source.format } : refuse('image.refers_to_another_file', { file: source.file, says: 'an image must stand alone: convert it with qemu-img convert' });
+      const image = await imageAlone(source.file, source.format);
+      return isRefusal(image) ? image : { path: files.pathOf(source.file), format: source.format };
     }
     if (!(await exists(source.volumeId, source.layer))) return refuse('disk.missing_on_node', { volumeId: source.volumeId, says: 'what is to be copied is not where this node keeps disks' });
     return { path: pathOf(source.volumeId, source.layer), format: formatOf(source.volumeId, source.layer) };
@@ -467,22 +481,6 @@ const linkedFrom = (path: string): string | undefined => (lstatSync(path, { thro
 
 const isFile = (path: string): Promise<boolean> => stat(path).then((found) => found.isFile(), () => false);
 
-/** On the disk before it has its name, and its name too. */
-async function finish(unfinished: string, path: string): Promise<void> {
-  await sync(unfinished);
-  await rename(unfinished, path);
-  await sync(dirname(path));
-}
-
-async function sync(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
 const refusalFor = (cause: unknown, volumeId: VolumeId): Refusal | undefined => {
   if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { volumeId, says: 'no space is left where this node keeps the disk' });
   return /Failed to get .* lock/i.test(wordsOf(cause)) ? refuse('disk.in_use', { volumeId, says: 'another process uses this disk' }) : undefined;
@@ -492,20 +490,3 @@ const fault = (what: string, volumeId: VolumeId, cause: unknown): never => { thr
 
 const wordsOf = (fault: unknown): string =>
   (fault instanceof Error ? `${fault.message} ${'stderr' in fault ? String(fault.stderr) : ''}` : String(fault));
-
-/** At most so many at once; the rest wait in order. Their number is bounded by what the bus delivers. */
-export function createTurns(atOnceMax: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= atOnceMax) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running++;
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) running--;
-      else next();
-    }
-  };
-}

@@ -12,13 +12,14 @@
  * Which pools there are is kept in one file, written beside, synced and renamed.
  */
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, readdir, readFile, realpath, rename, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname, join, normalize, sep } from 'node:path';
+import { lstat, mkdir, open, readdir, readFile, realpath, rm, rmdir, stat } from 'node:fs/promises';
+import { join, normalize, sep } from 'node:path';
 import { PoolId } from '@chronovirt/contracts/ids';
 import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import { z } from 'zod';
 import { refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import { writeDurably } from '../durable.os.ts';
 import { figuresOf } from '../host.os.ts';
 import type { Done, Pool, PoolPlan } from '../hypervisor.ts';
 
@@ -61,7 +62,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
   const keep = (next: (before: Known) => Known): Promise<void> => {
     writing = writing.catch(() => undefined).then(async () => {
       const after = next(known);
-      await writeWhole(file, JSON.stringify(after));
+      await writeDurably(file, JSON.stringify(after));
       known = after;
     });
     return writing;
@@ -115,7 +116,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
       if (found !== undefined && found !== token) return refuse('pool.path_in_use', { path, says: 'there is the token of another pool in this folder' });
       if (found === undefined) {
         if (!make) return refuse('pool.not_the_same', { path, says: 'the folder does not hold what was written into this pool: it is another one, or not mounted' });
-        await writeWhole(join(path, TOKEN), token);
+        await writeDurably(join(path, TOKEN), token);
       }
       await keep((before) => [...before.filter((one) => one.poolId !== poolId), { poolId, path, token }]);
       return factsOf(path);
@@ -160,22 +161,4 @@ async function walk(path: string, roots: readonly string[], make: boolean): Prom
     }
   }
   return undefined;
-}
-
-async function writeWhole(file: string, text: string): Promise<void> {
-  const unfinished = `${file}.new`;
-  const handle = await open(unfinished, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
-  try {
-    await handle.writeFile(text);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  await rename(unfinished, file);
-  const folder = await open(dirname(file), 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
