@@ -30,12 +30,32 @@ export class BadEnvironment extends Error {
   override readonly name = 'BadEnvironment';
 }
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
+const complaint = (environment: Environment, { issues }: z.ZodError): string =>
+  issues.map(({ path, message }) => `  ${path.join('.')}: ${environment[String(path[0])] === undefined ? 'is not set' : message}`).join('\n');
+
+/** The same, with what a service is told beside. Throws BadEnvironment with everything that is wrong in either. */
+export const readOwnConfig = <T>(service: string, environment: Environment, own: z.ZodType<T>): { readonly host: HostConfig; readonly own: T } => {
+  const read = own.safeParse(environment);
+  const wrong = read.success ? [] : [complaint(environment, read.error)];
+  let host: HostConfig | undefined;
+  try {
+    host = readHostConfig(service, environment);
+  } catch (error) {
+    if (!(error instanceof BadEnvironment)) throw error;
+    wrong.unshift(...error.message.split('\n').slice(1));
+  }
+  if (!read.success || host === undefined) throw new BadEnvironment(`${service} cannot start:\n${wrong.join('\n')}`);
+  return { host, own: read.data };
+};
+
 /** Reads the environment once. Throws BadEnvironment with everything that is wrong, by name. */
-export const readHostConfig = (service: string, environment: Readonly<Record<string, string | undefined>>): HostConfig => {
+export const readHostConfig = (service: string, environment: Environment): HostConfig => {
   const prefix = service.toUpperCase().replaceAll('-', '_');
   const read = hostConfig(prefix).safeParse(environment);
   if (!read.success) {
-    throw new BadEnvironment(`${service} cannot start:\n${read.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${environment[String(path[0])] === undefined ? 'is not set' : message}`).join('\n')}`);
+    throw new BadEnvironment(`${service} cannot start:\n${complaint(environment, read.error)}`);
   }
   const values = read.data as Readonly<Record<string, unknown>>;
   return {

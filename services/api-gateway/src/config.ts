@@ -1,4 +1,4 @@
-import { BadEnvironment, type HostConfig, readHostConfig } from '@chronovirt/host/config';
+import { type HostConfig, readOwnConfig } from '@chronovirt/host/config';
 import { tracingIsWanted } from '@chronovirt/observability/tracing';
 import { z } from 'zod';
 
@@ -65,32 +65,23 @@ export interface GatewayConfig extends HostConfig {
 
 /** Reads the environment once. Throws BadEnvironment with everything that is wrong, by name. */
 export const readConfig = (environment: Readonly<Record<string, string | undefined>> = process.env): GatewayConfig => {
-  const own = Own.safeParse(environment);
-  const wrong = own.success ? [] : own.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${environment[String(path[0])] === undefined ? 'is not set' : message}`);
-  let host: HostConfig | undefined;
-  try {
-    host = readHostConfig('gateway', environment);
-  } catch (error) {
-    if (!(error instanceof BadEnvironment)) throw error;
-    wrong.unshift(...error.message.split('\n').slice(1));
-  }
-  if (!own.success || host === undefined) throw new BadEnvironment(`gateway cannot start:\n${wrong.join('\n')}`);
+  const { host, own } = readOwnConfig('gateway', environment, Own);
   return {
     ...host,
-    installation: own.data.CV_INSTALLATION,
-    host: own.data.CV_GATEWAY_HOST,
-    port: own.data.CV_PORT,
-    adminTokenSha256: own.data.CV_GATEWAY_ADMIN_TOKEN_SHA256,
-    natsKeys: own.data.CV_GATEWAY_NATS_KEYS,
-    natsPublicUrls: (own.data.CV_GATEWAY_NATS_PUBLIC_URL ?? host.natsUrl).split(',').map((url) => url.trim()),
+    installation: own.CV_INSTALLATION,
+    host: own.CV_GATEWAY_HOST,
+    port: own.CV_PORT,
+    adminTokenSha256: own.CV_GATEWAY_ADMIN_TOKEN_SHA256,
+    natsKeys: own.CV_GATEWAY_NATS_KEYS,
+    natsPublicUrls: (own.CV_GATEWAY_NATS_PUBLIC_URL ?? host.natsUrl).split(',').map((url) => url.trim()),
     images: {
-      dir: own.data.CV_GATEWAY_IMAGE_DIR, bytesMax: own.data.CV_GATEWAY_IMAGE_MAX_GIB * 2 ** 30, totalBytesMax: own.data.CV_GATEWAY_IMAGES_TOTAL_GIB * 2 ** 30,
-      uploadsMax: own.data.CV_GATEWAY_UPLOADS_MAX, uploadMs: own.data.CV_GATEWAY_UPLOAD_HOURS * 3_600_000,
-      keepMs: own.data.CV_GATEWAY_IMAGE_KEEP_SECONDS * 1_000, importNetworks: own.data.CV_GATEWAY_IMPORT_NETWORKS,
+      dir: own.CV_GATEWAY_IMAGE_DIR, bytesMax: own.CV_GATEWAY_IMAGE_MAX_GIB * 2 ** 30, totalBytesMax: own.CV_GATEWAY_IMAGES_TOTAL_GIB * 2 ** 30,
+      uploadsMax: own.CV_GATEWAY_UPLOADS_MAX, uploadMs: own.CV_GATEWAY_UPLOAD_HOURS * 3_600_000,
+      keepMs: own.CV_GATEWAY_IMAGE_KEEP_SECONDS * 1_000, importNetworks: own.CV_GATEWAY_IMPORT_NETWORKS,
     },
-    consoleUrl: own.data.CV_GATEWAY_CONSOLE_URL,
-    consoleOrigins: own.data.CV_GATEWAY_CONSOLE_ORIGINS.filter((one) => one !== ''),
-    consoleIdleMs: own.data.CV_GATEWAY_CONSOLE_IDLE_MINUTES * 60_000,
+    consoleUrl: own.CV_GATEWAY_CONSOLE_URL,
+    consoleOrigins: own.CV_GATEWAY_CONSOLE_ORIGINS.filter((one) => one !== ''),
+    consoleIdleMs: own.CV_GATEWAY_CONSOLE_IDLE_MINUTES * 60_000,
     traced: tracingIsWanted(environment),
   };
 };

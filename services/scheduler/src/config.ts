@@ -1,18 +1,15 @@
-import { type HostConfig, readHostConfig, BadEnvironment } from '@chronovirt/host/config';
+import { type HostConfig, readOwnConfig } from '@chronovirt/host/config';
 import { z } from 'zod';
+import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
 
 export interface SchedulerConfig extends HostConfig {
-  /** How long a VM that has expired stays as it is, and how long in the recycle bin then, until it is deleted. Seconds. */
-  readonly expiry: { readonly graceSeconds: number; readonly keepSeconds: number };
+  readonly expiry: ExpirySettings;
 }
 
-const WEEK_SECONDS = 7 * 24 * 3_600;
-const Seconds = z.coerce.number().int().min(0).max(100 * 365 * 24 * 3_600).default(WEEK_SECONDS);
-const Own = z.object({ CV_SCHEDULER_EXPIRY_GRACE_SECONDS: Seconds, CV_SCHEDULER_RECYCLE_SECONDS: Seconds });
+const Seconds = z.coerce.number().int().min(0).max(100 * 365 * 24 * 3_600);
+const Own = z.object({ CV_SCHEDULER_EXPIRY_GRACE_SECONDS: Seconds.default(expiryDefault.graceSeconds), CV_SCHEDULER_RECYCLE_SECONDS: Seconds.default(expiryDefault.keepSeconds) });
 
 export const readConfig = (environment: Readonly<Record<string, string | undefined>> = process.env): SchedulerConfig => {
-  const host = readHostConfig('scheduler', environment);
-  const own = Own.safeParse(environment);
-  if (!own.success) throw new BadEnvironment(`scheduler cannot start:\n${own.error.issues.map(({ path, message }) => `  ${path.join('.')}: ${message}`).join('\n')}`);
-  return { ...host, expiry: { graceSeconds: own.data.CV_SCHEDULER_EXPIRY_GRACE_SECONDS, keepSeconds: own.data.CV_SCHEDULER_RECYCLE_SECONDS } };
+  const { host, own } = readOwnConfig('scheduler', environment, Own);
+  return { ...host, expiry: { graceSeconds: own.CV_SCHEDULER_EXPIRY_GRACE_SECONDS, keepSeconds: own.CV_SCHEDULER_RECYCLE_SECONDS } };
 };
