@@ -25,6 +25,7 @@ import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { classify, findingOf } from './drift/classify.ts';
+import { DAY_MS } from './durations.ts';
 import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
@@ -36,7 +37,6 @@ import { backupVm, type DropBackup, dropBackup, settleBackup } from './provision
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
-import { DAY_MS } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
@@ -47,6 +47,7 @@ import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
 import { hostnameOf } from './vm/domain-plan.ts';
+import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
 import { restoring } from './vm/restoring.ts';
 import { vm } from './vm/vm.ts';
 
@@ -70,7 +71,7 @@ export interface SchedulerPorts {
   /** Told of what went wrong in work that nobody waits for: it is taken up again by the leader. */
   readonly failed: (what: string, error: unknown) => void;
   /** Default: a week each. */
-  readonly expiry?: { readonly graceSeconds: number; readonly keepSeconds: number } | undefined;
+  readonly expiry?: ExpirySettings | undefined;
   /** Default: all of the scheduler's. */
   readonly sagas?: readonly AnySaga[];
   readonly sagaEnded?: (saga: { readonly name: string; readonly outcome: string; readonly seconds: number }) => void;
@@ -86,8 +87,6 @@ const POLICY_AGAIN_MS = 60_000;
 const CLEAN_UP_EVERY_MS = 15_000;
 /** Between two tries of what a policy wants. Milliseconds. */
 const POLICY_EVERY_MS = 30_000;
-/** How long a VM that has expired stays as it is, and how long in the recycle bin then. */
-const EXPIRY = { graceSeconds: 7 * 24 * 3_600, keepSeconds: 7 * 24 * 3_600 } as const;
 /** Between two times that what is due is asked for. Milliseconds. */
 const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
@@ -104,7 +103,7 @@ export class Scheduler {
   private accepting = 0;
   private readonly postponed: RecordedEvent[] = [];
   private readonly reacted = new Set<string>();
-  /** Sagas of volumes and pools that this process has begun. */
+  /** Sagas of volumes, pools and backups, and commands that policies called for, that this process has begun. */
   private readonly begun = new Set<string>();
   private readonly calledAt = new Map<string, number>();
   private readonly cleanedUpAt = new Map<string, number>();
@@ -607,7 +606,9 @@ export class Scheduler {
     for (const { operationId, input, meta } of [...view.poolCalls()]) await attempt('do what a pool calls for', this.beginOnce(operationId, () => this.sagas.start(workOnPool.name, operationId, { ...input }, meta)));
     await this.reconcileBackups(now, attempt);
     for (const { backupId, vmId, target, deleting } of [...view.backups()]) {
-      if (deleting !== null && !this.begun.has(deleting.operationId)) await attempt('delete a backup', this.dropBackup({ operationId: deleting.operationId, vmId, backupId, target, nodeId: this.nodeFor(target, deleting.nodeId) }, deleting.meta));
+      if (deleting === null) continue;
+      const { operationId, nodeId, meta } = deleting;
+      await attempt('delete a backup', this.beginOnce(operationId, () => this.sagas.start(dropBackup.name, operationId, { operationId, vmId, backupId, target, nodeId: this.nodeFor(target, nodeId) } satisfies DropBackup, meta)));
     }
     for (const { id, at, command } of [...view.due(now)]) {
       // Asked again now and then until the log says that it is done: whoever it is for may have been busy, or away.
@@ -616,7 +617,7 @@ export class Scheduler {
       this.timersSent.set(id, turn);
       const commandId = this.ports.commandIdOf(turn);
       const operationId = idFrom('op', commandId);
-      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId, ...(command.type === 'AdvanceExpiry' ? { now, ...(this.ports.expiry ?? EXPIRY) } : {}) }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
+      this.sendToTarget({ ...command, id: commandId, data: { ...command.data, operationId, ...(command.type === 'AdvanceExpiry' ? { now, ...(this.ports.expiry ?? expiryDefault) } : {}) }, cancels: [], meta: { actor: 'system:scheduler', operationId } }, false);
     }
     for (const id of this.timersSent.keys()) if (!view.hasTimer(id)) this.timersSent.delete(id);
     await this.reconcileDrift(now, attempt);
@@ -648,7 +649,11 @@ export class Scheduler {
   private async beginOnce(operationId: string, begin: () => Promise<unknown>): Promise<void> {
     if (this.begun.has(operationId)) return;
     await begin();
-    this.begun.add(operationId);
+    this.remember(operationId);
+  }
+
+  private remember(id: string): void {
+    this.begun.add(id);
     if (this.begun.size > REACTED_MAX) this.begun.clear();
   }
 
@@ -668,14 +673,14 @@ export class Scheduler {
         id, to: 'scheduler', target: vmId, type: 'BackupVm', cancels: [], meta: { actor: 'system:scheduler', operationId, vmId },
         data: { vmId, operationId, backupId: idFrom('backup', id), ...(target === undefined ? {} : { target }), wants, scheduled: { policyId, slot: new Date(slot).toISOString() } },
       }));
-      this.begun.add(id);
+      this.remember(id);
     }
     for (const { vmId, backupId } of removals) {
       const id = commandIdOf(`prune:${backupId}:${minute}`);
       if (this.begun.has(id)) continue;
       const operationId = idFrom('op', id);
       this.sendToTarget({ id, to: 'storage', target: vmId, type: 'DeleteBackup', cancels: [], data: { vmId, backupId, operationId }, meta: { actor: 'system:scheduler', operationId } }, false);
-      this.begun.add(id);
+      this.remember(id);
     }
   }
 
@@ -699,12 +704,6 @@ export class Scheduler {
     const operationId = idFrom('op', id);
     await this.obey({ id, to: 'scheduler', target: next.vmId, type: 'StartVm', cancels: [], data: { vmId: next.vmId, operationId }, meta: { actor: 'system:scheduler', operationId, vmId: state.vmId } });
     this.startedAgain.set(nodeId, { vmId: next.vmId, endedAt: undefined });
-  }
-
-  private async dropBackup(backup: DropBackup, meta: CommandMeta): Promise<void> {
-    await this.sagas.start(dropBackup.name, backup.operationId, backup as unknown as Facts, meta);
-    this.begun.add(backup.operationId);
-    if (this.begun.size > REACTED_MAX) this.begun.clear();
   }
 
   /** Whoever took it, or another that sees the same target and is heard. */

@@ -47,7 +47,8 @@ export const Platform = z.object({
 export type Platform = z.infer<typeof Platform>;
 
 /** Of something larger; only what is said. */
-export const platformOf = (of: Platform): Platform => Platform.parse(JSON.parse(JSON.stringify(of)));
+export const platformOf = ({ osFamily, firmware, tpm }: Platform): Platform =>
+  ({ ...(osFamily === undefined ? {} : { osFamily }), ...(firmware === undefined ? {} : { firmware }), ...(tpm === undefined ? {} : { tpm }) });
 
 /** A medium in the drive. `fetchBytes`: what its node has to fetch for it, unless it has it already. */
 export const Media = z.object({ imageId: ImageId, file: ImageFile, fetchBytes: z.int().min(1).optional() });

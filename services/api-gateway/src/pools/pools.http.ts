@@ -37,10 +37,7 @@ export class PoolsHttp {
   @ApiResponse({ status: 200, description: 'The pool', schema: { $ref: '#/components/schemas/Pool' } })
   async get(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: PoolId }) id: string): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    const pool = await this.gateway.views.document<PoolDocument>('pool', id);
-    if (pool === undefined) throw new ProblemError('pool.not_found', { because: { poolId: id } });
-    tagged(reply, pool.version);
-    sendJson(reply, JSON.stringify((await this.shown([pool]))[0]));
+    await this.send(reply, id);
   }
 
   @Post()
@@ -68,10 +65,7 @@ export class PoolsHttp {
     const asked = requestOf(request, body);
     const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type: 'ChangePool', data: { poolId: id, ...body }, kind: 'change-pool', stream: `pool-${id}` });
     if (answer === undefined) return;
-    const pool = await this.gateway.views.document<PoolDocument>('pool', id);
-    if (pool === undefined) throw new ProblemError('pool.not_found', { because: { poolId: id } });
-    tagged(reply, pool.version);
-    sendJson(reply, JSON.stringify((await this.shown([pool]))[0]));
+    await this.send(reply, id);
   }
 
   @Post(':id/start')
@@ -108,6 +102,13 @@ export class PoolsHttp {
   @ApiResponse({ status: 202, description: 'Accepted: the operation' })
   delete(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: PoolId }) id: PoolId): Promise<void> {
     return this.work(requestOf(request, {}), reply, id, 'delete');
+  }
+
+  private async send(reply: FastifyReply, id: string): Promise<void> {
+    const pool = await this.gateway.views.document<PoolDocument>('pool', id);
+    if (pool === undefined) throw new ProblemError('pool.not_found', { because: { poolId: id } });
+    tagged(reply, pool.version);
+    sendJson(reply, JSON.stringify((await this.shown([pool]))[0]));
   }
 
   private work(asked: Asked, reply: FastifyReply, id: PoolId, work: string): Promise<void> {

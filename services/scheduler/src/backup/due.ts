@@ -35,6 +35,9 @@ const keepableOf = ({ backupId, taken, begunAt, scheduled }: BackupEntry, policy
   ({ backupId, parent: taken?.parent ?? null, ours: taken !== null && scheduled?.policyId === policyId, at: Date.parse(taken?.at ?? begunAt) });
 
 export const due = (seen: Seen, nowMs: number): { readonly backups: readonly DueBackup[]; readonly removals: readonly DueRemoval[] } => {
+  const policies = [...seen.backupPolicies()];
+  // Asked each second: without a policy the backups need not be looked through.
+  if (policies.length === 0) return { backups: [], removals: [] };
   const byVm = Map.groupBy(seen.backups(), ({ vmId }) => vmId);
   const onNode = new Map<string, number>();
   for (const { vmId, taken } of seen.backups()) {
@@ -43,7 +46,7 @@ export const due = (seen: Seen, nowMs: number): { readonly backups: readonly Due
   }
   const backups: DueBackup[] = [];
   const removals: DueRemoval[] = [];
-  for (const { policy, since, slots } of seen.backupPolicies()) {
+  for (const { policy, since, slots } of policies) {
     const { policyId, target, keep, fullEvery } = policy;
     const slot = slotAt(policy.schedule, Date.parse(since), nowMs);
     for (const vmId of policy.vms) {

@@ -7,10 +7,8 @@
  */
 import type { BackupKeep, BackupSchedule } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import type { BackupId } from '@chronovirt/contracts/ids';
+import { DAY_MS, HOUR_MS, WEEK_MS } from '../durations.ts';
 
-const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
-const WEEK_MS = 7 * DAY_MS;
 /** 5 January 1970 was a Monday. */
 const MONDAY_MS = 4 * DAY_MS;
 

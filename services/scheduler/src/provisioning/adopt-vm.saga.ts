@@ -23,7 +23,6 @@ export interface AdoptVm extends OnNode {
   readonly nameKey: string;
 }
 
-const onNode = ({ vmId, nodeId, generation }: OnNode): OnNode => ({ vmId, nodeId, generation });
 const DECIDED_MS = 30_000;
 
 const unclaim = ({ vmId, nameKey }: AdoptVm): Outgoing => ({ to: 'scheduler', target: nameKey, type: 'UnclaimVmName', data: { key: nameKey, owner: vmId } });
@@ -31,7 +30,7 @@ const unplace = ({ vmId, nodeId, operationId }: AdoptVm): Outgoing => ({ to: 'sc
 /** The first is the one that the VM was made with: it has no name. */
 const volumesOf = ({ layout, machine: { spec } }: AdoptVm) => layout.disks.map(({ volumeId, sizeGib, target }, index) => ({ volumeId, sizeGib, ...(index === 0 ? {} : { name: `${spec.name.slice(0, 50)}-${target}` }) }));
 const forget = (vm: AdoptVm): Outgoing => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: vm.poolId, volumes: volumesOf(vm).map(({ sizeGib: _, ...volume }) => volume) } });
-const release = (vm: AdoptVm): Outgoing => verb('ReleaseDomain', onNode(vm), { volumes: vm.layout.disks.map(({ volumeId }) => volumeId) });
+const release = (vm: AdoptVm): Outgoing => verb('ReleaseDomain', vm, { volumes: vm.layout.disks.map(({ volumeId }) => volumeId) });
 
 export const adoptVm: Saga<AdoptVm, Outgoing> = {
   name: 'adopt-vm',
@@ -59,7 +58,7 @@ export const adoptVm: Saga<AdoptVm, Outgoing> = {
       deadlineMs: 60_000,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm) => verb('AdoptDomain', onNode(vm), { ...planOf(vm.machine), files: vm.layout.disks.map(({ volumeId, file }) => ({ volumeId, file })) }),
+      run: (vm) => verb('AdoptDomain', vm, { ...planOf(vm.machine), files: vm.layout.disks.map(({ volumeId, file }) => ({ volumeId, file })) }),
       undo: release,
     },
   },

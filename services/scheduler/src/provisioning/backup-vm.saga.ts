@@ -13,7 +13,8 @@ import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
 import { type Machine, planOf } from '../vm/domain-plan.ts';
 import type { BackupJob } from '../vm/vm.ts';
-import { DAY_MS, fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
+import { DAY_MS } from '../durations.ts';
+import { fact, failVm, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface BackupVm extends OnNode {
   readonly operationId: OperationId;

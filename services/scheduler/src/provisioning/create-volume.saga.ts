@@ -12,7 +12,8 @@ import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId } from '@chronovirt/contracts/ids';
 import type { VolumeEvent, VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
-import { DAY_MS, NODE_GONE, fact, owedUndo } from './node-verb.ts';
+import { DAY_MS } from '../durations.ts';
+import { NODE_GONE, fact, owedUndo } from './node-verb.ts';
 
 export type CreateVolume = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
 export type WorkOnVolume = Extract<VolumeEvent, { type: 'VolumeWorkRequested' }>['data'];

@@ -6,7 +6,8 @@
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
-import { DAY_MS, NODE_GONE } from './node-verb.ts';
+import { DAY_MS } from '../durations.ts';
+import { NODE_GONE } from './node-verb.ts';
 
 export interface DropVolume {
   readonly operationId: OperationId;

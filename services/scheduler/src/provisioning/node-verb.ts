@@ -26,8 +26,6 @@ export const fact = <T>(facts: Facts | undefined, name: string): T => {
   return value as T;
 };
 
-export const DAY_MS = 24 * 60 * 60_000;
-
 /** The node was removed by an operator: whatever it held is gone with it. */
 export const NODE_GONE: readonly string[] = ['node.removed', 'node.not_found'];
 /** The same, or this placement of the VM is no more: so is whatever it had there. */

@@ -8,7 +8,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Reconfiguration, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts } from '@chronovirt/decider/decider';
 import { tidied, without } from '../vm/snapshots.ts';
-import { type BackupJob, type LayerWork, type LiveVm, machineOf, sagaOf, type Vm } from '../vm/vm.ts';
+import { type BackupJob, type LayerWork, type LiveVm, machineOf, type OperationKind, sagaOf, type Vm } from '../vm/vm.ts';
 import type { BackupVm, SettleBackup } from './backup-vm.saga.ts';
 import type { AdoptVm, SettleAdoption } from './adopt-vm.saga.ts';
 import type { RemoveVm } from './delete-vm.saga.ts';
@@ -43,43 +43,41 @@ export const firstVolumeOf = (vmId: VmId) => `volume_${vmId.slice('vm_'.length)}
 export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKeyOf: (name: string) => string, left: LeftBehind = nothingLeft): Reaction | undefined => {
   const { type, data } = event as VmEvent;
   if (vm.status !== 'live') return undefined;
+  if (type === 'VmDeleteRequested') {
+    if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
+    return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
+  }
+  if (!('operationId' in data) || vm.operation?.id !== data.operationId) return undefined;
+  const { operationId } = data;
+  const { work, backup } = vm.operation;
+  const begin = (kind: OperationKind, input: object): Reaction => ({ kind: 'start', saga: sagaOf(kind, vm), id: operationId, input: input as Facts });
   switch (type) {
     case 'VmRequested':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('create', vm), id: data.operationId, input: provisioning(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
+      return begin('create', provisioning(vm, operationId, nameKeyOf));
     case 'VmAdoptRequested':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('adopt', vm), id: data.operationId, input: adopting(vm, data.operationId, nameKeyOf) as unknown as Facts } : undefined;
+      return begin('adopt', adopting(vm, operationId, nameKeyOf));
     case 'VmPowerRequested':
-      return inHand(vm, data.operationId) && vm.nodeId !== null
-        ? { kind: 'start', saga: sagaOf('power', vm), id: data.operationId, input: powering(vm, data) as unknown as Facts }
-        : undefined;
+      return vm.nodeId === null ? undefined : begin('power', powering(vm, data));
     case 'VmReconfigureRequested':
-      return inHand(vm, data.operationId) && vm.nodeId !== null
-        ? { kind: 'start', saga: sagaOf('reconfigure', vm), id: data.operationId, input: reconfiguring(vm, data.operationId, data.change, nameKeyOf) as unknown as Facts }
-        : undefined;
+      return vm.nodeId === null ? undefined : begin('reconfigure', reconfiguring(vm, operationId, data.change, nameKeyOf));
     case 'VmGuestRequested':
-      return inHand(vm, data.operationId) && vm.nodeId !== null
-        ? { kind: 'start', saga: sagaOf('guest', vm), id: data.operationId, input: { operationId: data.operationId, ...placeOf(vm), request: data.request } satisfies GuestVm as unknown as Facts }
-        : undefined;
+      return vm.nodeId === null ? undefined : begin('guest', { operationId, ...placeOf(vm), request: data.request } satisfies GuestVm);
     case 'VmPublishRequested':
-      return inHand(vm, data.operationId) && vm.nodeId !== null ? { kind: 'start', saga: sagaOf('publish', vm), id: data.operationId, input: { ...data, ...placeOf(vm) } satisfies PublishVm as unknown as Facts } : undefined;
+      return vm.nodeId === null ? undefined : begin('publish', { ...data, ...placeOf(vm) } satisfies PublishVm);
     case 'VmSnapshotRequested':
-      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'take' ? { kind: 'start', saga: sagaOf('snapshot', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
+      return work?.kind === 'take' ? begin('snapshot', layering(vm, operationId, work)) : undefined;
     case 'VmRevertRequested':
-      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'revert' ? { kind: 'start', saga: sagaOf('revert', vm), id: data.operationId, input: layering(vm, data.operationId, vm.operation.work) as unknown as Facts } : undefined;
+      return work?.kind === 'revert' ? begin('revert', layering(vm, operationId, work)) : undefined;
     case 'VmReverted':
-      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'tidy' ? { kind: 'start', saga: sagaOf('revert', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
+      return work?.kind === 'tidy' ? begin('revert', tidying(vm, operationId, work, null)) : undefined;
     case 'VmSnapshotDeleteRequested':
-      return inHand(vm, data.operationId) && vm.operation?.work?.kind === 'delete' ? { kind: 'start', saga: sagaOf('delete-snapshot', vm), id: data.operationId, input: tidying(vm, data.operationId, vm.operation.work, null) as unknown as Facts } : undefined;
+      return work?.kind === 'delete' ? begin('delete-snapshot', tidying(vm, operationId, work, null)) : undefined;
     case 'VmBackupRequested':
-      return inHand(vm, data.operationId) && vm.operation !== null && vm.operation.backup !== null ? { kind: 'start', saga: sagaOf('backup', vm), id: data.operationId, input: backingUp(vm, data.operationId, vm.operation.backup) as unknown as Facts } : undefined;
-    case 'VmDeleteRequested': {
-      if (data.cancels === null || vm.operation?.id !== data.cancels) return undefined;
-      return { kind: 'cancel', saga: sagaOf(vm.operation.kind, vm), id: data.cancels, because: `the VM is being deleted by ${data.operationId}` };
-    }
+      return backup === null ? undefined : begin('backup', backingUp(vm, operationId, backup));
     case 'VmDeleteStarted':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('delete', vm), id: data.operationId, input: removal(vm, data.operationId, nameKeyOf, left) as unknown as Facts } : undefined;
+      return begin('delete', removal(vm, operationId, nameKeyOf, left));
     case 'VmCleanUpStarted':
-      return inHand(vm, data.operationId) ? { kind: 'start', saga: sagaOf('clean-up', vm), id: data.operationId, input: (settling(vm, data.operationId, nameKeyOf) ?? removal(vm, data.operationId, nameKeyOf, left)) as unknown as Facts } : undefined;
+      return begin('clean-up', settling(vm, operationId, nameKeyOf) ?? removal(vm, operationId, nameKeyOf, left));
     default:
       return undefined;
   }
@@ -87,8 +85,6 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
 
 /** What is not there is left out: the log holds no such value. */
 const toFetch = ({ fetchBytes }: LiveVm): { readonly fetchBytes?: number } => (fetchBytes === undefined ? {} : { fetchBytes });
-
-const inHand = (vm: LiveVm, operationId: string): boolean => vm.operation?.id === operationId;
 
 const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string): ProvisionVm => {
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);

@@ -15,7 +15,8 @@ import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
-import { copyMs, DAY_MS, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
+import { DAY_MS } from '../durations.ts';
+import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;

@@ -13,7 +13,8 @@ import type { OperationId } from '@chronovirt/contracts/ids';
 import type { LayerStep, SnapshotDisk } from '@chronovirt/contracts/vm/snapshot';
 import { nothingToUndo, type Saga } from '@chronovirt/decider/saga';
 import { type ActiveLayers, type Machine, planOf } from '../vm/domain-plan.ts';
-import { commandName, DAY_MS, failVm, finishRemoval, finishVm, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
+import { DAY_MS } from '../durations.ts';
+import { commandName, failVm, finishRemoval, finishVm, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 export interface SnapshotVm extends OnNode {
   readonly operationId: OperationId;

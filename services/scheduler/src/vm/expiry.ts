@@ -8,14 +8,20 @@
  * Whoever was away at T finds it passed. What follows T is counted from when that was seen to, not from T: a
  * platform that was down for a month stops what has expired, and deletes none of it on the same day.
  */
+import { DAY_MS, WEEK_MS } from '../durations.ts';
 
 export type Expiry =
   | { readonly stage: 'ahead' | 'week' | 'day' }
   | { readonly stage: 'expired'; readonly recycleAt: string }
   | { readonly stage: 'recycled'; readonly purgeAt: string };
 
-const DAY_MS = 24 * 60 * 60_000;
-const WEEK_MS = 7 * DAY_MS;
+/** How long a VM that has expired stays as it is, and how long in the recycle bin then, until it is deleted. Seconds. */
+export interface ExpirySettings {
+  readonly graceSeconds: number;
+  readonly keepSeconds: number;
+}
+
+export const expiryDefault: ExpirySettings = { graceSeconds: WEEK_MS / 1_000, keepSeconds: WEEK_MS / 1_000 };
 
 /** When something is due next, in milliseconds since the epoch. */
 export const nextAt = (expiresAt: string, expiry: Expiry): number => {
