@@ -3,7 +3,7 @@
  * it. Nothing of it touches the machine's libvirtd or its network, and nothing outlives the test.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
@@ -82,10 +82,17 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       if (found === undefined) throw new Error('the libvirtd that was started is not found');
       return found;
     };
-    let pid = pidOfDaemon();
+    const networkNamespace = join(daemon.directory, 'net');
+    const findDaemon = (): number => {
+      const found = pidOfDaemon();
+      rmSync(networkNamespace, { force: true });
+      symlinkSync(`/proc/${String(found)}/ns/net`, networkNamespace);
+      return found;
+    };
+    let pid = findDaemon();
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, networkNamespace, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
     if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
@@ -109,7 +116,7 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       powerCycle: async () => {
         await platform.kill9(name);
         await daemon.powerCycle();
-        pid = pidOfDaemon();
+        pid = findDaemon();
         await platform.start(name);
       },
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),

@@ -24,7 +24,7 @@
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkId, NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
@@ -76,7 +76,7 @@ export interface Agent {
   look(vmId: VmId): Promise<void>;
   /** It may not be what it was told to be. Never rejects. */
   compare(vmId: VmId): Promise<void>;
-  /** Looks at domains that are not ours. Never rejects. */
+  /** Looks at domains that are not ours, at networks and at files. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything with what this node was told; false when that could not be done. Never rejects. */
   sweepDrift(): Promise<boolean>;
@@ -108,7 +108,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const running = new Map<string, AbortController>();
   /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
   const taken = new Map<string, Promise<Answer>>();
-  const queues = new Map<VmId | VolumeId | PoolId, { tail: Promise<unknown>; waiting: number }>();
+  const queues = new Map<Queued, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
     nodeId,
@@ -145,7 +145,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 
   const drift = createDriftWatch({
     nodeId, journal, now,
-    hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()) },
+    hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()), compareNetworks: (plans) => hypervisor.compareNetworks(plans) },
     volumesKnown: (volumeIds) => whileAlive(ports.volumesKnown(volumeIds)),
     inHand: async (work) => {
       const volumes = new Set(held.keys());
@@ -174,7 +174,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async <T>(vmId: VmId | VolumeId | PoolId, work: () => Promise<T>): Promise<T> => {
+  const enqueue = async <T>(vmId: Queued, work: () => Promise<T>): Promise<T> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -200,7 +200,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup') return undefined;
+    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -246,7 +246,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept();
       }
-      if (command.type === 'RemoveBackup') return accept();
+      if (command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return accept();
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       if (concernsDisk(command.type)) return accept();
       const { vmId } = command.data;
@@ -293,7 +293,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
-      if (command.type === 'AdoptDomain' || command.type === 'ReleaseDomain') void answer.then(() => drift.lookAround(), () => undefined);
+      if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ.
       const about = objectOf(command);
       if (isVm(about) && drift.knows(about)) void answer.then(() => drift.look(about), () => undefined);
@@ -344,14 +344,17 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 }
 
+type Queued = VmId | VolumeId | PoolId | NetworkId;
+
 /** Whose queue a command stands in. */
-const objectOf = (command: AgentCommand): VmId | VolumeId | PoolId => {
+const objectOf = (command: AgentCommand): Queued => {
+  if (command.type === 'RestoreNetwork') return command.data.network.networkId;
   if (isOfPool(command)) return command.data.poolId;
   if (command.type === 'RemoveVolume') return command.data.vmId ?? command.data.volumeId;
   return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
 };
 
-const isVm = (id: VmId | VolumeId | PoolId): id is VmId => id.startsWith('vm_');
+const isVm = (id: Queued): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });

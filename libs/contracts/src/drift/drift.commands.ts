@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, VmId } from '../ids.ts';
-import { text } from '../text.ts';
+import { Json, text } from '../text.ts';
 import { Difference, DriftAction, DriftClass, DriftId, DriftItem, ForeignDomain } from './drift.events.ts';
 
 /**
@@ -28,6 +28,8 @@ export const driftCommands = {
   RecordDrift: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), items: z.array(DriftItem).max(FINDINGS_MAX) })),
   /** Something is done about an item: from the gateway, or from the policy of its class. */
   ActOnDrift: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, driftId: DriftId, operationId: OperationId, action: z.enum(['adopt', 'revert', 'ignore']), by: z.enum(['operator', 'policy']) })),
+  /** From the saga that had a node do it. `refused` is null when it did. */
+  EndDriftAction: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, driftId: DriftId, operationId: OperationId, refused: text(100).nullable(), because: Json })),
   SetDriftPolicy: command('scheduler', 'class', z.object({ class: DriftClass, action: DriftAction })),
 } as const;
 export type DriftCommand = CommandOf<typeof driftCommands>;

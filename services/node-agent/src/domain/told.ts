@@ -43,6 +43,7 @@ export function remakes(command: AgentCommand, { volumeId, name }: KnownFile): b
     case 'EnsureVolume':
     case 'WorkOnVolume':
     case 'SettleVolume':
+    case 'AcceptVolume':
     case 'AdoptDomain':
     case 'ReleaseDomain': return volumesIn(command).includes(volumeId);
     default: return false;

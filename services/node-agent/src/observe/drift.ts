@@ -9,7 +9,9 @@
  * moment is no drift. Whatever is passed over so is looked at in the next sweep.
  */
 import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
+import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { isOfItsGuest } from '../domain/differences.ts';
 import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
@@ -17,7 +19,7 @@ import { type Found, layerIn, lookThrough, pathOf, volumeIn, type WantedFile } f
 
 export interface DriftPorts {
   readonly nodeId: NodeId;
-  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers' | 'files'>;
+  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers' | 'files' | 'compareNetworks'>;
   readonly journal: Journal;
   /** Which of these there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
@@ -39,7 +41,7 @@ export interface DriftWatch {
   look(vmId: VmId): Promise<void>;
   /** Whether something is known to differ about it. */
   knows(vmId: VmId): boolean;
-  /** A domain that is not ours came, went or changed. Never rejects. */
+  /** A domain that is not ours came, went or changed; or a network, or files. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything; false when that could not be done. Never rejects. */
   sweep(): Promise<boolean>;
@@ -55,6 +57,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
   let files: readonly Finding[] = [];
+  let networks: readonly Finding[] = [];
   /** By path: what nobody knows, since when (milliseconds since the epoch), and what is said of it. */
   let suspects: ReadonlyMap<string, { readonly since: number; readonly finding: Finding | null }> = new Map();
   /** Volumes that there were, and when that was heard. Milliseconds since the epoch. */
@@ -72,7 +75,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     if (!reporting) return;
     // Somebody's files may be many: they come last.
     const place = ({ kind, subject }: Finding): string => `${kind === 'orphan-disk' ? '2' : '1'}${subject}`;
-    const findings = [...ours.values(), ...others, ...files].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
+    const findings = [...ours.values(), ...others, ...networks, ...files].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
     const text = JSON.stringify(findings);
     if (text === said) return;
     const began = session;
@@ -124,6 +127,13 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     const here = new Set(journal.vms().flatMap((known) => (known.here && isVm(known.vmId) ? [known.vmId] : [])));
     const strangers = await hypervisor.strangers(here);
     others = strangers.map(strangerOf);
+  };
+
+  /** Those that domains here were told to be on: one that nobody is on is nobody's loss, and comes back with the next VM. */
+  const lookAtNetworks = async (): Promise<void> => {
+    const plans = new Map(journal.tolds().flatMap(({ plan, unsettled }) => (unsettled || !isHere(plan.vmId) ? [] : plan.nics.map(({ network }) => [network.networkId, network] as const))));
+    const found = plans.size === 0 ? new Map() : await hypervisor.compareNetworks([...plans.values()]);
+    networks = [...plans.values()].flatMap((plan) => networkFinding(plan, found.get(plan.networkId) ?? []) ?? []);
   };
 
   /** Of volumes that no domain here was told to have, the control plane knows whether there are such. */
@@ -191,6 +201,8 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       try {
         if (!reporting || said === undefined) return;
         await around();
+        await lookAtNetworks();
+        await lookAtFiles();
         await tell();
       } catch (fault) {
         failed(undefined, fault);
@@ -203,6 +215,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
         for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
         for (const vmId of told) await lookAt(vmId);
         await around();
+        await lookAtNetworks();
         await lookAtFiles();
         await tell();
         return true;
@@ -229,6 +242,18 @@ const strangerOf = ({ vmId, generation, domain }: Stranger): Finding => ({
   kind: vmId === null ? 'foreign' : 'stray', subject: `domain ${domain.uuid}`, vmId, name: domain.name, differences: [], foreign: domain,
   says: vmId === null ? 'a domain that Chronovirt did not make' : `a domain that carries the words of Chronovirt (generation ${String(generation)}), and that this node was not told to have`,
 });
+
+function networkFinding({ networkId, name }: NetworkPlan, differences: readonly Difference[]): Finding | undefined {
+  const [first] = differences;
+  if (first === undefined) return undefined;
+  const fields = [...new Set(differences.map(({ field }) => field))];
+  const says = first.field === 'network' ? 'the node has no such network any more'
+    : fields.includes('active') ? 'the network is not up: its guests reach nobody'
+    : fields.includes('dhcp') ? 'its DHCP server does not run: guests that start get no address'
+    : fields.includes('firewall') ? 'rules of the packet filter are gone: its guests reach nobody outside, or everybody reaches them'
+    : `${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ', …' : ''} changed`;
+  return { kind: 'network', subject: networkId, vmId: null, name, differences: [...differences], foreign: null, says };
+}
 
 const SUBJECT_CHARACTERS_MAX = 300;
 const MIB = 2 ** 20;
