@@ -3,7 +3,7 @@
  * it. Nothing of it touches the machine's libvirtd or its network, and nothing outlives the test.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
@@ -37,6 +37,8 @@ export interface QemuNode extends NodeView {
   inNetwork(program: string, ...words: readonly string[]): Promise<string>;
   /** Runs a program where the node's libvirtd sees files. */
   inMounts(program: string, ...words: readonly string[]): Promise<string>;
+  /** What gives guests their addresses is killed. */
+  killDhcp(network: string): Promise<void>;
   /** Whether an address answers an ICMP echo, asked in the node's network. */
   pings(address: string): Promise<boolean>;
   domainOf(vm: Pick<Vm, 'id'>): Promise<string>;
@@ -121,6 +123,12 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       },
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
       inMounts: async (program, ...words) => (await run('nsenter', [`--mount=/proc/${String(pid)}/ns/mnt`, program, ...words], { timeout: 30_000 })).stdout,
+      killDhcp: async (network) => {
+        // Several nodes of tests may have a network of that name.
+        const serves = processes().filter((one) => programOf(one)?.endsWith('/dnsmasq') === true && argumentsOf(one).some((word) => word.endsWith(`/${network}.conf`)) && readlinkSync(`/proc/${String(one)}/ns/net`) === readlinkSync(`/proc/${String(pid)}/ns/net`));
+        if (serves.length === 0) throw new Error(`nothing serves ${network}`);
+        for (const one of serves) process.kill(one, 'SIGKILL');
+      },
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
       boots: (vm) => Math.max(0, ...[...consoleOf(vm).matchAll(/boots (\d+)/g)].map((match) => Number(match[1]))),

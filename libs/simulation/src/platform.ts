@@ -196,10 +196,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   /** Volumes for no VM: made, copied, worked on, deleted. */
   const volumeAct = (volumes: Set<string>): Promise<Answer> => {
     const operationId = idFrom('op', random.digits());
-    const [known] = random.chance(0.6) ? volumes : [];
-    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
+    const known = volumes.size > 0 && random.chance(0.8) ? random.pick([...volumes]) : undefined;
+    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
     if (act !== 'RequestVolume' && known !== undefined) {
-      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }]);
+      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }, { kind: 'publish', imageId: idFrom('image', random.digits()), image: { name: `v-${random.digits().slice(0, 6)}`, minMemoryMib: 64 } }]);
       return order('storage', known, act, { volumeId: known, operationId, ...(act === 'WorkOnVolume' ? { work } : {}) }, { operationId });
     }
     const volumeId = idFrom('volume', random.digits());
@@ -245,7 +245,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
         continue;
       }
       if (act === 'volume') {
-        await volumeAct(volumes);
+        for (let times = random.between(2, 6); times > 0; times--) {
+          await volumeAct(volumes);
+          await world.sleep(random.between(500, 8_000));
+        }
         continue;
       }
       if (act === 'publish') {

@@ -244,7 +244,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (isOfVolume(command)) {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
-        return accept();
+        return accept(outcome === undefined ? undefined : factsOf(outcome));
       }
       if (command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return accept();
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });

@@ -10,7 +10,7 @@
  *     PUT  /v1/node/parts/<operation>?offset=…&length=…       goes on from there; from 0 it begins anew
  *     POST /v1/node/parts/<operation>/taken?sha256=…&format=…  that was all: checked, and kept as a content
  *
- * A node may only bring what an operation on one of its own VMs waits for.
+ * A node may only bring what an operation on one of its own VMs or volumes waits for.
  */
 import { Controller, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { RouteConfig } from '@nestjs/platform-fastify';
@@ -27,6 +27,7 @@ import type { OperationDocument } from '../operations/operation.projection.ts';
 import { ProblemError, refused } from '../problem.http.ts';
 import { sendJson } from '../request.http.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';
+import type { VolumeDocument } from '../volumes/volume.projection.ts';
 import { bytesOf, nodeOf } from './node-access.http.ts';
 import { sendFile } from './send-file.http.ts';
 
@@ -35,7 +36,7 @@ const VolumesQuery = z.strictObject({ ids: z.string().max(5_000).transform((all)
 const TakenQuery = z.strictObject({ sha256: Sha256, format: ImageFormat });
 
 /** Operations whose node brings bytes. */
-const BRINGING = ['publish'];
+const BRINGING = ['publish', 'publish-volume'];
 /** A node that was away goes on where it was. */
 const PART_MS = 24 * 3_600_000;
 
@@ -111,8 +112,14 @@ export class NodeBytesHttp {
 
   private async mayBring(nodeId: NodeId, operationId: OperationId): Promise<void> {
     const operation = await this.gateway.views.document<OperationDocument>('operation', operationId);
-    const vm = operation?.vmId === null || operation === undefined ? undefined : await this.gateway.views.vm(operation.vmId);
-    const isIts = operation !== undefined && operation.endedAt === null && BRINGING.includes(operation.kind) && vm !== undefined && (JSON.parse(vm.text) as VmSummary).nodeId === nodeId;
-    if (!isIts) throw new ProblemError('upload.not_expected', { because: { operationId, nodeId } });
+    const waits = operation !== undefined && operation.endedAt === null && BRINGING.includes(operation.kind);
+    if (!waits || (await this.nodeIn(operation)) !== nodeId) throw new ProblemError('upload.not_expected', { because: { operationId, nodeId } });
+  }
+
+  private async nodeIn({ id, vmId }: OperationDocument): Promise<string | null> {
+    const { views } = this.gateway;
+    if (vmId !== null) return (JSON.parse((await views.vm(vmId))?.text ?? '{"nodeId":null}') as Pick<VmSummary, 'nodeId'>).nodeId;
+    const [volume] = await views.page<VolumeDocument>('volume', { after: '', limit: 1, where: `doc ->> 'operationId' = $3`, values: [id] });
+    return volume?.nodeId ?? null;
   }
 }
