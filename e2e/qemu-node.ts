@@ -3,7 +3,8 @@
  * it. Nothing of it touches the machine's libvirtd or its network, and nothing outlives the test.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
@@ -85,16 +86,19 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       return found;
     };
     const networkNamespace = join(daemon.directory, 'net');
+    const bootIdFile = join(daemon.directory, 'boot-id');
     const findDaemon = (): number => {
       const found = pidOfDaemon();
       rmSync(networkNamespace, { force: true });
       symlinkSync(`/proc/${String(found)}/ns/net`, networkNamespace);
+      // Whatever the real machine's kernel says, this one has just been started.
+      writeFileSync(bootIdFile, randomUUID());
       return found;
     };
     let pid = findDaemon();
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, networkNamespace, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, networkNamespace, bootIdFile, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
     if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
     await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 

@@ -81,6 +81,7 @@ export class NodeProgram extends Program {
     const agent = createAgent({
       nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
       outdated: () => { connect(); },
+      bootId: () => String(this.powerCycles),
       volumesKnown: async (volumeIds) => {
         if (party === undefined || !life.on) throw new Error('not connected');
         return volumeIds.filter(this.isVolume);

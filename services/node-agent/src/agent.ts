@@ -29,7 +29,7 @@ import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { isPowerVerb, planIn, powerAfter, remakes, volumesIn } from './domain/told.ts';
+import { isPowerVerb, planIn, powerAfter, remadeBy, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -46,6 +46,8 @@ export interface AgentPorts {
   readonly reportDrift: (report: DriftReport) => Promise<void>;
   /** Which of these volumes there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
+  /** Another each time that the machine was started. */
+  readonly bootId: () => string;
   readonly now: () => Date;
   /** Opens secrets that were sealed to this node; without it none are taken. */
   readonly unseal?: Unseal;
@@ -144,7 +146,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   const drift = createDriftWatch({
-    nodeId, journal, now,
+    nodeId, journal, now, bootId: ports.bootId,
     hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()), compareNetworks: (plans) => hypervisor.compareNetworks(plans) },
     volumesKnown: (volumeIds) => whileAlive(ports.volumesKnown(volumeIds)),
     inHand: async (work) => {
@@ -219,9 +221,13 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const letGo = hold(volumesIn(command));
     const unknow = (): void => { for (const file of journal.files()) if (remakes(command, file)) journal.unknow(file); };
     unknow();
+    // Until it is answered, whoever answers it, these may come and go: what this process began goes on without it.
+    const remade = remadeBy(command);
+    for (const volumeId of remade) journal.unsettle(volumeId);
     const plan = planIn(command);
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
+    const boot = ports.bootId();
     // Whatever is there from here on may be half of what was and half of what shall be.
     if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
     else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
@@ -233,6 +239,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         throw fault;
       });
       if (halted) throw new Halted();
+      for (const volumeId of remade) journal.settle(volumeId);
       if (isRefusal(outcome)) {
         // What was refused did nothing, except to a domain that runs: that is taken back by a command of its own.
         if (command.type !== 'ConfigureDomain' && !isCancelled(outcome) && !endsPlacement(command.type)) {
@@ -254,7 +261,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       const now = plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
-        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+        journal.tell({ plan: now, power, boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {

@@ -16,6 +16,8 @@ const Environment = z.object({
   CV_NODE_AGENT_JOIN_TOKEN_FILE: folder.optional(),
   CV_NODE_AGENT_STATE_DIR: folder,
   CV_NODE_AGENT_MACHINE_ID: machineId.optional(),
+  /** A file whose text is another each time that the machine was started. */
+  CV_NODE_AGENT_BOOT_ID_FILE: folder.default('/proc/sys/kernel/random/boot_id'),
   CV_NODE_AGENT_NAME: z.string().min(1).max(253).optional(),
   CV_NODE_AGENT_HYPERVISOR: z.enum(['qemu', 'test', 'simulated']).default('qemu'),
   CV_NODE_AGENT_LIBVIRT_SOCKET: folder.default('/run/libvirt/libvirt-sock'),
@@ -67,6 +69,8 @@ export interface AgentConfig {
   /** Needed at the first start only. */
   readonly joinTokenFile: string | undefined;
   readonly stateDir: string;
+  /** undefined: what runs here does not outlive the process. */
+  readonly bootIdFile?: string | undefined;
   readonly machineId: string;
   readonly name: string;
   readonly hypervisor: HypervisorConfig;
@@ -131,7 +135,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const id = env.CV_NODE_AGENT_MACHINE_ID ?? ofMachine(machineIdFile);
   if (id === undefined) wrong.push(`CV_NODE_AGENT_MACHINE_ID: is not set, and ${machineIdFile} holds no id: run systemd-machine-id-setup`);
   if (wrong.length > 0 || id === undefined) throw bad(wrong);
-  return { kind: 'agent', agent: { ...common, joinTokenFile: env.CV_NODE_AGENT_JOIN_TOKEN_FILE, machineId: id, name: env.CV_NODE_AGENT_NAME ?? hostname(), hypervisor } };
+  return { kind: 'agent', agent: { ...common, ...(hypervisor.kind === 'simulated' ? {} : { bootIdFile: env.CV_NODE_AGENT_BOOT_ID_FILE }), joinTokenFile: env.CV_NODE_AGENT_JOIN_TOKEN_FILE, machineId: id, name: env.CV_NODE_AGENT_NAME ?? hostname(), hypervisor } };
 }
 
 const foldersOf = (text: string): Readonly<Record<string, string>> => Object.fromEntries(text.split(',').flatMap((one) => {

@@ -103,6 +103,8 @@ export interface Told {
   readonly unsettled: boolean;
   /** The same for one that starts or stops it. */
   readonly unsure: boolean;
+  /** The run of the machine in which it was told so; undefined: an older agent did not know. */
+  readonly boot?: string;
 }
 
 export interface Compared {

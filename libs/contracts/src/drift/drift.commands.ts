@@ -6,10 +6,10 @@ import { Difference, DriftAction, DriftClass, DriftId, DriftItem, ForeignDomain 
 
 /**
  * What a node found, before anybody compared it with other nodes. `domain`: one of ours that differs; `missing`: one of ours
- * that is not there; `stray`: it carries our words and was not told to be here; `foreign`: it is not ours.
+ * that is not there; `stray`: it carries our words and was not told to be here; `foreign`: it is not ours; `node-restarted`: the machine was, and domains that ran do not.
  */
 export const Finding = z.object({
-  kind: z.enum(['domain', 'missing', 'stray', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network']),
+  kind: z.enum(['domain', 'missing', 'stray', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network', 'node-restarted']),
   subject: text(300), vmId: VmId.nullable(), name: text(300).nullable(), differences: z.array(Difference).max(50), foreign: ForeignDomain.nullable(), says: text(500),
 });
 export type Finding = z.infer<typeof Finding>;

@@ -29,7 +29,7 @@ export const ForeignDomain = z.object({
 });
 export type ForeignDomain = z.infer<typeof ForeignDomain>;
 
-export const DriftClass = z.enum(['changed', 'missing', 'moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network']);
+export const DriftClass = z.enum(['changed', 'missing', 'moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network', 'node-restarted']);
 export type DriftClass = z.infer<typeof DriftClass>;
 
 export const DriftAction = z.enum(['adopt', 'revert', 'alert', 'ignore']);

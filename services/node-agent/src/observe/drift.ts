@@ -13,7 +13,7 @@ import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { isOfItsGuest } from '../domain/differences.ts';
-import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
+import type { Compared, Hypervisor, Stranger, Told } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type Found, layerIn, lookThrough, pathOf, volumeIn, type WantedFile } from '../pool/pool-files.ts';
 
@@ -29,6 +29,8 @@ export interface DriftPorts {
   readonly whenIdle: <T>(vmId: VmId, work: () => Promise<T>) => Promise<T> | undefined;
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DriftReport) => Promise<void>;
+  /** Another each time that the machine was started. */
+  readonly bootId: () => string;
   readonly now: () => Date;
   readonly failed: (vmId: VmId | undefined, fault: unknown) => void;
 }
@@ -52,12 +54,16 @@ const KNOWN_MS = 10 * 60_000;
 /** A file that nobody knows is said to be so after that: less than a comparison of everything takes to come again. Milliseconds. */
 const SUSPECTED_MS = 15_000;
 
-export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, report, now, failed }: DriftPorts): DriftWatch {
+export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, report, bootId, now, failed }: DriftPorts): DriftWatch {
   /** By subject: what differs of VMs of ours, and what else there is. */
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
   let files: readonly Finding[] = [];
   let networks: readonly Finding[] = [];
+  /** What the machine was started again without, by VM: its name and the state that it should be in. */
+  const lost = new Map<VmId, Difference>();
+  /** What is said of that; it stays the same while they are started again, one after another. */
+  let restarted: Finding | undefined;
   /** By path: what nobody knows, since when (milliseconds since the epoch), and what is said of it. */
   let suspects: ReadonlyMap<string, { readonly since: number; readonly finding: Finding | null }> = new Map();
   /** Volumes that there were, and when that was heard. Milliseconds since the epoch. */
@@ -73,9 +79,11 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
 
   const tellOnce = async (): Promise<void> => {
     if (!reporting) return;
+    if (lost.size === 0) restarted = undefined;
+    else if (restarted === undefined || [...lost.values()].some(({ field }) => restarted?.differences.every((known) => known.field !== field))) restarted = restartedFinding([...lost.values()]);
     // Somebody's files may be many: they come last.
     const place = ({ kind, subject }: Finding): string => `${kind === 'orphan-disk' ? '2' : '1'}${subject}`;
-    const findings = [...ours.values(), ...others, ...networks, ...files].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
+    const findings = [...ours.values(), ...others, ...networks, ...files, ...(restarted === undefined ? [] : [restarted])].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
     const text = JSON.stringify(findings);
     if (text === said) return;
     const began = session;
@@ -106,14 +114,30 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     }
   };
 
+  /** A machine that was started again has lost what ran on it; libvirt knows no end of such a domain. */
+  const isLost = (told: Told, { state, reason }: Compared): boolean => told.power !== 'stopped' && state === 'stopped' && reason === 'unknown' && told.boot !== undefined && told.boot !== bootId();
+
   const compare = async (vmId: VmId): Promise<void> => {
     const told = journal.told(vmId);
     if (told === undefined || told.unsettled || told.unsure || !isHere(vmId)) {
       ours.delete(vmId);
+      // What is being started is not lost any more, as far as anybody knows.
+      lost.delete(vmId);
       return;
     }
     const seen = await hypervisor.compare(told);
     if (seen !== undefined && isOfItsGuest(told.power, seen)) journal.tell({ ...told, power: 'stopped' });
+    if (seen !== undefined && isLost(told, seen)) {
+      lost.set(vmId, { field: told.plan.name, expected: told.power, seen: 'stopped' });
+      const others = seen.differences.filter(({ field }) => field !== 'state');
+      const finding = findingOf(vmId, told.plan.name, { ...seen, differences: others });
+      if (finding === undefined) ours.delete(vmId);
+      else ours.set(vmId, finding);
+      return;
+    }
+    lost.delete(vmId);
+    // It runs, or rests, as it was told to: what happens to it from here on is this run's.
+    if (seen !== undefined && told.boot !== bootId() && !seen.differences.some(({ field }) => field === 'state')) journal.tell({ ...told, boot: bootId() });
     const finding = findingOf(vmId, told.plan.name, seen);
     if (finding === undefined) ours.delete(vmId);
     else ours.set(vmId, finding);
@@ -162,7 +186,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     const before = suspects;
     const suspected = new Set([...before.keys()].flatMap((path) => volumeIn(path.slice(path.lastIndexOf('/') + 1)) ?? []));
     const found = lookThrough({
-      folders, known: journal.files(), wanted, inHand: new Set([...touched, ...unsettled]), isHere, now: now().getTime(),
+      folders, known: journal.files(), wanted, inHand: new Set([...touched, ...unsettled, ...journal.unsettled()]), isHere, now: now().getTime(),
       isVolume: (volumeId) => ofDomains.has(volumeId) || (isVolume(volumeId) ?? (suspected.has(volumeId) ? false : undefined)),
       used: new Set(others.flatMap(({ foreign }) => foreign?.disks.map(({ file }) => file) ?? [])),
     });
@@ -186,7 +210,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       reporting = true;
     },
     pause: () => { reporting = false; },
-    knows: (vmId) => ours.has(vmId),
+    knows: (vmId) => ours.has(vmId) || lost.has(vmId),
     look: async (vmId) => {
       try {
         // Before the first sweep there is nothing to add to.
@@ -212,7 +236,11 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       if (!reporting) return true;
       try {
         const told = journal.tolds().map(({ plan }) => plan.vmId);
-        for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
+        for (const vmId of [...ours.keys(), ...lost.keys()]) {
+          if (told.includes(vmId)) continue;
+          ours.delete(vmId);
+          lost.delete(vmId);
+        }
         for (const vmId of told) await lookAt(vmId);
         await around();
         await lookAtNetworks();
@@ -241,6 +269,14 @@ function findingOf(vmId: VmId, name: string, seen: Compared | undefined): Findin
 const strangerOf = ({ vmId, generation, domain }: Stranger): Finding => ({
   kind: vmId === null ? 'foreign' : 'stray', subject: `domain ${domain.uuid}`, vmId, name: domain.name, differences: [], foreign: domain,
   says: vmId === null ? 'a domain that Chronovirt did not make' : `a domain that carries the words of Chronovirt (generation ${String(generation)}), and that this node was not told to have`,
+});
+
+const VMS_NAMED_MAX = 50;
+
+const restartedFinding = (lost: readonly Difference[]): Finding => ({
+  kind: 'node-restarted', subject: 'restart', vmId: null, name: null, foreign: null,
+  differences: [...lost].sort((a, b) => (a.field < b.field ? -1 : 1)).slice(0, VMS_NAMED_MAX),
+  says: `the node was started again, and what ran on it did not outlive that (VMs: ${String(lost.length)}); those that are marked so are started again`,
 });
 
 function networkFinding({ networkId, name }: NetworkPlan, differences: readonly Difference[]): Finding | undefined {

@@ -108,6 +108,8 @@ const SHOWN: readonly DriftAction[] = ['alert', 'ignore'];
 const POSSIBLE: Readonly<Record<DriftClass, readonly DriftAction[]>> = {
   changed: [...SHOWN, 'revert', 'adopt'], missing: [...SHOWN, 'revert'], network: [...SHOWN, 'revert'],
   'disk-replaced': [...SHOWN, 'adopt'], moved: SHOWN, duplicate: SHOWN, foreign: SHOWN, 'orphan-disk': SHOWN, 'disk-missing': SHOWN,
+  // Which VMs are started again, each of them says itself.
+  'node-restarted': SHOWN,
 };
 
 /** What does what is wanted about an item, a VM's command or a node's; or why nothing can be done. */
@@ -131,6 +133,7 @@ export function remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationI
       // Its subject is the volume, and the layer where that is meant.
       if (action === 'adopt') return { node: { kind: 'volume', volumeId: item.subject.slice(0, 'volume_'.length + 32) as VolumeId } };
       return no('the file that was there is gone: put it back by hand, restore a backup, or rebuild');
+    case 'node-restarted': return no('start its VMs, stop those that shall stay down, or mark them to be started again with their node (autostart)');
     case 'network': {
       const network = networkOf(item.subject);
       if (network === undefined) return no('there is no such network any more');
