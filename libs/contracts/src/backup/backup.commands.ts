@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { BackupId, NodeId, OperationId, VmId } from '../ids.ts';
 import { Name, text } from '../text.ts';
-import { BackupSlot, BackupTarget, BackupWish } from './backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, DrillCriterion } from './backup.ts';
 import { BackedUpMachine, TakenBackup } from './backup.events.ts';
 
 const Reference = text(100).min(1);
@@ -36,6 +36,7 @@ export const backupCommands = {
   /** From the saga that deletes one. */
   FinishDeleteBackup: command('storage', 'vmId', z.object(OfBackup)),
   AbandonDeleteBackup: command('storage', 'vmId', z.object(ByOperation)),
-  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300) })),
+  /** From the saga that takes the machine of a drill away. */
+  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300), criterion: DrillCriterion, since: z.iso.datetime() })),
 } as const;
 export type BackupCommand = CommandOf<typeof backupCommands>;

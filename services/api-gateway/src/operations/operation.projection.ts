@@ -170,9 +170,17 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return before === undefined ? undefined : settle({ ...before, waitsFor: before.status === 'pending' ? 'the saga that deletes it' : before.waitsFor }, event);
     case 'VmCleanUpStarted':
       return settle({ ...(before ?? begun(event, key, 'clean-up', id)), waitsFor: 'the saga that cleans up' }, event);
+    case 'VmDrilled': {
+      if (before === undefined || hasEnded(before)) return before;
+      const { refused, because, how } = event.data;
+      return settle({ ...(refused === null ? before : failing(before, refused, because)), how, waitsFor: 'its machine being taken away' }, event);
+    }
     case 'VmOperationDone':
     case 'VmDeleted':
-      return before === undefined || hasEnded(before) ? before : settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
+      if (before === undefined || hasEnded(before)) return before;
+      // A drill ends with its machine, and how it went was said before.
+      if (event.type === 'VmDeleted' && before.kind === 'drill') return settle(ended(before, before.error === null ? 'succeeded' : 'compensated', event), event);
+      return settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
     case 'VolumeRequested':
       return settle({ ...(before ?? begun(event, key, 'create-volume', null)), waitsFor: 'the saga that makes it' }, event);
     case 'VolumeWorkRequested':
@@ -233,7 +241,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       if (before === undefined) return undefined;
       const { outcome, owed, why } = event.data;
       // What comes after it is part of the operation: the VM says when that is over.
-      if (outcome === 'succeeded' && categoryOf(event.stream) === 'saga-snapshot-vm') return settle(before, event);
+      if ((outcome === 'succeeded' && categoryOf(event.stream) === 'saga-snapshot-vm') || before.kind === 'drill') return settle(before, event);
       const told = outcome === 'succeeded' ? before : failing(before, why?.refused ?? 'saga.failed', why?.because ?? {});
       return settle(ended(withOwed(told, owed), outcome, event), event);
     }

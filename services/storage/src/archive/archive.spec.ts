@@ -89,3 +89,17 @@ describe('Whatever is taken and deleted, in any order,', () => {
     }
   });
 });
+
+describe('A drill of a backup', () => {
+  const record: BackupCommand = { type: 'RecordDrill', data: { vmId, backupId: backup(1), operationId: op(9), passed: true, how: 'its guest agent answers', criterion: 'agent', since: '2026-01-01T00:00:00.000Z' } };
+  const drilled = { type: 'BackupDrilled', data: record.data } as BackupEvent;
+  const whole = [begun(1, null), { type: 'BackupTaken', data: recording(1, null) } as BackupEvent];
+  it('is recorded once', () => {
+    given(...whole).when(record).then(drilled);
+    given(...whole, drilled).when(record).then();
+  });
+  it('says nothing of one that is deleted meanwhile, or gone', () => {
+    given(...whole, { type: 'BackupDeleteStarted', data: { vmId, backupId: backup(1), operationId: op(8), target, nodeId } }).when(record).then();
+    given().when(record).then();
+  });
+});

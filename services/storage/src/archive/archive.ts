@@ -82,8 +82,8 @@ export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
       case 'AbandonDeleteBackup':
         return known?.status === 'deleting' && known.operationId === command.data.operationId ? [{ type: 'BackupDeleteAbandoned', data: command.data }] : [];
       case 'RecordDrill':
-        // One that was deleted meanwhile has nothing to be said about any more.
-        return known === undefined || known.drills.includes(command.data.operationId) ? [] : [{ type: 'BackupDrilled', data: command.data }];
+        // Of one that was deleted meanwhile nothing is known: its files went while they were read.
+        return known?.status !== 'taken' || known.drills.includes(command.data.operationId) ? [] : [{ type: 'BackupDrilled', data: command.data }];
     }
   },
   evolve(all, event) {
