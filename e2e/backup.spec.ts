@@ -90,10 +90,11 @@ describe('backups of a machine', () => {
     expect(readdirSync(node.poolDir).filter((name) => name.includes(machine.slice('vm_'.length)))).toEqual([]);
     // What was beside the first disk goes by an operation of its own: then each file is of a volume that somebody has.
     await rest.until('its disks are gone', async () => {
-      const known = new Set((await rest.all<{ readonly id: string; readonly vmId: string | null }>('/v1/volumes')).map(({ id }) => id));
-      return (await node.disks()).every((volumeId) => known.has(volumeId)) && (await rest.ok<{ items: unknown[] }>('GET', `/v1/volumes?vm=${machine}`)).items.length === 0;
+      const volumes = await rest.all<{ readonly id: string; readonly name: string }>('/v1/volumes');
+      // The disk that a VM was made with has its digits.
+      const known = new Set([...volumes.map(({ id }) => id), ...(await rest.all<Vm>('/v1/vms')).map(({ id }) => id.replace('vm_', 'volume_'))]);
+      return (await node.disks()).every((volumeId) => known.has(volumeId)) && !volumes.some(({ name }) => name.startsWith(`drill-${machine.slice(-8)}`));
     }, 60_000, 250);
-    expect(await rest.ok<{ items: { name: string }[] }>('GET', '/v1/volumes?limit=100').then(({ items }) => items.filter(({ name }) => name.startsWith(`drill-${machine.slice(-8)}`)))).toEqual([]);
   };
   const refusalOf = (asked: Promise<unknown>): Promise<Refused> => asked.then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
     if (error instanceof Refused) return error;
@@ -301,6 +302,22 @@ describe('backups of a machine', () => {
     await expectGone(fails.machine);
     writeFileSync(file, whole);
     expect(first?.id).not.toBe(second?.id);
+  });
+
+  it('A5-10 how far a copy has come is shown while it is taken, and only rises', async () => {
+    await acted('stop');
+    const { operation } = await begin({ kind: 'full' });
+    const percents: number[] = [];
+    await rest.until('it is taken', async () => { const now = await rest.operation(operation.id); percents.push(now.percent); return now.endedAt !== null; }, 120_000, 20);
+    expect(await rest.operation(operation.id)).toMatchObject({ status: 'succeeded', percent: 100 });
+    expect(percents).toEqual([...percents].sort((a, b) => a - b));
+    made.push(await shown((await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${vm.id}`)).items.find(({ id }) => made.every((one) => one.id !== id))?.id ?? ''));
+    // Said by the node while it copied, of this one or of those before: a small copy is over before it is asked.
+    const said = await platform.sql<{ backup: string; percents: number[] }>(`select data->>'backupId' as backup, array_agg((data->>'percent')::int order by position) as percents from event_log.event where type = 'BackupProgressed' group by 1`);
+    expect(said.length).toBeGreaterThan(0);
+    for (const { percents: of } of said) expect(of).toEqual([...new Set(of)].sort((a, b) => a - b));
+    await acted('start');
+    await up(vm);
   });
 
   it('A5-10 they stay when their machine goes, and another is made of them', async () => {

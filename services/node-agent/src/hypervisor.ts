@@ -141,6 +141,9 @@ export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'replaces' | 'machine'>;
 /** Of RestoreDisks. */
 export type RestorePlan = Pick<DataOf<'RestoreDisks'>, 'vmId' | 'poolId' | 'ofVm' | 'targetId' | 'chain' | 'disks'>;
+/** Told now and then how much of something is done, in percent. */
+export type Progress = (percent: number) => void;
+
 /** What was seen of a machine that came up, and how long after somebody began to look. */
 export interface Proven {
   readonly criterion: Proof['criterion'];
@@ -203,7 +206,7 @@ export interface Hypervisor {
   /** What a layer and all below it hold is brought to the control plane, as a file that stands alone. */
   publish(plan: PublishPlan, signal: AbortSignal): Promise<Refusal | Published>;
   /** What the disks of a domain hold at one moment lies whole at a target; it runs on, or stays stopped. */
-  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal): Promise<Refusal | TakenBackup>;
+  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal, progress?: Progress): Promise<Refusal | TakenBackup>;
   /** Neither at its target nor being taken. Never refused. */
   undoBackup(plan: DomainPlan, backup: BackupRef): Done;
   removeBackup(backup: BackupRef): Done;

@@ -255,6 +255,7 @@ export const backup: Projection<BackupEntry> = {
       case 'BackupAbandoned':
       case 'BackupDeleted':
         return undefined;
+      case 'BackupProgressed':
       case 'BackupDrilled':
         return document;
     }

@@ -171,6 +171,10 @@ export const PoolReport = z.object({
 });
 export type PoolReport = z.input<typeof PoolReport>;
 
+/** A report `cv.rpt.<node>.backup.<backupId>`: how much of it is copied. It may be less than was said before, when the copy was begun again. */
+export const BackupReport = z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, percent: z.int().min(0).max(100) });
+export type BackupReport = z.infer<typeof BackupReport>;
+
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });
 export type Heartbeat = z.infer<typeof Heartbeat>;

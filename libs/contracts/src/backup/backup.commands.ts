@@ -29,6 +29,8 @@ const ByOperation = { ...OfBackup, operationId: OperationId };
 export const backupCommands = {
   /** From the saga that takes one. Facts say the `parent` that it may build on. */
   BeginBackup: command('storage', 'vmId', z.object({ ...ByOperation, nodeId: NodeId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
+  /** From reports. */
+  RecordBackupProgress: command('storage', 'vmId', z.object({ ...OfBackup, nodeId: NodeId, percent: z.int().min(0).max(100) })),
   RecordBackup: command('storage', 'vmId', z.object({ ...ByOperation, machine: BackedUpMachine, ...TakenBackup.shape })),
   AbandonBackup: command('storage', 'vmId', z.object(ByOperation)),
   /** Refused while another builds on it, naming that. `abandoned`: nobody takes it any more, and something of it may be at the target. */

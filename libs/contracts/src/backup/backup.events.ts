@@ -45,6 +45,8 @@ const OfBackup = { vmId: VmId, backupId: BackupId };
 export const backupEvents = {
   /** It is being taken. Its parent, if it gets one, is kept from here on. */
   BackupBegun: event(z.object({ ...OfBackup, operationId: OperationId, nodeId: NodeId, target: BackupTarget, wants: BackupWish, parent: BackupId.nullable(), scheduled: BackupSlot.nullable() })),
+  /** So much of it is copied; said now and then, and only upwards. */
+  BackupProgressed: event(z.object({ ...OfBackup, operationId: OperationId, percent: z.int().min(1).max(99) })),
   BackupTaken: event(z.object({ ...OfBackup, operationId: OperationId, machine: BackedUpMachine, ...TakenBackup.shape })),
   /** It never came to be, and nothing of it is at the target. */
   BackupAbandoned: event(z.object({ ...OfBackup, operationId: OperationId })),

@@ -54,6 +54,8 @@ export const backupView: Projection<BackupDocument> = {
         const { kind, because, parent, frozen, files, machine } = event.data;
         return { ...before, status: 'taken', vmName: machine.spec.name, kind, because, parent, frozen, disks: files, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0), operationId: null, takenAt: event.recordedAt, ...now };
       }
+      case 'BackupProgressed':
+        return { ...before, ...now };
       case 'BackupDeleteStarted':
         return { ...before, status: 'deleting', operationId: event.data.operationId, ...now };
       case 'BackupDeleteAbandoned':

@@ -64,7 +64,7 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
+type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' | 'BackupProgressed' }>);
 
 const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
@@ -202,6 +202,13 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       const { refused, because, owed } = event.data;
       return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
     }
+    case 'BackupProgressed': {
+      if (before === undefined || hasEnded(before)) return before;
+      const done = before.steps.filter(({ status }) => status === 'done').length;
+      // Of the step that copies: what comes after it has its own share.
+      const percent = before.steps.length === 0 ? 0 : Math.floor((99 * (done + event.data.percent / 100)) / before.steps.length);
+      return settle({ ...before, percent: Math.max(before.percent, percent) }, event);
+    }
     case 'BackupDeleteStarted':
       return settle({ ...(before ?? begun(event, key, 'delete-backup', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'VolumeDeleteStarted':
@@ -269,7 +276,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
-  if (event.type === 'BackupDeleteStarted') return [event.data.operationId];
+  if (event.type === 'BackupDeleteStarted' || event.type === 'BackupProgressed') return [event.data.operationId];
   if (event.type in volumeOperations || (poolOperations as readonly string[]).includes(event.type)) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (category === 'image-import') return [(event as ImageImportEvent).data.operationId];
   if (event.type !== 'CommandsAccepted') return [];
