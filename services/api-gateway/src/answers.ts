@@ -1,5 +1,6 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
+import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
@@ -46,6 +47,7 @@ export const VmAnswer = named('Vm', z.object({
   expiry: nullable(z.object({ stage: z.enum(['week', 'day', 'expired', 'recycled']).describe('Told a week or a day before its time; stopped; in the recycle bin'), next: time.describe('When that goes on') })),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
   createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
+  image: nullable(z.object({ id: z.string(), name: nullable(z.string()), deleted: z.boolean() })).optional().describe('What its first disk began as; null: as nothing. Where one VM is asked for'),
   usage: nullable(DomainUsage).optional().describe('With include=usage: since it was started'),
 }));
 
@@ -132,7 +134,7 @@ export const BackupAnswer = named('Backup', z.object({
   frozen: nullable(z.boolean()).describe('Whether the guest held its file systems still for it'), bytes: z.int().describe('Of its own files'),
   disks: z.array(z.object({ unit: z.int(), volumeId: z.string(), sizeGib: z.int(), bytes: z.int(), sha256: z.string() })),
   scheduled: nullable(z.object({ policyId: z.string(), slot: time })),
-  drill: nullable(z.object({ passed: z.boolean(), how: z.string(), at: time, operationId: z.string() })).describe('The last time that a machine was made of it to see whether it runs'),
+  drill: nullable(z.object({ at: time, ok: z.boolean(), criterion: nullable(DrillCriterion), seconds: nullable(z.int()).describe('From when it was asked for to when it was known'), because: z.string(), operationId: z.string() })).describe('The last time that a machine was made of it to see whether it runs'),
   operationId: nullable(z.string()), requestedAt: time, takenAt: nullable(time), changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 named('BackupPage', page(BackupAnswer));
