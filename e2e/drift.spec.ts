@@ -106,8 +106,12 @@ describe('a node that somebody works on by hand', () => {
     expect(await items('?class=orphan-disk')).toEqual([]);
     expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(1);
     await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'alert' });
-    for (const file of [gone, changed, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
+    for (const file of [gone, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
     rmSync(stray);
+    // What lies there now is what it shall be.
+    const replaced = await found('disk-replaced', () => true);
+    await expect(rest.ok('POST', `/v1/drift/${replaced.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+    await acted(replaced, 'adopt');
     await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
   });
 

@@ -616,7 +616,9 @@ describe('What differs from what was told', () => {
     machine.powerCycle();
     expect(await swept(world)).toEqual([['node-restarted', 'spec,web-2']]);
     expect(world.drifts.at(-1)?.findings[0]?.says).toContain('VMs: 2');
+    await world.send('ObserveDomain');
     await world.send('StartDomain');
+    await world.send('ObserveDomain', { data: { vmId: another } });
     expect(await swept(world)).toEqual([['node-restarted', 'spec,web-2']]);
     // What happens in this run is what it is.
     machine.crash(vmId);

@@ -263,7 +263,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       const now = plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
-        journal.tell({ plan: now, power, boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+        // A verb that leaves it on or off as it was says nothing about what the machine was started again without.
+        const isItsPower = before === undefined || before.unsure || isPowerVerb(command.type) || (command.type === 'ConfigureDomain' && command.data.restore !== null);
+        journal.tell({ plan: now, power, boot: isItsPower ? boot : before.boot ?? boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {

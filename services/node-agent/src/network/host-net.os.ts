@@ -17,9 +17,11 @@ export interface HostNet {
   attach(tap: string, bridge: string): Promise<void>;
 }
 
+/** Where these programs are, whatever the agent was started with. */
+const env = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
+
 /** `namespace`: a file that is libvirtd's network namespace, where that is not this process's own. */
 export function hostNet(namespace: string | undefined): HostNet {
-  const env = { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`, LC_ALL: 'C.UTF-8' };
   const ask = async (program: string, ...words: readonly string[]): Promise<string> => {
     const [first, ...rest] = namespace === undefined ? [program, ...words] : ['nsenter', `--net=${namespace}`, program, ...words];
     return (await run(first ?? program, rest, { timeout: RUN_MS, maxBuffer: OUTPUT_BYTES_MAX, env })).stdout;

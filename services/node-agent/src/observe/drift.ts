@@ -10,7 +10,7 @@
  */
 import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Difference } from '@chronovirt/contracts/drift/drift.events';
-import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkId, NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { isOfItsGuest } from '../domain/differences.ts';
 import type { Compared, Hypervisor, Stranger, Told } from '../hypervisor.ts';
@@ -156,7 +156,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
   /** Those that domains here were told to be on: one that nobody is on is nobody's loss, and comes back with the next VM. */
   const lookAtNetworks = async (): Promise<void> => {
     const plans = new Map(journal.tolds().flatMap(({ plan, unsettled }) => (unsettled || !isHere(plan.vmId) ? [] : plan.nics.map(({ network }) => [network.networkId, network] as const))));
-    const found = plans.size === 0 ? new Map() : await hypervisor.compareNetworks([...plans.values()]);
+    const found = plans.size === 0 ? new Map<NetworkId, readonly Difference[]>() : await hypervisor.compareNetworks([...plans.values()]);
     networks = [...plans.values()].flatMap((plan) => networkFinding(plan, found.get(plan.networkId) ?? []) ?? []);
   };
 
