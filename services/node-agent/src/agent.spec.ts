@@ -562,6 +562,25 @@ describe('What differs from what was told', () => {
     expect(world.drifts.at(-1)).toMatchObject({ findings: [{ foreign: { uuid: foreign.uuid } }], more: 1 });
   });
 
+  it('is not missed when it happens while the same machine is being compared', async () => {
+    const world = await created(await welcomed(worldOf()));
+    expect(await swept(world)).toEqual([]);
+    const { hypervisor } = world.machine;
+    const compare = hypervisor.compare.bind(hypervisor);
+    let during: Promise<void> | undefined;
+    hypervisor.compare = async (told) => {
+      const seen = await compare(told);
+      if (during === undefined) {
+        world.machine.crash(vmId);
+        during = world.agent.compare(vmId);
+      }
+      return seen;
+    };
+    await swept(world);
+    await during;
+    expect(world.drifts.at(-1)?.findings).toMatchObject([{ kind: 'domain' }]);
+  });
+
   const hand = `volume_${hex(8)}` as const;
   it('is a disk that is gone, or has another file in its place, until a verb of ours makes it anew', async () => {
     const world = await created(await welcomed(worldOf()));

@@ -305,9 +305,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
       if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
-      // It may have brought back what was known to differ.
+      // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
-      if (isVm(about) && drift.knows(about)) void answer.then(() => drift.look(about), () => undefined);
+      if (isVm(about)) void answer.then(() => (drift.knows(about) ? drift.look(about) : undefined), () => undefined);
       taken.set(copy, answer);
       return answer;
     },

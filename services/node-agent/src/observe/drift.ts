@@ -41,7 +41,7 @@ export interface DriftWatch {
   pause(): void;
   /** It may not be what it was. Never rejects. */
   look(vmId: VmId): Promise<void>;
-  /** Whether something is known to differ about it. */
+  /** Whether something is known to differ about it, or happened while nobody could look. */
   knows(vmId: VmId): boolean;
   /** A domain that is not ours came, went or changed; or a network, or files. Never rejects. */
   lookAround(): Promise<void>;
@@ -143,8 +143,31 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     else ours.set(vmId, finding);
   };
 
-  const lookAt = async (vmId: VmId): Promise<void> => {
-    await whenIdle(vmId, () => compare(vmId));
+  /** Comparisons that are under way; true when something happened since one began. */
+  const comparing = new Map<VmId, { again: boolean; readonly done: Promise<void> }>();
+  /** VMs that a verb was at when something happened to them: they are looked at when it has ended. */
+  const passedOver = new Set<VmId>();
+
+  const lookAt = (vmId: VmId): Promise<void> => {
+    const underWay = comparing.get(vmId);
+    if (underWay !== undefined) {
+      underWay.again = true;
+      return underWay.done;
+    }
+    const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+    const turn = { again: false, done };
+    comparing.set(vmId, turn);
+    const work = async (): Promise<void> => {
+      do {
+        turn.again = false;
+        const looked = whenIdle(vmId, () => compare(vmId));
+        if (looked === undefined) passedOver.add(vmId);
+        else passedOver.delete(vmId);
+        await looked;
+      } while (turn.again);
+    };
+    work().finally(() => { comparing.delete(vmId); }).then(resolve, reject);
+    return done;
   };
 
   const around = async (): Promise<void> => {
@@ -210,7 +233,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       reporting = true;
     },
     pause: () => { reporting = false; },
-    knows: (vmId) => ours.has(vmId) || lost.has(vmId),
+    knows: (vmId) => ours.has(vmId) || lost.has(vmId) || passedOver.has(vmId),
     look: async (vmId) => {
       try {
         // Before the first sweep there is nothing to add to.
