@@ -3,16 +3,18 @@
  * field by field, and brought back or taken over; domains that somebody else made become VMs while they run.
  * By REST, on a real libvirt and QEMU, seen through virsh.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { countingGuest, type CountingGuest } from './counting-guest.ts';
 import { startPlatform, type Platform } from './platform.ts';
-import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
+import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Event, type Rest, type Vm } from './rest.ts';
 
 const run = promisify(execFile);
@@ -40,6 +42,8 @@ describe('a node that somebody works on by hand', () => {
   let node: QemuNode;
   let vm: Vm;
   let domain: string;
+  /** For no VM, by name. */
+  const volumes: Record<string, string> = {};
   beforeAll(async () => {
     platform = await startPlatform({ split: false });
     ({ rest } = platform);
@@ -69,10 +73,42 @@ describe('a node that somebody works on by hand', () => {
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/pause`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/resume`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    for (const name of ['to-go', 'to-change']) {
+      const { operation, volumeId } = await rest.ok<{ operation: { id: string }; volumeId: string }>('POST', '/v1/volumes', { name, sizeGib: 1 });
+      await rest.succeeded(operation.id);
+      volumes[name] = volumeId;
+    }
     // Long enough for one comparison of everything.
     await new Promise((resolve) => setTimeout(resolve, 25_000));
     expect((await events()).filter(({ type }) => type.startsWith('Drift'))).toEqual([]);
     expect(await items('?ignored=true')).toEqual([]);
+  });
+
+  it('C-05 a qcow2 is deleted, replaced, put beside: each is found with its class, size and time, and settled when it is as it was', async () => {
+    const pathOf = (file: string): string => join(node.poolDir, file);
+    const [gone, changed, own] = [pathOf(`${volumes['to-go'] ?? ''}.qcow2`), pathOf(`${volumes['to-change'] ?? ''}.qcow2`), (await node.virsh('domblklist', domain)).split(/\s+/).find((word) => word.endsWith('.qcow2')) ?? ''];
+    const stray = pathOf('somebody.qcow2');
+    for (const file of [gone, changed, own]) linkSync(file, `${platform.dir}/${file.slice(-20)}`);
+    rmSync(gone);
+    rmSync(own);
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', pathOf('.other'), '1G']);
+    renameSync(pathOf('.other'), changed);
+    writeFileSync(stray, Buffer.alloc(3 * 2 ** 20, 1));
+    const found = (driftClass: string, subject: (item: Item) => boolean): Promise<Item> => rest.until(`${driftClass} is found`, async () => (await items(`?class=${driftClass}`)).find(subject), BY_SWEEP_MS, 200);
+    expect(await found('disk-missing', ({ subject }) => subject === volumes['to-go'])).toMatchObject({ vmId: null, differences: [{ field: 'file', expected: gone, seen: null }], explanation: expect.stringMatching(/that no VM has, 1024 MiB large, is gone; .* at \d{4}-/) as string });
+    expect(await found('disk-missing', ({ vmId }) => vmId === vm.id)).toMatchObject({ differences: [{ expected: own }], explanation: expect.stringContaining('back it up before it stops') as string });
+    expect(await found('disk-replaced', () => true)).toMatchObject({ subject: volumes['to-change'], differences: [{ field: 'file', expected: expect.stringMatching(/^inode \d+$/) as string }] });
+    const orphan = await found('orphan-disk', () => true);
+    expect(orphan).toMatchObject({ subject: stray, explanation: expect.stringContaining('a file of 3 MiB') as string });
+    expect(differs(orphan, 'changedAt')).toEqual([null, expect.stringMatching(/^\d{4}-/)]);
+    for (const [item, action] of [[orphan, 'adopt'], [orphan, 'revert']] as const) await expect(rest.ok('POST', `/v1/drift/${item.id}/${action}`)).rejects.toMatchObject({ code: `drift.cannot_${action}` });
+    await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'ignore' });
+    expect(await items('?class=orphan-disk')).toEqual([]);
+    expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(1);
+    await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'alert' });
+    for (const file of [gone, changed, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
+    rmSync(stray);
+    await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
   });
 
   it('C-05 virsh setvcpus: changed, by field; adopted it is what is wanted', async () => {
@@ -206,14 +242,14 @@ describe('a node that somebody works on by hand', () => {
 
   describe('and domains that somebody else made', () => {
     /** Each as somebody would make it with virt-install: another machine type, another place for its disk, a network of their own. */
-    const made = async (name: string, { target = 'vda', bus = 'virtio', more = '', start = true } = {}): Promise<{ readonly uuid: string; readonly id: string; readonly file: string; readonly serial: string }> => {
+    const made = async (name: string, { target = 'vda', bus = 'virtio', more = '', start = true, counting }: { target?: string; bus?: string; more?: string; start?: boolean; counting?: CountingGuest } = {}): Promise<{ readonly uuid: string; readonly id: string; readonly file: string; readonly serial: string }> => {
       const dir = join(platform.dir, 'foreign');
       mkdirSync(dir, { recursive: true, mode: 0o755 });
       const [uuid, file, serial] = [randomUUID(), join(dir, `${name}.qcow2`), join(dir, `${name}.log`)];
       await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', join(node.imageDir, node.image.file), file, '1G']);
       const xml = join(dir, `${name}.xml`);
-      await writeFile(xml, `<domain type='qemu'><name>${name}</name><uuid>${uuid}</uuid><description>made by hand</description><memory unit='MiB'>160</memory><vcpu current='1'>2</vcpu>
-        <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os><features><acpi/></features><on_reboot>restart</on_reboot><devices>
+      await writeFile(xml, `<domain type='qemu'><name>${name}</name><uuid>${uuid}</uuid><description>made by hand</description><memory unit='MiB'>${String(counting?.memoryMib ?? 160)}</memory><vcpu current='1'>2</vcpu>
+        <os><type arch='x86_64' machine='pc'>hvm</type>${counting === undefined ? '' : `<kernel>${counting.kernel}</kernel><initrd>${counting.initialRoot}</initrd><cmdline>${counting.commandLine}</cmdline>`}<boot dev='hd'/></os><features><acpi/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features><on_reboot>restart</on_reboot><devices>
         <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file}'/><target dev='${target}' bus='${bus}'/></disk>
         <interface type='user'><mac address='52:54:00:${uuid.slice(0, 2)}:${uuid.slice(2, 4)}:${uuid.slice(4, 6)}'/><model type='virtio'/></interface>
         <serial type='file'><source path='${serial}'/></serial><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>${more}</devices></domain>`);
@@ -239,24 +275,46 @@ describe('a node that somebody works on by hand', () => {
       await rest.until('it is gone', async () => (await items('?class=foreign')).length === 0, BY_EVENT_MS, 200);
     });
 
-    it('C-05 three that run are adopted without a moment of standing still: the same QEMU, the guest counts on', async () => {
-      const names = ['alpha', 'beta', 'gamma'];
-      const domains = await Promise.all(names.map((name) => made(name)));
-      for (const one of domains) {
-        await rest.until('its guest answers', () => node.inGuest(one, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
-        await node.inGuest(one, '/bin/sh', '-c', '(i=0; while true; do i=$((i+1)); echo tick $i > /dev/ttyS0; sleep 0.1; done) > /dev/null 2>&1 < /dev/null & echo');
-        expect((await foreign(one.uuid)).foreign?.obstacles).toEqual([]);
-      }
+    it('C-05 ten that run are adopted at once without a moment of standing still: the same QEMU, the guest counts on, libvirt tells of nothing', async () => {
+      const names = ['alpha', 'beta', 'gamma', 'epsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda'];
+      mkdirSync(join(platform.dir, 'foreign'), { recursive: true, mode: 0o755 });
+      const counting = countingGuest(GUEST_IMAGES.cache, join(platform.dir, 'foreign'));
+      // The first has an agent and a disk it starts from; something more is done with it afterwards.
+      const domains = await Promise.all(names.map((name, index) => made(name, index === 0 ? {} : { counting })));
+      await rest.until('the first answers', () => node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
+      await node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/sh', '-c', '(i=0; while true; do i=$((i+1)); echo tick $i > /dev/ttyS0; sleep 0.1; done) > /dev/null 2>&1 < /dev/null & echo');
+      await rest.until('all of them count', async () => domains.every(({ serial }) => ticks(serial).length > 0), BOOTED_WITHIN_MS, 250);
+      for (const one of domains) expect((await foreign(one.uuid)).foreign?.obstacles).toEqual([]);
       const pids = await Promise.all(domains.map((one) => node.qemuPid(one)));
       const before = domains.map(({ serial }) => ticks(serial).length);
-      const vms = await Promise.all(domains.map(({ uuid }, index) => adopt(uuid, index === 0 ? { name: 'the-first' } : {})));
-      expect(vms.map(({ name, status }) => [name, status])).toEqual([['the-first', 'running'], ['beta', 'running'], ['gamma', 'running']]);
+      // A guest that is paused does not know it, and counts on afterwards: libvirt knows.
+      const listener = spawn('virsh', ['-c', `qemu+unix:///system?socket=${node.libvirtSocket}`, 'event', '--all', '--loop'], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const heard: string[] = [];
+      listener.stdout.setEncoding('utf8').on('data', (text: string) => heard.push(text));
+      const isHeard = (what: string): boolean => heard.join('').includes(what);
+      const vms = await (async () => {
+        try {
+          await rest.until('libvirt tells us', async () => {
+            await node.virsh('desc', domain, '--live', '--config', '--new-desc', '');
+            return isHeard(`'metadata-change' for domain '${domain}'`);
+          }, 30_000, 200);
+          const adopted = await Promise.all(domains.map(({ uuid }, index) => adopt(uuid, index === 0 ? { name: 'the-first' } : {})));
+          await rest.until('they count on', async () => domains.every(({ serial }, index) => ticks(serial).length > (before[index] ?? 0) + 20), 60_000, 200);
+          await rest.until('libvirt has told that they were spoken of', async () => names.every((name) => isHeard(`'metadata-change' for domain '${name}'`)), 30_000, 200);
+          return adopted;
+        } finally {
+          listener.kill('SIGINT');
+          await once(listener, 'exit');
+        }
+      })();
+      expect(vms.map(({ name, status }) => [name, status])).toEqual(['the-first', ...names.slice(1)].map((name) => [name, 'running']));
       expect(await Promise.all(domains.map((one) => node.qemuPid(one)))).toEqual(pids);
-      await rest.until('they count on', async () => domains.every(({ serial }, index) => ticks(serial).length > (before[index] ?? 0) + 20), 20_000, 200);
-      // Not one number is missing, and none came twice: nothing stood still, nothing began anew.
+      expect(heard.join('').split('\n').filter((line) => names.some((name) => line.includes(`'${name}'`)) && !line.includes('metadata-change'))).toEqual([]);
+      // Not one number is missing, and none came twice: nothing began anew.
       for (const { serial } of domains) expect(ticks(serial)).toEqual(ticks(serial).map((_, index) => index + 1));
       expect(await node.virsh('metadata', 'alpha', 'urn:chronovirt:domain:1')).toContain(domains[0]?.id);
       expect(await items('?class=foreign')).toEqual([]);
+      for (const { id } of vms.slice(2)) await rest.gone(id);
 
       const [first] = vms;
       if (first === undefined) throw new Error('no VM');
@@ -279,10 +337,10 @@ describe('a node that somebody works on by hand', () => {
       for (const kept of ['pc-i440fx', `<interface type='user'>`, 'made by hand', domains[0]?.file ?? '']) expect(xml).toContain(kept);
       expect(xml).toMatch(/<memory unit='KiB'>196608</);
       // One by one, what is left of them goes with them; what they stood on stays.
-      for (const { id } of vms) await rest.gone(id);
-      expect(domains.map(({ file }) => existsSync(file))).toEqual([false, false, false]);
+      for (const { id } of vms.slice(0, 2)) await rest.gone(id);
+      expect(domains.map(({ file }) => existsSync(file))).toEqual(names.map(() => false));
       expect(existsSync(join(node.imageDir, node.image.file))).toBe(true);
-      expect(await node.virsh('list', '--all', '--name')).not.toMatch(/alpha|beta|gamma/);
+      expect(await node.virsh('list', '--all', '--name')).not.toMatch(new RegExp(names.join('|')));
     });
 
     it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other', async () => {

@@ -41,10 +41,11 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
       return vm.observed === 'absent'
         ? { ...item, class: 'moved', differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }], says: 'the domain of a VM of another node, which does not have it any more' }
         : { ...item, class: 'duplicate', differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }], says: 'a second domain with the id of a VM that another node has: never start both' };
-    case 'foreign':
-    case 'orphan-disk':
     case 'disk-missing':
     case 'disk-replaced':
+      return vmId === null || vm?.nodeId === nodeId ? { ...item, class: kind } : undefined;
+    case 'foreign':
+    case 'orphan-disk':
     case 'network':
       return { ...item, class: kind };
   }
