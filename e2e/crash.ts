@@ -126,6 +126,20 @@ const SCENES = {
     },
   },
   'interface-added': { ends: EITHER, set: ofStopped('nic', 'POST', '/nics', { network: SECOND_NETWORK }) },
+  backup: { ends: EITHER, set: ofStopped('backup', 'POST', '/backups', {}) },
+  drill: {
+    // However it ends, its machine is gone.
+    ends: EITHER, takesAway: true,
+    set: async (stage) => {
+      const { platform: { rest }, ask, name } = stage;
+      const { id } = await stopped(stage);
+      const { operation, backupId } = await rest.ok<Accepted & { readonly backupId: string }>('POST', `/v1/vms/${id}/backups`, {});
+      await rest.succeeded(operation.id);
+      // A backup outlives what it was taken of.
+      await rest.gone(id);
+      return () => ask('POST', `/v1/backups/${backupId}/drill`, { timeoutSeconds: 10 }, `drill-${name}`);
+    },
+  },
   snapshot: { ends: EITHER, set: ofStopped('snapshot', 'POST', '/snapshots', { name: 'first' }) },
   revert: {
     ends: EITHER,
@@ -193,7 +207,7 @@ export async function openCrashField(): Promise<CrashField> {
 
 /** What happens anyway, whatever is asked for. */
 const BACKGROUND = /^(vm\.RecordDomainState|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
-const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|agent)\./;
+const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|archive|agent)\./;
 const HELD_AT_MOST_MS = 15_000;
 const ENDS_WITHIN_MS = 180_000;
 /** On top of an operation's deadline, once every part is up again. */

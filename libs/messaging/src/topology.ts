@@ -137,6 +137,7 @@ export const serviceConsumers: readonly ConsumerSpec[] = [
   reportsFor('scheduler', 'drift'),
   reportsFor('scheduler', 'boot'),
   reportsFor('storage', 'pool'),
+  reportsFor('storage', 'backup'),
 ];
 
 /** The node of a durable that `commandsOfNode` made, or undefined. */

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { BootRun, BOOT_RUNS_MAX, BootResult, RunBootJobBody } from '../boot-job/boot-job.ts';
-import { BackupSlot, BackupTarget, BackupWish } from '../backup/backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, DrillWish } from '../backup/backup.ts';
 import { RestoreBackupBody } from '../backup/backup.commands.ts';
 import { BackupId, BootRunId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { PublishedImage } from '../image/image.events.ts';
@@ -154,7 +154,7 @@ export const vmCommands = {
   /** From the gateway or a policy; the target is still a name, or the only one. */
   BackupVm: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: Reference.optional(), wants: BackupWish, scheduled: BackupSlot.nullable() })),
   /** A new VM of a backup; references are still names. */
-  RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean() })),
+  RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean(), proof: DrillWish.optional() })),
   /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
@@ -180,6 +180,8 @@ export const vmCommands = {
     ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
     /** Of a snapshot that was taken. */
     frozen: z.boolean().optional(),
+    /** Of a drill whose machine came up. */
+    proven: text(300).optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
