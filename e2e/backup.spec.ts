@@ -26,6 +26,7 @@ interface Backup {
 }
 
 interface Machine extends Vm {
+  readonly nics: readonly { readonly network: string; readonly address: string; readonly mac: string }[];
   readonly volumes: readonly { readonly volumeId: string; readonly unit: number }[];
 }
 
@@ -306,6 +307,8 @@ describe('backups of a machine', () => {
 
   it('A5-10 how far a copy has come is shown while it is taken, and only rises', async () => {
     await acted('stop');
+    await rest.ok('POST', '/v1/networks', { name: 'second', kind: 'nat', cidr: '10.98.8.0/24' });
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/nics`, { network: 'second' })).operation.id);
     const { operation } = await begin({ kind: 'full' });
     const percents: number[] = [];
     await rest.until('it is taken', async () => { const now = await rest.operation(operation.id); percents.push(now.percent); return now.endedAt !== null; }, 120_000, 20);
@@ -328,5 +331,9 @@ describe('backups of a machine', () => {
     await rest.succeeded(operation.id, 120_000);
     await up(asked);
     expect(await read(0, asked)).toBe('after-the-kill');
+    // Its second interface is there again, with an address of its own.
+    const [nic] = (await rest.vm(asked.id) as Machine).nics;
+    expect(nic).toMatchObject({ network: 'second', address: expect.stringMatching(/^10\.98\.8\./) as string });
+    expect(await node.virsh('domiflist', await node.domainOf(asked))).toContain(nic?.mac);
   });
 });
