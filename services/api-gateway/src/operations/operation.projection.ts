@@ -264,6 +264,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmReverted':
     case 'VmLayersTidied':
     case 'VmObserved':
+    case 'VmBootJobEnded':
       return before;
   }
 };

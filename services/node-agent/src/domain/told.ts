@@ -12,7 +12,8 @@ import type { KnownFile } from '../pool/pool-files.ts';
 export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
   if (!('disks' in data) || !('vcpus' in data)) return undefined;
   const { nodeId, vmId, generation } = data;
-  return { nodeId, vmId, generation, ...DomainPlan.parse(data), seed: null };
+  const plan = DomainPlan.parse(data);
+  return { nodeId, vmId, generation, ...plan, seed: null, ...(plan.bootRuns === undefined ? {} : { bootRuns: plan.bootRuns.map((run) => ({ ...run, script: '' })) }) };
 }
 
 /** Verbs after which a domain is in the state in which it shall be. */
