@@ -81,7 +81,7 @@ describe('backups of a machine', () => {
   /** Asks for it, and waits for its end, of whatever kind. */
   const drilled = async (of: Pick<Backup, 'id'>, body: object = {}): Promise<{ readonly operation: Operation; readonly machine: string; readonly backup: Backup }> => {
     const { operation, vm: machine } = await rest.ok<Accepted>('POST', `/v1/backups/${of.id}/drill`, body);
-    const ended = await rest.ended(operation.id, 150_000);
+    const ended = await rest.ended(operation.id, 240_000);
     return { operation: ended, machine: machine.id, backup: await shown(of.id) };
   };
   /** The node has nothing of a machine any more, nor has the platform. */
@@ -253,7 +253,7 @@ describe('backups of a machine', () => {
     const domain = await rest.until('its domain runs', async () => (await node.virsh('list', '--name')).split('\n').find((name) => name.endsWith(machine.id.slice(-8))), 60_000, 100);
     const [, , , , mac = ''] = (await node.virsh('domiflist', domain)).trim().split(/\s+/);
     expect(await node.virsh('domif-getlink', domain, mac)).toContain('down');
-    const ended = await rest.ended(operation.id, 150_000);
+    const ended = await rest.ended(operation.id, 240_000);
     expect(ended).toMatchObject({ status: 'succeeded', error: null, how: expect.stringMatching(/^its guest agent answers, seen \d+ s after its start$/) as string });
     await expectGone(machine.id);
     const { drill } = await shown(third.id);
@@ -275,7 +275,7 @@ describe('backups of a machine', () => {
     const [first] = await rest.until('it is backed up', async () => { const all = await ofClock(); return all.length > 0 && all; }, 90_000, 500);
     expect(first).toMatchObject({ kind: 'full', scheduled: { policyId: policy } });
     // Its disk is blank: firmware looks at it, and that is no machine that came up.
-    const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 60_000, 500);
+    const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 120_000, 500);
     expect(drill).toMatchObject({ ok: false, criterion: 'disk', because: expect.stringMatching(/^drill\.not_seen: it has read \d+ KiB of its first disk$/) as string });
     expect(await rest.operation(drill?.operationId ?? '')).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
     await rest.ok('PUT', `/v1/backup-policies/${policy}`, soon(clock.id));
