@@ -243,7 +243,7 @@ export class Scheduler {
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
-      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }),
+      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }), ...(wish.expert === undefined ? {} : { expert: wish.expert }),
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(wish.bootRuns === undefined ? {} : { bootRuns: wish.bootRuns }), ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });

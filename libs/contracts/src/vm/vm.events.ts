@@ -8,6 +8,7 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
+import { Expert } from './expert.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
 
@@ -86,6 +87,8 @@ export const VmSpec = z.object({
   expiresAt: z.iso.datetime().nullable().optional(),
   /** null: it stays as it was found. */
   autostart: Autostart.nullable().optional(),
+  /** null: the devices that every machine has. */
+  expert: Expert.nullable().optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -123,6 +126,7 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  expert: Expert.nullable().optional(),
   /** What the guest calls itself. */
   hostname: Hostname.optional(),
   /** What the guest is told anew: it begins as a new instance at its next start. */
@@ -149,7 +153,7 @@ export const Reconfiguration = z.object({
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 
 /** What of a running machine differs from what it should be until it is stopped and started. */
-export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit', 'expert']);
 export type Pending = z.infer<typeof Pending>;
 
 /** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */

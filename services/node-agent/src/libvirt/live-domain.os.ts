@@ -26,7 +26,7 @@ export const devicesIn = (devices: XmlElement | undefined): Readonly<Record<stri
 
 /** The XML of a domain, running or defined. */
 export function liveDomain(xml: string): SeenMachine {
-  const { root, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
+  const { root, metadata, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
   const [media, seed] = disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
   const driveAt = (wanted: string | undefined) => disks.find(({ device, target }) => device === 'cdrom' && target === wanted);
   const drive = driveAt(media);
@@ -40,6 +40,7 @@ export function liveDomain(xml: string): SeenMachine {
     boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
     media: drive === undefined ? null : drive.path,
     seed: driveAt(seed)?.path ?? null,
+    expert: childOf(metadata, 'cv:vm')?.attributes['expert'] ?? '',
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: ofDisks.map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
     title: title ?? '',

@@ -193,7 +193,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild'] as const).filter((field) => change[field] !== undefined);
+  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild', 'expert'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -491,6 +491,9 @@ export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, see
   return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, bootRuns, layers: activeLayers(snapshots) };
 };
 
+/** With a change of what it is itself; what comes to it or goes has no place yet. */
+const changedMachine = (machine: Machine, change: Reconfiguration): Machine => ({ ...machine, spec: specAfterChange(machine.spec, change), seedVersion: machine.seedVersion + (change.cloudInit === undefined ? 0 : 1) });
+
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
@@ -746,7 +749,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'AssignVm':
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
-        return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
+        return state.status === 'live' ? { generation: state.generation, plan: planOf(changedMachine(machineOf(state, state.snapshots), command.data.change ?? {})) } : {};
       case 'FindSnapshotDisk':
         return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:
