@@ -308,7 +308,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => view.entryCalled('network', networkId)?.plan, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -601,6 +601,7 @@ export class Scheduler {
     return {
       nodeId: (placed?.['nodeId'] ?? null) as NodeId | null, poolId: (placed?.['poolId'] ?? null) as PoolId | null,
       mac: (leased?.['mac'] ?? null) as string | null,
+      macs: ((state.status === 'absent' ? undefined : state.done['addresses']?.facts['nics']) ?? []) as LeftBehind['macs'],
     };
   }
 

@@ -185,6 +185,8 @@ export const vmCommands = {
     ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
     /** Of a snapshot that was taken. */
     frozen: z.boolean().optional(),
+    /** Interfaces beside the first that it was made with. */
+    nics: z.array(Nic).max(15).optional(),
     /** Of a drill whose machine came up. */
     proven: text(300).optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),

@@ -173,6 +173,9 @@ export const Restore = z.object({
   chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
   /** Disks beside the first. */
   volumes: z.array(AttachedVolume).max(23),
+  /** Networks of interfaces beside the first, and the names of those that are gone: such interfaces are left out. */
+  nics: z.array(NetworkPlan).max(15).optional(),
+  without: z.array(text(100)).max(15).optional(),
   /** Only to see whether it runs: it gets no way to any network, and goes when that is known. */
   drill: z.boolean(),
   /** Of a drill: what shows that it came up, when it was asked for, and by which policy. */
@@ -207,7 +210,7 @@ export const vmEvents = {
   VmRecycled: event(z.object({ purgeAt: z.iso.datetime() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
-  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned })),
+  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned, /** Interfaces beside the first that it was made with. */ nics: z.array(Nic).max(15).optional() })),
   VmPowerRequested: event(z.object({
     ...Operation, action: PowerAction,
     /** Graceful stops: seconds the guest is given. */

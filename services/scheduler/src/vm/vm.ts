@@ -550,7 +550,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const { change } = state.operation;
         const drill = drillEnded(state, { passed: true, verdict: true, how: command.data.proven ?? how, refused: null, because: {} });
         return [
-          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned } } as const]),
+          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(command.data.nics === undefined ? {} : { nics: command.data.nics }) } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
@@ -675,7 +675,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
-        return { ...state, provisioned: event.data.provisioned };
+        return { ...state, provisioned: event.data.provisioned, nics: event.data.nics ?? state.nics };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
         return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: begun(operationId, 'power', { action }) };
