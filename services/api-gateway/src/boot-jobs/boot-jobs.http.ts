@@ -19,7 +19,7 @@ import { Write } from '../write.http.ts';
 import { bootJob } from './boot-job.ts';
 import type { BootJobDocument, BootRunDocument } from './boot-job.projection.ts';
 import { badVariables, bootRunOf, sameRun } from './boot-run.ts';
-import { bootJobIdOf, builtInJobs } from './built-in.ts';
+import { bootJobIdOf, builtInJobs } from './built-in.os.ts';
 import { jobKnownAs, sealingNode } from './known-jobs.http.ts';
 
 const flag = z.enum(['true', 'false']).default('false');

@@ -6,7 +6,7 @@ import { unseal } from '@chronovirt/messaging/seal';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BootJobAnswer, BootRunAnswer } from '../answers.ts';
 import { ids, obliging, requested, startTestingGateway, type TestingGateway, until } from '../testing-gateway.os.ts';
-import { builtInJobs } from './built-in.ts';
+import { builtInJobs } from './built-in.os.ts';
 
 let gateway: TestingGateway;
 const { x, d } = generateKeyPairSync('x25519').privateKey.export({ format: 'jwk' });

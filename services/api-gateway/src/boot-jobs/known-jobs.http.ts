@@ -6,7 +6,7 @@ import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { ProblemError } from '../problem.http.ts';
 import type { BootJobDocument } from './boot-job.projection.ts';
 import type { SealingNode } from './boot-run.ts';
-import { bootJobIdOf, builtInJobs } from './built-in.ts';
+import { bootJobIdOf, builtInJobs } from './built-in.os.ts';
 
 export const jobKnownAs = async ({ views, reading }: Pick<Gateway, 'views' | 'reading'>, reference: string, field: string): Promise<BootJobDocument> => {
   const id = BootJobId.safeParse(reference).success ? reference : bootJobIdOf(reference);

@@ -14,7 +14,7 @@ import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { badVariables, bootRunOf, sameRun } from '../boot-jobs/boot-run.ts';
-import { RESET_PASSWORD } from '../boot-jobs/built-in.ts';
+import { RESET_PASSWORD } from '../boot-jobs/built-in.os.ts';
 import { jobKnownAs, sealingNode } from '../boot-jobs/known-jobs.http.ts';
 import { bytesOf } from '../bytes/node-access.http.ts';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';

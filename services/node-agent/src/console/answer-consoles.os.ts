@@ -12,7 +12,7 @@ import { isRefusal } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Unseal } from '../domain/execute.ts';
 import type { DomainPlan } from '../hypervisor.ts';
-import { askForPassword } from './rfb-password.ts';
+import { askForPassword } from './rfb-password.os.ts';
 
 export interface Shown {
   /** What comes before the stream: of a serial port, what it said last. */
