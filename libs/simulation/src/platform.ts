@@ -392,7 +392,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       referee.fail(`no rest after ${String(PATIENCE_MS / 1_000)} s: ${String(livesEnded)} of ${String(lives.length)} users, ${String(asked.size)} commands without answer, ${String(referee.open.size)} operations, ${String(referee.openSagas.size)} sagas, ${String(referee.owing.size)} owing, bus ${bus.empty ? 'empty' : `not empty: ${bus.describe()}`}`);
     }
     // Agents look around once more, and what they see is told.
-    for (const { agent } of nodes) void agent?.sweep();
+    for (const { agent } of nodes) {
+      void agent?.sweep();
+      void agent?.sweepDrift();
+    }
     await world.run(() => false, world.elapsed + 3_000);
     await world.run(atRest, world.elapsed + 60_000);
   };

@@ -17,6 +17,7 @@ import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
 import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
 import { type Archive, archive } from '@chronovirt/storage/archive/archive';
+import { isKnown } from '@chronovirt/node-agent/domain/told';
 import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { volume as volumeDecider } from '@chronovirt/storage/volume/volume';
@@ -557,6 +558,7 @@ export class Referee {
     if (this.leases.get(`${state.network?.subnetId ?? ''} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
     this.checkLayers(vmId, state, node);
+    if (!isKnown(node.journal.told(vmId))) this.fail(`${nodeId} does not know what it was told of ${vmId}: ${JSON.stringify(node.journal.told(vmId))}`);
     const wanted = planOf({ ...state, volumeId: state.provisioned.volumeId, first: state.network === null ? null : { network: state.network, mac: state.provisioned.mac ?? '', address: state.provisioned.address ?? '' }, layers: activeLayers(state.snapshots) });
     const has = domain.plan;
     for (const { volumeId } of state.volumes) {

@@ -29,7 +29,7 @@ import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { isPowerVerb, planIn, powerAfter } from './domain/told.ts';
+import { isKnown, isPowerVerb, planIn, powerAfter } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -120,6 +120,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
 
   const drift = createDriftWatch({
     nodeId, hypervisor, journal, now,
+    isBusy: (vmId) => queues.has(vmId),
     whenIdle: (vmId, work) => (queues.has(vmId) ? undefined : enqueue(vmId, () => (halted ? Promise.reject(new Halted()) : work()))),
     report: (report) => (halted ? Promise.reject(new Halted()) : ports.reportDrift(report)),
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
@@ -183,6 +184,13 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const plan = planIn(command);
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
+    if (command.type === 'TellDomain') {
+      const { vmId, power, pending, report } = command.data;
+      if (plan !== undefined && !isKnown(before) && drift.isAsked(vmId, report)) journal.tell({ plan, power, pending, unsettled: false, unsure: false });
+      running.delete(id);
+      return accept();
+    }
+    if (isVm(about)) drift.takeBack(about);
     // Whatever is there from here on may be half of what was and half of what shall be.
     if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
     else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
@@ -215,7 +223,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       const now = plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
-        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' && facts.reason !== RESTORED ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {
@@ -255,7 +263,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (command.type === 'AdoptDomain' || command.type === 'ReleaseDomain') void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ.
       const about = objectOf(command);
-      if (isVm(about) && drift.knows(about)) void answer.then(() => drift.look(about), () => undefined);
+      if (isVm(about) && (drift.knows(about) || command.type === 'TellDomain')) void answer.then(() => drift.look(about), () => undefined);
       taken.set(copy, answer);
       return answer;
     },
@@ -314,6 +322,9 @@ const isVm = (id: VmId | VolumeId | PoolId): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });
+
+/** One that goes on from where it was saved is as it was then. */
+const RESTORED = 'restored';
 
 /** The contract's bound on a hello. */
 const INVENTORY_MAX = 16_384;

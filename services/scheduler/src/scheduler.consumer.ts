@@ -37,6 +37,7 @@ import { backupVm, type DropBackup, dropBackup, settleBackup } from './provision
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
+import { verb } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
@@ -46,10 +47,10 @@ import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
-import { hostnameOf } from './vm/domain-plan.ts';
+import { hostnameOf, planOf } from './vm/domain-plan.ts';
 import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
 import { restoring } from './vm/restoring.ts';
-import { vm } from './vm/vm.ts';
+import { machineOf, vm } from './vm/vm.ts';
 
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
@@ -449,7 +450,7 @@ export class Scheduler {
   }
 
   /** Everything that a node found. What it found before and does not name any more is settled. */
-  async driftReport({ nodeId, session, sequence, findings, nodeAt }: DriftReport): Promise<void> {
+  async driftReport({ nodeId, session, sequence, findings, untold, nodeAt }: DriftReport): Promise<void> {
     const { view, commandIdOf } = this.ports;
     const node = view.node(nodeId);
     if (node === undefined || node.removed || session < node.session) return;
@@ -458,6 +459,23 @@ export class Scheduler {
       id: commandIdOf(`drift:${nodeId}:${String(session)}:${String(sequence)}`), stream: streamOf(drift.category, nodeId), cancels: [], meta: { actor: nodeId, nodeId, nodeAt }, store: 'events',
       command: { type: 'RecordDrift', data: { nodeId, session, sequence, items } },
     });
+    for (const vmId of untold) await this.tellAgain(nodeId, vmId, session, sequence);
+  }
+
+  /** What a node has forgotten that it was told. Of what somebody has in hand it is told by that, or asks again. */
+  private async tellAgain(nodeId: NodeId, vmId: VmId, session: number, report: number): Promise<void> {
+    const { state } = await this.ports.handler.log.load(streamOf(vm.category, vmId), vm, 'fresh');
+    if (state.status !== 'live' || state.nodeId !== nodeId || state.provisioned === null || state.operation !== null || state.waitingDelete !== null || state.owed.length > 0) return;
+    const { generation, pending, desired, observed } = state;
+    if (desired === 'deleted') return;
+    // What its guest did by itself is no difference.
+    const power = desired === 'saved' || (observed?.state === 'stopped' && observed.reason === 'shutdown') ? 'stopped' : desired;
+    const tell = verb('TellDomain', { vmId, nodeId, generation }, { ...planOf(machineOf(state, state.snapshots)), seed: null, power, pending: [...pending], report });
+    this.sendToTarget({
+      // Plain JSON, as all data of verbs.
+      ...tell, data: tell.data as never,
+      id: this.ports.commandIdOf(`tell:${nodeId}:${String(session)}:${String(report)}:${vmId}`), cancels: [], meta: { actor: 'system:scheduler', nodeId, vmId },
+    }, false);
   }
 
   private classified(nodeId: NodeId, findings: readonly Finding[]): DriftItem[] {

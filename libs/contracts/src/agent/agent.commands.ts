@@ -18,7 +18,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState, Platform, Restore } from '../vm/vm.events.ts';
+import { BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfPool = { nodeId: NodeId, poolId: PoolId };
@@ -91,6 +91,8 @@ export const agentCommands = {
   AskGuest: command('node', 'nodeId', z.object({ ...Target, request: GuestRequest })),
   /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
+  /** Nothing is changed: a node that has forgotten what it was told of a domain is told it again. `report`: the report of drift that said so; a verb on the domain since then makes it void. */
+  TellDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, power: z.enum(['running', 'paused', 'stopped']), pending: z.array(Pending), report: z.int() })),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), /** Others that came with it, in the same pool. */ more: z.array(VolumeId).max(23).optional() })),

@@ -56,7 +56,8 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
     case 'AskGuest': return askGuest(data, hypervisor, unseal);
-    case 'ObserveDomain': return undefined;
+    case 'ObserveDomain':
+    case 'TellDomain': return undefined;
     case 'RemoveDomain': {
       // Leases go last: while the domain might run, its addresses are in use.
       let refused = await hypervisor.remove(data.vmId);

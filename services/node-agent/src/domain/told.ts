@@ -4,7 +4,10 @@
  */
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
-import type { DomainPlan as TargetedPlan, Power } from '../hypervisor.ts';
+import type { DomainPlan as TargetedPlan, Power, Told } from '../hypervisor.ts';
+
+/** Whether it is known what the domain should be. After a verb that was taken back half-way, it is not. */
+export const isKnown = (told: Told | undefined): told is Told => told?.unsettled === false && !told.unsure;
 
 /** The domain that a verb speaks of as a whole; undefined for the others. */
 export function planIn({ data }: AgentCommand): TargetedPlan | undefined {

@@ -11,6 +11,7 @@
 import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import { isOfItsGuest } from '../domain/differences.ts';
+import { isKnown } from '../domain/told.ts';
 import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
 
@@ -20,6 +21,7 @@ export interface DriftPorts {
   readonly journal: Journal;
   /** Runs it in the VM's queue; undefined when something waits or runs there. */
   readonly whenIdle: <T>(vmId: VmId, work: () => Promise<T>) => Promise<T> | undefined;
+  readonly isBusy: (vmId: VmId) => boolean;
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DriftReport) => Promise<void>;
   readonly now: () => Date;
@@ -34,13 +36,17 @@ export interface DriftWatch {
   look(vmId: VmId): Promise<void>;
   /** Whether something is known to differ about it. */
   knows(vmId: VmId): boolean;
+  /** Whether it was this report that last asked what this node was told of it, and nothing was done to it since. */
+  isAsked(vmId: VmId, report: number): boolean;
+  /** Something is done to it: whatever is told of how it was before that is void. */
+  takeBack(vmId: VmId): void;
   /** A domain that is not ours came, went or changed. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything; false when that could not be done. Never rejects. */
   sweep(): Promise<boolean>;
 }
 
-export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report, now, failed }: DriftPorts): DriftWatch {
+export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, isBusy, report, now, failed }: DriftPorts): DriftWatch {
   /** By subject: what differs of VMs of ours, and what else there is. */
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
@@ -51,13 +57,18 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
   let said: string | undefined;
   let telling: { again: boolean } | undefined;
 
+  /** VMs of which it is not known what was told, by the last report that said so. */
+  const asked = new Map<VmId, number>();
+
   const isHere = (vmId: VmId): boolean => journal.vm(vmId)?.here === true;
 
-  const tellOnce = async (): Promise<void> => {
+  /** With `again`, also to say nothing new where something was asked for that has not come. */
+  const tellOnce = async (again: boolean): Promise<void> => {
     if (!reporting) return;
+    const untold = journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) && !isBusy(vmId) && !isKnown(journal.told(vmId)) ? [vmId] : [])).slice(0, FINDINGS_MAX);
     const findings = [...ours.values(), ...others].sort((a, b) => (a.subject < b.subject ? -1 : a.subject > b.subject ? 1 : 0));
     const text = JSON.stringify(findings);
-    if (text === said) return;
+    if (text === said && !(again && untold.length > 0)) return;
     const began = session;
     // Somebody else's domain may be like nothing we have a word for: that must not keep the rest from being told.
     const sayable = findings.filter((finding) => {
@@ -65,11 +76,14 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
       if (!read.success) failed(undefined, new Error(`what differs about ${finding.subject.slice(0, 100)} cannot be told: ${read.error.issues[0]?.path.join('.') ?? ''} ${read.error.issues[0]?.message ?? ''}`));
       return read.success;
     }).slice(0, FINDINGS_MAX);
-    await report({ nodeId, session, sequence: ++sequence, findings: sayable, more: findings.length - sayable.length, nodeAt: now().toISOString() });
+    sequence += 1;
+    asked.clear();
+    for (const vmId of untold) asked.set(vmId, sequence);
+    await report({ nodeId, session, sequence, findings: sayable, more: findings.length - sayable.length, untold, nodeAt: now().toISOString() });
     if (began === session) said = text;
   };
 
-  const tell = async (): Promise<void> => {
+  const tell = async (again = false): Promise<void> => {
     if (telling !== undefined) {
       telling.again = true;
       return;
@@ -79,7 +93,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
     try {
       do {
         turn.again = false;
-        await tellOnce();
+        await tellOnce(again);
       } while (turn.again);
     } finally {
       telling = undefined;
@@ -88,7 +102,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
 
   const compare = async (vmId: VmId): Promise<void> => {
     const told = journal.told(vmId);
-    if (told === undefined || told.unsettled || told.unsure || !isHere(vmId)) {
+    if (!isKnown(told) || !isHere(vmId)) {
       ours.delete(vmId);
       return;
     }
@@ -117,6 +131,8 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
       reporting = true;
     },
     pause: () => { reporting = false; },
+    isAsked: (vmId, report) => asked.get(vmId) === report,
+    takeBack: (vmId) => { asked.delete(vmId); },
     knows: (vmId) => ours.has(vmId),
     look: async (vmId) => {
       try {
@@ -144,7 +160,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, report
         for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
         for (const vmId of told) await lookAt(vmId);
         await around();
-        await tell();
+        await tell(true);
         return true;
       } catch (fault) {
         failed(undefined, fault);

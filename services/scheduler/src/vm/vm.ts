@@ -22,7 +22,7 @@ import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decid
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
@@ -98,6 +98,8 @@ export interface LiveVm {
   /** How often cloud-init was told something else, from 1 on. */
   readonly seedVersion: number;
   readonly snapshots: Snapshots;
+  /** What of a machine that runs waits for a start. */
+  readonly pending: readonly Pending[];
   readonly expiry: Expiry;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
@@ -601,14 +603,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
-        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
       };
     }
@@ -640,7 +642,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
-        return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        return { ...state, spec, provisioned, pending: event.data.pending, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmPublishRequested':
         return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'publish') };
@@ -676,7 +678,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return {
           ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null,
           // What waited for a start is so now; one that goes on from where it was saved is as it was.
-          held: state.operation?.action === 'start' && state.desiredBefore !== 'saved' ? shareOf(state.spec) : state.held,
+          ...(state.operation?.action === 'start' && state.desiredBefore !== 'saved' ? { held: shareOf(state.spec), pending: [] } : {}),
         };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
