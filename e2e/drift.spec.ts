@@ -13,6 +13,7 @@ import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { countingGuest, type CountingGuest } from './counting-guest.ts';
+import { mediumOf } from './medium.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Event, type Rest, type Vm } from './rest.ts';
@@ -246,7 +247,8 @@ describe('a node that somebody works on by hand', () => {
       mkdirSync(join(platform.dir, 'foreign'), { recursive: true, mode: 0o755 });
       const counting = countingGuest(GUEST_IMAGES.cache, join(platform.dir, 'foreign'));
       // The first has an agent and a disk it starts from; something more is done with it afterwards.
-      const domains = await Promise.all(names.map((name, index) => made(name, index === 0 ? {} : { counting })));
+      const drive = `<controller type='scsi' model='virtio-scsi'/><disk type='file' device='cdrom'><driver name='qemu' type='raw'/><target dev='sda' bus='scsi'/><readonly/></disk>`;
+      const domains = await Promise.all(names.map((name, index) => made(name, index === 0 ? { more: drive } : { counting })));
       await rest.until('the first answers', () => node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
       await node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/sh', '-c', '(i=0; while true; do i=$((i+1)); echo tick $i > /dev/ttyS0; sleep 0.1; done) > /dev/null 2>&1 < /dev/null & echo');
       await rest.until('all of them count', async () => domains.every(({ serial }) => ticks(serial).length > 0), BOOTED_WITHIN_MS, 250);
@@ -294,12 +296,31 @@ describe('a node that somebody works on by hand', () => {
       await done('DELETE', `/snapshots/${snapshot?.id ?? ''}`);
       expect(await node.virsh('domblklist', 'alpha')).toContain(domains[0]?.file);
       expect(await node.qemuPid(first)).toBe(pids[0]);
-      await expect(rest.ok('PATCH', `/v1/vms/${first.id}/hardware`, { boot: ['cdrom', 'disk'] })).rejects.toMatchObject({ code: 'vm.adopted' });
+      // A medium in the drive that it came with, while it runs; one without a drive gets none while it runs.
+      await rest.ok('POST', '/v1/images', await mediumOf(node.imageDir, 'cv-spec-adopted'));
+      const read = (): Promise<string> => node.inGuest(first, '/bin/sh', '-c', 'mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr0 /run/cd && cat /run/cd/name.txt; umount /run/cd');
+      await done('PATCH', '/hardware', { media: 'cv-spec-adopted' });
+      expect(await rest.until('the guest reads it', read, 30_000, 500)).toBe('cv-spec-adopted\n');
+      await done('PATCH', '/hardware', { media: null });
+      await expect(read()).rejects.toThrow();
+      const [, second] = vms;
+      const refused = async (body: object): Promise<unknown> => (await rest.ended((await rest.ok<Accepted>('PATCH', `/v1/vms/${second?.id ?? ''}/hardware`, body)).operation.id, 60_000)).error;
+      expect(await refused({ media: 'cv-spec-adopted' })).toMatchObject({ code: 'domain.no_drive' });
+      expect(await refused({ boot: ['cdrom', 'disk'] })).toMatchObject({ code: 'domain.boots_kernel' });
+      await expect(rest.ok('POST', `/v1/vms/${first.id}/rebuild`, {})).rejects.toMatchObject({ code: 'vm.no_image' });
+      // What it starts from, its name and its words for cloud-init: at its next start, but for what its agent can do.
+      await done('PATCH', '/hardware', { hostname: 'adopted' });
+      expect(await node.inGuest(first, '/bin/hostname')).toBe('adopted\n');
+      await done('PATCH', '/hardware', { boot: ['cdrom', 'disk'], cloudInit: { hostname: 'told', sshKeys: [], userData: '#cloud-config\n{}\n' } });
+      expect(await rest.vm(first.id)).toMatchObject({ pending: ['boot', 'cloudInit'] });
       await done('POST', '/stop', { timeoutSeconds: 5, force: true });
       await done('PATCH', '/hardware', { memoryMib: 192 });
       await done('POST', '/start');
       await rest.until('its guest answers', () => node.inGuest(first, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
+      expect(await node.inGuest(first, '/bin/sh', '-c', 'mkdir -p /run/seed && mount -t iso9660 -o ro /dev/sr1 /run/seed && cat /run/seed/meta-data /run/seed/network-config; umount /run/seed')).toMatch(/"local-hostname":"told"[^]*"config":"disabled"/);
       const xml = await node.virsh('dumpxml', 'alpha');
+      expect(xml.indexOf(`<boot dev='cdrom'/>`)).toBeLessThan(xml.indexOf(`<boot dev='hd'/>`));
+      expect(await items(`?vm=${first.id}&ignored=true`)).toEqual([]);
       for (const kept of ['pc-i440fx', `<interface type='user'>`, 'made by hand', domains[0]?.file ?? '']) expect(xml).toContain(kept);
       expect(xml).toMatch(/<memory unit='KiB'>196608</);
       // One by one, what is left of them goes with them; what they stood on stays.
@@ -309,7 +330,7 @@ describe('a node that somebody works on by hand', () => {
       expect(await node.virsh('list', '--all', '--name')).not.toMatch(new RegExp(names.join('|')));
     });
 
-    it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other', async () => {
+    it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other; lost, it is defined as it was', async () => {
       const { uuid } = await made('delta', { target: 'hda', bus: 'ide', start: false });
       await foreign(uuid);
       const adopted = await adopt(uuid);
@@ -320,6 +341,16 @@ describe('a node that somebody works on by hand', () => {
       await acted(item, 'revert');
       await settled(adopted);
       expect(await node.virsh('vcpucount', 'delta', '--config', '--current')).toBe('1');
+      // It has no drive, and gets one where its machine has a place.
+      await rest.done('PATCH', `/v1/vms/${adopted.id}/hardware`, { media: 'cv-spec-adopted' });
+      expect(await node.virsh('domblklist', 'delta')).toMatch(/hdb\s+\S*cv-spec-adopted\.iso/);
+      // What it was defined as is known: lost, it comes back as what its guest was installed on.
+      const machine = (xml: string): readonly string[] => [...xml.matchAll(/<uuid>.*<\/uuid>|machine='[^']*'|<mac address='[^']*'\/>|<source file='[^']*'|bus='[^']*'|<target type='[^']*'|<name>.*<\/name>/g)].map(([part]) => part).sort();
+      const before = await node.virsh('dumpxml', '--inactive', 'delta');
+      await node.virsh('undefine', 'delta');
+      await rest.until('it is there again', () => node.virsh('dominfo', 'delta'), BY_SWEEP_MS, 200);
+      await settled(adopted);
+      expect(machine(await node.virsh('dumpxml', '--inactive', 'delta'))).toEqual(machine(before));
       await rest.gone(adopted.id);
     });
   });

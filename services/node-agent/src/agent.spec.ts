@@ -569,7 +569,7 @@ describe('What differs from what was told', () => {
   });
 
   describe('when the journal is lost', () => {
-    const told = { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), power: 'running', pending: [] } as const;
+    const told = { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), pending: [] };
     /** The same machine, an agent that remembers nothing. */
     const forgetful = async (): Promise<World> => {
       const world = await created(await welcomed(worldOf()));
@@ -581,15 +581,15 @@ describe('What differs from what was told', () => {
       expect(world.drifts.at(-1)?.untold).toEqual([vmId]);
       return world.drifts.at(-1)?.sequence ?? 0;
     };
-    const tell = (world: World, report: number): ReturnType<World['send']> => world.send('TellDomain', { session: 2, data: { ...told, report } });
+    const tell = (world: World, report: number): ReturnType<World['send']> => world.send('TellDomain', { session: 2, data: { ...told, report } as never });
 
     it('is asked for until it is told again, and found from then on', async () => {
       const world = await forgetful();
-      world.machine.crash(vmId);
       await asked(world);
-      expect(await tell(world, await asked(world))).toMatchObject({ version: 0 });
-      await expect.poll(() => world.drifts.at(-1)).toMatchObject({ findings: [{ kind: 'domain' }], untold: [] });
-      expect(await swept(world)).toEqual([['domain', 'state']]);
+      world.machine.undefineBehind(vmId);
+      expect(await tell(world, await asked(world))).toMatchObject({ facts: { state: 'absent' } });
+      await expect.poll(() => world.drifts.at(-1)).toMatchObject({ findings: [{ kind: 'missing' }], untold: [] });
+      expect(await swept(world)).toEqual([['missing', 'domain']]);
     });
 
     it('is not what was true before a verb that came in between', async () => {

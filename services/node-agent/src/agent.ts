@@ -185,10 +185,12 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
     if (command.type === 'TellDomain') {
-      const { vmId, power, pending, report } = command.data;
-      if (plan !== undefined && !isKnown(before) && drift.isAsked(vmId, report)) journal.tell({ plan, power, pending, unsettled: false, unsure: false });
       running.delete(id);
-      return accept();
+      const { vmId, pending, report } = command.data;
+      const facts = await observer.facts(vmId);
+      // Who stopped it, we or somebody else, nobody knows any more.
+      if (plan !== undefined && !halted && !isKnown(before) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), pending, unsettled: false, unsure: false });
+      return accept(facts);
     }
     if (isVm(about)) drift.takeBack(about);
     // Whatever is there from here on may be half of what was and half of what shall be.

@@ -9,7 +9,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
+import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -177,6 +177,8 @@ export const vmCommands = {
     ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
     /** Of a snapshot that was taken. */
     frozen: z.boolean().optional(),
+    /** Of one that was adopted. */
+    definition: text(DEFINITION_MAX).optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -9,7 +9,7 @@ import { seedFiles } from './seed.ts';
 const XORRISO_MS = 30_000;
 
 /** Writes it whole, or not at all. Returns its path. */
-export async function writeSeed(path: string, seed: Seed, nics: DomainPlan['nics']): Promise<string> {
+export async function writeSeed(path: string, seed: Seed, nics: DomainPlan['nics'] | null): Promise<string> {
   const dir = await mkdtemp(`${path}.`);
   try {
     const files: readonly (readonly [string, string])[] = Object.entries({ ...seedFiles(seed, nics) });

@@ -43,9 +43,10 @@ echo '${machine}' >"$mark"
 `;
 };
 
-export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics']): SeedFiles => ({
+/** Without interfaces of ours the guest keeps what it has: an empty list would take it away. */
+export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics'] | null): SeedFiles => ({
   'meta-data': `${JSON.stringify({ 'instance-id': instanceId, 'local-hostname': hostname, 'public-keys': sshKeys })}\n`,
   'user-data': userData ?? '#cloud-config\n{}\n',
-  'network-config': given ?? `${JSON.stringify(networkConfig(nics))}\n`,
+  'network-config': given ?? `${JSON.stringify(nics === null ? { config: 'disabled' } : networkConfig(nics))}\n`,
   ...(newIdentity === true ? { 'vendor-data': anotherMachine(instanceId) } : {}),
 });

@@ -8,7 +8,7 @@ import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Asked } from '../guest/guest-agent.ts';
-import type { Configured, Done, DomainPlan, Hypervisor, Layered, Published } from '../hypervisor.ts';
+import type { Adopted, Configured, Done, DomainPlan, Hypervisor, Layered, Published } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup' || type === 'ReleaseDomain';
@@ -33,7 +33,7 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Configured | Layered | Asked | Published | TakenBackup | PoolFacts | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | PoolFacts | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);

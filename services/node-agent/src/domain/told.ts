@@ -13,7 +13,9 @@ export const isKnown = (told: Told | undefined): told is Told => told?.unsettled
 export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
   if (!('disks' in data) || !('vcpus' in data)) return undefined;
   const { nodeId, vmId, generation } = data;
-  return { nodeId, vmId, generation, ...DomainPlan.parse(data), seed: null };
+  const plan = DomainPlan.parse(data);
+  const { definition: _, ...adopted } = plan.adopted ?? { macs: [] };
+  return { nodeId, vmId, generation, ...plan, seed: null, adopted: plan.adopted === null ? null : adopted };
 }
 
 /** Verbs after which a domain is in the state in which it shall be. */

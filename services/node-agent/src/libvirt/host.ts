@@ -30,8 +30,8 @@ export interface LibvirtHost {
   mediaMissing(file: string): Promise<Refusal | undefined>;
   /** Where the disk is from which cloud-init learns. */
   seedPathOf(seed: Pick<Seed, 'instanceId'>): string;
-  /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. */
-  writeSeed(seed: Seed, nics: DomainPlan['nics']): Promise<string>;
+  /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. Without interfaces the guest keeps those that it has. */
+  writeSeed(seed: Seed, nics: DomainPlan['nics'] | null): Promise<string>;
   /** Unix socket of a VM's screen. */
   screenSocketOf(vmId: VmId): string;
   /** Where a VM's serial console is written. */

@@ -176,6 +176,8 @@ function findingOf(vmId: VmId, name: string, seen: Compared | undefined): Findin
   const about = { subject: vmId, vmId, name, foreign: null };
   if (seen === undefined) return { ...about, kind: 'missing', differences: [{ field: 'domain', expected: name, seen: null }], says: 'the node has no such domain any more' };
   if (seen.differences.length === 0) return undefined;
+  // Where it runs, another node says.
+  if (seen.state === 'stopped' && seen.reason === 'migrated') return { ...about, kind: 'missing', differences: [{ field: 'domain', expected: name, seen: 'its definition' }], says: 'it was migrated to another node by hand; only its definition is left here' };
   const fields = [...new Set(seen.differences.map(({ field }) => field))];
   const stopped = fields.includes('state') ? `: it is ${seen.state} (${seen.reason})` : '';
   return { ...about, kind: 'domain', differences: [...seen.differences], says: `${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ', …' : ''} changed${stopped}`.slice(0, 500) };

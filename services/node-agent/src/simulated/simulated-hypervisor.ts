@@ -241,10 +241,10 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       announce(plan.vmId);
       return undefined;
     }),
-    adopt: (plan) => verb('adopt', plan.vmId, () => {
+    adopt: async (plan) => (await verb('adopt', plan.vmId, () => {
       const present = domains.get(plan.vmId);
       return present === undefined ? gone(plan.vmId) : change(plan.vmId, { plan });
-    }),
+    })) ?? {},
     release: (vmId) => verb('release', vmId, () => {
       announce(vmId);
       return undefined;

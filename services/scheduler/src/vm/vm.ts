@@ -24,7 +24,7 @@ import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@c
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import { nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
@@ -190,7 +190,8 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild'] as const).filter((field) => change[field] !== undefined);
+  // Nobody looked what it starts from when it was adopted.
+  const fixed = live.layout === null || live.layout.drive !== undefined ? [] : (['boot', 'media'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -219,7 +220,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(layoutAfterChange(live.layout, change), live.layout) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -509,10 +510,10 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'FinishVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
-        const { operationId, provisioned, reconfigured, observed, how } = command.data;
+        const { operationId, provisioned, reconfigured, observed, definition, how } = command.data;
         const { change } = state.operation;
         return [
-          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned } } as const]),
+          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(definition === undefined ? {} : { definition }) } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
@@ -629,7 +630,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
-        return { ...state, provisioned: event.data.provisioned };
+        return { ...state, provisioned: event.data.provisioned, layout: state.layout === null || event.data.definition === undefined ? state.layout : { ...state.layout, definition: event.data.definition } };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
         return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: begun(operationId, 'power', { action }) };
@@ -642,7 +643,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
-        return { ...state, spec, provisioned, pending: event.data.pending, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        return { ...state, spec, provisioned, pending: event.data.pending, layout: layoutAfterChange(state.layout, change), nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmPublishRequested':
         return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'publish') };
