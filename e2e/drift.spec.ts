@@ -6,7 +6,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
@@ -43,6 +43,8 @@ describe('a node that somebody works on by hand', () => {
   let node: QemuNode;
   let vm: Vm;
   let domain: string;
+  /** For no VM, by name. */
+  const volumes: Record<string, string> = {};
   beforeAll(async () => {
     platform = await startPlatform({ split: false });
     ({ rest } = platform);
@@ -72,10 +74,42 @@ describe('a node that somebody works on by hand', () => {
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/pause`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/resume`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
+    for (const name of ['to-go', 'to-change']) {
+      const { operation, volumeId } = await rest.ok<{ operation: { id: string }; volumeId: string }>('POST', '/v1/volumes', { name, sizeGib: 1 });
+      await rest.succeeded(operation.id);
+      volumes[name] = volumeId;
+    }
     // Long enough for one comparison of everything.
     await new Promise((resolve) => setTimeout(resolve, 25_000));
     expect((await events()).filter(({ type }) => type.startsWith('Drift'))).toEqual([]);
     expect(await items('?ignored=true')).toEqual([]);
+  });
+
+  it('C-05 a qcow2 is deleted, replaced, put beside: each is found with its class, size and time, and settled when it is as it was', async () => {
+    const pathOf = (file: string): string => join(node.poolDir, file);
+    const [gone, changed, own] = [pathOf(`${volumes['to-go'] ?? ''}.qcow2`), pathOf(`${volumes['to-change'] ?? ''}.qcow2`), (await node.virsh('domblklist', domain)).split(/\s+/).find((word) => word.endsWith('.qcow2')) ?? ''];
+    const stray = pathOf('somebody.qcow2');
+    for (const file of [gone, changed, own]) linkSync(file, `${platform.dir}/${file.slice(-20)}`);
+    rmSync(gone);
+    rmSync(own);
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', pathOf('.other'), '1G']);
+    renameSync(pathOf('.other'), changed);
+    writeFileSync(stray, Buffer.alloc(3 * 2 ** 20, 1));
+    const found = (driftClass: string, subject: (item: Item) => boolean): Promise<Item> => rest.until(`${driftClass} is found`, async () => (await items(`?class=${driftClass}`)).find(subject), BY_SWEEP_MS, 200);
+    expect(await found('disk-missing', ({ subject }) => subject === volumes['to-go'])).toMatchObject({ vmId: null, differences: [{ field: 'file', expected: gone, seen: null }], explanation: expect.stringMatching(/that no VM has, 1024 MiB large, is gone; .* at \d{4}-/) as string });
+    expect(await found('disk-missing', ({ vmId }) => vmId === vm.id)).toMatchObject({ differences: [{ expected: own }], explanation: expect.stringContaining('back it up before it stops') as string });
+    expect(await found('disk-replaced', () => true)).toMatchObject({ subject: volumes['to-change'], differences: [{ field: 'file', expected: expect.stringMatching(/^inode \d+$/) as string }] });
+    const orphan = await found('orphan-disk', () => true);
+    expect(orphan).toMatchObject({ subject: stray, explanation: expect.stringContaining('a file of 3 MiB') as string });
+    expect(differs(orphan, 'changedAt')).toEqual([null, expect.stringMatching(/^\d{4}-/)]);
+    for (const [item, action] of [[orphan, 'adopt'], [orphan, 'revert']] as const) await expect(rest.ok('POST', `/v1/drift/${item.id}/${action}`)).rejects.toMatchObject({ code: `drift.cannot_${action}` });
+    await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'ignore' });
+    expect(await items('?class=orphan-disk')).toEqual([]);
+    expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(1);
+    await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'alert' });
+    for (const file of [gone, changed, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
+    rmSync(stray);
+    await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
   });
 
   it('C-05 virsh setvcpus: changed, by field; adopted it is what is wanted', async () => {

@@ -240,6 +240,24 @@ describe('volumes of their own', () => {
     await expect(rest.ok('POST', `/v1/volumes/${plain.id}/sparsify`, { compress: true })).rejects.toMatchObject({ status: 422, code: 'volume.raw_not_compressed' });
   });
 
+  it('A4-16 published it is an image that is downloaded with what the volume holds, of which others are made', async () => {
+    const { operation, imageId } = await rest.ok<{ readonly operation: Operation; readonly imageId: string }>('POST', `/v1/volumes/${data.id}/publish`, { name: 'data-now' });
+    await rest.succeeded(operation.id, 60_000);
+    const answer = await fetch(`${platform.url}/v1/images/${imageId}/content`, { headers: { authorization: `Bearer ${platform.token}` } });
+    expect(answer.status).toBe(200);
+    const path = join(platform.dir, 'downloaded.qcow2');
+    writeFileSync(path, Buffer.from(await answer.arrayBuffer()));
+    await run('qemu-img', ['compare', '-f', 'qcow2', '-F', data.format, path, fileOf(data)]);
+    expect(await rest.ok('GET', `/v1/images/${imageId}`)).toMatchObject({ name: 'data-now', format: 'qcow2', minDiskGib: data.sizeGib, sha256: await sha256(path) });
+    const other = await made({ name: 'of-the-image', from: { image: imageId } });
+    expect(await same(other, data)).toBe(true);
+    await rest.done('DELETE', `/v1/volumes/${other.id}`);
+    await expect(rest.ok('POST', `/v1/volumes/${data.id}/publish`, { name: 'data-now' })).rejects.toMatchObject({ status: 409, code: 'image.name_taken' });
+    expect(filesOf(data.id)).toEqual([`${data.id}.qcow2`]);
+    expect((await shown(data.id)).status).toBe('detached');
+    await rest.ok('DELETE', `/v1/images/${imageId}`);
+  });
+
   it('A4-16 wiped it holds nothing but zeroes', async () => {
     const empty = await made({ name: 'empty', sizeGib: 2 });
     for (const volume of [data, plain]) {

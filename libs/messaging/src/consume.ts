@@ -121,6 +121,7 @@ const PULL_EXPIRES_MS = 60_000;
 const HEARTBEAT_MS = 5_000;
 const SILENCE_MS = 2.5 * HEARTBEAT_MS;
 const REMOVAL_MS = 300;
+const LAST_PULL_MS = 50;
 const CONFIRM_MS = 2_000;
 const NANOS = 1_000_000;
 
@@ -192,7 +193,8 @@ export function consume(options: ConsumeOptions): Consumption {
   function receive(message: Msg): void {
     if (!message.reply) return log.warn({ subject: message.subject }, 'message of no durable');
     const one: Held = { message, ackSubject: message.reply, since: Date.now(), begun: false };
-    if (stopping) return say(one, nak(100));
+    // Its subscription has ended, so it goes elsewhere.
+    if (stopping) return say(one, nak(0));
     held.add(one);
     let key: string;
     try {
@@ -320,8 +322,9 @@ export function consume(options: ConsumeOptions): Consumption {
     stop: async (drainMs = DRAIN_MS) => {
       if (stopping) return mailboxes.idle();
       stopping = true;
-      source.pause();
       mailboxes.abandon();
+      // First: what is given back while a pull is still open would come here again.
+      await source.close();
       for (const one of held) {
         if (one.begun) continue;
         held.delete(one);
@@ -333,7 +336,6 @@ export function consume(options: ConsumeOptions): Consumption {
       clearTimeout(timer);
       if (ended === 'late') log.warn({ durable: spec.durable, running: mailboxes.running }, 'handlers were still at work at the end');
       clearInterval(working);
-      source.close();
       if (!nc.isClosed()) await Promise.race([nc.flush().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
     },
   };
@@ -344,9 +346,8 @@ interface Source {
   status(): { readonly ok: boolean; readonly says: string };
   /** Something was settled: there may be room for more. */
   refill(): void;
-  /** Asks for no more; what still comes is received. */
-  pause(): void;
-  close(): void;
+  /** Asks for no more; what is on its way is received. Resolves when the server delivers here no more, or does not answer. */
+  close(): Promise<void>;
 }
 
 interface SourceOptions {
@@ -355,6 +356,11 @@ interface SourceOptions {
   readonly log: BusLog;
   readonly receive: (message: Msg) => void;
 }
+
+/** The server delivers no more to it; what it delivered before is still received. */
+const drain = (subscription: Subscription): void => {
+  if (!subscription.isClosed()) subscription.drain().catch(() => undefined);
+};
 
 function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readonly deliverTo: string }): Source {
   const subscription = bus.nc.subscribe(deliverTo, {
@@ -371,8 +377,7 @@ function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readon
   return {
     status: () => bus.status(),
     refill: () => undefined,
-    pause: () => undefined,
-    close: () => { if (!subscription.isClosed()) subscription.unsubscribe(); },
+    close: async () => { drain(subscription); },
   };
 }
 
@@ -388,7 +393,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   const next = `$JS.API.CONSUMER.MSG.NEXT.${spec.stream}.${spec.durable}`;
   /** Messages that were asked for and have neither come nor been declined. */
   let credits = 0;
-  let state: 'finding' | 'flowing' | 'paused' = 'finding';
+  let state: 'finding' | 'flowing' | 'closed' = 'finding';
   let why = 'looking for its durable';
   let lastSign = Date.now();
   /** Which making of the durable was asked last. */
@@ -412,7 +417,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   };
 
   const lose = (reason: string, waitMs = 0): void => {
-    if (state === 'paused') return;
+    if (state === 'closed') return;
     if (state === 'flowing') log.warn({ durable: spec.durable, reason }, 'durable lost, looking for it');
     state = 'finding';
     why = reason;
@@ -508,16 +513,20 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
       return state === 'flowing' ? { ok: true, says: `reads ${spec.durable}` } : { ok: false, says: why };
     },
     refill,
-    pause: () => {
-      state = 'paused';
+    close: async () => {
+      const open = state === 'flowing' && credits > 0;
+      state = 'closed';
       wake?.();
       clearInterval(watch);
       clearTimeout(slowly);
       if (!remade.isClosed()) remade.unsubscribe();
       forgetReconnect();
-    },
-    close: () => {
-      if (!subscription.isClosed()) subscription.unsubscribe();
+      drain(subscription);
+      // A server of 2.9 that has something to deliver again, and finds first a pull that nobody waits for any more, puts that message
+      // off for an ack wait and delivers another one twice. It drops such pulls when it is asked and has nothing to give.
+      if (!open || nc.isClosed()) return;
+      const answer = await nc.request(next, JSON.stringify({ batch: 1, expires: LAST_PULL_MS * NANOS }), { timeout: 10 * LAST_PULL_MS }).catch(() => undefined);
+      if (answer !== undefined && (answer.headers?.code ?? 0) === 0) receive(answer);
     },
   };
 }

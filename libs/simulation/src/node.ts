@@ -5,7 +5,7 @@
  */
 import type { DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import { idFrom, type NodeId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
+import { idFrom, type NodeId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { Mailbox } from '@chronovirt/event-log/mailbox';
@@ -48,9 +48,10 @@ export class NodeProgram extends Program {
   private readonly jobs = new Mailbox();
   private readonly bus: Bus;
   private readonly broken: Broken;
+  private readonly isVolume: (volumeId: VolumeId) => boolean;
   private unwatch: () => void = () => undefined;
 
-  constructor(number: number, size: NodeSize, { world, weather, bus, broken, target }: { world: World; weather: () => Weather; bus: Bus; broken: Broken; target: SimulatedTarget }) {
+  constructor(number: number, size: NodeSize, { world, weather, bus, broken, target, isVolume }: { world: World; weather: () => Weather; bus: Bus; broken: Broken; target: SimulatedTarget; isVolume: (volumeId: VolumeId) => boolean }) {
     const nodeId: NodeId = idFrom('node', world.random.digits());
     super(nodeId, world, weather);
     this.nodeId = nodeId;
@@ -58,6 +59,7 @@ export class NodeProgram extends Program {
     this.size = size;
     this.bus = bus;
     this.broken = broken;
+    this.isVolume = isVolume;
     this.journal = createMemoryJournal();
     this.machine = createSimulatedMachine({
       ...size, poolId: this.poolId, target,
@@ -79,6 +81,10 @@ export class NodeProgram extends Program {
     const agent = createAgent({
       nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
       outdated: () => { connect(); },
+      volumesKnown: async (volumeIds) => {
+        if (party === undefined || !life.on) throw new Error('not connected');
+        return volumeIds.filter(this.isVolume);
+      },
       report: (report: DomainReport) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.vm', report)),
       reportDrift: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.drift', report)),
     }, this.broken);

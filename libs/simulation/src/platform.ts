@@ -5,7 +5,7 @@
  * come to rest by itself: every operation ended, nothing owed, nothing leaked.
  */
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import { idFrom, type VmId } from '@chronovirt/contracts/ids';
+import { idFrom, streamOf, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import { allEvents } from '@chronovirt/contracts/registry';
 import { type Answer, isRefusal } from '@chronovirt/decider/decider';
 import { canonical } from '@chronovirt/event-log/canonical';
@@ -14,6 +14,7 @@ import { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { Broken as BrokenAgent } from '@chronovirt/node-agent/agent';
 import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { SchedulerView } from '@chronovirt/scheduler/view.projection';
+import { volume as volumeDecider } from '@chronovirt/storage/volume/volume';
 import { Bus, type Party } from './bus.ts';
 import { NodeProgram } from './node.ts';
 import { Referee } from './referee.ts';
@@ -80,7 +81,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const size = storm.narrow.capacity ? { cpus: 1, memoryMib: 512 + 6 * 256, poolGib: 200 } : { cpus: 8, memoryMib: 16_384, poolGib: storm.narrow.space ? 16 : 200 };
   // One that every node sees.
   const target: SimulatedTarget = { targetId: idFrom('target', random.digits()), backups: new Map() };
-  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 4) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {}, target }));
+  const isVolume = (volumeId: VolumeId): boolean => {
+    const events = log.streams.get(streamOf(volumeDecider.category, volumeId)) ?? [];
+    return events.length > 0 && events.at(-1)?.type !== 'VolumeDeleted';
+  };
+  const nodes = Array.from({ length: settings.nodes ?? random.between(3, 4) }, (_, number) => new NodeProgram(number + 1, size, { ...around, broken: broken.agent ?? {}, target, isVolume }));
   const referee = new Referee(world, log, nodes, target);
   const failed = (): boolean => referee.violations.length > 0;
 
@@ -191,10 +196,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   /** Volumes for no VM: made, copied, worked on, deleted. */
   const volumeAct = (volumes: Set<string>): Promise<Answer> => {
     const operationId = idFrom('op', random.digits());
-    const [known] = random.chance(0.6) ? volumes : [];
-    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
+    const known = volumes.size > 0 && random.chance(0.8) ? random.pick([...volumes]) : undefined;
+    const act = known === undefined ? 'RequestVolume' : random.pick(['RequestVolume', 'WorkOnVolume', 'WorkOnVolume', 'WorkOnVolume', 'WorkOnVolume', 'RemoveDetachedVolume']);
     if (act !== 'RequestVolume' && known !== undefined) {
-      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }]);
+      const work = random.pick([{ kind: 'convert', format: random.pick(['qcow2', 'raw']) }, { kind: 'sparsify', compress: false }, { kind: 'wipe' }, { kind: 'publish', imageId: idFrom('image', random.digits()), image: { name: `v-${random.digits().slice(0, 6)}`, minMemoryMib: 64 } }]);
       return order('storage', known, act, { volumeId: known, operationId, ...(act === 'WorkOnVolume' ? { work } : {}) }, { operationId });
     }
     const volumeId = idFrom('volume', random.digits());
@@ -240,7 +245,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
         continue;
       }
       if (act === 'volume') {
-        await volumeAct(volumes);
+        for (let times = random.between(2, 6); times > 0; times--) {
+          await volumeAct(volumes);
+          await world.sleep(random.between(500, 8_000));
+        }
         continue;
       }
       if (act === 'publish') {

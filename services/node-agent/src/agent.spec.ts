@@ -31,6 +31,7 @@ interface World {
 }
 
 let counter = 0;
+let clock = 0;
 const nextId = (): string => `00000000-0000-7000-8000-${(++counter).toString(16).padStart(12, '0')}`;
 
 const data: { readonly [T in AgentCommand['type']]?: object } = {
@@ -53,16 +54,17 @@ interface Surroundings {
   readonly confirm?: () => Promise<void>;
   readonly outdated?: () => void;
   readonly unseal?: (sealed: string, purpose: string) => string;
+  readonly volumesKnown?: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
 }
 
-function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal }: Surroundings = {}): World {
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal, volumesKnown = (volumeIds) => Promise.resolve(volumeIds) }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
   const drifts: DriftReport[] = [];
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, report, reportDrift: async (drift) => void drifts.push(drift), outdated, now: () => new Date(0), ...(unseal === undefined ? {} : { unseal }) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, volumesKnown, report, reportDrift: async (drift) => void drifts.push(drift), outdated, now: () => new Date(clock), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
     machine, journal, reports, drifts, agent, nextId,
@@ -557,6 +559,59 @@ describe('What differs from what was told', () => {
     world.machine.hypervisor.strangers = () => Promise.resolve([foreign, odd].map((one) => ({ vmId: null, generation: 0, domain: one })));
     expect(await swept(world)).toEqual([['foreign', '']]);
     expect(world.drifts.at(-1)).toMatchObject({ findings: [{ foreign: { uuid: foreign.uuid } }], more: 1 });
+  });
+
+  const hand = `volume_${hex(8)}` as const;
+  it('is a disk that is gone, or has another file in its place, until a verb of ours makes it anew', async () => {
+    const world = await created(await welcomed(worldOf()));
+    await world.send('EnsureVolume', { data: { volumeId: hand, poolId, format: 'qcow2', sizeGib: 1, source: { kind: 'blank' } } });
+    expect(await swept(world)).toEqual([]);
+    world.machine.putFile(`${volumeId}.qcow2`);
+    world.machine.removeFile(`${hand}.qcow2`);
+    expect(await swept(world)).toEqual([['disk-replaced', 'file'], ['disk-missing', 'file']]);
+    expect(world.drifts.at(-1)?.findings).toMatchObject([{ subject: volumeId, vmId, says: expect.stringContaining('its guest still writes the one before') as string }, { subject: hand, vmId: null }]);
+    await world.send('RemoveVolume', { data: { volumeId: hand, vmId: null, poolId } });
+    world.machine.removeFile(`${volumeId}.qcow2`);
+    expect(await swept(world)).toEqual([['disk-missing', 'file']]);
+  });
+
+  it('is no disk that our verbs make anew, put a layer on, or take away; not even while they do it, or when they are killed', async () => {
+    let failing = false;
+    const journal = createMemoryJournal();
+    const machine = machineOf({ trouble: () => { if (failing) throw new Error('the agent dies'); return undefined; } });
+    const world = await created(await welcomed(worldOf({ machine, journal })));
+    const volume = { volumeId: hand, poolId, format: 'qcow2', sizeGib: 1 };
+    await world.send('EnsureVolume', { data: { ...volume, source: { kind: 'blank' } } });
+    expect(await swept(world)).toEqual([]);
+    await world.send('WorkOnVolume', { data: { ...volume, work: { kind: 'sparsify', compress: false } } });
+    await world.send('LayerDomain', { data: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), disks: [{ volumeId, unit: 0, sizeGib: 2, limits: null, layer: 'aaaaaaaa' }], seed: null, on: [{ volumeId, layer: null }], live: true } as never });
+    expect(await swept(world)).toEqual([]);
+    expect(journal.files().map(({ name }) => name).sort()).toEqual([`${volumeId}.aaaaaaaa.qcow2`, `${volumeId}.qcow2`, `${hand}.qcow2`].sort());
+    failing = true;
+    await expect(world.send('RemoveVolume', { data: { volumeId: hand, vmId: null, poolId } })).rejects.toThrow();
+    machine.removeFile(`${hand}.qcow2`);
+    expect(await swept(world)).toEqual([]);
+  });
+
+  it('is a file that nobody knows, once it was there twice; of a volume the control plane is asked', async () => {
+    let away = false;
+    const there = new Set<string>();
+    const world = await created(await welcomed(worldOf({ volumesKnown: (ids) => (away ? Promise.reject(new Error('the gateway is away')) : Promise.resolve(ids.filter((id) => there.has(id)))) })));
+    world.machine.putFile('notes.txt');
+    world.machine.putFile(`${hand}.qcow2`);
+    world.machine.putFile(`${vmId}.save`);
+    world.machine.putFile(`vm_${hex(9)}-1.seed.iso`);
+    expect(await swept(world)).toEqual([]);
+    clock += 20_000;
+    expect(await swept(world)).toHaveLength(3);
+    expect(world.drifts.at(-1)?.findings.map(({ subject }) => subject)).toEqual(['/simulated/notes.txt', `/simulated/vm_${hex(9)}-1.seed.iso`, `/simulated/${hand}.qcow2`]);
+    away = true;
+    expect(await swept(world)).toHaveLength(3);
+    away = false;
+    there.add(hand);
+    expect(await swept(world)).toHaveLength(2);
+    world.machine.removeFile('notes.txt');
+    expect(await swept(world)).toHaveLength(1);
   });
 
   it('outlives the agent: it is still known what was told', async () => {

@@ -29,7 +29,7 @@ import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { isKnown, isPowerVerb, planIn, powerAfter } from './domain/told.ts';
+import { isKnown, isPowerVerb, planIn, powerAfter, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -44,6 +44,8 @@ export interface AgentPorts {
   readonly report: (report: DomainReport) => Promise<void>;
   /** The same for what differs from what was told. */
   readonly reportDrift: (report: DriftReport) => Promise<void>;
+  /** Which of these volumes there are, as the control plane knows. */
+  readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
   readonly now: () => Date;
   /** Opens secrets that were sealed to this node; without it none are taken. */
   readonly unseal?: Unseal;
@@ -118,9 +120,43 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
   });
 
+  const whileAlive = async <T>(work: Promise<T>): Promise<T> => {
+    const done = await work;
+    if (halted) throw new Halted();
+    return done;
+  };
+
+  /** Volumes that verbs are about, how many each; and who wants to know which those were since it asked. */
+  const held = new Map<VolumeId, number>();
+  const onlookers = new Set<Set<VolumeId>>();
+  const hold = (volumeIds: readonly VolumeId[]): (() => void) => {
+    for (const volumeId of volumeIds) {
+      held.set(volumeId, (held.get(volumeId) ?? 0) + 1);
+      for (const onlooker of onlookers) onlooker.add(volumeId);
+    }
+    return () => {
+      for (const volumeId of volumeIds) {
+        const others = (held.get(volumeId) ?? 1) - 1;
+        if (others > 0) held.set(volumeId, others);
+        else held.delete(volumeId);
+      }
+    };
+  };
+
   const drift = createDriftWatch({
-    nodeId, hypervisor, journal, now,
+    nodeId, journal, now,
+    hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()) },
     isBusy: (vmId) => queues.has(vmId),
+    volumesKnown: (volumeIds) => whileAlive(ports.volumesKnown(volumeIds)),
+    inHand: async (work) => {
+      const volumes = new Set(held.keys());
+      onlookers.add(volumes);
+      try {
+        return await work(volumes);
+      } finally {
+        onlookers.delete(volumes);
+      }
+    },
     whenIdle: (vmId, work) => (queues.has(vmId) ? undefined : enqueue(vmId, () => (halted ? Promise.reject(new Halted()) : work()))),
     report: (report) => (halted ? Promise.reject(new Halted()) : ports.reportDrift(report)),
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
@@ -178,20 +214,25 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     return undefined;
   };
 
+  const hear = async (command: Extract<AgentCommand, { type: 'TellDomain' }>): Promise<Answer> => {
+    const { vmId, pending, report } = command.data;
+    const plan = planIn(command);
+    const facts = await observer.facts(vmId);
+    // Who stopped it, we or somebody else, nobody knows any more.
+    if (plan !== undefined && !halted && !isKnown(journal.told(vmId)) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), pending, unsettled: false, unsure: false });
+    return accept(facts);
+  };
+
   const obey = async (id: string, command: AgentCommand): Promise<Answer> => {
+    if (command.type === 'TellDomain') return hear(command);
     const underWay = new AbortController();
     running.set(id, underWay);
+    const letGo = hold(volumesIn(command));
+    const unknow = (): void => { for (const file of journal.files()) if (remakes(command, file)) journal.unknow(file); };
+    unknow();
     const plan = planIn(command);
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
-    if (command.type === 'TellDomain') {
-      running.delete(id);
-      const { vmId, pending, report } = command.data;
-      const facts = await observer.facts(vmId);
-      // Who stopped it, we or somebody else, nobody knows any more.
-      if (plan !== undefined && !halted && !isKnown(before) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), pending, unsettled: false, unsure: false });
-      return accept(facts);
-    }
     if (isVm(about)) drift.takeBack(about);
     // Whatever is there from here on may be half of what was and half of what shall be.
     if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
@@ -215,7 +256,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (isOfVolume(command)) {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
-        return accept();
+        return accept(outcome === undefined ? undefined : factsOf(outcome));
       }
       if (command.type === 'RemoveBackup') return accept();
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
@@ -229,6 +270,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {
+      if (!halted) unknow();
+      letGo();
       running.delete(id);
     }
   };

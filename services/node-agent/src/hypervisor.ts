@@ -15,6 +15,7 @@ import type { LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from './answer.ts';
 import type { Asked, GuestAction } from './guest/guest-agent.ts';
+import type { PoolFolder } from './pool/pool-files.ts';
 
 type DataOf<T extends AgentCommand['type']> = Extract<AgentCommand, { readonly type: T }>['data'];
 
@@ -158,6 +159,8 @@ export interface Hypervisor {
   compare(told: Told): Promise<Compared | undefined>;
   /** Every domain but these. */
   strangers(besides: ReadonlySet<VmId>): Promise<readonly Stranger[]>;
+  /** Everything that lies in the folders of pools. */
+  files(): Promise<readonly PoolFolder[]>;
   /** Tells of changes until the returned function is called. */
   watch(watcher: Watcher): () => void;
 

@@ -92,8 +92,10 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     says = 'connecting to the bus';
     const bus = await connectToBus(config, membership, log, ended.signal);
     ends.push(() => bus.close());
+    const { gatewayBytes } = await import('./images/gateway-bytes.os.ts');
+    const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed: membership.credentialSeed, log });
     link = linkAgent({
-      nodeId, bus, hypervisor, journal, log,
+      nodeId, bus, hypervisor, journal, log, volumesKnown: (volumeIds) => gateway.volumesKnown(volumeIds),
       unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose),
       waypoints: config.waypoints === undefined ? undefined : openWaypoints(config.waypoints),
       onAnswer: ({ type, answer, seconds: took }) => { seconds.observe({ type, outcome: answer === undefined ? 'fault' : 'refused' in answer ? 'refused' : 'done' }, took); },

@@ -117,6 +117,8 @@ export const agentCommands = {
   })),
   /** Something is done to the bytes of a volume that nobody uses; `format` is what they are before it. */
   WorkOnVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
+  /** What it holds is an image of the control plane's store; as PublishDisk. */
+  PublishVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, operationId: OperationId, volumeId: VolumeId })),
   /** Takes such work back: the volume is whole, as `format`, and nothing unfinished is beside it. What was to be wiped is. */
   SettleVolume: command('node', 'nodeId', z.object({ ...OfVolume, work: VolumeWork })),
 } as const;

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
+import { PublishedImage } from '../image/image.events.ts';
 import { KeptVolume, VolumeFormat, VolumeSource, VolumeWork } from './volume.events.ts';
 
 const Reference = text(100).min(1);
@@ -25,6 +26,8 @@ export type CreateVolumeBody = z.infer<typeof CreateVolumeBody>;
 export const ConvertVolumeBody = z.strictObject({ format: VolumeFormat }).meta({ id: 'ConvertVolume' });
 /** The body of POST /v1/volumes/:id/sparsify. */
 export const SparsifyVolumeBody = z.strictObject({ compress: z.boolean().default(false).describe('Also compress what is kept; qcow2 only') }).meta({ id: 'SparsifyVolume' });
+/** The body of POST /v1/volumes/:id/publish. */
+export const PublishVolumeBody = z.strictObject({ ...PublishedImage.shape, minMemoryMib: PublishedImage.shape.minMemoryMib.max(4_194_304).default(64) }).meta({ id: 'PublishVolume' });
 
 const OfVm = { volumeId: VolumeId, vmId: VmId };
 const InHand = { volumeId: VolumeId, operationId: OperationId };

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
-import { ImageFile } from '../image/image.events.ts';
+import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 
 /** What a guest may do with a disk in a second, reads and writes together; what is left out is not limited. */
@@ -28,11 +28,12 @@ export const VolumeSource = z.discriminatedUnion('kind', [
 ]);
 export type VolumeSource = z.infer<typeof VolumeSource>;
 
-/** What is done to the bytes of a volume that no VM has. What it holds stays the same, except that `wipe` leaves zeroes. */
+/** What is done with the bytes of a volume that no VM has. What it holds stays the same, except that `wipe` leaves zeroes; `publish` makes an image of it. */
 export const VolumeWork = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('convert'), format: VolumeFormat }),
   z.object({ kind: z.literal('sparsify'), compress: z.boolean() }),
   z.object({ kind: z.literal('wipe') }),
+  z.object({ kind: z.literal('publish'), imageId: ImageId, image: PublishedImage }),
 ]);
 export type VolumeWork = z.infer<typeof VolumeWork>;
 

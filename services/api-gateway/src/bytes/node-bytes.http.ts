@@ -5,16 +5,17 @@
  *
  *     GET  /v1/node/contents/<sha256>                         the bytes, or a part of them (Range)
  *     GET  /v1/node/contents/<sha256>/needed                  whether an image is made of them: {needed}
+ *     GET  /v1/node/volumes?ids=<volume>,…                    which of these there are: {known}
  *     GET  /v1/node/parts/<operation>                         how far it has come: {offset, length}
  *     PUT  /v1/node/parts/<operation>?offset=…&length=…       goes on from there; from 0 it begins anew
  *     POST /v1/node/parts/<operation>/taken?sha256=…&format=…  that was all: checked, and kept as a content
  *
- * A node may only bring what an operation on one of its own VMs waits for.
+ * A node may only bring what an operation on one of its own VMs or volumes waits for.
  */
 import { Controller, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiExcludeController } from '@nestjs/swagger';
-import { type NodeId, OperationId } from '@chronovirt/contracts/ids';
+import { type NodeId, OperationId, VolumeId } from '@chronovirt/contracts/ids';
 import { ImageFormat, Sha256 } from '@chronovirt/contracts/image/image.events';
 import { isRefusal } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -26,14 +27,16 @@ import type { OperationDocument } from '../operations/operation.projection.ts';
 import { ProblemError, refused } from '../problem.http.ts';
 import { sendJson } from '../request.http.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';
+import type { VolumeDocument } from '../volumes/volume.projection.ts';
 import { bytesOf, nodeOf } from './node-access.http.ts';
 import { sendFile } from './send-file.http.ts';
 
 const PartQuery = z.strictObject({ offset: z.coerce.number().int().min(0), length: z.coerce.number().int().min(1) });
+const VolumesQuery = z.strictObject({ ids: z.string().max(5_000).transform((all) => all.split(',')).pipe(z.array(VolumeId).max(100)) });
 const TakenQuery = z.strictObject({ sha256: Sha256, format: ImageFormat });
 
 /** Operations whose node brings bytes. */
-const BRINGING = ['publish'];
+const BRINGING = ['publish', 'publish-volume'];
 /** A node that was away goes on where it was. */
 const PART_MS = 24 * 3_600_000;
 
@@ -62,6 +65,14 @@ export class NodeBytesHttp {
   async needed(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('sha256', { schema: Sha256 }) sha256: string): Promise<void> {
     await nodeOf(this.gateway, request);
     sendJson(reply, JSON.stringify({ needed: await this.gateway.views.hasImageOf(sha256) }));
+  }
+
+  @Get('volumes')
+  @RouteConfig({ cvAccess: 'node' })
+  async volumes(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Query({ schema: VolumesQuery }) { ids }: z.infer<typeof VolumesQuery>): Promise<void> {
+    await nodeOf(this.gateway, request);
+    const known = await this.gateway.views.documents<{ readonly id: string }>('volume', ids);
+    sendJson(reply, JSON.stringify({ known: known.map(({ id }) => id) }));
   }
 
   @Get('parts/:id')
@@ -101,8 +112,14 @@ export class NodeBytesHttp {
 
   private async mayBring(nodeId: NodeId, operationId: OperationId): Promise<void> {
     const operation = await this.gateway.views.document<OperationDocument>('operation', operationId);
-    const vm = operation?.vmId === null || operation === undefined ? undefined : await this.gateway.views.vm(operation.vmId);
-    const isIts = operation !== undefined && operation.endedAt === null && BRINGING.includes(operation.kind) && vm !== undefined && (JSON.parse(vm.text) as VmSummary).nodeId === nodeId;
-    if (!isIts) throw new ProblemError('upload.not_expected', { because: { operationId, nodeId } });
+    const waits = operation !== undefined && operation.endedAt === null && BRINGING.includes(operation.kind);
+    if (!waits || (await this.nodeIn(operation)) !== nodeId) throw new ProblemError('upload.not_expected', { because: { operationId, nodeId } });
+  }
+
+  private async nodeIn({ id, vmId }: OperationDocument): Promise<string | null> {
+    const { views } = this.gateway;
+    if (vmId !== null) return (JSON.parse((await views.vm(vmId))?.text ?? '{"nodeId":null}') as Pick<VmSummary, 'nodeId'>).nodeId;
+    const [volume] = await views.page<VolumeDocument>('volume', { after: '', limit: 1, where: `doc ->> 'operationId' = $3`, values: [id] });
+    return volume?.nodeId ?? null;
   }
 }

@@ -13,7 +13,7 @@ import { aggregated } from './batch.ts';
 
 const SCANNED_AT_ONCE = 200;
 /** Kinds, of what is no VM, that are not done when their command was obeyed. */
-const byOthers: ReadonlySet<string> = new Set(['create-volume', 'convert-volume', 'sparsify-volume', 'wipe-volume', 'delete-volume', 'create-pool', 'start-pool', 'stop-pool', 'delete-pool', 'refresh-pool', 'delete-backup']);
+const byOthers: ReadonlySet<string> = new Set(['create-volume', 'convert-volume', 'sparsify-volume', 'wipe-volume', 'publish-volume', 'delete-volume', 'create-pool', 'start-pool', 'stop-pool', 'delete-pool', 'refresh-pool', 'delete-backup']);
 
 export class Operations {
   private readonly views: Views;

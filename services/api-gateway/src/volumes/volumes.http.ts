@@ -1,16 +1,18 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, VolumeId } from '@chronovirt/contracts/ids';
-import { ConvertVolumeBody, CreateVolumeBody, SparsifyVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
+import { ConvertVolumeBody, CreateVolumeBody, PublishVolumeBody, SparsifyVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
 import type { VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { isRefusal } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { bytesOf } from '../bytes/node-access.http.ts';
 import { obeyed, refusedWith } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
 import type { ImageDocument } from '../images/image.projection.ts';
+import { nameTaken } from '../images/name-taken.http.ts';
 import type { PoolDocument } from '../pools/pool.projection.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
@@ -108,16 +110,32 @@ export class VolumesHttp {
     return this.work(requestOf(request, {}), reply, id, { kind: 'wipe' });
   }
 
-  private work(asked: Asked, reply: FastifyReply, id: VolumeId, work: VolumeWork): Promise<void> {
-    return this.begin(asked, reply, id, `${work.kind}-volume`, 'WorkOnVolume', { work });
+  @Post(':id/publish')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({
+    summary: 'Make an image of what a volume holds that no VM has: to download it, or to make others of it', operationId: 'publishVolume',
+    description: 'The image stands alone and has an id at once; its bytes are at /v1/images/{id}/content when the operation has ended.',
+  })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the image' })
+  async publish(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VolumeId }) id: VolumeId, @Body({ schema: PublishVolumeBody }) image: z.infer<typeof PublishVolumeBody>): Promise<void> {
+    bytesOf(this.gateway);
+    const asked = requestOf(request, image);
+    const imageId = asked.ids.thing('image');
+    await nameTaken(this.gateway.views, image.name, imageId);
+    await this.work(asked, reply, id, { kind: 'publish', imageId, image }, { imageId });
   }
 
-  private async begin(asked: Asked, reply: FastifyReply, id: VolumeId, kind: string, type: string, more: object): Promise<void> {
+  private work(asked: Asked, reply: FastifyReply, id: VolumeId, work: VolumeWork, shown: object = {}): Promise<void> {
+    return this.begin(asked, reply, id, `${work.kind}-volume`, 'WorkOnVolume', { work }, shown);
+  }
+
+  private async begin(asked: Asked, reply: FastifyReply, id: VolumeId, kind: string, type: string, more: object, shown: object = {}): Promise<void> {
     const { operationId, commandId, actor } = asked;
     const answer = await obeyed(this.gateway, reply, asked, { to: 'storage', target: id, type, data: { volumeId: id, operationId, ...more }, kind, stream: `volume-${id}` });
     if (answer === undefined) return;
     await this.gateway.reading.own(operationId);
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind, vmId: null, commandId, actor }), volumeId: id }));
+    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind, vmId: null, commandId, actor }), volumeId: id, ...shown }));
   }
 
   private finding(): Finding {

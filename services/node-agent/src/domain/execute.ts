@@ -25,7 +25,7 @@ export type PoolCommand = Extract<AgentCommand, { readonly type: (typeof ofPool)
 export const isOfPool = (command: AgentCommand): command is PoolCommand => (ofPool as readonly string[]).includes(command.type);
 
 /** Verbs about a volume, whoever has it: they have no placement. */
-const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume'] as const;
+const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'PublishVolume', 'SettleVolume'] as const;
 export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
 export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (ofVolume as readonly string[]).includes(command.type);
 
@@ -77,6 +77,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'LookAtPool': return hypervisor.lookAtPool(data.poolId);
     case 'EnsureVolume': return hypervisor.ensureVolume(data, signal);
     case 'WorkOnVolume': return hypervisor.workOnVolume(data, signal);
+    case 'PublishVolume': return hypervisor.publish({ ...data, layer: null }, signal);
     case 'SettleVolume': return hypervisor.settleVolume(data, signal);
   }
 }

@@ -4,7 +4,9 @@
  */
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
+import type { VolumeId } from '@chronovirt/contracts/ids';
 import type { DomainPlan as TargetedPlan, Power, Told } from '../hypervisor.ts';
+import type { KnownFile } from '../pool/pool-files.ts';
 
 /** Whether it is known what the domain should be. After a verb that was taken back half-way, it is not. */
 export const isKnown = (told: Told | undefined): told is Told => told?.unsettled === false && !told.unsure;
@@ -26,3 +28,28 @@ export const isPowerVerb = (type: AgentCommand['type']): boolean => POWER_VERBS.
 /** The state in which a domain shall be after a verb that left it in `state`. `before` is undefined when nobody knows. */
 export const powerAfter = (type: AgentCommand['type'], before: Power | undefined, state: string): Power =>
   (before !== undefined && !POWER_VERBS.has(type) ? before : state === 'running' || state === 'paused' ? state : 'stopped');
+
+/** Volumes that a verb is about: while it is under way their files are nobody's to judge. */
+export function volumesIn({ data }: AgentCommand): readonly VolumeId[] {
+  const lists: readonly (readonly { readonly volumeId: VolumeId }[])[] = ['disks' in data ? data.disks : [], 'steps' in data ? data.steps : [], 'files' in data ? data.files : []];
+  return [...lists.flatMap((list) => list.map(({ volumeId }) => volumeId)), ...('volumeId' in data ? [data.volumeId] : []), ...('more' in data ? data.more ?? [] : []), ...('volumes' in data ? data.volumes : [])];
+}
+
+/** Files that are another after the verb, or gone: what they were is worth nothing. A guest that is only changed writes the same ones. */
+export function remakes(command: AgentCommand, { volumeId, name }: KnownFile): boolean {
+  const isLayer = (one: { readonly volumeId: VolumeId; readonly layer: string | null }): boolean => one.volumeId === volumeId && one.layer !== null && name.startsWith(`${volumeId}.${one.layer}.`);
+  switch (command.type) {
+    case 'LayerDomain': return command.data.disks.some(isLayer);
+    case 'TidyLayers': return command.data.steps.some(isLayer);
+    case 'EnsureDisk':
+    case 'RestoreDisks':
+    case 'RemoveDisk':
+    case 'RemoveVolume':
+    case 'EnsureVolume':
+    case 'WorkOnVolume':
+    case 'SettleVolume':
+    case 'AdoptDomain':
+    case 'ReleaseDomain': return volumesIn(command).includes(volumeId);
+    default: return false;
+  }
+}

@@ -6,7 +6,7 @@
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { NodeId, OperationId } from '@chronovirt/contracts/ids';
+import { type NodeId, type OperationId, VolumeId } from '@chronovirt/contracts/ids';
 import { signRequest } from '@chronovirt/messaging/node-signature';
 import { z } from 'zod';
 import { isRefusal, refuse, type Refusal } from '../answer.ts';
@@ -23,6 +23,8 @@ export interface GatewayBytesOptions {
 export interface GatewayBytes {
   /** A content's bytes are in this file, those that were there before included. Its sum is for the caller to compare. */
   fetch(sha256: string, file: string, signal: AbortSignal): Promise<Refusal | undefined>;
+  /** Which of these volumes there are. */
+  volumesKnown(volumeIds: readonly VolumeId[]): Promise<readonly VolumeId[]>;
   /** Whether an image is made of it. */
   isNeeded(sha256: string): Promise<boolean>;
   /** A file's bytes are a content of the control plane, checked there. `operationId`: what waits for them. */
@@ -44,6 +46,8 @@ const TRY_AGAIN_MS = 1_000;
 const ANSWER_MS = 30_000;
 /** A sender or receiver that stands still for so long is gone. */
 const STILL_MS = 60_000;
+/** Ids in one request: some 40 bytes of its address each. */
+const ASKED_AT_ONCE = 100;
 const UNEXPECTED_MAX = 15;
 /** The control plane reads all of it to check it, and is asked again while it does. */
 const CHECK_MS = 240_000;
@@ -116,6 +120,16 @@ export function gatewayBytes({ gatewayUrl, nodeId, credentialSeed, log }: Gatewa
       const answer = await ask('GET', `/v1/node/contents/${sha256}/needed`, { signal: AbortSignal.timeout(ANSWER_MS) });
       if (!answer.ok) throw new GatewayAway('say which images there are', new Error(`it answered ${String(answer.status)}`));
       return z.object({ needed: z.boolean() }).parse(await answer.json()).needed;
+    },
+
+    volumesKnown: async (volumeIds) => {
+      const known: VolumeId[] = [];
+      for (let at = 0; at < volumeIds.length; at += ASKED_AT_ONCE) {
+        const answer = await ask('GET', `/v1/node/volumes?ids=${volumeIds.slice(at, at + ASKED_AT_ONCE).join()}`, { signal: AbortSignal.timeout(ANSWER_MS) });
+        if (!answer.ok) throw new GatewayAway('say which volumes there are', new Error(`it answered ${String(answer.status)}`));
+        known.push(...z.object({ known: z.array(VolumeId) }).parse(await answer.json()).known);
+      }
+      return known;
     },
 
     bring: async (operationId, { path, bytes, sha256, format }, signal) => {

@@ -9,6 +9,7 @@ import { DatabaseSync } from 'node:sqlite';
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
 import type { Told } from '../hypervisor.ts';
+import { type KnownFile, pathOf } from '../pool/pool-files.ts';
 import { newest } from './journal.ts';
 import type { Journal, KnownVm } from './journal.ts';
 
@@ -31,6 +32,7 @@ const SCHEMA = `
     at         INTEGER NOT NULL
   ) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS told (vm_id TEXT PRIMARY KEY, told TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, file TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS session (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER NOT NULL) STRICT;
 `;
 
@@ -64,6 +66,9 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     tolds: hasty.prepare('SELECT told FROM told'),
     tell: hasty.prepare('INSERT INTO told (vm_id, told) VALUES (?1, ?2) ON CONFLICT (vm_id) DO UPDATE SET told = ?2'),
     forget: hasty.prepare('DELETE FROM told WHERE vm_id = ?'),
+    files: hasty.prepare('SELECT file FROM file'),
+    know: hasty.prepare('INSERT INTO file (path, file) VALUES (?1, ?2) ON CONFLICT (path) DO UPDATE SET file = ?2'),
+    unknow: hasty.prepare('DELETE FROM file WHERE path = ?'),
     forgetVms: db.prepare('DELETE FROM vm WHERE here = 0 AND at < ?'),
   };
 
@@ -78,6 +83,12 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     // We wrote it ourselves.
     const told = JSON.parse(text) as Told;
     tolds.set(told.plan.vmId, told);
+  }
+
+  const files = new Map<string, KnownFile>();
+  for (const { file: text } of statements.files.all() as { file: string }[]) {
+    const file = JSON.parse(text) as KnownFile; // as above
+    files.set(pathOf(file), file);
   }
 
   const clean = (): void => {
@@ -124,6 +135,14 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     },
     forget: (vmId) => {
       if (tolds.delete(vmId)) statements.forget.run(vmId);
+    },
+    files: () => [...files.values()],
+    know: (file) => {
+      statements.know.run(pathOf(file), JSON.stringify(file));
+      files.set(pathOf(file), file);
+    },
+    unknow: (file) => {
+      if (files.delete(pathOf(file))) statements.unknow.run(pathOf(file));
     },
     remember: write,
     adopt: (session, heard) => {

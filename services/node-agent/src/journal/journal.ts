@@ -9,6 +9,7 @@
 import type { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { Answer } from '../answer.ts';
 import type { Told } from '../hypervisor.ts';
+import { type KnownFile, pathOf } from '../pool/pool-files.ts';
 
 export interface KnownVm {
   /** A volume, too, may be known to be gone. */
@@ -33,6 +34,10 @@ export interface Journal {
   /** Kept when the process dies; on disk as soon as the next answer is. */
   tell(told: Told): void;
   forget(vmId: VmId): void;
+  /** Files of volumes as they should be. Kept as what domains were told is. */
+  files(): readonly KnownFile[];
+  know(file: KnownFile): void;
+  unknow(file: KnownFile): void;
   /** What a welcome said, in one piece. */
   adopt(session: number, vms: readonly KnownVm[]): void;
   /** The last session; 0 before the first. */
@@ -47,6 +52,7 @@ export function createMemoryJournal(answersMax = 100_000): Journal {
   const answers = new Map<string, Answer>();
   const vms = new Map<VmId | VolumeId, KnownVm>();
   const tolds = new Map<VmId, Told>();
+  const files = new Map<string, KnownFile>();
   let lastSession = 0;
   const remember = (vm: KnownVm): void => void vms.set(vm.vmId, newest(vms.get(vm.vmId), vm));
   return {
@@ -61,6 +67,9 @@ export function createMemoryJournal(answersMax = 100_000): Journal {
     tolds: () => [...tolds.values()],
     tell: (told) => void tolds.set(told.plan.vmId, told),
     forget: (vmId) => void tolds.delete(vmId),
+    files: () => [...files.values()],
+    know: (file) => void files.set(pathOf(file), file),
+    unknow: (file) => void files.delete(pathOf(file)),
     vms: () => [...vms.values()],
     remember,
     adopt: (session, heard) => {

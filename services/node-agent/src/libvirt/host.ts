@@ -45,7 +45,7 @@ export interface LibvirtHost {
   /** The machine's own figures, where libvirt's are not to be used. */
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
   publish: Hypervisor['publish'];
-  readonly poolFolders: Pick<PoolFolders, 'open' | 'close' | 'look'>;
+  readonly poolFolders: Pick<PoolFolders, 'open' | 'close' | 'look' | 'files'>;
   /** Fetched images that nobody needs go. */
   readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;

@@ -938,6 +938,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
     ...createInspector({ fast, slow, find, look, identify, locate: (volumeIds) => disks.locate(volumeIds), diskPathOf, mediaPathOf: (file) => host.mediaPathOf(file), xmlOf: (plan) => domainXml(plan, hostOf(plan.vmId, undefined, undefined)) }),
 
+    files: () => host.poolFolders.files(),
     publish: (plan, signal) => host.publish(plan, signal),
     ensureDisk: (disk, signal) => disks.ensure(disk, signal),
     removeDisk: async (vmId, volumeId, poolId) => {

@@ -9,16 +9,21 @@
  * moment is no drift. Whatever is passed over so is looked at in the next sweep.
  */
 import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
-import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { isOfItsGuest } from '../domain/differences.ts';
 import { isKnown } from '../domain/told.ts';
 import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
+import { type Found, layerIn, lookThrough, pathOf, volumeIn, type WantedFile } from '../pool/pool-files.ts';
 
 export interface DriftPorts {
   readonly nodeId: NodeId;
-  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers'>;
+  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers' | 'files'>;
   readonly journal: Journal;
+  /** Which of these there are, as the control plane knows. */
+  readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
+  /** The work is told which volumes a verb was about since it began. */
+  readonly inHand: <T>(work: (volumes: ReadonlySet<VolumeId>) => Promise<T>) => Promise<T>;
   /** Runs it in the VM's queue; undefined when something waits or runs there. */
   readonly whenIdle: <T>(vmId: VmId, work: () => Promise<T>) => Promise<T> | undefined;
   readonly isBusy: (vmId: VmId) => boolean;
@@ -46,10 +51,20 @@ export interface DriftWatch {
   sweep(): Promise<boolean>;
 }
 
-export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, isBusy, report, now, failed }: DriftPorts): DriftWatch {
+/** What the control plane said of a volume is believed for so long. Milliseconds. */
+const KNOWN_MS = 10 * 60_000;
+/** A file that nobody knows is said to be so after that: less than a comparison of everything takes to come again. Milliseconds. */
+const SUSPECTED_MS = 15_000;
+
+export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, isBusy, report, now, failed }: DriftPorts): DriftWatch {
   /** By subject: what differs of VMs of ours, and what else there is. */
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
+  let files: readonly Finding[] = [];
+  /** By path: what nobody knows, since when (milliseconds since the epoch), and what is said of it. */
+  let suspects: ReadonlyMap<string, { readonly since: number; readonly finding: Finding | null }> = new Map();
+  /** Volumes that there were, and when that was heard. Milliseconds since the epoch. */
+  const heardOf = new Map<VolumeId, number>();
   let session = 0;
   let reporting = false;
   let sequence = 0;
@@ -66,7 +81,9 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, isBusy
   const tellOnce = async (again: boolean): Promise<void> => {
     if (!reporting) return;
     const untold = journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) && !isBusy(vmId) && !isKnown(journal.told(vmId)) ? [vmId] : [])).slice(0, FINDINGS_MAX);
-    const findings = [...ours.values(), ...others].sort((a, b) => (a.subject < b.subject ? -1 : a.subject > b.subject ? 1 : 0));
+    // Somebody's files may be many: they come last.
+    const place = ({ kind, subject }: Finding): string => `${kind === 'orphan-disk' ? '2' : '1'}${subject}`;
+    const findings = [...ours.values(), ...others, ...files].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
     const text = JSON.stringify(findings);
     if (text === said && !(again && untold.length > 0)) return;
     const began = session;
@@ -123,6 +140,48 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, isBusy
     others = strangers.map(strangerOf);
   };
 
+  /** Of volumes that no domain here was told to have, the control plane knows whether there are such. */
+  const askFor = async (volumeIds: readonly VolumeId[]): Promise<(volumeId: VolumeId) => boolean | undefined> => {
+    const at = now().getTime();
+    const unheard = volumeIds.filter((volumeId) => at - (heardOf.get(volumeId) ?? -Infinity) > KNOWN_MS);
+    try {
+      for (const volumeId of unheard.length === 0 ? [] : await volumesKnown(unheard)) heardOf.set(volumeId, at);
+    } catch (fault) {
+      failed(undefined, fault);
+      return (volumeId) => (unheard.includes(volumeId) ? undefined : true);
+    }
+    for (const [volumeId, heardAt] of heardOf) if (at - heardAt > KNOWN_MS) heardOf.delete(volumeId);
+    return (volumeId) => heardOf.has(volumeId);
+  };
+
+  const lookAtFiles = (): Promise<void> => inHand(async (touched) => {
+    const folders = await hypervisor.files();
+    const told = journal.tolds();
+    const wanted = told.flatMap(({ plan: { vmId, name, disks }, unsettled, power }): WantedFile[] =>
+      (unsettled || !isHere(vmId) ? [] : disks.map(({ volumeId, layer, sizeGib }) => ({ vmId, vmName: name, volumeId, layer, sizeGib, running: power === 'running' }))));
+    const ofDomains = new Set(told.flatMap(({ plan }) => plan.disks.map(({ volumeId }) => volumeId)));
+    const present = folders.flatMap(({ files: there }) => (there ?? []).flatMap(({ name }) => volumeIn(name) ?? []));
+    const isVolume = await askFor([...new Set(present)].filter((volumeId) => !ofDomains.has(volumeId)));
+    const unsettled = told.filter((one) => one.unsettled).flatMap(({ plan }) => plan.disks.map(({ volumeId }) => volumeId));
+    const before = suspects;
+    const suspected = new Set([...before.keys()].flatMap((path) => volumeIn(path.slice(path.lastIndexOf('/') + 1)) ?? []));
+    const found = lookThrough({
+      folders, known: journal.files(), wanted, inHand: new Set([...touched, ...unsettled]), isHere, now: now().getTime(),
+      isVolume: (volumeId) => ofDomains.has(volumeId) || (isVolume(volumeId) ?? (suspected.has(volumeId) ? false : undefined)),
+      used: new Set(others.flatMap(({ foreign }) => foreign?.disks.map(({ file }) => file) ?? [])),
+    });
+    for (const file of found.seen) journal.know(file);
+    for (const file of found.forgotten) journal.unknow(file);
+    suspects = new Map(found.strange.map((one) => {
+      const path = pathOf({ folder: one.folder.path, name: one.file.name });
+      const at = now().getTime();
+      const known = before.get(path) ?? { since: at, finding: null };
+      // What has just come may be about to be known; and how it grows is no news.
+      return [path, known.finding === null && at - known.since >= SUSPECTED_MS ? { ...known, finding: strangeFile(path, one) } : known];
+    }));
+    files = [...found.missing.map(missingFile), ...found.replaced.map(replacedFile), ...[...suspects.values()].flatMap(({ finding }) => finding ?? [])];
+  });
+
   return {
     adopt: (next) => {
       if (next !== session) sequence = 0;
@@ -160,6 +219,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, whenIdle, isBusy
         for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
         for (const vmId of told) await lookAt(vmId);
         await around();
+        await lookAtFiles();
         await tell(true);
         return true;
       } catch (fault) {
@@ -186,4 +246,26 @@ function findingOf(vmId: VmId, name: string, seen: Compared | undefined): Findin
 const strangerOf = ({ vmId, generation, domain }: Stranger): Finding => ({
   kind: vmId === null ? 'foreign' : 'stray', subject: `domain ${domain.uuid}`, vmId, name: domain.name, differences: [], foreign: domain,
   says: vmId === null ? 'a domain that Chronovirt did not make' : `a domain that carries the words of Chronovirt (generation ${String(generation)}), and that this node was not told to have`,
+});
+
+const SUBJECT_CHARACTERS_MAX = 300;
+const MIB = 2 ** 20;
+const shown = (path: string): string => (path.length <= SUBJECT_CHARACTERS_MAX ? path : `…${path.slice(1 - SUBJECT_CHARACTERS_MAX)}`);
+const ofDomain = (wanted: WantedFile | undefined): string => (wanted === undefined ? 'that no VM has' : `of ${wanted.vmName}`);
+const diskOf = (volumeId: VolumeId, layer: string | null, wanted: WantedFile | undefined) => ({ subject: layer === null ? volumeId : `${volumeId}.${layer}`, vmId: wanted?.vmId ?? null, name: wanted?.vmName ?? null, foreign: null });
+
+const missingFile = ({ volumeId, layer, path, wanted, virtualBytes }: Found['missing'][number]): Finding => ({
+  ...diskOf(volumeId, layer, wanted), kind: 'disk-missing', differences: [{ field: 'file', expected: shown(path), seen: null }],
+  says: `the file of a disk ${ofDomain(wanted)}${virtualBytes === null ? '' : `, ${String(Math.ceil(virtualBytes / MIB))} MiB large,`} is gone${wanted?.running === true ? '; while its guest runs it still writes what has no name any more: back it up before it stops' : ''}`,
+});
+
+const replacedFile = ({ file: { volumeId, name }, wanted, differences }: Found['replaced'][number]): Finding => ({
+  ...diskOf(volumeId, layerIn(name), wanted), kind: 'disk-replaced', differences: [...differences],
+  says: `another file lies in the place of a disk ${ofDomain(wanted)}${wanted?.running === true ? '; its guest still writes the one before, which has no name any more' : ''}`,
+});
+
+const strangeFile = (path: string, { file: { name, bytes, changedMs } }: Found['strange'][number]): Finding => ({
+  kind: 'orphan-disk', subject: shown(path), vmId: null, name: name.slice(0, SUBJECT_CHARACTERS_MAX), foreign: null,
+  differences: [{ field: 'bytes', expected: null, seen: bytes }, { field: 'changedAt', expected: null, seen: new Date(changedMs).toISOString() }],
+  says: `a file of ${String(Math.ceil(bytes / MIB))} MiB in the folder of a pool that is no volume's${volumeIn(name) === undefined ? '' : ': there is no volume of that name'}`,
 });

@@ -22,15 +22,15 @@ import type { Refusal } from '../answer.ts';
 import { writeDurably } from '../durable.os.ts';
 import { figuresOf } from '../host.os.ts';
 import type { Done, Pool, PoolPlan } from '../hypervisor.ts';
+import { isOurs, isWhole, POOL_TOKEN as TOKEN, type PoolFile, type PoolFolder, volumeIn } from './pool-files.ts';
 
-const TOKEN = '.chronovirt-pool';
 /** Of a token's file, and of the list of pools. */
 const TOKEN_BYTES_MAX = 1_000;
 /** Of volumes, whose names have some 50 bytes, and of others, whose names have up to 255: what is told has to fit into one message. */
 const VOLUME_FILES_MAX = 9_000;
 const OTHER_FILES_MAX = 500;
 
-const Known = z.array(z.object({ poolId: PoolId, path: z.string(), token: z.string() }));
+const Known = z.array(z.object({ poolId: PoolId, path: z.string(), token: z.string(), shared: z.boolean().default(false) }));
 type Known = z.infer<typeof Known>;
 
 export interface PoolFolders {
@@ -41,6 +41,8 @@ export interface PoolFolders {
   open(pool: PoolPlan): Promise<Refusal | PoolFacts>;
   close(poolId: PoolId, remove: boolean): Done;
   look(poolId: PoolId): Promise<Refusal | PoolFacts>;
+  /** Everything that lies in them, but folders. */
+  files(): Promise<readonly PoolFolder[]>;
   /** Those that were made, for the report. */
   made(): Promise<readonly Pool[]>;
 }
@@ -58,6 +60,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
     throw fault;
   })));
   let writing: Promise<void> = Promise.resolve();
+  const heads = createHeads();
 
   const keep = (next: (before: Known) => Known): Promise<void> => {
     writing = writing.catch(() => undefined).then(async () => {
@@ -86,9 +89,9 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
     const volumes: string[] = [];
     const others: string[] = [];
     for (const name of names) {
-      // What is ours and no disk: the token, what cloud-init is told, what is being written.
-      if (name === TOKEN || name.endsWith('.seed.iso') || /^volume_[0-9a-f]{32}\..*\.new$/.test(name)) continue;
-      if (/^volume_[0-9a-f]{32}\.[a-z0-9.]{1,20}$/.test(name)) {
+      // What is ours and no disk, or is being written.
+      if (isOurs(name) || (volumeIn(name) !== undefined && name.endsWith('.new'))) continue;
+      if (volumeIn(name) !== undefined && isWhole(name)) {
         volumesBytes += ((await stat(join(path, name)).catch(() => undefined))?.blocks ?? 0) * 512;
         if (volumes.length < VOLUME_FILES_MAX) volumes.push(name);
       } else if (others.length < OTHER_FILES_MAX) {
@@ -107,7 +110,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
   return {
     folderOf,
     folders: () => [own.path, ...known.map(({ path }) => path)],
-    open: async ({ poolId, path, token, make }) => {
+    open: async ({ poolId, path, type, token, make }) => {
       const checked = await walk(path, roots, make);
       if (checked !== undefined) return checked;
       const other = known.find((one) => one.poolId !== poolId && one.path === path);
@@ -118,7 +121,7 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
         if (!make) return refuse('pool.not_the_same', { path, says: 'the folder does not hold what was written into this pool: it is another one, or not mounted' });
         await writeDurably(join(path, TOKEN), token);
       }
-      await keep((before) => [...before.filter((one) => one.poolId !== poolId), { poolId, path, token }]);
+      await keep((before) => [...before.filter((one) => one.poolId !== poolId), { poolId, path, token, shared: type === 'shared' }]);
       return factsOf(path);
     },
     close: async (poolId, remove) => {
@@ -136,11 +139,74 @@ export async function openPoolFolders({ own, roots, file }: PoolFoldersOptions):
       const path = await folderOf(poolId);
       return path === undefined ? refuse('pool.not_on_node', { poolId }) : factsOf(path);
     },
+    files: async () => {
+      const looked: PoolFolder[] = [];
+      for (const { poolId, path, shared } of [{ ...own, shared: false }, ...known]) {
+        const there = (await folderOf(poolId)) === undefined ? undefined : await filesIn(path, heads.read).catch((fault: unknown) => {
+          if ((fault as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+          throw fault;
+        });
+        looked.push({ poolId, path, shared, files: there });
+      }
+      heads.forgetOthers();
+      return looked;
+    },
     made: () => Promise.all(known.map(async ({ poolId, path }): Promise<Pool> => {
       const active = (await folderOf(poolId)) !== undefined;
       return { poolId, name: poolId, made: true, active, ...(active ? await figuresOf(path) : { capacityGib: 0, usedGib: 0 }) };
     })),
   };
+}
+
+const LOOKED_AT_ONCE = 32;
+
+async function filesIn(folder: string, virtualBytesOf: (path: string, stamp: string) => Promise<number | null>): Promise<readonly PoolFile[]> {
+  const names = await readdir(folder);
+  const found: PoolFile[] = [];
+  const look = async (name: string): Promise<void> => {
+    const path = join(folder, name);
+    // What went away meanwhile is not there. A volume that was adopted is a link to where it lies.
+    const file = await (volumeIn(name) === undefined ? lstat : stat)(path, { bigint: true }).catch(() => undefined);
+    if (file === undefined || file.isDirectory()) return;
+    const [device, inode, changedMs] = [String(file.dev), String(file.ino), Number(file.mtimeMs)];
+    found.push({
+      name, bytes: Number(file.blocks) * 512, device, inode, bornMs: Number(file.birthtimeMs), changedMs,
+      virtualBytes: isWhole(name) && file.isFile() ? await virtualBytesOf(path, `${device} ${inode} ${String(file.mtimeNs)} ${String(file.size)}`) : null,
+    });
+  };
+  for (let at = 0; at < names.length; at += LOOKED_AT_ONCE) await Promise.all(names.slice(at, at + LOOKED_AT_ONCE).map(look));
+  return found;
+}
+
+/** How large the disk in a qcow2 is, read anew only from files that were written since (QEMU, docs/interop/qcow2.txt: size at 24). */
+function createHeads(): { readonly read: (path: string, stamp: string) => Promise<number | null>; forgetOthers(): void } {
+  let before = new Map<string, { readonly stamp: string; readonly virtualBytes: number | null }>();
+  let now: typeof before = new Map();
+  return {
+    read: async (path, stamp) => {
+      const known = before.get(path);
+      const virtualBytes = known?.stamp === stamp ? known.virtualBytes : await sizeIn(path);
+      now.set(path, { stamp, virtualBytes });
+      return virtualBytes;
+    },
+    forgetOthers: () => {
+      before = now;
+      now = new Map();
+    },
+  };
+}
+
+const QCOW2_HEAD_BYTES = 32;
+
+async function sizeIn(path: string): Promise<number | null> {
+  const handle = await open(path, constants.O_RDONLY).catch(() => undefined);
+  if (handle === undefined) return null;
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(QCOW2_HEAD_BYTES), 0, QCOW2_HEAD_BYTES, 0);
+    return bytesRead === QCOW2_HEAD_BYTES && buffer.readUInt32BE(0) === 0x51_46_49_fb ? Number(buffer.readBigUInt64BE(24)) : null;
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Why this is no path for a pool here; its folders are made on the way, if they shall be. */

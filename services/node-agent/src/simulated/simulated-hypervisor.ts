@@ -13,10 +13,11 @@ import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
 import { isPoweredAsTold } from '../domain/differences.ts';
+import type { PoolFile } from '../pool/pool-files.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, Published, SeenDomain, Watcher } from '../hypervisor.ts';
 
-export type Verb = Exclude<keyof Hypervisor, 'compare' | 'strangers' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
+export type Verb = Exclude<keyof Hypervisor, 'compare' | 'strangers' | 'files' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
 
 export interface SimulatedSettings {
   readonly poolId: PoolId;
@@ -43,6 +44,9 @@ export interface SimulatedTarget {
 /** No bytes are anywhere; but two are not the same. */
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
+/** A file that is only its name; `inode` says which. */
+export const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+
 interface SimulatedDomain {
   readonly plan: DomainPlan;
   readonly state: Exclude<DomainState, 'absent'>;
@@ -63,6 +67,9 @@ export interface SimulatedMachine {
   crash(vmId: VmId): void;
   startBehind(vmId: VmId): void;
   undefineBehind(vmId: VmId): void;
+  /** A file comes to lie in the folder of the pool, in the place of one that is there. */
+  putFile(name: string): void;
+  removeFile(name: string): void;
   /** The power of the whole machine fails and comes back: definitions and disks stay, nothing runs. */
   powerCycle(): void;
 }
@@ -75,6 +82,16 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   const pools = new Set<PoolId>([settings.poolId]);
   const factsOf = (poolId: PoolId): PoolFacts => ({ capacityGib: settings.poolGib, usedGib: 0, volumesGib: 0, files: [...disks.values()].filter((disk) => (disk.poolId ?? settings.poolId) === poolId).map(({ volumeId }) => `${volumeId}.qcow2`) });
   const watchers = new Set<Watcher>();
+  /** What was done to files by hand; null: it was removed. */
+  const byHand = new Map<string, number | null>();
+  /** Which file a disk is: another once a verb has made it anew. */
+  const inodes = new Map<VolumeId, number>();
+  let inodeLast = 0;
+  const made = (volumeId: VolumeId): void => { inodes.set(volumeId, ++inodeLast); };
+  const filesNow = (): readonly PoolFile[] => {
+    const ours = [...disks.keys()].flatMap((volumeId) => [null, ...(layers.get(volumeId)?.keys() ?? [])].map((layer) => fileNamed(`${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`, inodes.get(volumeId))));
+    return [...ours.filter(({ name }) => !byHand.has(name)), ...[...byHand].flatMap(([name, inode]) => (inode === null ? [] : [fileNamed(name, inode)]))];
+  };
 
   const announce = (vmId: VmId): void => watchers.forEach((watcher) => { watcher.changed(vmId); });
   const change = (vmId: VmId, changes: Partial<SimulatedDomain>): undefined => {
@@ -171,6 +188,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       vmId, generation: plan.generation,
       domain: { uuid: uuidOf(vmId), name: plan.name, state, vcpus: plan.vcpus, vcpusMax: plan.vcpusMax, memoryMib: plan.memoryMib, memoryMibMax: plan.memoryMibMax, persistent: true, disks: [], nics: [], obstacles: [] },
     })),
+    files: async () => [{ poolId: settings.poolId, path: '/simulated', shared: false, files: filesNow() }],
     watch: (watcher) => {
       watchers.add(watcher);
       return () => void watchers.delete(watcher);
@@ -180,6 +198,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       if (disks.has(disk.volumeId)) return undefined;
       if (disk.imageFile !== null && settings.imageMissing?.(disk.imageFile) === true) return refuse('image.missing_on_node', { file: disk.imageFile });
       disks.set(disk.volumeId, disk);
+      made(disk.volumeId);
       return undefined;
     }),
     removeDisk: (vmId, volumeId) => verb('removeDisk', vmId ?? undefined, () => {
@@ -201,7 +220,9 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     lookAtPool: async (poolId) => (await verb('lookAtPool', undefined, () => (pools.has(poolId) ? undefined : refuse('pool.not_on_node', { poolId })))) ?? factsOf(poolId),
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
-      if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
+      if (disks.has(volumeId)) return undefined;
+      disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
+      made(volumeId);
       return undefined;
     }),
     workOnVolume: ({ volumeId, work }) => verb('workOnVolume', undefined, () => {
@@ -210,11 +231,14 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const user = [...domains].find(([, { plan }]) => plan.disks.some((one) => one.volumeId === volumeId));
       if (user !== undefined) throw new Error(`${volumeId} is worked on while ${user[0]} has it`);
       if (work.kind === 'convert') disks.set(volumeId, { ...disk, imageFormat: work.format });
+      made(volumeId);
       return undefined;
     }),
     settleVolume: ({ volumeId, format }) => verb('settleVolume', undefined, () => {
       const disk = disks.get(volumeId);
-      if (disk !== undefined) disks.set(volumeId, { ...disk, imageFormat: format });
+      if (disk === undefined) return undefined;
+      disks.set(volumeId, { ...disk, imageFormat: format });
+      made(volumeId);
       return undefined;
     }),
 
@@ -360,6 +384,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     hypervisor, domains, disks, layers, leases,
     crash: (vmId) => { if (domains.has(vmId)) change(vmId, { state: 'crashed', reason: 'crashed' }); },
     startBehind: (vmId) => void startNow(vmId),
+    putFile: (name) => void byHand.set(name, ++inodeLast),
+    removeFile: (name) => void byHand.set(name, null),
     undefineBehind: (vmId) => { if (domains.delete(vmId)) announce(vmId); },
     powerCycle: () => {
       for (const [vmId, domain] of domains) if (holdsMemory(domain)) domains.set(vmId, { ...domain, state: 'stopped', reason: 'unknown' });

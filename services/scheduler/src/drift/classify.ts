@@ -41,10 +41,11 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
       if (vm.busy || vm.owed.length > 0 || vm.nodeId === null) return undefined;
       if (vm.nodeId === nodeId) return undefined;
       return strayItem({ ...item, differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }] }, runsIn(vm.observed), vm.observed === 'absent', runsIn(foreign?.state));
-    case 'foreign':
-    case 'orphan-disk':
     case 'disk-missing':
     case 'disk-replaced':
+      return vmId === null || vm?.nodeId === nodeId ? { ...item, class: kind } : undefined;
+    case 'foreign':
+    case 'orphan-disk':
     case 'network':
       return { ...item, class: kind };
   }

@@ -111,9 +111,9 @@ export function remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationI
     case 'moved': return no('its disks are not where this node keeps them: bring the domain back by hand, or stop and undefine it there, and revert');
     case 'duplicate': return no('only you know which of the two is right: stop the other one, and undefine it by hand');
     case 'foreign': return no(action === 'adopt' ? 'give it a name: POST /v1/nodes/{id}/foreign/{uuid}/adopt' : 'it is not ours to remove');
-    case 'orphan-disk': return no('nobody knows what it holds: remove the file by hand');
-    case 'disk-missing': return no('the bytes are gone: restore a backup, or delete what they belonged to');
-    case 'disk-replaced': return no('nobody knows which of the files is right');
+    case 'orphan-disk': return no('nobody knows what it holds: move the file out of the folder, or remove it, by hand');
+    case 'disk-missing': return no('its bytes are gone: put the file back, restore a backup, or delete what it belonged to');
+    case 'disk-replaced': return no('the file that was there is gone: put it back by hand, restore a backup, or rebuild');
     case 'network': return no('a network comes back with the next VM that needs it');
   }
 }

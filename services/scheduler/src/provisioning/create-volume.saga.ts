@@ -10,10 +10,11 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId } from '@chronovirt/contracts/ids';
+import { storedFile } from '@chronovirt/contracts/image/image.events';
 import type { VolumeEvent, VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { DAY_MS } from '../durations.ts';
-import { NODE_GONE, fact, owedUndo } from './node-verb.ts';
+import { NODE_GONE, copyMs, fact, fetchMs, owedUndo } from './node-verb.ts';
 
 export type CreateVolume = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
 export type WorkOnVolume = Extract<VolumeEvent, { type: 'VolumeWorkRequested' }>['data'];
@@ -94,17 +95,33 @@ export const createVolume: Saga<CreateVolume, Outgoing> = {
   failed,
 };
 
-/** What is done to the bytes of a volume: one verb of its node, and the one that takes it back. */
+/** What is done with the bytes of a volume: one verb of its node, and the one that takes it back. What is published is registered when its bytes were brought. */
 export const workOnVolume: Saga<WorkOnVolume, Outgoing> = {
   name: 'work-on-volume',
   steps: {
     disk: {
       deadlineMs: NODE_MS,
-      moreMs: ({ sizeGib }) => sizeGib * COPIED_GIB_MS,
+      moreMs: ({ sizeGib, work }) => (work.kind === 'publish' ? copyMs(sizeGib) + fetchMs(sizeGib * 2 ** 30) : sizeGib * COPIED_GIB_MS),
       undoRefused: true,
-      run: (input) => onNode('WorkOnVolume', input),
+      run: (input) => {
+        const { nodeId, operationId, volumeId, work } = input;
+        return work.kind === 'publish' ? { to: 'node', target: nodeId, type: 'PublishVolume', data: { nodeId, operationId, volumeId } } : onNode('WorkOnVolume', input);
+      },
       // It may have to write everything back.
       undo: (input) => onNode('SettleVolume', input),
+    },
+    image: {
+      after: ['disk'],
+      deadlineMs: DECIDED_MS,
+      run: ({ sizeGib, work }, facts) => {
+        if (work.kind !== 'publish') return undefined;
+        const sha256 = fact<string>(facts['disk'], 'sha256');
+        return {
+          to: 'storage', target: work.imageId, type: 'RegisterImage',
+          data: { ...work.image, imageId: work.imageId, file: storedFile(sha256, 'qcow2'), format: 'qcow2', sha256, sizeBytes: fact(facts['disk'], 'sizeBytes'), virtualBytes: fact(facts['disk'], 'virtualBytes'), minDiskGib: sizeGib },
+        };
+      },
+      undo: ({ work }) => (work.kind === 'publish' ? { to: 'storage', target: work.imageId, type: 'DeleteImage', data: { imageId: work.imageId } } : undefined),
     },
   },
   done,

@@ -95,7 +95,7 @@ const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
 ];
 const publishing: PublishVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, volumeId: ids.volumeId, layer: null, sizeGib: 1, imageId: `image_${digits}`, image: { name: 'of-it', minMemoryMib: 256 } };
-const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }];
+const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }, { ...place, work: { kind: 'publish', imageId: `image_${digits}`, image: { name: 'golden', minMemoryMib: 64 } } }];
 
 const poolWorks: readonly WorkOnPool[] = (['create', 'start', 'stop', 'delete', 'refresh'] as const).map((work, index) => ({
   operationId: ids.operationId, poolId: `pool_${digits}`, work, type: 'shared', path: '/pools/one', token: 'token', nodes: index % 2 === 0 ? [`node_${digits}`, `node_${'1'.repeat(32)}`] : [`node_${digits}`],
