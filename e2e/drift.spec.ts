@@ -388,4 +388,77 @@ describe('a node that somebody works on by hand', () => {
       await rest.gone(adopted.id);
     });
   });
+
+  describe('and another node', () => {
+    let other: QemuNode;
+    beforeAll(async () => {
+      other = await addQemuNode(platform, 'other', { another: true });
+      if ((await rest.vm(vm.id)).status !== 'running') await power('start');
+      await rest.until('the guest answers', () => node.inGuest(vm, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
+      domain = await node.domainOf(vm);
+      // As somebody who moves domains by hand has it: the same network on both.
+      const network = /<source network='([^']+)'/.exec(await node.virsh('dumpxml', domain))?.[1] ?? '';
+      const xml = join(platform.dir, 'network.xml');
+      await writeFile(xml, await node.virsh('net-dumpxml', network));
+      await other.virsh('net-define', xml);
+      await other.virsh('net-start', network);
+    });
+    afterAll(() => other.stop());
+
+    const migrated = async (from: QemuNode, to: QemuNode): Promise<void> => {
+      const meeting = join(platform.dir, 'meeting');
+      mkdirSync(meeting, { recursive: true });
+      await run('chmod', ['0777', meeting]);
+      await from.virsh('migrate', '--live', '--persistent', '--undefinesource', '--unsafe', '--migrateuri', `unix://${join(meeting, `to-${to.part}.sock`)}`, domain, `qemu+unix:///system?socket=${to.libvirtSocket}`);
+    };
+    const onNode = (of: QemuNode, is: (item: Item) => boolean): Promise<Item> => rest.until(`something on ${of.part}`, async () => (await items(`?node=${of.nodeId}&ignored=true`)).find(is), BY_SWEEP_MS, 200);
+    const nothingOpen = (): Promise<unknown> => rest.until('nothing differs on either', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
+
+    it('C-05 virsh migrate to another node: moved, from where and to where; not brought back by the policy for what is missing, settled when it is moved back', async () => {
+      await nothingOpen();
+      await rest.ok('PUT', '/v1/drift-policies/missing', { action: 'revert' });
+      const before = (await events()).length;
+      const uptime = Number((await node.inGuest(vm, '/bin/cat', '/proc/uptime')).split(' ')[0]);
+      await migrated(node, other);
+      const [gone, came] = await Promise.all([onNode(node, ({ class: klass }) => klass === 'moved'), onNode(other, ({ class: klass }) => klass === 'moved')]);
+      for (const item of [gone, came]) expect(item).toMatchObject({ vmId: vm.id, differences: [{ field: 'nodeId', expected: node.nodeId, seen: other.nodeId }, ...item.differences.slice(1)] });
+      expect(gone.explanation).toContain('its domain is on another node');
+      // What may be done about it is to show it or not.
+      for (const item of [gone, came]) await expect(rest.ok('POST', `/v1/drift/${item.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+      await expect(rest.ok('PUT', '/v1/drift-policies/moved', { action: 'revert' })).rejects.toMatchObject({ code: 'drift.no_such_policy' });
+      await rest.ok('PUT', '/v1/drift-policies/moved', { action: 'ignore' });
+      await rest.until('nobody is shown it', async () => (await items(`?vm=${vm.id}`)).length === 0, 30_000, 200);
+      expect(await items(`?vm=${vm.id}&ignored=true`)).toHaveLength(2);
+      await rest.ok('PUT', '/v1/drift-policies/moved', { action: 'alert' });
+      await migrated(other, node);
+      await nothingOpen();
+      await rest.status(vm.id, 'running');
+      // It never stood still, and nobody started another one.
+      expect(Number((await node.inGuest(vm, '/bin/cat', '/proc/uptime')).split(' ')[0])).toBeGreaterThan(uptime);
+      expect((await events()).slice(before).map(({ type }) => type)).not.toContain('DriftActed');
+    });
+
+    it('C-05 the same UUID on two nodes: a duplicate, said loudly when both run, and nobody stops one', async () => {
+      const pid = await node.qemuPid(vm);
+      const [uuid, metadata] = [await node.virsh('domuuid', domain), /<metadata>[^]*<\/metadata>/.exec(await node.virsh('dumpxml', domain))?.[0] ?? ''];
+      const file = join(platform.dir, 'twin.qcow2');
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', file, '64M']);
+      const xml = join(platform.dir, 'twin.xml');
+      await writeFile(xml, `<domain type='qemu'><name>${domain}</name><uuid>${uuid}</uuid>${metadata}<memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file}'/><target dev='vda' bus='virtio'/></disk></devices></domain>`);
+      await other.virsh('define', xml);
+      const twin = await onNode(other, ({ class: klass }) => klass === 'duplicate');
+      expect(twin).toMatchObject({ vmId: vm.id, explanation: expect.stringContaining('never start both') as string, differences: [{ field: 'nodeId', expected: node.nodeId, seen: other.nodeId }] });
+      await other.virsh('start', domain);
+      const both = await onNode(other, ({ class: klass, explanation }) => klass === 'duplicate' && explanation.includes('IT RUNS ON BOTH NODES'));
+      await expect(rest.ok('PUT', '/v1/drift-policies/duplicate', { action: 'revert' })).rejects.toMatchObject({ code: 'drift.no_such_policy' });
+      await expect(rest.ok('POST', `/v1/drift/${both.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+      expect(await other.virsh('domstate', domain)).toBe('running');
+      expect(await node.qemuPid(vm)).toBe(pid);
+      await other.virsh('destroy', domain);
+      await other.virsh('undefine', domain);
+      await nothingOpen();
+      await rest.gone(vm.id);
+    });
+  });
 });

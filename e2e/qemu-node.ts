@@ -66,8 +66,8 @@ interface GuestAnswer {
   readonly 'out-data'?: string;
 }
 
-/** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. */
-export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs }: { readonly imageDir?: string; readonly backupDirs?: string } = {}): Promise<QemuNode> {
+/** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. `another`: image and network are registered already. */
+export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs, another = false }: { readonly imageDir?: string; readonly backupDirs?: string; readonly another?: boolean } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
@@ -86,8 +86,8 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
     const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
-    if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
-    await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
+    if (imageDir === IMAGES && !another) await platform.rest.ok('POST', '/v1/images', { ...image });
+    if (!another) await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
     const virsh = async (...words: readonly string[]): Promise<string> => (await run('virsh', ['-q', '-c', `qemu+unix:///system?socket=${daemon.socket}`, ...words], { timeout: 30_000 })).stdout.trim();
     // The guest's own busybox: a machine need not have ping.
