@@ -20,8 +20,8 @@ import { Refused, type Accepted, type Event, type Rest, type Vm } from './rest.t
 
 const run = promisify(execFile);
 const BOOTED_WITHIN_MS = 120_000;
-/** libvirt tells of it. */
-const BY_EVENT_MS = 10_000;
+/** libvirt tells of it, at once; a machine may be busy with other things. */
+const BY_EVENT_MS = 30_000;
 /** It does not: the next comparison finds it. */
 const BY_SWEEP_MS = 60_000;
 

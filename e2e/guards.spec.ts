@@ -101,7 +101,7 @@ describe('guards', () => {
     await rest.gone(vm.id);
   });
 
-  it('whatever VMs need stays, and they are named: an image, a network, a node, also of a stopped one', async () => {
+  it('A3-06 whatever VMs need stays, and they are named: an image, a network, a node, also of a stopped one', async () => {
     const vm = await rest.running(wish('in-the-way'));
     await rest.done('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 1, force: true });
     const { nodeId } = await rest.vm(vm.id) as Vm & { nodeId: string };

@@ -66,6 +66,12 @@ interface GuestAnswer {
   readonly 'out-data'?: string;
 }
 
+/** A guest sees a new disk a moment after libvirt has plugged it in: until then its name would be that of a new file. */
+const withItsDisks = (script: string): string => {
+  const used = new Set([...script.matchAll(/\b[io]f=(\/dev\/vd[a-z])\b/g)].map(([, device = '']) => device));
+  return [...used].map((device) => `n=0; until [ -b ${device} ] || [ $n -ge 300 ]; do n=$((n+1)); sleep 0.1; done; `).join('') + script;
+};
+
 /** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. `another`: image and network are registered already. */
 export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs, another = false }: { readonly imageDir?: string; readonly backupDirs?: string; readonly another?: boolean } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
@@ -120,9 +126,9 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       inGuest: async (vm, path, ...words) => {
         const domain = await domainOf(vm);
         const ask = async (execute: string, args: object): Promise<GuestAnswer> =>
-          (JSON.parse(await virsh('qemu-agent-command', '--timeout', '10', domain, JSON.stringify({ execute, arguments: args }))) as { return: GuestAnswer }).return;
-        const { pid: started } = await ask('guest-exec', { path, arg: words, 'capture-output': true });
-        for (let tries = 0; tries < 100; tries++) {
+          (JSON.parse(await virsh('qemu-agent-command', '--timeout', '30', domain, JSON.stringify({ execute, arguments: args }))) as { return: GuestAnswer }).return;
+        const { pid: started } = await ask('guest-exec', { path, arg: words.map(withItsDisks), 'capture-output': true });
+        for (let tries = 0; tries < 600; tries++) {
           const status = await ask('guest-exec-status', { pid: started });
           if (status.exited === true) {
             const printed = Buffer.from(status['out-data'] ?? '', 'base64').toString('utf8');

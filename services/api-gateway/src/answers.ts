@@ -46,6 +46,7 @@ export const VmAnswer = named('Vm', z.object({
   expiry: nullable(z.object({ stage: z.enum(['week', 'day', 'expired', 'recycled']).describe('Told a week or a day before its time; stopped; in the recycle bin'), next: time.describe('When that goes on') })),
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
   createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
+  image: nullable(z.object({ id: z.string(), name: nullable(z.string()), deleted: z.boolean() })).optional().describe('What its first disk began as; null: as nothing. Where one VM is asked for'),
   usage: nullable(DomainUsage).optional().describe('With include=usage: since it was started'),
 }));
 

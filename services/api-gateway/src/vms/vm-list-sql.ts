@@ -60,7 +60,7 @@ const condition = ({ field, operator, values }: Filter, parameter: (value: unkno
   if (field === 'node' || field === 'image' || field === 'network') {
     const { column, table } = references[field];
     const given = parameter(values);
-    const isOne = `${column} in (select r.id from ${table} r where r.id = any(${given}::text[]) or r.name = any(${given}::text[]))`;
+    const isOne = `${column} = any(${given}::text[] || array(select r.id from ${table} r where r.name = any(${given}::text[])))`;
     return operator === 'ne' || operator === 'notin' ? `(${column} is null or not (${isOne}))` : isOne;
   }
   const column = columns[field];

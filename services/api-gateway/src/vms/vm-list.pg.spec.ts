@@ -149,6 +149,19 @@ describe('GET /v1/vms', () => {
     }
   });
 
+  it('goes on without an image that is deleted, and says so', async () => {
+    const id = vmId('web-1');
+    const image = async (): Promise<unknown> => (await gateway.call('GET', `/v1/vms/${id}`, { headers: { 'cv-at-least': String(position) } })).json['image'];
+    const before = await names('image=tiny&sort=name');
+    expect(before).toContain('web-1');
+    expect(await image()).toEqual({ id: ids.image, name: 'tiny', deleted: false });
+    position = await gateway.append(`image-${ids.image}`, { type: 'ImageDeleted', data: { imageId: ids.image } });
+    expect(await image()).toEqual({ id: ids.image, name: null, deleted: true });
+    expect(await names(`image=${ids.image}&sort=name`)).toEqual(before);
+    const csv = await gateway.call('GET', '/v1/vms?name=web-1', { headers: { accept: 'text/csv' } });
+    expect(csv.text).toContain(ids.image);
+  });
+
   it('forgets a deleted VM, but not its history', async () => {
     position = await gateway.append(`vm-${vmId('idle')}`, { type: 'VmDeleted', data: { operationId: operationId('idle') } });
     expect(await names('name=idle')).toEqual([]);

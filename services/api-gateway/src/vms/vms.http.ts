@@ -18,6 +18,7 @@ import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { vmToLookAt } from '../console/vm-to-look-at.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
+import type { ImageDocument } from '../images/image.projection.ts';
 import { nameTaken } from '../images/name-taken.http.ts';
 import type { BadField } from '../problem.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
@@ -160,7 +161,16 @@ export class VmsHttp {
     const { text, version } = await this.shown(id);
     const nodeId = query.include === 'usage' ? vmToLookAt(id, text) : undefined;
     tagged(reply, version);
-    sendJson(reply, nodeId === undefined ? text : `${text.slice(0, -1)},"usage":${typeof nodeId === 'string' ? (await this.gateway.askNode(nodeId, { vmId: id, kind: 'usage' })).toString('utf8') : 'null'}}`);
+    const usage = nodeId === undefined ? '' : `,"usage":${typeof nodeId === 'string' ? (await this.gateway.askNode(nodeId, { vmId: id, kind: 'usage' })).toString('utf8') : 'null'}`;
+    sendJson(reply, `${text.slice(0, -1)},"image":${JSON.stringify(await this.imageOf(text))}${usage}}`);
+  }
+
+  /** An image may have been deleted while a VM was being made of it: the VM goes on without. */
+  private async imageOf(text: string): Promise<{ readonly id: string; readonly name: string | null; readonly deleted: boolean } | null> {
+    const { imageId } = (JSON.parse(text) as VmSummary).spec;
+    if (imageId === null) return null;
+    const image = await this.gateway.views.document<ImageDocument>('image', imageId);
+    return { id: imageId, name: image?.name ?? null, deleted: image === undefined };
   }
 
   @Get(':id/xml')
