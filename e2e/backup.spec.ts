@@ -21,6 +21,7 @@ interface Backup {
   readonly parent: string | null;
   readonly frozen: boolean;
   readonly bytes: number;
+  readonly drill: { readonly at: string; readonly ok: boolean; readonly criterion: string; readonly seconds: number; readonly because: string; readonly operationId: string } | null;
   readonly disks: readonly { readonly unit: number; readonly volumeId: string; readonly bytes: number; readonly sha256: string }[];
 }
 
@@ -76,6 +77,25 @@ describe('backups of a machine', () => {
   /** 512 bytes of the second disk, by their number. */
   const write = async (block: number, text: string): Promise<void> => { await script(`echo ${text} | dd of=/dev/vdb bs=512 seek=${String(block)} count=1 conv=sync,notrunc,fsync 2>/dev/null`); };
   const read = async (block: number, of: Pick<Vm, 'id'> = vm): Promise<string> => (await script(`dd if=/dev/vdb bs=512 skip=${String(block)} count=1 2>/dev/null | tr -d '\\000'`, of)).trim();
+  /** Asks for it, and waits for its end, of whatever kind. */
+  const drilled = async (of: Pick<Backup, 'id'>, body: object = {}): Promise<{ readonly operation: Operation; readonly machine: string; readonly backup: Backup }> => {
+    const { operation, vm: machine } = await rest.ok<Accepted>('POST', `/v1/backups/${of.id}/drill`, body);
+    const ended = await rest.ended(operation.id, 150_000);
+    return { operation: ended, machine: machine.id, backup: await shown(of.id) };
+  };
+  /** The node has nothing of a machine any more, nor has the platform. */
+  const expectGone = async (machine: string): Promise<void> => {
+    expect(await refusalOf(rest.vm(machine))).toMatchObject({ status: 404, code: 'vm.not_found' });
+    expect(await node.virsh('list', '--all', '--name')).not.toContain(machine.slice(-8));
+    expect(readdirSync(node.poolDir).filter((name) => name.includes(machine.slice('vm_'.length)))).toEqual([]);
+    // What was beside the first disk goes by an operation of its own: then each file is of a volume that somebody has.
+    await rest.until('its disks are gone', async () => {
+      const volumes = await rest.all<{ readonly id: string; readonly name: string }>('/v1/volumes');
+      // The disk that a VM was made with has its digits.
+      const known = new Set([...volumes.map(({ id }) => id), ...(await rest.all<Vm>('/v1/vms')).map(({ id }) => id.replace('vm_', 'volume_'))]);
+      return (await node.disks()).every((volumeId) => known.has(volumeId)) && !volumes.some(({ name }) => name.startsWith(`drill-${machine.slice(-8)}`));
+    }, 60_000, 250);
+  };
   const refusalOf = (asked: Promise<unknown>): Promise<Refused> => asked.then(() => { throw new Error('it was not refused'); }, (error: unknown) => {
     if (error instanceof Refused) return error;
     throw error;
@@ -91,7 +111,7 @@ describe('backups of a machine', () => {
   /** A policy whose time comes within a minute. */
   const soon = (vmId: string): object => {
     const at = new Date(Date.now() + (new Date().getUTCSeconds() > 50 ? 70_000 : 60_000)).toISOString().slice(11, 16);
-    return { name: 'often', vms: [vmId], target: 'vault', schedule: { dailyAt: at }, keep: { last: 1 }, fullEvery: 1 };
+    return { name: 'often', vms: [vmId], target: 'vault', schedule: { dailyAt: at }, keep: { last: 1 }, fullEvery: 1, drill: { every: 1, criterion: 'disk', timeoutSeconds: 10 } };
   };
   const ofClock = async (): Promise<readonly Backup[]> => (await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${clock.id}`)).items.filter(({ status }) => status === 'taken');
 
@@ -223,9 +243,40 @@ describe('backups of a machine', () => {
     await rest.succeeded(deletion.id);
   });
 
+  it('A5-10 a restore drill makes a machine without a way to any network, sees it come up, and leaves nothing of it', async () => {
+    const third = made[2] as Backup;
+    expect((await shown(third.id)).drill).toBeNull();
+    const { operation, vm: machine } = await rest.ok<Accepted>('POST', `/v1/backups/${third.id}/drill`, {});
+    expect(operation).toMatchObject({ kind: 'drill' });
+    // While it is there: its interface is, and its cable is not.
+    const domain = await rest.until('its domain runs', async () => (await node.virsh('list', '--name')).split('\n').find((name) => name.endsWith(machine.id.slice(-8))), 60_000, 100);
+    const [, , , , mac = ''] = (await node.virsh('domiflist', domain)).trim().split(/\s+/);
+    expect(await node.virsh('domif-getlink', domain, mac)).toContain('down');
+    const ended = await rest.ended(operation.id, 150_000);
+    expect(ended).toMatchObject({ status: 'succeeded', error: null, how: expect.stringMatching(/^its guest agent answers, seen \d+ s after its start$/) as string });
+    await expectGone(machine.id);
+    const { drill } = await shown(third.id);
+    expect(drill).toMatchObject({ ok: true, criterion: 'agent', because: ended.how, operationId: operation.id });
+    expect(drill?.seconds).toBeGreaterThan(0);
+    expect((await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${vm.id}`)).items.find(({ id }) => id === third.id)?.drill).toEqual(drill);
+    expect(await read(0)).toBe('after-the-kill');
+  });
+
+  it('A5-10 a drill goes by what a guest shows without an agent, too', async () => {
+    const third = made[2] as Backup;
+    const seen = await drilled(third, { criterion: 'console', word: 'login:' });
+    expect([seen.operation.status, seen.backup.drill]).toMatchObject(['succeeded', { ok: true, criterion: 'console' }]);
+    await expectGone(seen.machine);
+    expect(await refusalOf(rest.ok('POST', `/v1/backups/${third.id}/drill`, { criterion: 'console' }))).toMatchObject({ status: 400 });
+  });
+
   it('A5-10 when its time comes it is taken, once; and what is not kept goes', async () => {
     const [first] = await rest.until('it is backed up', async () => { const all = await ofClock(); return all.length > 0 && all; }, 90_000, 500);
     expect(first).toMatchObject({ kind: 'full', scheduled: { policyId: policy } });
+    // Its disk is blank: firmware looks at it, and that is no machine that came up.
+    const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 60_000, 500);
+    expect(drill).toMatchObject({ ok: false, criterion: 'disk', because: expect.stringMatching(/^drill\.not_seen: it has read \d+ KiB of its first disk$/) as string });
+    expect(await rest.operation(drill?.operationId ?? '')).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
     await rest.ok('PUT', `/v1/backup-policies/${policy}`, soon(clock.id));
     const second = await rest.until('another came, and the first went', async () => { const all = await ofClock(); return all.length === 1 && all[0]?.id !== first?.id && all[0]; }, 150_000, 500);
     await rest.until('its files went, too', () => Promise.resolve(readdirSync(join(target, clock.id)).join() === second.id), 30_000, 250);
@@ -244,8 +295,29 @@ describe('backups of a machine', () => {
     const { operation } = await rest.ok<Accepted>('POST', `/v1/backups/${made[2]?.id ?? ''}/restore`, { name: 'damaged' });
     const ended = await rest.ended(operation.id, 60_000);
     expect(ended).toMatchObject({ status: 'compensated', error: { code: 'backup.damaged', because: { backupId: second?.id, file: 'disk-1.qcow2' } } });
+    // A drill finds it, and says so of the backup that cannot be restored.
+    const fails = await drilled(made[2] as Backup);
+    expect([fails.operation.status, fails.operation.error]).toMatchObject(['compensated', { code: 'backup.damaged' }]);
+    expect(fails.backup.drill).toMatchObject({ ok: false, because: `backup.damaged: ${second?.id ?? ''}: disk-1.qcow2: the file does not hold what it held` });
+    await expectGone(fails.machine);
     writeFileSync(file, whole);
     expect(first?.id).not.toBe(second?.id);
+  });
+
+  it('A5-10 how far a copy has come is shown while it is taken, and only rises', async () => {
+    await acted('stop');
+    const { operation } = await begin({ kind: 'full' });
+    const percents: number[] = [];
+    await rest.until('it is taken', async () => { const now = await rest.operation(operation.id); percents.push(now.percent); return now.endedAt !== null; }, 120_000, 20);
+    expect(await rest.operation(operation.id)).toMatchObject({ status: 'succeeded', percent: 100 });
+    expect(percents).toEqual([...percents].sort((a, b) => a - b));
+    made.push(await shown((await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${vm.id}`)).items.find(({ id }) => made.every((one) => one.id !== id))?.id ?? ''));
+    // Said by the node while it copied, of this one or of those before: a small copy is over before it is asked.
+    const said = await platform.sql<{ backup: string; percents: number[] }>(`select data->>'backupId' as backup, array_agg((data->>'percent')::int order by position) as percents from event_log.event where type = 'BackupProgressed' group by 1`);
+    expect(said.length).toBeGreaterThan(0);
+    for (const { percents: of } of said) expect(of).toEqual([...new Set(of)].sort((a, b) => a - b));
+    await acted('start');
+    await up(vm);
   });
 
   it('A5-10 they stay when their machine goes, and another is made of them', async () => {

@@ -14,7 +14,8 @@
  *
  * At the first three every part is killed; at the others the process that stands there.
  */
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { atRest } from './invariants.ts';
 import { arm, isHeld, release, startPlatform, type Part, type Platform } from './platform.ts';
@@ -29,6 +30,8 @@ const LOST_IMAGE = 'lost';
 interface Stage {
   readonly platform: Platform;
   readonly node: TestNode;
+  /** A folder below which the node may have pools. */
+  readonly root: string;
   /** What this VM, and everything about it, is called. */
   readonly name: string;
   /** A write, sent again with one key while nobody answers. */
@@ -68,6 +71,8 @@ const snapshotted = async (stage: Stage): Promise<string> => {
   const { items } = await rest.ok<{ items: readonly { readonly id: string; readonly name: string }[] }>('GET', `/v1/vms/${id}/snapshots`);
   return `/v1/vms/${id}/snapshots/${items.find(({ name }) => name === 'first')?.id ?? ''}`;
 };
+
+const poolOf = (stage: Stage): object => ({ type: 'dir', name: stage.name, node: AGENT, path: join(stage.root, stage.name) });
 
 const SCENES = {
   create: { ends: EITHER, set: ({ name, ask }) => Promise.resolve(() => ask('POST', '/v1/vms', wish(name), 'create')) },
@@ -125,7 +130,39 @@ const SCENES = {
       return () => stage.ask('POST', `/v1/volumes/${source}/convert`, { format: 'raw' }, 'convert');
     },
   },
+  'volume-published': {
+    ends: EITHER,
+    set: async (stage) => {
+      const source = await volumeOf(stage);
+      return () => stage.ask('POST', `/v1/volumes/${source}/publish`, { name: stage.name }, 'publish');
+    },
+  },
+  published: { ends: EITHER, set: (stage) => ofStopped('publish', 'POST', '/publish', { name: stage.name })(stage) },
+  rebuilt: { ends: EITHER, set: ofStopped('rebuild', 'POST', '/rebuild', {}) },
+  'pool-made': { ends: EITHER, set: (stage) => Promise.resolve(() => stage.ask('POST', '/v1/pools', poolOf(stage), 'pool')) },
+  'pool-deleted': {
+    ends: EITHER,
+    set: async (stage) => {
+      const { operation, poolId } = await stage.platform.rest.ok<Accepted & { readonly poolId: string }>('POST', '/v1/pools', poolOf(stage));
+      await stage.platform.rest.succeeded(operation.id);
+      return () => stage.ask('DELETE', `/v1/pools/${poolId}`, undefined, 'delete-pool');
+    },
+  },
   'interface-added': { ends: EITHER, set: ofStopped('nic', 'POST', '/nics', { network: SECOND_NETWORK }) },
+  backup: { ends: EITHER, set: ofStopped('backup', 'POST', '/backups', {}) },
+  drill: {
+    // However it ends, its machine is gone.
+    ends: EITHER, takesAway: true,
+    set: async (stage) => {
+      const { platform: { rest }, ask, name } = stage;
+      const { id } = await stopped(stage);
+      const { operation, backupId } = await rest.ok<Accepted & { readonly backupId: string }>('POST', `/v1/vms/${id}/backups`, {});
+      await rest.succeeded(operation.id);
+      // A backup outlives what it was taken of.
+      await rest.gone(id);
+      return () => ask('POST', `/v1/backups/${backupId}/drill`, { timeoutSeconds: 10 }, `drill-${name}`);
+    },
+  },
   snapshot: { ends: EITHER, set: ofStopped('snapshot', 'POST', '/snapshots', { name: 'first' }) },
   revert: {
     ends: EITHER,
@@ -166,6 +203,7 @@ export interface CrashResult extends CrashPoint {
 export interface CrashField {
   readonly platform: Platform;
   readonly node: TestNode;
+  readonly root: string;
   stop(): Promise<void>;
 }
 
@@ -173,16 +211,18 @@ export const VICTIMS: readonly Part[] = ['api-gateway', 'scheduler', 'ipam', 'st
 
 /** A platform on which many points are tried, one after another. */
 export async function openCrashField(): Promise<CrashField> {
-  const platform = await startPlatform({ waypoints: true });
+  const root = mkdtempSync(join(tmpdir(), 'cv-crash-'));
+  const platform = await startPlatform({ waypoints: true, environment: { CV_NODE_AGENT_POOL_ROOTS: root } });
   try {
     const node = await addTestNode(platform, AGENT);
     await platform.rest.ok('POST', '/v1/networks', { name: SECOND_NETWORK, kind: 'nat', cidr: '10.77.2.0/24' });
     await platform.rest.ok('POST', '/v1/images', { name: LOST_IMAGE, file: 'lost.qcow2', format: 'qcow2', sha256: '0'.repeat(64), sizeBytes: 1 });
     return {
-      platform, node,
+      platform, node, root,
       stop: async () => {
         await platform.stop();
         await node.stop();
+        rmSync(root, { recursive: true, force: true });
       },
     };
   } catch (error) {
@@ -193,7 +233,7 @@ export async function openCrashField(): Promise<CrashField> {
 
 /** What happens anyway, whatever is asked for. */
 const BACKGROUND = /^(vm\.RecordDomainState|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
-const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|agent)\./;
+const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|archive|agent)\./;
 const HELD_AT_MOST_MS = 15_000;
 const ENDS_WITHIN_MS = 180_000;
 /** On top of an operation's deadline, once every part is up again. */
@@ -224,6 +264,14 @@ const victimsAt = (waypoint: string): readonly Part[] => {
   return waypoint.startsWith('send.gateway.') ? ['api-gateway'] : ['scheduler'];
 };
 
+/** What a scenario may leave behind that outlives its operation. */
+interface Left {
+  readonly id: string;
+  readonly name: string | null;
+  readonly status: string;
+  readonly type?: string;
+}
+
 interface Played {
   readonly operation: Operation;
   readonly endedAtMs: number;
@@ -239,10 +287,11 @@ interface Around {
 }
 
 /** Plays a scenario to its end and gives everything back. */
-async function play({ platform, node }: CrashField, scenario: Scenario, name: string, { begins, meanwhile, ended }: Around): Promise<Played> {
+async function play(field: CrashField, scenario: Scenario, name: string, { begins, meanwhile, ended }: Around): Promise<Played> {
+  const { platform, node } = field;
   const { rest } = platform;
   const ask: Stage['ask'] = (method, path, body, what) => rest.insist<Accepted>(method, path, body, `${name}-${what}`, 60_000);
-  const act = await sceneOf(scenario).set({ platform, node, name, ask });
+  const act = await sceneOf(scenario).set({ ...field, name, ask });
   begins();
   const [{ operation }] = await Promise.all([act(), meanwhile()]);
   const played = { operation: await rest.ended(operation.id, ENDS_WITHIN_MS), endedAtMs: performance.now() };
@@ -250,15 +299,15 @@ async function play({ platform, node }: CrashField, scenario: Scenario, name: st
   // Before the VM is deleted: that would also take away what was forgotten.
   await atRest(platform, [node], AT_REST_WITHIN_MS);
   ended();
-  if (operation.vmId === null) {
-    for (const { id, status } of await rest.all<{ readonly id: string; readonly status: string }>('/v1/volumes')) {
-      const { operation: last } = status === 'deleting' ? { operation } : await ask('DELETE', `/v1/volumes/${id}`, undefined, `give-back-${id}`);
-      await rest.succeeded(last.id, ENDS_WITHIN_MS);
-    }
-  } else if (sceneOf(scenario).takesAway !== true) {
-    const { operation: last } = await ask('DELETE', `/v1/vms/${operation.vmId}?force=true&deleteDisks=true`, undefined, 'give-back');
+  const giveBack = async (path: string): Promise<void> => {
+    const { operation: last } = await ask('DELETE', path, undefined, `give-back-${path}`);
     await rest.succeeded(last.id, ENDS_WITHIN_MS);
+  };
+  if (operation.vmId !== null && sceneOf(scenario).takesAway !== true) await giveBack(`/v1/vms/${operation.vmId}?force=true&deleteDisks=true`);
+  for (const [what, isOurs] of [['volumes', ({ status }) => status === 'detached' || status === 'failed'], ['pools', ({ type, status }) => type === 'dir' && status !== 'deleting']] as const satisfies readonly (readonly [string, (one: Left) => boolean])[]) {
+    for (const one of await rest.all<Left>(`/v1/${what}`)) if (isOurs(one)) await giveBack(`/v1/${what}/${one.id}`);
   }
+  for (const image of await rest.all<Left>('/v1/images')) if (image.name === name) await rest.insist('DELETE', `/v1/images/${image.id}`, undefined, `give-back-${image.id}`, 60_000);
   // What is deleted by an operation of its own begins after that which let go of it.
   await atRest(platform, [node], AT_REST_WITHIN_MS);
   return played;

@@ -8,7 +8,7 @@ import { guestImage } from '../tools/guest-image.ts';
 import { locate, REPOSITORY } from '../tools/home.ts';
 import { tell } from '../tools/keeper-client.ts';
 import { freePort } from '../tools/ports.ts';
-import { restOf, type Rest, type Vm } from './rest.ts';
+import { restOf, type Accepted, type Rest, type Vm } from './rest.ts';
 
 // Kept between runs, because it is downloaded.
 const IMAGES = '/var/tmp/cv-agent-spec-images';
@@ -58,9 +58,20 @@ describe('npm start on a real hypervisor', () => {
     for (const list of ['images', 'networks', 'nodes']) expect((await rest.all(`/v1/${list}`)).length, list).toBeGreaterThan(0);
   });
 
-  it('A1-32 a virtual machine outlives a stop, and the next start finds it as it was', async () => {
+  it('A4-01 A5-10 has a place for pools and one for backups, without anybody having made them', async () => {
+    const [node] = await rest.all<{ name: string }>('/v1/nodes');
+    const path = join(home.pools, 'fast');
+    const { operation } = await rest.ok<Accepted>('POST', '/v1/pools', { type: 'dir', name: 'fast', node: node?.name, path });
+    await rest.succeeded(operation.id);
+    expect(existsSync(path)).toBe(true);
     const [network] = await rest.all<{ name: string }>('/v1/networks');
     vm = await rest.running({ name: 'survivor', image: 'micro', network: network?.name, vcpus: 1, memoryMib: 128, diskGib: 1 }, 90_000);
+    const backup = await rest.ok<Accepted & { readonly backupId: string }>('POST', `/v1/vms/${vm.id}/backups`, {});
+    await rest.succeeded(backup.operation.id, 60_000);
+    expect(existsSync(join(home.backups, vm.id, backup.backupId, 'manifest.json'))).toBe(true);
+  });
+
+  it('A1-32 a virtual machine outlives a stop, and the next start finds it as it was', async () => {
     pid = qemuPid();
     const stopped = await type('stop');
     expect(stopped.code, stopped.said).toBe(0);

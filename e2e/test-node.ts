@@ -25,9 +25,10 @@ export async function addTestNode(platform: Platform, name: string): Promise<Tes
     const libvirt = await connect(daemon.testDriver);
     const imageDir = join(platform.dir, `${name}-images`);
     const poolDir = join(platform.dir, `${name}-pool`);
-    mkdirSync(imageDir);
+    const backupDir = join(platform.dir, `${name}-backups`);
+    for (const dir of [imageDir, backupDir]) mkdirSync(dir);
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(imageDir, 'blank.qcow2'), '16M']);
-    const nodeId = await platform.addAgent({ name, hypervisor: 'test', libvirtSocket: daemon.socket, imageDir, poolDir, runDir: join(daemon.directory, 'agent') });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'test', libvirtSocket: daemon.socket, imageDir, poolDir, runDir: join(daemon.directory, 'agent'), backupDirs: `vault=${backupDir}` });
     return {
       nodeId, part: name, poolDir,
       domains: async () => {

@@ -9,7 +9,7 @@
  *     store/           images of the control plane, and what is on its way to become one
  *     logs/  run/  cache/
  *
- *   open folder        what an unprivileged user must reach: postgres/ nats/ images/ disks/ run/
+ *   open folder        what an unprivileged user must reach: postgres/ nats/ images/ disks/ pools/ backups/ run/
  *
  * Postgres, nats-server and QEMU run as users who must pass through every parent folder. So the
  * open folder is CV_HOME itself only when all its parents let others in; below a folder of mode
@@ -41,6 +41,10 @@ export interface Home {
   /** The control plane's images: see services/api-gateway/src/bytes/byte-store.os.ts. */
   readonly store: string;
   readonly disks: string;
+  /** Below it an operator makes pools. */
+  readonly pools: string;
+  /** The target of backups that is there without anybody's doing. On the same machine as what it backs up. */
+  readonly backups: string;
   /** Sockets of VMs and of Postgres: short, enterable. */
   readonly sockets: string;
   readonly adminTokenFile: string;
@@ -97,6 +101,8 @@ export function locate(dir: string): Home {
     agent: join(dir, 'agent'),
     images: join(open, 'images'),
     disks: join(open, 'disks'),
+    pools: join(open, 'pools'),
+    backups: join(open, 'backups'),
     sockets,
     adminTokenFile: join(dir, 'admin.token'),
     joinTokenFile: join(dir, 'secrets', 'join.token'),
@@ -109,7 +115,7 @@ export function makeFolders(home: Home, unprivileged: Identity): void {
   // A folder on the way may have been made just now under a narrow umask.
   if (isRoot() && home.open === home.dir) chmodSync(home.dir, 0o755);
   for (const dir of [home.logs, home.secrets, home.run, home.cache, home.agent, home.store]) mkdirSync(dir, { recursive: true, mode: 0o700 });
-  for (const dir of [home.open, home.images, home.disks, home.sockets]) {
+  for (const dir of [home.open, home.images, home.disks, home.pools, home.backups, home.sockets]) {
     mkdirSync(dir, { recursive: true, mode: 0o755 });
     chmodSync(dir, 0o755);
   }

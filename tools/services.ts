@@ -77,6 +77,9 @@ export function agentPart(around: Surroundings, settings: AgentSettings): Part {
       args: [...AGENT_FLAGS, join(REPOSITORY, 'services', AGENT, 'dist/main.js')],
       cwd: REPOSITORY,
       env: {
+        // Whoever has better folders for these says so. What separates several cannot stand in one.
+        ...(home.open.includes(',') ? {} : { CV_NODE_AGENT_BACKUP_DIRS: `local=${home.backups}` }),
+        ...(home.open.includes(':') ? {} : { CV_NODE_AGENT_POOL_ROOTS: home.pools }),
         ...ordinary(home),
         CV_NODE_AGENT_GATEWAY_URL: `http://127.0.0.1:${around.port}`,
         CV_NODE_AGENT_JOIN_TOKEN_FILE: home.joinTokenFile,

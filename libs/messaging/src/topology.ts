@@ -136,6 +136,7 @@ export const serviceConsumers: readonly ConsumerSpec[] = [
   reportsFor('scheduler', 'vm'),
   reportsFor('scheduler', 'drift'),
   reportsFor('storage', 'pool'),
+  reportsFor('storage', 'backup'),
 ];
 
 /** The node of a durable that `commandsOfNode` made, or undefined. */

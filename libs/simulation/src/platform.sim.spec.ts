@@ -46,7 +46,7 @@ describe('The platform', () => {
     const outcomes = await runSeeds(seeds);
     const seconds = (performance.now() - began) / 1_000;
     const sum = (of: (outcome: (typeof outcomes)[number]) => number): number => outcomes.reduce((all, outcome) => all + of(outcome), 0);
-    process.stdout.write(`${String(outcomes.length)} runs in ${seconds.toFixed(0)} s, seeds from ${String(unseen)}: ${String(sum(({ events }) => events))} events, ${String(sum(({ operations }) => operations.done))} operations done, `
+    process.stdout.write(`${String(outcomes.length)} runs in ${seconds.toFixed(0)} s, seeds from ${String(unseen)}: ${String(sum(({ events }) => events))} events, ${String(sum(({ operations }) => operations.done))} operations done, ${String(sum(({ drilled }) => drilled))} backups drilled, `
       + `${String(sum(({ operations }) => operations.failed))} failed and taken back, the last ended ${(Math.max(...outcomes.map(({ settledAfterMs }) => settledAfterMs)) / 1_000).toFixed(0)} s after all was up again\n`);
 
     const failing = outcomes.filter(({ violations }) => violations.length > 0).map(({ seed }) => seed).sort((a, b) => a - b);

@@ -4,6 +4,7 @@
  * whatever this run's weather holds. Then everything is up again, and from that moment on the platform has to
  * come to rest by itself: every operation ended, nothing owed, nothing leaked.
  */
+import { drillName } from '@chronovirt/contracts/backup/backup';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { idFrom, uuidOf, streamOf, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import { allEvents } from '@chronovirt/contracts/registry';
@@ -51,6 +52,8 @@ export interface Outcome {
   /** Milliseconds from when all was up again until the last operation had ended. */
   readonly settledAfterMs: number;
   /** SHA-256-free fingerprint of the log: the same seed gives the same. */
+  /** Backups of which a drill has said whether a machine of them comes up. */
+  readonly drilled: number;
   readonly fingerprint: string;
 }
 
@@ -186,13 +189,19 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */
   const backupAct = async (vmId: VmId): Promise<unknown> => {
     const known = referee.backupsOf(vmId);
-    const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreBackup']);
+    const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreBackup', 'drill', 'drill']);
     const digits = random.digits();
     const backupId = act === 'BackupVm' ? idFrom('backup', digits) : random.pick(known);
     if (act === 'BackupVm') return onVm(vmId, act, { backupId, wants: random.pick(['auto', 'auto', 'full']), scheduled: null });
     const operationId = idFrom('op', digits);
     if (act === 'DeleteBackup') return order('storage', vmId, act, { vmId, backupId, operationId }, { operationId });
-    return onVm(idFrom('vm', digits), act, { backupId, name: `of-${digits.slice(0, 6)}`, drill: false });
+    const drilled = idFrom('vm', digits);
+    if (act === 'drill') {
+      // Somebody may delete its machine before it is known whether it came up.
+      if (random.chance(0.15)) world.after(random.between(0, 10_000), () => { void onVm(drilled, 'DeleteVm', { force: true }); });
+      return onVm(drilled, 'RestoreBackup', { backupId, name: drillName(drilled), drill: true, proof: { timeoutSeconds: 30 } });
+    }
+    return onVm(drilled, act, { backupId, name: `of-${digits.slice(0, 6)}`, drill: false });
   };
 
   /** Volumes for no VM: made, copied, worked on, deleted. */
@@ -455,6 +464,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   return {
     seed, violations: referee.violations, weather: storm, story: world.story ?? [], events: log.events.length, settledAfterMs,
     operations: { done: operations.filter(({ outcome }) => outcome === 'done').length, failed: operations.filter(({ outcome }) => outcome === 'failed').length },
+    drilled: referee.drilled(),
     fingerprint: `${String(log.events.length)}:${log.events.at(-1)?.id ?? ''}:${String(world.elapsed)}`,
   };
 };

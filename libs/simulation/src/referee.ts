@@ -53,7 +53,7 @@ const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) =>
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
   VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
   VmPublishRequested: ({ operationId }) => operationId, VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
-  VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId,
+  VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId, VmDrilled: () => '', BackupDrilled: ({ operationId }) => operationId,
   VmBackupRequested: ({ operationId }) => operationId, BackupBegun: ({ backupId }) => backupId, BackupTaken: ({ backupId }) => backupId, BackupAbandoned: ({ backupId }) => backupId, BackupDeleteStarted: ({ operationId }) => operationId, BackupDeleted: ({ backupId }) => backupId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeRequested: () => '', VolumeReady: () => '', VolumeFailed: () => '', VolumeWorkRequested: ({ operationId }) => operationId, VolumeWorked: ({ operationId }) => operationId, VolumeDeleted: () => '',
@@ -324,7 +324,7 @@ export class Referee {
     const begin = (what: string): void => {
       if (this.operations.has(operationId)) return;
       this.begin(operationId, vmId, what);
-      if (['create', 'start', 'reboot', 'reset'].includes(what)) this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
+      if (['create', 'drill', 'start', 'reboot', 'reset'].includes(what)) this.bootsAsked.set(vmId, (this.bootsAsked.get(vmId) ?? 0) + 1);
     };
     const end = (outcome: 'done' | 'failed'): void => {
       const operation = this.end(operationId, vmId, outcome);
@@ -332,7 +332,7 @@ export class Referee {
       if (operation !== undefined && WISHES.includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
-      case 'VmRequested': return begin('create');
+      case 'VmRequested': return begin((data['restore'] as { readonly drill?: boolean } | undefined)?.drill === true ? 'drill' : 'create');
       case 'VmAdoptRequested': return begin('adopt');
       case 'VmReleased':
         this.owing.delete(vmId);
@@ -464,6 +464,11 @@ export class Referee {
     const found = this.space.get(poolId);
     if (found === undefined) throw new Error(`${poolId} is not registered`);
     return found;
+  }
+
+  /** Backups of a drill that came to a verdict. */
+  drilled(): number {
+    return [...this.seen].filter((key) => key.includes(' BackupDrilled ')).length;
   }
 
   /** The ids of the snapshots that a VM has now. */

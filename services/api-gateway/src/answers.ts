@@ -1,5 +1,6 @@
 /** What answers look like, for the description of the API. A spec parses real answers with these. */
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
+import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
@@ -133,7 +134,7 @@ export const BackupAnswer = named('Backup', z.object({
   frozen: nullable(z.boolean()).describe('Whether the guest held its file systems still for it'), bytes: z.int().describe('Of its own files'),
   disks: z.array(z.object({ unit: z.int(), volumeId: z.string(), sizeGib: z.int(), bytes: z.int(), sha256: z.string() })),
   scheduled: nullable(z.object({ policyId: z.string(), slot: time })),
-  drill: nullable(z.object({ passed: z.boolean(), how: z.string(), at: time, operationId: z.string() })).describe('The last time that a machine was made of it to see whether it runs'),
+  drill: nullable(z.object({ at: time, ok: z.boolean(), criterion: nullable(DrillCriterion), seconds: nullable(z.int()).describe('From when it was asked for to when it was known'), because: z.string(), operationId: z.string() })).describe('The last time that a machine was made of it to see whether it runs'),
   operationId: nullable(z.string()), requestedAt: time, takenAt: nullable(time), changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 named('BackupPage', page(BackupAnswer));

@@ -277,6 +277,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'backup.being_taken': (b) => `The backup is being taken${b['operationId'] === undefined ? '' : ` by ${word(b['operationId'])}`}.`,
   'backup.deleting': () => 'The backup is being deleted.',
   'backup.damaged': (b) => `The backup ${word(b['backupId'])} is damaged, ${word(b['file'])}: ${word(b['says'])}. Nothing was made of it.`,
+  'drill.not_seen': (b) => `The machine made of it was not seen to come up within ${word(b['seconds'])} s: ${word(b['says'])}.`,
   'backup.failed': (b) => `The hypervisor could not take the backup: ${word(b['says'])}.`,
   'backup.too_many': (b) => `The VM has ${word(b['max'])} backups: delete some first.`,
   'console.in_use': () => 'Somebody has this serial console open: one at a time can.',

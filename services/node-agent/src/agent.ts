@@ -22,7 +22,7 @@
  * One VM's commands run one at a time: recall and record are not a lock.
  */
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
-import type { AgentCommand, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, BackupReport, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
@@ -44,6 +44,8 @@ export interface AgentPorts {
   readonly report: (report: DomainReport) => Promise<void>;
   /** The same for what differs from what was told. */
   readonly reportDrift: (report: DriftReport) => Promise<void>;
+  /** How far a backup has come: nobody waits for it to arrive. */
+  readonly reportBackup?: (report: BackupReport) => void;
   /** Which of these volumes there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
   readonly now: () => Date;
@@ -239,7 +241,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
     else if (before?.unsure === false && isPowerVerb(command.type)) journal.tell({ ...before, unsure: true });
     try {
-      const outcome = await execute(command, hypervisor, underWay.signal, unseal).catch((fault: unknown) => {
+      const outcome = await execute(command, hypervisor, underWay.signal, unseal, (report) => { if (!halted) ports.reportBackup?.({ nodeId, ...report }); }).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;

@@ -72,6 +72,9 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
     reportDrift: async (report) => void (await publisher.publishReport({ nodeId, category: 'drift', id: nodeId, type: 'DriftReport', body: report })),
+    reportBackup: (report) => {
+      publisher.publishReport({ nodeId, category: 'backup', id: report.backupId, type: 'BackupReport', body: report }).catch((fault: unknown) => { log.debug({ err: fault }, 'how far a backup is was not reported'); });
+    },
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };
   const agent = createAgent(ports);

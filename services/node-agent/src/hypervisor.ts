@@ -6,6 +6,7 @@
  * It throws a fault when the world failed: then nobody knows, and the command is delivered again.
  */
 import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
+import type { Proof } from '@chronovirt/contracts/backup/backup';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
@@ -145,6 +146,15 @@ export type LayerBase = DataOf<'LayerDomain'>['on'][number];
 export type BackupWork = Pick<DataOf<'BackupDomain'>, 'backupId' | 'targetId' | 'wants' | 'parent' | 'replaces' | 'machine'>;
 /** Of RestoreDisks. */
 export type RestorePlan = Pick<DataOf<'RestoreDisks'>, 'vmId' | 'poolId' | 'ofVm' | 'targetId' | 'chain' | 'disks'>;
+/** Told now and then how much of something is done, in percent. */
+export type Progress = (percent: number) => void;
+
+/** What was seen of a machine that came up, and how long after somebody began to look. */
+export interface Proven {
+  readonly criterion: Proof['criterion'];
+  readonly seconds: number;
+  readonly says: string;
+}
 export type BackupRef = Omit<DataOf<'RemoveBackup'>, 'nodeId'>;
 
 export interface Hypervisor {
@@ -201,12 +211,14 @@ export interface Hypervisor {
   /** What a layer and all below it hold is brought to the control plane, as a file that stands alone. */
   publish(plan: PublishPlan, signal: AbortSignal): Promise<Refusal | Published>;
   /** What the disks of a domain hold at one moment lies whole at a target; it runs on, or stays stopped. */
-  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal): Promise<Refusal | TakenBackup>;
+  backup(plan: DomainPlan, work: BackupWork, signal: AbortSignal, progress?: Progress): Promise<Refusal | TakenBackup>;
   /** Neither at its target nor being taken. Never refused. */
   undoBackup(plan: DomainPlan, backup: BackupRef): Done;
   removeBackup(backup: BackupRef): Done;
   /** Disks that hold what a backup holds, once its files were seen to be what they were. */
   restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
+  /** A domain that was started has come up, by this criterion. */
+  prove(vmId: VmId, proof: Proof, signal: AbortSignal): Promise<Refusal | Proven>;
   start(vmId: VmId): Done;
   /** With force, what was saved is given up. */
   shutdown(vmId: VmId, how: Shutdown): Done;

@@ -14,7 +14,10 @@ export const heldTake = (take: Take, waypoints: Waypoints): Take => async (envel
   return answer;
 };
 
-const EFFECTS = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'define', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'remove'] as const;
+const EFFECTS = [
+  'ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'publish', 'openPool', 'closePool', 'define', 'configure', 'layer', 'tidy', 'start', 'shutdown', 'destroy', 'remove',
+  'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'prove',
+] as const;
 
 /** `agent.<verb>.done` once the node has changed and before the journal knows. */
 export const heldHypervisor = <H extends Hypervisor>(hypervisor: H, waypoints: Waypoints): H => {

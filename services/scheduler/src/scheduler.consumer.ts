@@ -8,7 +8,7 @@
  * starting a saga twice is starting it once.
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
-import type { BackupTarget } from '@chronovirt/contracts/backup/backup';
+import { type BackupTarget, drillName } from '@chronovirt/contracts/backup/backup';
 import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
@@ -297,15 +297,21 @@ export class Scheduler {
   }
 
   /** What was backed up becomes the wish for a new VM. */
-  private async restoreBackup(envelope: CommandEnvelope, { vmId, operationId, backupId, name, network: wanted, node: on, drill }: Extract<VmCommand, { type: 'RestoreBackup' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async restoreBackup(envelope: CommandEnvelope, { vmId, operationId, backupId, name, network: wanted, node: on, proof: drill }: Extract<VmCommand, { type: 'RestoreBackup' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view, commandIdOf } = this.ports;
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
-    const before = view.backup(backupId)?.taken?.machine.network.networkId;
+    const taken = view.backup(backupId)?.taken ?? null;
+    const before = taken?.machine.network.networkId;
+    const proof = drill === undefined ? undefined : {
+      ...drill, word: drill.word ?? null, since: new Date(this.ports.now()).toISOString(),
+      // An agent that held its file systems still then answers when it is up.
+      criterion: drill.criterion ?? (taken?.frozen === true ? 'agent' as const : 'disk' as const),
+    };
     const network = view.entryCalled('network', wanted ?? before ?? '');
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, drill, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -690,8 +696,8 @@ export class Scheduler {
   /** What policies call for. One that was refused (the VM was just taken in hand) is asked for again in a minute, under another id. */
   private async reconcileBackups(now: number, attempt: (what: string, work: Promise<unknown>) => Promise<unknown>): Promise<void> {
     const { view, commandIdOf } = this.ports;
-    const { backups, removals } = due({
-      backupPolicies: () => view.backupPolicies(), backups: () => view.backups(), vm: (vmId) => view.vm(vmId),
+    const { backups, removals, drills } = due({
+      backupPolicies: () => view.backupPolicies(), drills: () => view.drills(), backups: () => view.backups(), vm: (vmId) => view.vm(vmId),
       isHeard: (nodeId) => { const home = view.node(nodeId); return home !== undefined && !home.removed && home.silentSince === null && home.session > 0; },
     }, now);
     const minute = String(Math.floor(now / POLICY_AGAIN_MS));
@@ -702,6 +708,16 @@ export class Scheduler {
       await attempt('back up what is due', this.obey({
         id, to: 'scheduler', target: vmId, type: 'BackupVm', cancels: [], meta: { actor: 'system:scheduler', operationId, vmId },
         data: { vmId, operationId, backupId: idFrom('backup', id), ...(target === undefined ? {} : { target }), wants, scheduled: { policyId, slot: new Date(slot).toISOString() } },
+      }));
+      this.remember(id);
+    }
+    for (const { policyId, backupId, drill: { every: _, ...wish } } of drills) {
+      const id = commandIdOf(`drill:${backupId}:${minute}`);
+      if (this.begun.has(id)) continue;
+      const [operationId, vmId] = [idFrom('op', id), idFrom('vm', id)];
+      await attempt('drill what is due', this.obey({
+        id, to: 'scheduler', target: vmId, type: 'RestoreBackup', cancels: [], meta: { actor: 'system:scheduler', operationId, vmId },
+        data: { vmId, operationId, backupId, name: drillName(vmId), drill: true, proof: { ...defined(wish), policyId } },
       }));
       this.remember(id);
     }
@@ -784,6 +800,9 @@ const unitsOf = (targets: readonly string[]): readonly number[] => {
 
 const handling = <C>(envelope: CommandEnvelope, stream: string, command: C): Handling<C> =>
   ({ id: envelope.id, stream, command, cancels: envelope.cancels, meta: envelope.meta, requestHash: envelope.requestHash, expected: envelope.expected });
+
+/** What is said, without what is left out: a command holds no such value. */
+const defined = (wish: object): Facts => Object.fromEntries(Object.entries(wish).filter(([, value]) => value !== undefined));
 
 /** Names have 63 characters at most. */
 const keptName = (vmName: string): string => `${vmName.slice(0, 63 - '-before-rebuild'.length)}-before-rebuild`;

@@ -13,7 +13,7 @@ import type { BackupPolicyEvent } from '@chronovirt/contracts/backup-policy/back
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Autostart, VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { Autostart, Restore, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { CommandMeta } from '@chronovirt/contracts/command';
 import { type Facts, refuse, type Refusal } from '@chronovirt/decider/decider';
@@ -86,6 +86,8 @@ export interface VmEntry {
   readonly autostart: Autostart | null;
   /** The event that says that its node came back without it; null: it did not. */
   readonly lostAt: number | null;
+  /** It is the machine of a drill. */
+  readonly drill?: true;
 }
 
 /** What a hypervisor says of a domain that does not run and of which it knows no end: it was begun anew itself, after a power failure for example. */
@@ -94,14 +96,14 @@ const LOST = 'unknown';
 /** Where every VM that is not deleted is, and what is owed to it. */
 export const vmIndex: Projection<VmEntry> = {
   name: 'scheduler.vm_index',
-  version: 3,
+  version: 4,
   keys: (event) => (categoryOf(event.stream) === vmDecider.category ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as VmEvent;
     const call = { position: recorded.position, eventId: recorded.id };
     const calledAt = Date.parse(recorded.recordedAt);
     if (event.type === 'VmRequested') {
-      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: event.data.spec.autostart ?? null, lostAt: null };
+      return { vmId: event.data.vmId, name: event.data.spec.name, nodeId: null, generation: 0, provisioned: false, busy: true, calls: [call], calledAt, owed: [], failedOperationId: null, observed: null, autostart: event.data.spec.autostart ?? null, lostAt: null, ...(event.data.restore?.drill === true ? { drill: true as const } : {}) };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, spec, nodeId, generation } = event.data;
@@ -126,6 +128,7 @@ export const vmIndex: Projection<VmEntry> = {
       case 'VmSnapshotDeleteRequested':
       case 'VmRevertRequested':
       case 'VmReverted':
+      case 'VmDrilled':
       case 'VmDeleteStarted':
       case 'VmCleanUpStarted':
         return { ...document, busy: true, calls: [call], calledAt };
@@ -219,7 +222,7 @@ export interface BackupEntry {
   readonly vmId: VmId;
   readonly target: BackupTarget;
   /** null: it is being taken. */
-  readonly taken: { readonly parent: BackupId | null; readonly machine: BackedUpMachine; readonly files: readonly BackupFile[]; readonly at: string } | null;
+  readonly taken: { readonly parent: BackupId | null; readonly machine: BackedUpMachine; readonly files: readonly BackupFile[]; /** Its guest's agent held the file systems still. */ readonly frozen: boolean; readonly at: string } | null;
   readonly scheduled: BackupSlot | null;
   /** The log's clock when it was begun. */
   readonly begunAt: string;
@@ -228,7 +231,7 @@ export interface BackupEntry {
 
 export const backup: Projection<BackupEntry> = {
   name: 'scheduler.backup',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === 'archive' ? [String(event.data['backupId'])] : []),
   fold(document, recorded) {
     const event = recorded as unknown as BackupEvent;
@@ -239,8 +242,8 @@ export const backup: Projection<BackupEntry> = {
     if (document === undefined) return undefined;
     switch (event.type) {
       case 'BackupTaken': {
-        const { parent, machine, files } = event.data;
-        return { ...document, taken: { parent, machine, files, at: recorded.recordedAt } };
+        const { parent, machine, files, frozen } = event.data;
+        return { ...document, taken: { parent, machine, files, frozen, at: recorded.recordedAt } };
       }
       case 'BackupDeleteStarted': {
         const { commandId: _, ...meta } = recorded.meta;
@@ -252,6 +255,7 @@ export const backup: Projection<BackupEntry> = {
       case 'BackupAbandoned':
       case 'BackupDeleted':
         return undefined;
+      case 'BackupProgressed':
       case 'BackupDrilled':
         return document;
     }
@@ -263,30 +267,41 @@ export interface PolicyEntry {
   readonly policy: Extract<BackupPolicyEvent, { type: 'BackupPolicySet' }>['data'];
   readonly since: string;
   readonly slots: Readonly<Record<string, string>>;
+  /** How many backups of each were asked for since one was drilled. */
+  readonly undrilled: Readonly<Record<string, number>>;
 }
 
 export const backupPolicy: Projection<PolicyEntry> = {
   name: 'scheduler.backup_policy',
-  version: 1,
+  version: 2,
   keys(event) {
     if (categoryOf(event.stream) === 'backup-policy') return [idOfStream(event.stream)];
-    const { policyId } = event.type === 'VmBackupRequested' ? ((event.data['scheduled'] ?? {}) as { readonly policyId?: string }) : {};
+    const policyId = event.type === 'VmBackupRequested' ? ((event.data['scheduled'] ?? {}) as { readonly policyId?: string }).policyId : drilledFor(event)?.policyId;
     return policyId === undefined ? [] : [policyId];
   },
   fold(document, recorded) {
-    const event = recorded as unknown as BackupPolicyEvent | Extract<VmEvent, { type: 'VmBackupRequested' }>;
+    const event = recorded as unknown as BackupPolicyEvent | Extract<VmEvent, { type: 'VmBackupRequested' | 'VmRequested' }>;
     switch (event.type) {
-      case 'BackupPolicySet':
-        return { policy: event.data, since: recorded.recordedAt, slots: Object.fromEntries(Object.entries(document?.slots ?? {}).filter(([vmId]) => event.data.vms.includes(vmId as VmId))) };
+      case 'BackupPolicySet': {
+        const { vms } = event.data;
+        const ofThese = <T>(all: Readonly<Record<string, T>> = {}): Readonly<Record<string, T>> => Object.fromEntries(Object.entries(all).filter(([vmId]) => vms.includes(vmId as VmId)));
+        return { policy: event.data, since: recorded.recordedAt, slots: ofThese(document?.slots), undrilled: ofThese(document?.undrilled) };
+      }
       case 'BackupPolicyDeleted':
         return undefined;
       case 'VmBackupRequested': {
         const slot = event.data.scheduled?.slot;
-        return document === undefined || slot === undefined ? document : { ...document, slots: { ...document.slots, [idOfStream(recorded.stream)]: slot } };
+        const vmId = idOfStream(recorded.stream);
+        return document === undefined || slot === undefined ? document : { ...document, slots: { ...document.slots, [vmId]: slot }, undrilled: { ...document.undrilled, [vmId]: (document.undrilled[vmId] ?? 0) + 1 } };
       }
+      case 'VmRequested':
+        return document === undefined || event.data.restore === undefined ? document : { ...document, undrilled: { ...document.undrilled, [event.data.restore.ofVm]: 0 } };
     }
   },
 };
+
+/** What a drill was asked for by. */
+const drilledFor = ({ type, data }: Pick<RecordedEvent, 'type' | 'data'>): NonNullable<Restore['proof']> | undefined => (type === 'VmRequested' ? (data['restore'] as Restore | undefined)?.proof : undefined);
 
 /** What is to be commanded at a time, unless the log says something else before. */
 export interface Timer {
@@ -387,7 +402,7 @@ export class SchedulerView {
     this.sagas.take(event);
     if (category === 'volume') this.volumes.take(event);
     if (category === 'archive') this.archive.take(event);
-    if (category === 'backup-policy' || event.type === 'VmBackupRequested') this.policies.take(event);
+    if (category === 'backup-policy' || event.type === 'VmBackupRequested' || event.type === 'VmRequested') this.policies.take(event);
     if (category === 'drift') this.drifts.take(event);
     if (category === 'drift-policy') this.driftPolicies.take(event);
     this.timers.take(event);
@@ -536,6 +551,11 @@ export class SchedulerView {
 
   vmsOn(nodeId: string): readonly VmEntry[] {
     return [...(this.onNode.get(nodeId) ?? [])].flatMap((vmId) => this.index.documents.get(vmId) ?? []);
+  }
+
+  /** Machines of drills that are not gone yet. */
+  *drills(): Generator<VmEntry> {
+    for (const entry of this.index.documents.values()) if (entry.drill === true) yield entry;
   }
 
   *owing(): Generator<VmEntry> {

@@ -2,7 +2,7 @@
  * What storage does with the commands and reports that come in: pools and the space promised of them, the
  * records of volumes, images by name. Joined to ports, so the simulation runs this very code.
  */
-import type { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { BackupReport, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { BackupCommand } from '@chronovirt/contracts/backup/backup.commands';
 import type { BackupPolicyCommand } from '@chronovirt/contracts/backup-policy/backup-policy.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
@@ -89,6 +89,7 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
         case 'DeleteBackup':
         case 'FinishDeleteBackup':
         case 'AbandonDeleteBackup':
+        case 'RecordBackupProgress':
         case 'RecordDrill':
           return (await handler.handle(archive, handling(envelope, streamOf(archive.category, command.data.vmId), command))).answer;
         case 'RegisterPool':
@@ -105,6 +106,12 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
         default:
           return obeyVolume(envelope, command);
       }
+    },
+
+    /** A node says how far a backup has come. It may say the same twice: what is no news writes nothing. */
+    progress: async ({ nodeId, vmId, backupId, percent }: BackupReport): Promise<void> => {
+      const command: BackupCommand = { type: 'RecordBackupProgress', data: { nodeId, vmId, backupId, percent } };
+      await handler.handle(archive, { id: commandIdOf(`progress:${backupId}:${nodeId}:${String(percent)}`), cancels: [], meta: { actor: nodeId, nodeId, vmId }, stream: streamOf(archive.category, vmId), command, store: 'events' });
     },
 
     /** A node says which pools it has, and how they are. No news writes nothing; the ids are those of what it says. */

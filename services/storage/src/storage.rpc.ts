@@ -1,6 +1,6 @@
 import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
-import { PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import { BackupReport, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import { backupCommands } from '@chronovirt/contracts/backup/backup.commands';
 import { backupPolicyCommands } from '@chronovirt/contracts/backup-policy/backup-policy.commands';
 import { imageCommands } from '@chronovirt/contracts/image/image.commands';
@@ -32,5 +32,11 @@ export class StorageRpc {
     const report = PoolReport.safeParse(delivery.json());
     if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.parts.report(report.data);
+  }
+  @Consumes(reportsFor('storage', 'backup'), { concurrency: 16, confirmed: false })
+  async progress(@Payload() delivery: Delivery): Promise<void> {
+    const report = BackupReport.safeParse(delivery.json());
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
+    await this.parts.progress(report.data);
   }
 }

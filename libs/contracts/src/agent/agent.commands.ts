@@ -5,7 +5,7 @@
  */
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { BackupWish } from '../backup/backup.ts';
+import { BackupWish, Proof } from '../backup/backup.ts';
 import { BackedUpMachine } from '../backup/backup.events.ts';
 import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
@@ -77,6 +77,8 @@ export const agentCommands = {
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
   RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
+  /** A domain that was started has come up: that is seen within the time. Facts: `criterion`, `seconds`, and in words what was seen. Else 'drill.not_seen'. */
+  ProveDomain: command('node', 'nodeId', z.object({ ...Target, proof: Proof })),
   /** Power button, then after the time either cut (force) or refused 'domain.still_running'. With force saved memory is given up. */
   ShutdownDomain: command('node', 'nodeId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
   /** Not running, whatever it takes. */
@@ -170,6 +172,10 @@ export const PoolReport = z.object({
   made: z.boolean().default(false),
 });
 export type PoolReport = z.input<typeof PoolReport>;
+
+/** A report `cv.rpt.<node>.backup.<backupId>`: how much of it is copied. It may be less than was said before, when the copy was begun again. */
+export const BackupReport = z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, percent: z.int().min(0).max(100) });
+export type BackupReport = z.infer<typeof BackupReport>;
 
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });

@@ -2,6 +2,7 @@
  * When VMs are backed up by themselves, and which of those backups are kept. Times are UTC.
  */
 import { z } from 'zod';
+import { PolicyDrill } from '../backup/backup.ts';
 import { event, type EventOf } from '../event.ts';
 import { BackupPolicyId, VmId } from '../ids.ts';
 import { Name, text } from '../text.ts';
@@ -27,6 +28,7 @@ export const BackupPolicyWish = z.strictObject({
   schedule: BackupSchedule,
   keep: BackupKeep,
   fullEvery: z.int().min(1).max(32).default(7).describe('After so many that build on one another comes a full one'),
+  drill: PolicyDrill.optional().describe('Machines are made of its backups to see whether they come up'),
 });
 export type BackupPolicyWish = z.infer<typeof BackupPolicyWish>;
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { BackupId, NodeId, OperationId, VmId } from '../ids.ts';
 import { Name, text } from '../text.ts';
-import { BackupSlot, BackupTarget, BackupWish } from './backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, DrillCriterion } from './backup.ts';
 import { BackedUpMachine, TakenBackup } from './backup.events.ts';
 
 const Reference = text(100).min(1);
@@ -29,6 +29,8 @@ const ByOperation = { ...OfBackup, operationId: OperationId };
 export const backupCommands = {
   /** From the saga that takes one. Facts say the `parent` that it may build on. */
   BeginBackup: command('storage', 'vmId', z.object({ ...ByOperation, nodeId: NodeId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
+  /** From reports. */
+  RecordBackupProgress: command('storage', 'vmId', z.object({ ...OfBackup, nodeId: NodeId, percent: z.int().min(0).max(100) })),
   RecordBackup: command('storage', 'vmId', z.object({ ...ByOperation, machine: BackedUpMachine, ...TakenBackup.shape })),
   AbandonBackup: command('storage', 'vmId', z.object(ByOperation)),
   /** Refused while another builds on it, naming that. `abandoned`: nobody takes it any more, and something of it may be at the target. */
@@ -36,6 +38,7 @@ export const backupCommands = {
   /** From the saga that deletes one. */
   FinishDeleteBackup: command('storage', 'vmId', z.object(OfBackup)),
   AbandonDeleteBackup: command('storage', 'vmId', z.object(ByOperation)),
-  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300) })),
+  /** From the saga that takes the machine of a drill away. */
+  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300), criterion: DrillCriterion, since: z.iso.datetime() })),
 } as const;
 export type BackupCommand = CommandOf<typeof backupCommands>;

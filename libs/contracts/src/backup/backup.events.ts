@@ -11,7 +11,7 @@ import { BackupId, NodeId, OperationId, VmId, VolumeId } from '../ids.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { text } from '../text.ts';
 import { AttachedVolume, VmSpec } from '../vm/vm.events.ts';
-import { BackupSlot, BackupTarget, BackupWish } from './backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, DrillCriterion } from './backup.ts';
 
 export const BackupKind = z.enum(['full', 'incremental']);
 export type BackupKind = z.infer<typeof BackupKind>;
@@ -45,6 +45,8 @@ const OfBackup = { vmId: VmId, backupId: BackupId };
 export const backupEvents = {
   /** It is being taken. Its parent, if it gets one, is kept from here on. */
   BackupBegun: event(z.object({ ...OfBackup, operationId: OperationId, nodeId: NodeId, target: BackupTarget, wants: BackupWish, parent: BackupId.nullable(), scheduled: BackupSlot.nullable() })),
+  /** So much of it is copied; said now and then, and only upwards. */
+  BackupProgressed: event(z.object({ ...OfBackup, operationId: OperationId, percent: z.int().min(1).max(99) })),
   BackupTaken: event(z.object({ ...OfBackup, operationId: OperationId, machine: BackedUpMachine, ...TakenBackup.shape })),
   /** It never came to be, and nothing of it is at the target. */
   BackupAbandoned: event(z.object({ ...OfBackup, operationId: OperationId })),
@@ -53,6 +55,6 @@ export const backupEvents = {
   BackupDeleteAbandoned: event(z.object({ ...OfBackup, operationId: OperationId })),
   BackupDeleted: event(z.object(OfBackup)),
   /** A machine was made of it, without a way to any network, and removed again. */
-  BackupDrilled: event(z.object({ ...OfBackup, operationId: OperationId, passed: z.boolean(), how: text(300) })),
+  BackupDrilled: event(z.object({ ...OfBackup, operationId: OperationId, passed: z.boolean(), how: text(300), criterion: DrillCriterion.optional(), /** When it was begun. */ since: z.iso.datetime().optional() })),
 } as const;
 export type BackupEvent = EventOf<typeof backupEvents>;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { BackupSlot, BackupTarget, BackupWish } from '../backup/backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, DrillWish } from '../backup/backup.ts';
 import { RestoreBackupBody } from '../backup/backup.commands.ts';
 import { BackupId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { PublishedImage } from '../image/image.events.ts';
@@ -151,7 +151,7 @@ export const vmCommands = {
   /** From the gateway or a policy; the target is still a name, or the only one. */
   BackupVm: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: Reference.optional(), wants: BackupWish, scheduled: BackupSlot.nullable() })),
   /** A new VM of a backup; references are still names. */
-  RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean() })),
+  RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean(), proof: DrillWish.optional() })),
   /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
@@ -179,6 +179,8 @@ export const vmCommands = {
     frozen: z.boolean().optional(),
     /** Of one that was adopted. */
     definition: text(DEFINITION_MAX).optional(),
+    /** Of a drill whose machine came up. */
+    proven: text(300).optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { BackupSlot, BackupTarget, BackupWish } from '../backup/backup.ts';
+import { BackupSlot, BackupTarget, BackupWish, Proof } from '../backup/backup.ts';
 import { event, type EventOf } from '../event.ts';
-import { BackupId, BackupTargetId, ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupPolicyId, BackupTargetId, ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
@@ -173,6 +173,8 @@ export const Restore = z.object({
   volumes: z.array(AttachedVolume).max(23),
   /** Only to see whether it runs: it gets no way to any network, and goes when that is known. */
   drill: z.boolean(),
+  /** Of a drill: what shows that it came up, when it was asked for, and by which policy. */
+  proof: Proof.extend({ since: z.iso.datetime(), policyId: BackupPolicyId.optional() }).optional(),
 });
 export type Restore = z.infer<typeof Restore>;
 
@@ -231,6 +233,8 @@ export const vmEvents = {
   VmReleased: event(z.object(Operation)),
   /** Its disks are to be copied to a target. */
   VmBackupRequested: event(z.object({ ...Operation, backupId: BackupId, target: BackupTarget, wants: BackupWish, scheduled: BackupSlot.nullable() })),
+  /** The machine of a drill came up, or did not, or could not be made; it is taken away now. `verdict` false: nothing is known of the backup. */
+  VmDrilled: event(z.object({ ...Operation, passed: z.boolean(), verdict: z.boolean(), how: text(300), refused: text(100).nullable(), because: Json })),
   VmOperationDone: event(z.object({ ...Operation, how: text(200) })),
   /** `nic`: an interface that was added and is owed. */
   VmOperationFailed: event(z.object({ ...Operation, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),

@@ -1,7 +1,7 @@
 /* One document for each backup that is not deleted: what `GET /v1/backups/:id` shows. It outlives its VM. */
 import { categoryOf, type BackupId } from '@chronovirt/contracts/ids';
 import type { BackupEvent } from '@chronovirt/contracts/backup/backup.events';
-import type { BackupTarget } from '@chronovirt/contracts/backup/backup';
+import type { BackupTarget, DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
 
@@ -25,7 +25,7 @@ export interface BackupDocument {
   /** The policy that asked for it, and the time that it was for. */
   readonly scheduled: { readonly policyId: string; readonly slot: string } | null;
   /** The last time that a machine was made of it to see whether it runs. */
-  readonly drill: { readonly passed: boolean; readonly how: string; readonly at: string; readonly operationId: string } | null;
+  readonly drill: { readonly at: string; readonly ok: boolean; readonly criterion: DrillCriterion | null; readonly seconds: number | null; readonly because: string; readonly operationId: string } | null;
   readonly operationId: string | null;
   readonly requestedAt: string;
   readonly takenAt: string | null;
@@ -54,13 +54,17 @@ export const backupView: Projection<BackupDocument> = {
         const { kind, because, parent, frozen, files, machine } = event.data;
         return { ...before, status: 'taken', vmName: machine.spec.name, kind, because, parent, frozen, disks: files, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0), operationId: null, takenAt: event.recordedAt, ...now };
       }
+      case 'BackupProgressed':
+        return { ...before, ...now };
       case 'BackupDeleteStarted':
         return { ...before, status: 'deleting', operationId: event.data.operationId, ...now };
       case 'BackupDeleteAbandoned':
         return { ...before, status: 'taken', operationId: null, ...now };
       case 'BackupDrilled': {
-        const { passed, how, operationId } = event.data;
-        return { ...before, drill: { passed, how, at: event.recordedAt, operationId }, ...now };
+        const { passed, how, operationId, criterion = null, since } = event.data;
+        // The scheduler's clock and the log's may differ.
+        const seconds = since === undefined ? null : Math.max(0, Math.round((Date.parse(event.recordedAt) - Date.parse(since)) / 1_000));
+        return { ...before, drill: { at: event.recordedAt, ok: passed, criterion, seconds, because: how, operationId }, ...now };
       }
       case 'BackupAbandoned':
       case 'BackupDeleted':

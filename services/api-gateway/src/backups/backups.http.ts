@@ -1,5 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
+import { DrillBackupBody, drillName } from '@chronovirt/contracts/backup/backup';
 import { RestoreBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { BackupId, VmId } from '@chronovirt/contracts/ids';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -67,14 +68,24 @@ export class BackupsHttp {
   @ApiOperation({ summary: 'Make a new VM of a backup, with a name, address and identity of its own; every file is first seen to be what it was', operationId: 'restoreBackup' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the new VM', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async restore(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: BackupId }) id: BackupId, @Body({ schema: RestoreBackupBody }) body: RestoreBackupBody): Promise<void> {
-    await this.begin(request, reply, id, 'restore', body, { ...body, drill: false });
+    await this.begin(request, reply, id, 'restore', body, () => ({ ...body, drill: false }));
   }
 
-  private async begin(request: FastifyRequest, reply: FastifyReply, backupId: BackupId, kind: string, body: object, wish: object): Promise<void> {
+  @Post(':id/drill')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'See whether a machine that is made of a backup comes up: it gets no way to any network, and is taken away again whatever comes of it; the backup says the result', operationId: 'drillBackup' })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation, and the machine that goes again', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async drill(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: BackupId }) id: BackupId, @Body({ schema: DrillBackupBody }) body: DrillBackupBody): Promise<void> {
+    const { network, node, ...proof } = body;
+    await this.begin(request, reply, id, 'drill', body, (vmId) => ({ name: drillName(vmId), ...(network === undefined ? {} : { network }), ...(node === undefined ? {} : { node }), drill: true, proof }));
+  }
+
+  private async begin(request: FastifyRequest, reply: FastifyReply, backupId: BackupId, kind: string, body: object, wish: (vmId: VmId) => object): Promise<void> {
     const asked = requestOf(request, { ...body, backupId });
     const { operationId, commandId, actor } = asked;
     const vmId = asked.ids.thing('vm');
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'RestoreBackup', data: { vmId, operationId, backupId, ...wish }, kind, stream: `vm-${vmId}` });
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'RestoreBackup', data: { vmId, operationId, backupId, ...wish(vmId) }, kind, stream: `vm-${vmId}` });
     if (answer === undefined) return;
     await this.gateway.reading.own(operationId);
     const [vm, operation] = await Promise.all([this.gateway.views.vm(vmId), this.gateway.operations.one(operationId)]);

@@ -54,6 +54,25 @@ describe('an operation', () => {
     expect(folded(operationView, requested, asked, vm('VmDeleteStarted', { operationId: op(2) }), saga('SagaStarted', { saga: 'delete-vm', input: { vmId }, steps: [], deadlineMs: 1, at: 0 }, op(2), 'saga-delete-vm'), vm('VmDeleted', { operationId: op(2) })).get(op(2))).toMatchObject({ kind: 'delete', status: 'succeeded' });
   });
 
+  it('of a drill ends with its machine, as the drill has ended', () => {
+    const asked = vm('VmRequested', { operationId: op(1), vmId, restore: { drill: true } });
+    const building = saga('SagaEnded', { outcome: 'compensated', owed: [], why: { refused: 'backup.damaged' }, at: 0 }, op(1), 'saga-provision-vm');
+    const removing = [saga('SagaStarted', { saga: 'delete-vm', input: { vmId }, steps: [], deadlineMs: 1, at: 0 }, op(1), 'saga-delete-vm'), vm('VmDeleted', { operationId: op(1) }), saga('SagaEnded', { outcome: 'succeeded', owed: [], why: null, at: 0 }, op(1), 'saga-delete-vm')] as const;
+    const damaged = vm('VmDrilled', { operationId: op(1), passed: false, verdict: true, how: 'backup.damaged', refused: 'backup.damaged', because: {} });
+    expect(after(asked, started, damaged, building)).toMatchObject({ kind: 'drill', status: 'running', endedAt: null });
+    expect(after(asked, started, damaged, building, ...removing)).toMatchObject({ status: 'compensated', error: { code: 'backup.damaged' } });
+    const passed = vm('VmDrilled', { operationId: op(1), passed: true, verdict: true, how: 'its guest agent answers', refused: null, because: {} });
+    expect(after(asked, started, passed, ...removing)).toMatchObject({ status: 'succeeded', how: 'its guest agent answers', error: null });
+  });
+
+  it('of a backup rises with what is copied, within the step that copies, and never falls', () => {
+    const asked = vm('VmBackupRequested', { operationId: op(1), backupId: 'backup_1' });
+    const begun = saga('SagaStarted', { saga: 'backup-vm', input: { vmId }, steps: [{ name: 'begin', after: [], deadlineMs: 1 }, { name: 'node', after: ['begin'], deadlineMs: 1 }, { name: 'record', after: ['node'], deadlineMs: 1 }], deadlineMs: 1, at: 0 }, op(1), 'saga-backup-vm');
+    const progressed = (percent: number): Said => ({ stream: `archive-${vmId}`, type: 'BackupProgressed', data: { vmId, backupId: 'backup_1', operationId: op(1), percent } });
+    const percents = [[], [progressed(50)], [progressed(50), progressed(20)], [progressed(50), progressed(90)]].map((said) => after(asked, begun, answered('begin'), ...said)?.percent);
+    expect(percents).toEqual([33, 49, 49, 62]);
+  });
+
   it('says how it was done, where there is something to say', () => {
     const asked = vm('VmGuestRequested', { operationId: op(1), request: { kind: 'password', user: 'root', sealed: 'AQ' } });
     expect(after(asked)).toMatchObject({ kind: 'password', status: 'pending', how: null });

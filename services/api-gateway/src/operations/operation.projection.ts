@@ -64,7 +64,7 @@ export interface OperationDocument {
   readonly position: number;
 }
 
-type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' }>);
+type Known = RecordedEvent & (VmEvent | ImageImportEvent | OperationEvent | SagaEvent | Extract<VolumeEvent, { type: keyof typeof volumeOperations }> | Extract<PoolEvent, { type: (typeof poolOperations)[number] }> | Extract<BackupEvent, { type: 'BackupDeleteStarted' | 'BackupProgressed' }>);
 
 const kindOfSaga: Readonly<Record<string, string>> = { 'saga-provision-vm': 'create', 'saga-delete-vm': 'delete', 'saga-clean-up-vm': 'clean-up', 'saga-settle-power': 'clean-up', 'saga-reconfigure-vm': 'reconfigure', 'saga-settle-reconfiguration': 'clean-up', 'saga-settle-guest': 'clean-up', 'saga-adopt-vm': 'adopt', 'saga-settle-adoption': 'clean-up', 'saga-drop-volume': 'delete-volume', 'saga-settle-volume': 'clean-up', 'saga-tidy-layers': 'clean-up', 'saga-backup-vm': 'backup', 'saga-settle-backup': 'clean-up', 'saga-drop-backup': 'delete-backup' };
 
@@ -170,9 +170,17 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return before === undefined ? undefined : settle({ ...before, waitsFor: before.status === 'pending' ? 'the saga that deletes it' : before.waitsFor }, event);
     case 'VmCleanUpStarted':
       return settle({ ...(before ?? begun(event, key, 'clean-up', id)), waitsFor: 'the saga that cleans up' }, event);
+    case 'VmDrilled': {
+      if (before === undefined || hasEnded(before)) return before;
+      const { refused, because, how } = event.data;
+      return settle({ ...(refused === null ? before : failing(before, refused, because)), how, waitsFor: 'its machine being taken away' }, event);
+    }
     case 'VmOperationDone':
     case 'VmDeleted':
-      return before === undefined || hasEnded(before) ? before : settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
+      if (before === undefined || hasEnded(before)) return before;
+      // A drill ends with its machine, and how it went was said before.
+      if (event.type === 'VmDeleted' && before.kind === 'drill') return settle(ended(before, before.error === null ? 'succeeded' : 'compensated', event), event);
+      return settle({ ...ended(before, 'succeeded', event), how: event.type === 'VmDeleted' ? null : event.data.how }, event);
     case 'VolumeRequested':
       return settle({ ...(before ?? begun(event, key, 'create-volume', null)), waitsFor: 'the saga that makes it' }, event);
     case 'VolumeWorkRequested':
@@ -193,6 +201,13 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       if (before === undefined || hasEnded(before)) return before;
       const { refused, because, owed } = event.data;
       return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
+    }
+    case 'BackupProgressed': {
+      if (before === undefined || hasEnded(before)) return before;
+      const done = before.steps.filter(({ status }) => status === 'done').length;
+      // Of the step that copies: what comes after it has its own share.
+      const percent = before.steps.length === 0 ? 0 : Math.floor((99 * (done + event.data.percent / 100)) / before.steps.length);
+      return settle({ ...before, percent: Math.max(before.percent, percent) }, event);
     }
     case 'BackupDeleteStarted':
       return settle({ ...(before ?? begun(event, key, 'delete-backup', null)), waitsFor: 'the saga that deletes it' }, event);
@@ -233,7 +248,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       if (before === undefined) return undefined;
       const { outcome, owed, why } = event.data;
       // What comes after it is part of the operation: the VM says when that is over.
-      if (outcome === 'succeeded' && categoryOf(event.stream) === 'saga-snapshot-vm') return settle(before, event);
+      if ((outcome === 'succeeded' && categoryOf(event.stream) === 'saga-snapshot-vm') || before.kind === 'drill') return settle(before, event);
       const told = outcome === 'succeeded' ? before : failing(before, why?.refused ?? 'saga.failed', why?.because ?? {});
       return settle(ended(withOwed(told, owed), outcome, event), event);
     }
@@ -261,7 +276,7 @@ const keys = (recorded: RecordedEvent): readonly string[] => {
   const category = categoryOf(event.stream);
   if (category.startsWith('saga-')) return [idOfStream(event.stream)];
   if (category === 'vm') return 'operationId' in event.data && !isFact(event.type) ? [event.data.operationId as string] : [];
-  if (event.type === 'BackupDeleteStarted') return [event.data.operationId];
+  if (event.type === 'BackupDeleteStarted' || event.type === 'BackupProgressed') return [event.data.operationId];
   if (event.type in volumeOperations || (poolOperations as readonly string[]).includes(event.type)) return 'operationId' in event.data ? [event.data.operationId as string] : [];
   if (category === 'image-import') return [(event as ImageImportEvent).data.operationId];
   if (event.type !== 'CommandsAccepted') return [];

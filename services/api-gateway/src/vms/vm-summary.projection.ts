@@ -201,6 +201,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);
     case 'VmDeleteStarted':
+    case 'VmDrilled':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'delete', desiredBefore: 'deleted' }, waitingDelete: null }, event);
     case 'VmCleanUpStarted':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'clean-up', desiredBefore: vm.desired } }, event);

@@ -23,12 +23,15 @@ import type { BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { refuse, type Refusal } from '../answer.ts';
 import { sha256Of, syncPath, writeDurably } from '../durable.os.ts';
+import type { Progress } from '../hypervisor.ts';
 import { fileOfUnit, Manifest, Marker } from './manifest.ts';
 
 const run = promisify(execFile);
 const QEMU_IMG_MS = 60_000;
 /** Terabytes at the speed of a slow disk. */
 const COPY_MS = 20 * 60 * 60_000;
+/** It says some two hundred lines of a dozen bytes. */
+const SAID_BYTES_MAX = 1_048_576;
 const MARKER = 'chronovirt-target.json';
 const MANIFEST = 'manifest.json';
 const MANIFEST_BYTES_MAX = 4_194_304;
@@ -57,7 +60,7 @@ export interface BackupStore {
   /** Begins anew, in the place of whatever an earlier try left: empty files for these disks, and their paths. */
   begin(place: BackupPlace, disks: readonly { readonly unit: number; readonly bytes: number }[], parent: BackupId | null): Promise<readonly string[]>;
   /** Fills the file of a disk that nobody uses, from its layer: all of it, or what differs from the parent. */
-  copy(place: BackupPlace, unit: number, from: { readonly path: string; readonly format: 'qcow2' | 'raw' }, parent: BackupId | null, signal: AbortSignal): Promise<void>;
+  copy(place: BackupPlace, unit: number, from: { readonly path: string; readonly format: 'qcow2' | 'raw' }, parent: BackupId | null, signal: AbortSignal, progress?: Progress): Promise<void>;
   /** It is whole from here on. */
   finish(place: BackupPlace, manifest: Omit<Manifest, 'files' | 'format' | 'takenAt' | keyof BackupPlace>, files: readonly Omit<BackupFile, 'bytes' | 'sha256'>[], signal: AbortSignal): Promise<void>;
   /** With whatever was begun of it. */
@@ -187,17 +190,27 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     }
   };
 
-  const copy: BackupStore['copy'] = async (place, unit, from, parent, signal) => {
+  /** qemu-img says `(12.34/100%)` again and again, with -p. */
+  const watched = async (words: readonly string[], signal: AbortSignal, progress?: Progress): Promise<void> => {
+    const running = run(qemuImg, [...words], { timeout: COPY_MS, signal, maxBuffer: SAID_BYTES_MAX });
+    running.child.stdout?.on('data', (said: Buffer | string) => {
+      const last = [...String(said).matchAll(/\((\d+)\.\d+\/100%\)/g)].at(-1)?.[1];
+      if (last !== undefined) progress?.(Number(last));
+    });
+    await running;
+  };
+
+  const copy: BackupStore['copy'] = async (place, unit, from, parent, signal, progress) => {
     const to = join(`${await pathOf(place)}${UNFINISHED}`, fileOfUnit(unit));
     try {
       if (parent === null) {
-        await run(qemuImg, ['convert', '-q', '-f', from.format, '-O', 'qcow2', '-o', 'compat=1.1', from.path, to], { timeout: COPY_MS, signal });
+        await watched(['convert', '-p', '-f', from.format, '-O', 'qcow2', '-o', 'compat=1.1', from.path, to], signal, progress);
         return;
       }
       // An empty layer on what there is, brought to stand on the parent: it takes in exactly what differs.
       await rm(to, { force: true });
       await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', from.format, '-b', from.path, to], { timeout: QEMU_IMG_MS });
-      await run(qemuImg, ['rebase', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', join('..', parent, fileOfUnit(unit)), to], { timeout: COPY_MS, signal });
+      await watched(['rebase', '-p', '-f', 'qcow2', '-F', 'qcow2', '-b', join('..', parent, fileOfUnit(unit)), to], signal, progress);
     } catch (cause) {
       throw new BackupFault('write', place.backupId, cause);
     }

@@ -2,13 +2,13 @@
  * One verb, from the command to the state it asks for. A verb of several steps pushes an undo after
  * each; when a later step is refused or fails, they run backwards, so that what was refused did nothing.
  */
-import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, BackupReport, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Asked } from '../guest/guest-agent.ts';
-import type { Adopted, Configured, Done, DomainPlan, Hypervisor, Layered, Published } from '../hypervisor.ts';
+import type { Adopted, Configured, Done, DomainPlan, Hypervisor, Layered, Proven, Published } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup' || type === 'ReleaseDomain';
@@ -33,7 +33,7 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | PoolFacts | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal, progress?: (report: Omit<BackupReport, 'nodeId'>) => void): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | Proven | PoolFacts | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -43,10 +43,11 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'PublishDisk': return hypervisor.publish(data, signal);
     case 'AdoptDomain': return hypervisor.adopt(data, data.files);
     case 'ReleaseDomain': return hypervisor.release(data.vmId, data.volumes);
-    case 'BackupDomain': return hypervisor.backup(data, data, signal);
+    case 'BackupDomain': return hypervisor.backup(data, data, signal, (percent) => progress?.({ vmId: data.vmId, backupId: data.backupId, percent }));
     case 'UndoBackup': return hypervisor.undoBackup(data, data);
     case 'RestoreDisks': return hypervisor.restoreDisks(data, signal);
     case 'RemoveBackup': return hypervisor.removeBackup(data);
+    case 'ProveDomain': return hypervisor.prove(data.vmId, data.proof, signal);
     case 'StartDomain': return hypervisor.start(data.vmId);
     case 'ShutdownDomain': return hypervisor.shutdown(data.vmId, { timeoutMs: data.timeoutSeconds * 1_000, force: data.force, signal });
     case 'DestroyDomain': return hypervisor.destroy(data.vmId);

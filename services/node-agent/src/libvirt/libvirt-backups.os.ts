@@ -28,7 +28,7 @@ import { CANCELLED, isRefusal, refuse, type Refusal } from '../answer.ts';
 import type { BackupPlace } from '../backup/backup-store.os.ts';
 import type { Manifest } from '../backup/manifest.ts';
 import { targetOf } from '../domain/domain-xml.ts';
-import type { BackupWork, Done, DomainPlan, Hypervisor, SeenDomain } from '../hypervisor.ts';
+import type { BackupWork, Done, DomainPlan, Hypervisor, Progress, SeenDomain } from '../hypervisor.ts';
 import { createTurns } from '../turns.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
@@ -49,6 +49,8 @@ const ABORT_MS = 60_000;
 /** A guest whose file systems stand still is useless: it is let go on, whatever it takes. */
 const THAWS_MAX = 10;
 const THAW_EVERY_MS = 500;
+/** Of all that is done for a backup, in percent. */
+const COPY_SHARE = 90;
 /** VIR_DOMAIN_JOB_OPERATION_BACKUP (libvirt-domain.h). */
 const JOB_BACKUP = 9;
 
@@ -153,14 +155,17 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
     return still;
   };
 
-  const followJob = async (domain: Domain, vmId: VmId, signal: AbortSignal): Promise<Refusal | undefined> => {
+  const followJob = async (domain: Domain, vmId: VmId, signal: AbortSignal, copied: Progress): Promise<Refusal | undefined> => {
     for (;;) {
       if (signal.aborted) {
         await endJob(domain, vmId);
         return CANCELLED;
       }
       if (!(await isRunning(domain))) throw new Error('the VM stopped while its backup was taken');
-      if ((await slow.domainGetJobStats({ domain })).type === 'none') break;
+      const job = await slow.domainGetJobStats({ domain });
+      if (job.type === 'none') break;
+      const { disk_total: total = 0, disk_processed: processed = 0 } = job.stats;
+      if (Number(total) > 0) copied(Math.floor((Number(processed) * 100) / Number(total)));
       await delay(JOB_LOOK_MS);
     }
     const { type, stats } = await slow.domainGetJobStats({ domain, flags: ['completed'] });
@@ -169,7 +174,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
     return refuse('backup.failed', { says: typeof stats.errmsg === 'string' ? stats.errmsg.slice(0, 500) : `the job is ${type}` });
   };
 
-  const copyLive = async (domain: Domain, plan: DomainPlan, place: BackupPlace, work: BackupWork, signal: AbortSignal): Promise<Refusal | undefined> => {
+  const copyLive = async (domain: Domain, plan: DomainPlan, place: BackupPlace, work: BackupWork, signal: AbortSignal, copied: Progress): Promise<Refusal | undefined> => {
     const of = disksOf(plan);
     const present = readDomain(await slow.domainGetXmlDesc({ domain })).disks;
     const other = of.find((disk) => present.find(({ target }) => target === disk.target)?.path !== disks.pathOf(disk.plan.volumeId, disk.plan.layer));
@@ -196,7 +201,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
       // What an earlier job came to is not what this one does.
       await slow.domainGetJobStats({ domain, flags: ['completed'] }).catch(ofLibvirt);
       const frozen = await beginLive(domain, xml, checkpoint, (await look(domain))?.state === 'running');
-      const failed = await followJob(domain, place.vmId, signal);
+      const failed = await followJob(domain, place.vmId, signal, copied);
       if (failed !== undefined) {
         await takeBack(domain, plan, place);
         return failed;
@@ -211,16 +216,20 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
 
   const filesOf = (of: readonly Disk[]) => of.map(({ plan: { unit, volumeId, sizeGib } }) => ({ unit, volumeId, sizeGib }));
 
-  const copyStopped = async (plan: DomainPlan, place: BackupPlace, work: BackupWork, signal: AbortSignal): Promise<Refusal | undefined> => {
+  const copyStopped = async (plan: DomainPlan, place: BackupPlace, work: BackupWork, signal: AbortSignal, copied: Progress): Promise<Refusal | undefined> => {
     const of = disksOf(plan);
     // What differs is found by reading, so nobody needs to have kept count.
     const choice = await choose(place, work, of, () => Promise.resolve(undefined));
     if (isRefusal(choice)) return choice;
     await backups.begin(place, [], null);
     for (const { plan: { volumeId, layer } } of of) await disks.keepCount(volumeId, layer, { under: place.backupId, notUnder: null });
-    for (const { plan: { volumeId, layer, unit } } of of) {
+    const allGib = of.reduce((sum, { plan: { sizeGib } }) => sum + sizeGib, 0);
+    let before = 0;
+    for (const { plan: { volumeId, layer, unit, sizeGib } } of of) {
       if (signal.aborted) break;
-      await backups.copy(place, unit, { path: disks.pathOf(volumeId, layer), format: disks.formatOf(volumeId, layer) }, choice.parent, signal).catch((fault: unknown) => { if (!signal.aborted) throw fault; });
+      const soFar = before;
+      before += sizeGib;
+      await backups.copy(place, unit, { path: disks.pathOf(volumeId, layer), format: disks.formatOf(volumeId, layer) }, choice.parent, signal, (percent) => { copied(Math.floor((soFar * 100 + sizeGib * percent) / allGib)); }).catch((fault: unknown) => { if (!signal.aborted) throw fault; });
     }
     if (signal.aborted) {
       await takeBack(undefined, plan, place);
@@ -247,7 +256,7 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
   };
 
   return {
-    backup: (plan, work, signal) => turns(async () => {
+    backup: (plan, work, signal, progress) => turns(async () => {
       const { vmId } = plan;
       const place: BackupPlace = { targetId: work.targetId, vmId, backupId: work.backupId };
       const missing = await backups.missing(work.targetId);
@@ -261,9 +270,11 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
       try {
         // An agent that was killed may have left them still.
         if (seen.state === 'running') await slow.domainFsthaw({ domain }).catch(ofLibvirt);
+        // The files are read once more for their digests, which is the rest.
+        const copied = saidUpwards((percent) => progress?.(Math.floor((percent * COPY_SHARE) / 100)));
         let lies = await backups.manifest(place);
         if (lies === undefined) {
-          const refused = await (running === undefined ? copyStopped(plan, place, work, signal) : copyLive(running, plan, place, work, signal));
+          const refused = await (running === undefined ? copyStopped(plan, place, work, signal, copied) : copyLive(running, plan, place, work, signal, copied));
           if (refused !== undefined) return refused;
           lies = await backups.manifest(place);
         }
@@ -304,6 +315,16 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
     },
   };
 }
+
+/** Says only what is more than was said before. */
+const saidUpwards = (say: Progress): Progress => {
+  let said = 0;
+  return (percent) => {
+    if (percent <= said) return;
+    said = percent;
+    say(percent);
+  };
+};
 
 /** Passes libvirt's own errors over, and nobody else's. */
 function ofLibvirt(error: unknown): undefined {

@@ -47,6 +47,7 @@ import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
 import { bootIn, drivesOf, liveDomain, macIn } from './live-domain.os.ts';
+import { libvirtProof } from './prove.os.ts';
 
 export interface LibvirtSettings {
   readonly nodeId: NodeId;
@@ -999,6 +1000,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     configure,
     layer,
     tidy,
+    ...libvirtProof({ slow, host, find, look, answersAgent }),
     ...libvirtBackups({ slow, host, find, look, answersAgent }),
     start,
     shutdown,

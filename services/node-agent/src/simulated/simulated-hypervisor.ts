@@ -369,6 +369,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
       return undefined;
     }),
+    prove: async (vmId, { criterion }) => (await verb('prove', vmId, () => (settings.deaf?.(vmId) === true ? refuse('drill.not_seen', { criterion, seconds: 1, says: 'it hears nothing' }) : whileRunning(vmId, () => undefined)))) ?? { criterion, seconds: 1, says: 'simulated' },
     start: (vmId) => verb('start', vmId, () => startNow(vmId)),
     shutdown: (vmId, { force, signal }) => verb('shutdown', vmId, () => {
       if (!domains.has(vmId)) return gone(vmId);

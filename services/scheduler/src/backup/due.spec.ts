@@ -12,17 +12,17 @@ const SINCE = Date.parse('2026-03-01T00:00:00Z');
 const HOUR = 3_600_000;
 
 const policy = (vms: readonly VmId[], more: Partial<PolicyEntry> = {}): PolicyEntry => ({
-  policy: { policyId, name: 'nightly', vms: [...vms], schedule: { everyHours: 6 }, keep: { last: 1, daily: 0, weekly: 0 }, fullEvery: 2 }, since: new Date(SINCE).toISOString(), slots: {}, ...more,
+  policy: { policyId, name: 'nightly', vms: [...vms], schedule: { everyHours: 6 }, keep: { last: 1, daily: 0, weekly: 0 }, fullEvery: 2 }, since: new Date(SINCE).toISOString(), slots: {}, undrilled: {}, ...more,
 });
 const entry = (vmId: VmId, more: Partial<VmEntry> = {}): VmEntry => ({
   vmId, name: vmId, nodeId: `node_${digits(1)}`, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running', autostart: null, lostAt: null, ...more,
 });
 const backup = (n: number, more: Partial<BackupEntry> = {}, parent: BackupId | null = null): BackupEntry => ({
   backupId: id(n), vmId: vm(1), target, scheduled: { policyId, slot: new Date(SINCE + n * HOUR).toISOString() }, begunAt: new Date(SINCE + n * HOUR).toISOString(), deleting: null,
-  taken: { parent, machine: {} as never, files: [], at: new Date(SINCE + n * HOUR).toISOString() }, ...more,
+  taken: { parent, machine: {} as never, files: [], frozen: true, at: new Date(SINCE + n * HOUR).toISOString() }, ...more,
 });
 const seen = (policies: readonly PolicyEntry[], backups: readonly BackupEntry[] = [], vms: readonly VmEntry[] = [entry(vm(1)), entry(vm(2)), entry(vm(3))], heard = true): Seen =>
-  ({ backupPolicies: () => policies, backups: () => backups, vm: (vmId) => vms.find((one) => one.vmId === vmId), isHeard: () => heard });
+  ({ backupPolicies: () => policies, drills: () => vms.filter(({ drill }) => drill === true), backups: () => backups, vm: (vmId) => vms.find((one) => one.vmId === vmId), isHeard: () => heard });
 
 describe('What is due', () => {
   it('is one backup for the latest slot, whenever somebody looks', () => {
@@ -45,6 +45,22 @@ describe('What is due', () => {
   it('is a full one when so many stand on one another', () => {
     expect(due(seen([policy([vm(1)])], [backup(1)]), SINCE + 6 * HOUR).backups[0]?.wants).toBe('auto');
     expect(due(seen([policy([vm(1)])], [backup(1), backup(2, {}, id(1))]), SINCE + 6 * HOUR).backups[0]?.wants).toBe('full');
+  });
+  it('is the drill of the newest, after so many of its VM, two at a time', () => {
+    const drill = { every: 2, timeoutSeconds: 60 };
+    const drilling = (many: number, vms: readonly VmId[] = [vm(1)]): PolicyEntry => {
+      const one = policy(vms, { undrilled: Object.fromEntries(vms.map((vmId) => [vmId, many])) });
+      return { ...one, policy: { ...one.policy, drill } };
+    };
+    const two = [backup(1), backup(2, {}, id(1))];
+    expect(due(seen([drilling(1)], two), SINCE).drills).toEqual([]);
+    expect(due(seen([drilling(2)], two), SINCE).drills).toEqual([{ policyId, backupId: id(2), drill }]);
+    // One that is being taken, or taken by hand, is none of them.
+    expect(due(seen([drilling(2)], [...two, backup(3, { taken: null })]), SINCE).drills).toEqual([]);
+    expect(due(seen([drilling(2)], [...two, backup(3, { scheduled: null })]), SINCE).drills).toMatchObject([{ backupId: id(2) }]);
+    const three = [1, 2, 3].map((n) => backup(n, { vmId: vm(n) }));
+    expect(due(seen([drilling(2, [vm(1), vm(2), vm(3)])], three), SINCE).drills.map(({ backupId }) => backupId)).toEqual([id(1), id(2)]);
+    expect(due(seen([drilling(2, [vm(1), vm(2), vm(3)])], three, [entry(vm(9), { drill: true })]), SINCE).drills.map(({ backupId }) => backupId)).toEqual([id(1)]);
   });
   it('is the removal of what nobody keeps, and of nothing while one is being taken', () => {
     const all = [backup(1), backup(2, {}, id(1)), backup(3)];

@@ -4,9 +4,13 @@
  * capacity, name. Nothing here can be undone. What a silent node keeps from being done is owed, and a
  * reconciler starts the rest again when the node is back, or was removed.
  *
+ * The machine of a drill goes the same way as soon as it has been seen to come up or not: that is recorded
+ * here, so what a crash interrupts is gone on with as every deletion is.
+ *
  * `deleteVm` ends with the VM gone. `cleanUpVm` does the same to what a failed operation left behind, and
  * leaves the failed VM to be looked at.
  */
+import type { BackupCommand } from '@chronovirt/contracts/backup/backup.commands';
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { BackupId, NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
@@ -30,6 +34,8 @@ export interface RemoveVm {
   readonly volumes: readonly { readonly volumeId: VolumeId; readonly delete: OperationId | null }[];
   /** One that was begun and is owed, and the operation that takes it away. */
   readonly backup?: { readonly backupId: BackupId; readonly operationId: OperationId } | null;
+  /** What is said of a backup when the machine of its drill goes. */
+  readonly drilled?: Extract<BackupCommand, { type: 'RecordDrill' }>['data'] | null;
   readonly nameKey: string;
   /** Of a name that it was to get, and that is owed. */
   readonly otherNameKey: string | null;
@@ -39,6 +45,10 @@ const undo = nothingToUndo('what is deleted stays deleted');
 const settledBy = NODE_GONE;
 
 const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
+  record: {
+    deadlineMs: 30_000, undo,
+    run: ({ drilled = null }) => (drilled === null ? undefined : { to: 'storage', target: drilled.vmId, type: 'RecordDrill', data: drilled }),
+  },
   domain: {
     deadlineMs: 60_000, undo, settledBy,
     run: ({ nodeId, vmId, generation, nics }) => (nodeId === null ? undefined : verb('RemoveDomain', { nodeId, vmId, generation }, { nics: [...nics] })),

@@ -34,7 +34,7 @@ export interface LeftBehind {
 export const nothingLeft: LeftBehind = { nodeId: null, poolId: null, mac: null };
 
 /** Whether the reaction to an event takes away what a VM has. */
-export const isRemoval = (type: string): boolean => type === 'VmDeleteStarted' || type === 'VmCleanUpStarted';
+export const isRemoval = (type: string): boolean => type === 'VmDeleteStarted' || type === 'VmDrilled' || type === 'VmCleanUpStarted';
 
 /** The disk that a VM is made with has the VM's digits: nothing has to be remembered to find it, when it was not made to the end. */
 export const firstVolumeOf = (vmId: VmId) => `volume_${vmId.slice('vm_'.length)}` as const;
@@ -75,6 +75,7 @@ export const reactionTo = (event: Pick<VmEvent, 'type' | 'data'>, vm: Vm, nameKe
     case 'VmBackupRequested':
       return backup === null ? undefined : begin('backup', backingUp(vm, operationId, backup));
     case 'VmDeleteStarted':
+    case 'VmDrilled':
       return begin('delete', removal(vm, operationId, nameKeyOf, left));
     case 'VmCleanUpStarted':
       return begin('clean-up', settling(vm, operationId, nameKeyOf) ?? removal(vm, operationId, nameKeyOf, left));
@@ -110,8 +111,16 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   // Those that came with a machine that never was go with it.
   volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
   backup: vm.debt === null || vm.debt.backup === null ? null : { backupId: vm.debt.backup.backupId, operationId: dropOf(operationId, vm.debt.backup.backupId, nameKeyOf) },
+  drilled: drilledOf(vm),
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
+
+/** Of a drill that says something of its backup. */
+const drilledOf = ({ restore, drilled }: LiveVm): NonNullable<RemoveVm['drilled']> | null => {
+  if (restore?.proof === undefined || drilled?.verdict !== true) return null;
+  const { passed, how, operationId } = drilled;
+  return { vmId: restore.ofVm, backupId: restore.backupId, operationId, passed, how, criterion: restore.proof.criterion, since: restore.proof.since };
+};
 
 /** The operation that deletes a volume because of another operation. */
 const dropOf = (operationId: OperationId, volumeId: string, hashOf: (text: string) => string): OperationId => `op_${hashOf(`${operationId}:${volumeId}`).slice(0, 32)}`;

@@ -40,6 +40,9 @@ const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes
 /** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
 const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
 
+/** For the way to the node and back. */
+const PROOF_MORE_SECONDS = 60;
+
 /** How long its bytes may take: those of image and medium that the node may have to fetch, and those of a copy. */
 const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
 
@@ -132,9 +135,21 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       run: (vm, facts) => verb('StartDomain', placed(vm, facts), {}),
       undo: nothingToUndo('removing the domain also stops it'),
     },
+    proof: {
+      after: ['boot'],
+      deadlineMs: 0,
+      moreMs: ({ restore }) => (restore?.proof === undefined ? 0 : (restore.proof.timeoutSeconds + PROOF_MORE_SECONDS) * 1_000),
+      run: (vm, facts) => {
+        if (vm.restore?.proof === undefined) return undefined;
+        const { criterion, word, timeoutSeconds } = vm.restore.proof;
+        return verb('ProveDomain', placed(vm, facts), { proof: { criterion, word, timeoutSeconds } });
+      },
+      undo: nothingToUndo('it only looks'),
+    },
   },
   done: (vm, facts) => finishVm({ ...vm, ...placed(vm, facts) }, facts['boot'], {
     how: 'created',
+    ...(vm.restore?.proof === undefined ? {} : { proven: `${fact<string>(facts['proof'], 'says')}, seen ${String(fact(facts['proof'], 'seconds'))} s after its start`.slice(0, 300) }),
     provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
   }),
   failed: failVm,

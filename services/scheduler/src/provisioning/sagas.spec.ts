@@ -34,6 +34,9 @@ const removals: readonly RemoveVm[] = [
   // Chosen, not assigned yet; and never placed at all.
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 0, nics: [], otherNameKey: null, volumes: [] },
   { ...ids, subnetIds: [network.subnetId], nodeId: null, reservedOn: null, poolId: null, generation: 0, nics: [], otherNameKey: null, volumes: [] },
+  // The machine of a drill.
+  { ...ids, subnetIds: [network.subnetId], nodeId: `node_${digits}`, reservedOn: `node_${digits}`, poolId: `pool_${digits}`, generation: 1, nics: [{ network, mac: '52:54:0a:15:00:02' }], otherNameKey: null, volumes: [{ volumeId: `volume_${'5'.repeat(32)}`, delete: `op_${'9'.repeat(32)}` }],
+    drilled: { vmId: `vm_${'8'.repeat(32)}`, backupId: `backup_${digits}`, operationId: ids.operationId, passed: true, how: 'its guest agent answers', criterion: 'agent', since: '2026-01-01T00:00:00.000Z' } },
 ];
 const actions: readonly PowerAction[] = ['start', 'stop', 'reboot', 'reset', 'pause', 'resume', 'save'];
 const powers: readonly PowerVm[] = actions.map((action) => ({ ...ids, nodeId: `node_${digits}`, generation: 1, action, vcpus: 1, memoryMib: 256, timeoutSeconds: 10, force: true }));
@@ -87,6 +90,8 @@ const restored: ProvisionVm = {
   },
 };
 
+const drilled: ProvisionVm = { ...restored, restore: restored.restore === undefined || restored.restore === null ? null : { ...restored.restore, drill: true, proof: { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } } };
+
 const place = { operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, sizeGib: 2, format: 'qcow2' } as const;
 const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'blank' } },
@@ -104,7 +109,7 @@ const poolWorks: readonly WorkOnPool[] = (['create', 'start', 'stop', 'delete', 
 const factsOf = (step: string): Facts => ({
   begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
   capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
-}[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1, ...(step === 'disk' ? { sha256: 'a'.repeat(64), sizeBytes: 1, virtualBytes: 1 } : {}) });
+}[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1, ...(step === 'proof' ? { criterion: 'agent', seconds: 4, says: 'its guest agent answers' } : {}), ...(step === 'disk' ? { sha256: 'a'.repeat(64), sizeBytes: 1, virtualBytes: 1 } : {}) });
 
 const WORLDS = 2_000;
 
@@ -113,7 +118,7 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
   for (let seed = 1; seed <= WORLDS && !(stopAtFirst && bad.length > 0); seed++) {
     const input = inputs[seed % inputs.length];
     if (input === undefined) throw new Error('no input');
-    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'node', 'guest'].includes(step) || step.startsWith('node-') });
+    const violations = violationsOf(saga, { input, random: sequence(seed), factsOf, isRemote: (step) => ['disk', 'domain', 'boot', 'proof', 'node', 'guest'].includes(step) || step.startsWith('node-') });
     bad.push(...violations.map((violation) => `${saga.name}, world ${String(seed)}: ${violation}`));
   }
   return bad;
@@ -139,6 +144,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
   it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting])).toEqual([]); });
   it('making a VM of a backup', () => { expect(property(provisionVm, [restored])).toEqual([]); });
+  it('making one only to see whether it comes up', () => { expect(property(provisionVm, [drilled])).toEqual([]); });
   it('backing one up', () => { expect(property(backupVm, [backingUp])).toEqual([]); });
   it('settling what a backup owes', () => { expect(property(settleBackup, [{ ...backingUp, failedOperationId }])).toEqual([]); });
   it('deleting a backup', () => { expect(property(dropBackup, [dropping])).toEqual([]); });

@@ -30,7 +30,7 @@ export interface Restoring {
 
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
-  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly nodeId: NodeId | null; readonly drill: boolean; readonly volumeOf: (unit: number) => VolumeId;
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
 }): Restoring | Refusal => {
   const chain = chainOf(find, wish.backupId);
   if ('refused' in chain) return chain;
@@ -39,16 +39,17 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   const { vmId: ofVm, target, taken: { machine } } = last;
   const network = wish.network ?? machine.network;
   const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
-  const { spec } = machine;
+  // Whether somebody wants it for ever, or started again, was said of that machine, not of this one.
+  const { expiresAt: _, autostart: __, poolId, ...spec } = machine.spec;
   return {
     spec: {
-      ...spec, name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null,
+      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null,
       // What it began as is in the files: it needs that image no more.
       imageId: null,
       cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },
     },
     restore: {
-      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, drill: wish.drill,
+      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, drill: wish.proof !== undefined, ...(wish.proof === undefined ? {} : { proof: wish.proof }),
       chain: chain.map(({ backupId, taken: { files } }) => ({ backupId, files: files.map(({ unit, bytes, sha256 }: BackupFile) => ({ unit, bytes, sha256 })) })),
     },
     sizeGib: spec.diskGib + volumes.reduce((sum, { sizeGib }) => sum + sizeGib, 0),

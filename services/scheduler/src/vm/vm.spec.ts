@@ -408,3 +408,38 @@ describe('A VM that was adopted', () => {
     given(...adopted).when({ type: 'RestoreVm', data: { vmId, operationId: op(2) } }).then({ type: 'VmReconfigureRequested', data: { operationId: op(2), change: { restore: 'running' } } });
   });
 });
+
+describe('The machine of a drill', () => {
+  const proof = { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } as const;
+  const asked: VmEvent = { type: 'VmRequested', data: { ...wish, imageFile: null, restore: { backupId: `backup_${hex(7)}`, ofVm: `vm_${hex(8)}`, targetId: `target_${hex(9)}`, chain: [], volumes: [], drill: true, proof } } };
+  const says = 'its guest agent answers, seen 4 s after its start';
+  const drilled = (of: Partial<Extract<VmEvent, { type: 'VmDrilled' }>['data']> = {}): VmEvent => ({ type: 'VmDrilled', data: { operationId: op(1), passed: true, verdict: true, how: says, refused: null, because: {}, ...of } });
+  const finish: VmCommand = { type: 'FinishVm', data: { vmId, operationId: op(1), how: 'created', proven: says, provisioned, reconfigured: null, observed: null } };
+  const fail = (refused: string, because: Readonly<Record<string, string>> = {}): VmCommand => ({ type: 'FailVm', data: { vmId, operationId: op(1), refused, because, owed: [] } });
+  it('that came up is taken away by the same operation, with its disks', () => {
+    given(asked, placed).when(finish).then(built, drilled());
+    expect(replay(vm, [asked, placed, built, drilled()])).toMatchObject({ desired: 'deleted', deletesDisks: true, operation: { id: op(1), kind: 'delete' } });
+    given(asked, placed, built, drilled()).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(1) } }).then({ type: 'VmDeleted', data: { operationId: op(1) } });
+  });
+  it('that did not come up, or of a damaged backup, is taken away and says so of the backup', () => {
+    given(asked, placed).when(fail('drill.not_seen', { says: 'it has read 2 KiB of its first disk' })).then(drilled({ passed: false, how: 'drill.not_seen: it has read 2 KiB of its first disk', refused: 'drill.not_seen', because: { says: 'it has read 2 KiB of its first disk' } }));
+    given(asked, placed).when(fail('backup.damaged', { backupId: 'b', file: 'disk-0.qcow2' })).then(drilled({ passed: false, how: 'backup.damaged: b: disk-0.qcow2', refused: 'backup.damaged', because: { backupId: 'b', file: 'disk-0.qcow2' } }));
+  });
+  it('that could not be made says nothing of the backup', () => {
+    for (const refused of ['node.no_capacity', 'saga.step_overdue', 'backup.target_missing', 'domain.gone']) given(asked).when(fail(refused)).then(drilled({ passed: false, verdict: false, how: refused, refused }));
+  });
+  it('that somebody deletes meanwhile is deleted by that, and is no drill any more', () => {
+    const deleting: VmEvent = { type: 'VmDeleteRequested', data: { operationId: op(3), force: true, cancels: op(1) } };
+    const begun: VmEvent = { type: 'VmDeleteStarted', data: { operationId: op(3) } };
+    const ended: VmEvent = { type: 'VmOperationFailed', data: { operationId: op(1), refused: 'saga.cancelled', because: { because: `the VM is being deleted by ${op(3)}` }, owed: [] } };
+    given(asked, placed).when(remove(3)).then({ ...deleting, data: { operationId: op(3), force: false, cancels: op(1) } });
+    given(asked, placed, deleting).when(fail('saga.cancelled')).then(ended, begun);
+    given(asked, placed, deleting).when(finish).then(built, ended, begun);
+    given(asked, placed, built, drilled()).when(remove(3, true)).thenRefused('vm.busy', { operationId: op(1), kind: 'delete' });
+  });
+  it('of which a silent node keeps something is gone on with as a deletion', () => {
+    const owing = [asked, placed, built, drilled(), failed(1, ['domain', 'disk'])];
+    given(...owing).when({ type: 'CleanUpVm', data: { vmId, operationId: op(5) } }).then({ type: 'VmDeleteRequested', data: { operationId: op(5), force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(5) } });
+    expect(replay(vm, owing)).toMatchObject({ drilled: { verdict: true }, owed: ['domain', 'disk'] });
+  });
+});

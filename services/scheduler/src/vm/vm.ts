@@ -105,6 +105,8 @@ export interface LiveVm {
   readonly held: Share;
   readonly observed: Observed | null;
   readonly operation: Operation | null;
+  /** Of the machine of a drill: how that ended. It is being taken away. */
+  readonly drilled: Extract<VmEvent, { type: 'VmDrilled' }>['data'] | null;
   /** A delete that waits until the running operation is over. */
   readonly waitingDelete: OperationId | null;
   /** Whoever deletes it wants its other disks gone too. */
@@ -396,6 +398,22 @@ const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
 /** When the running operation is over and a delete waits, the delete begins in the same commit. */
 const thenDelete = (vm: LiveVm): readonly VmEvent[] => (vm.waitingDelete === null ? [] : [{ type: 'VmDeleteStarted', data: { operationId: vm.waitingDelete } }]);
 
+/** Refusals that say something of the backup itself, and not of how busy a node was. */
+const saysOfBackup = (refused: string): boolean => ['backup.damaged', 'drill.not_seen', 'domain.start_failed'].includes(refused);
+
+/** The machine of a drill is taken away, however it went; one that somebody deletes meanwhile is no drill any more. */
+const drillEnded = ({ operation, restore, waitingDelete }: LiveVm, end: Omit<Extract<VmEvent, { type: 'VmDrilled' }>['data'], 'operationId'>): readonly VmEvent[] | undefined => {
+  if (operation?.kind !== 'create' || restore?.proof === undefined) return undefined;
+  if (waitingDelete !== null) return [{ type: 'VmOperationFailed', data: { operationId: operation.id, refused: 'saga.cancelled', because: { because: `the VM is being deleted by ${waitingDelete}` }, owed: [] } }, { type: 'VmDeleteStarted', data: { operationId: waitingDelete } }];
+  return [{ type: 'VmDrilled', data: { operationId: operation.id, ...end } }];
+};
+
+/** What a refusal says, for people. */
+const wordsOf = (refused: string, because: unknown): string => {
+  const { says, file, backupId } = (because ?? {}) as { readonly says?: unknown; readonly file?: unknown; readonly backupId?: unknown };
+  return [refused, ...[backupId, file, says].filter((one) => typeof one === 'string')].join(': ').slice(0, 300);
+};
+
 const shareOf = ({ vcpus, memoryMib }: VmSpec): Share => ({ vcpus, memoryMib });
 
 /** Whoever failed owes; a clean-up that failed owes what it was to settle. */
@@ -512,18 +530,21 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { operationId, provisioned, reconfigured, observed, definition, how } = command.data;
         const { change } = state.operation;
+        const drill = drillEnded(state, { passed: true, verdict: true, how: command.data.proven ?? how, refused: null, because: {} });
         return [
           ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(definition === undefined ? {} : { definition }) } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
-          ...(hasToTidy(state) ? [] : [{ type: 'VmOperationDone', data: { operationId, how } } as const, ...thenDelete(state)]),
+          ...drill ?? (hasToTidy(state) ? [] : [{ type: 'VmOperationDone', data: { operationId, how } } as const, ...thenDelete(state)]),
         ];
       }
       case 'FailVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { vmId: _, ...data } = command.data;
-        const { operationId } = command.data;
+        const { operationId, refused, because } = command.data;
+        const drill = drillEnded(state, { passed: false, verdict: saysOfBackup(refused), how: wordsOf(refused, because), refused, because });
+        if (drill !== undefined) return drill;
         // It was never ours: there is nothing to look at.
         const released: readonly VmEvent[] = state.operation.kind === 'adopt' && command.data.owed.length === 0 ? [{ type: 'VmReleased', data: { operationId } }] : [];
         return [{ type: 'VmOperationFailed', data }, ...released, ...thenDelete(state)];
@@ -604,7 +625,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
@@ -612,7 +633,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null,
-        operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, failure: null, owed: [], debt: null,
+        operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (state.status !== 'live') return state;
@@ -696,6 +717,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, desired: 'deleted', waitingDelete: event.data.operationId, deletesDisks: state.deletesDisks || event.data.deleteDisks === true };
       case 'VmDeleteStarted':
         return { ...state, operation: begun(event.data.operationId, 'delete'), waitingDelete: null };
+      case 'VmDrilled':
+        return { ...state, drilled: event.data, desired: 'deleted', deletesDisks: true, operation: begun(event.data.operationId, 'delete') };
       case 'VmCleanUpStarted':
         return { ...state, operation: begun(event.data.operationId, 'clean-up') };
       case 'VmDeleted':

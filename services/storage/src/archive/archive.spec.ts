@@ -89,3 +89,34 @@ describe('Whatever is taken and deleted, in any order,', () => {
     }
   });
 });
+
+describe('A drill of a backup', () => {
+  const record: BackupCommand = { type: 'RecordDrill', data: { vmId, backupId: backup(1), operationId: op(9), passed: true, how: 'its guest agent answers', criterion: 'agent', since: '2026-01-01T00:00:00.000Z' } };
+  const drilled = { type: 'BackupDrilled', data: record.data } as BackupEvent;
+  const whole = [begun(1, null), { type: 'BackupTaken', data: recording(1, null) } as BackupEvent];
+  it('is recorded once', () => {
+    given(...whole).when(record).then(drilled);
+    given(...whole, drilled).when(record).then();
+  });
+  it('says nothing of one that is deleted meanwhile, or gone', () => {
+    given(...whole, { type: 'BackupDeleteStarted', data: { vmId, backupId: backup(1), operationId: op(8), target, nodeId } }).when(record).then();
+    given().when(record).then();
+  });
+});
+
+describe('How much of a backup is copied', () => {
+  const progress = (percent: number, from = nodeId): BackupCommand => ({ type: 'RecordBackupProgress', data: { vmId, backupId: backup(1), nodeId: from, percent } });
+  const progressed = (percent: number): BackupEvent => ({ type: 'BackupProgressed', data: { vmId, backupId: backup(1), operationId: op(1), percent } });
+  it('is recorded by steps, upwards, and never as all', () => {
+    given(begun(1, null)).when(progress(4)).then();
+    given(begun(1, null)).when(progress(5)).then(progressed(5));
+    given(begun(1, null), progressed(40)).when(progress(44)).then();
+    given(begun(1, null), progressed(40)).when(progress(10)).then();
+    given(begun(1, null), progressed(40)).when(progress(100)).then(progressed(99));
+  });
+  it('is said by its node, while it is taken', () => {
+    given(begun(1, null)).when(progress(50, `node_${digits(2)}`)).then();
+    given(begun(1, null), { type: 'BackupTaken', data: recording(1, null) }).when(progress(50)).then();
+    given().when(progress(50)).then();
+  });
+});

@@ -23,6 +23,8 @@ interface Kept {
   readonly nodeId: NodeId;
   readonly parent: BackupId | null;
   readonly drills: readonly OperationId[];
+  /** Of one that is being taken: how much was last said to be copied. */
+  readonly percent: number;
 }
 
 /** Oldest first. */
@@ -33,6 +35,8 @@ export const CHAIN_MAX = 32;
 /** Of one VM, however they came to be. */
 export const BACKUPS_MAX = 1_000;
 const DRILLS_REMEMBERED = 10;
+/** Less than so many percent more is no news: at most twenty lines of the log for a backup. */
+const PROGRESS_STEP = 5;
 
 /** How many there are down to the full one. */
 const depthOf = (all: Archive, backupId: BackupId): number => {
@@ -52,6 +56,8 @@ const parentFor = (all: Archive, targetId: string): BackupId | null => {
 export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
   category: 'archive',
   initial: [],
+  // How far a copy is changes nothing for whoever has looked at the backup.
+  observations: ['BackupProgressed'],
   decide(command, all) {
     const { vmId, backupId } = command.data;
     const known = all.find((one) => one.backupId === backupId);
@@ -63,6 +69,13 @@ export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
         const parent = wants === 'full' ? null : parentFor(all, target.targetId);
         if (wants === 'incremental' && parent === null) return refuse('backup.not_incremental', { because: 'there is none at this target that it could be built on', field: 'kind' });
         return [{ type: 'BackupBegun', data: { vmId, backupId, operationId, nodeId, target, wants, parent, scheduled } }];
+      }
+      case 'RecordBackupProgress': {
+        const { nodeId } = command.data;
+        // A copy that was begun again says less; whoever looks sees how far it came at the furthest.
+        const percent = Math.min(99, command.data.percent);
+        const isNews = known?.status === 'taking' && known.nodeId === nodeId && percent >= known.percent + PROGRESS_STEP;
+        return isNews ? [{ type: 'BackupProgressed', data: { vmId, backupId, operationId: known.operationId, percent } }] : [];
       }
       case 'RecordBackup':
         if (known === undefined || known.operationId !== command.data.operationId) return refuse('backup.not_found', { backupId });
@@ -82,8 +95,8 @@ export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
       case 'AbandonDeleteBackup':
         return known?.status === 'deleting' && known.operationId === command.data.operationId ? [{ type: 'BackupDeleteAbandoned', data: command.data }] : [];
       case 'RecordDrill':
-        // One that was deleted meanwhile has nothing to be said about any more.
-        return known === undefined || known.drills.includes(command.data.operationId) ? [] : [{ type: 'BackupDrilled', data: command.data }];
+        // Of one that was deleted meanwhile nothing is known: its files went while they were read.
+        return known?.status !== 'taken' || known.drills.includes(command.data.operationId) ? [] : [{ type: 'BackupDrilled', data: command.data }];
     }
   },
   evolve(all, event) {
@@ -92,8 +105,10 @@ export const archive: Decider<BackupCommand, BackupEvent, Archive> = {
     switch (event.type) {
       case 'BackupBegun': {
         const { operationId, nodeId, target, parent } = event.data;
-        return [...all, { backupId, status: 'taking', operationId, nodeId, target, parent, drills: [] }];
+        return [...all, { backupId, status: 'taking', operationId, nodeId, target, parent, drills: [], percent: 0 }];
       }
+      case 'BackupProgressed':
+        return changed({ percent: event.data.percent });
       case 'BackupTaken':
         return changed({ status: 'taken', parent: event.data.parent });
       case 'BackupDeleteStarted':
