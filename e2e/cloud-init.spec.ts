@@ -22,6 +22,19 @@ interface Key {
   readonly line: string;
 }
 
+interface BootRun {
+  readonly id: string;
+  readonly vmId: string;
+  readonly job: { readonly name: string; readonly revision: number; readonly system: boolean };
+  readonly status: string;
+  readonly exitCode: number | null;
+  readonly output: string | null;
+}
+
+/** What no shell may take for anything but text. */
+const HOSTILE = '$(touch /tmp/hostile) `touch /tmp/hostile`\'; touch /tmp/hostile; \'"$HOME"\\ \n# {{ds}} 🙂';
+const TOKEN = 'Canary-boot-\'$x"4Kq';
+
 interface RegisteredKey {
   readonly id: string;
   readonly publicKey: string;
@@ -65,6 +78,13 @@ describe('a guest of a cloud image', () => {
     return (await rest.ok<Vm & { readonly pending: readonly string[] }>('GET', `/v1/vms/${vm.id}`)).pending;
   };
   const cloudInitEnded = (times: number): Promise<unknown> => rest.until('cloud-init has ended', () => Promise.resolve(node.console(vm).split(/Cloud-init v\. \S+ finished/).length > times), BOOTED_WITHIN_MS, 500);
+  const runsOf = (id: string, more = ''): Promise<readonly BootRun[]> => rest.all<BootRun>(`/v1/boot-runs?vm=${id}${more}`);
+  const ranAll = (times: number): Promise<readonly BootRun[]> => rest.until('the guest has said how its jobs went', async () => {
+    const runs = await runsOf(vm.id, '&system=true');
+    return runs.length === times && runs.every(({ status }) => status !== 'pending') ? runs : undefined;
+  }, 60_000, 500);
+  /** Disks of cloud-init on the node in which some run of a job stands. */
+  const seedsWithRuns = (): readonly string[] => readdirSync(node.poolDir).filter((name) => name.endsWith('.seed.iso') && readFileSync(join(node.poolDir, name), 'latin1').includes('take run_'));
   const failed = async ({ operation }: Accepted): Promise<readonly unknown[]> => {
     const { status, error } = await rest.ended(operation.id, 60_000);
     return [status, error?.code];
@@ -88,7 +108,13 @@ describe('a guest of a cloud image', () => {
     await rest.ok('POST', '/v1/images', { ...(await image) });
     made = await rest.ok('POST', '/v1/keys', { name: 'made' });
     imported = await rest.ok('POST', '/v1/keys', { name: 'imported', publicKey: (await keyOf('imported')).line });
+    await rest.ok('POST', '/v1/boot-jobs', {
+      name: 'write-words', timeoutSeconds: 60,
+      script: '#!/bin/sh\nprintf %s "$WORDS" >/etc/words\nprintf %s "$TOKEN" >/etc/token\necho "$WORDS and $TOKEN"\nls -d / "$MISSING"\n',
+      variables: [{ name: 'WORDS', required: true }, { name: 'TOKEN', secret: true }, { name: 'MISSING', default: '/no-such-file' }],
+    });
     vm = await rest.running(wish({
+      bootJobs: [{ job: 'add-swap', variables: { SIZE_MIB: 16 } }, { job: 'write-words', variables: { WORDS: HOSTILE } }],
       sshKeys: ['made'],
       cloudInit: {
         hostname: 'web-1.example.org', sshKeys: [mine.line],
@@ -96,7 +122,7 @@ describe('a guest of a cloud image', () => {
       },
     }), BOOTED_WITHIN_MS);
     await cloudInitEnded(1);
-  }, 600_000);
+  }, 900_000);
   afterAll(async () => {
     await platform?.stop();
     await node?.stop();
@@ -131,6 +157,33 @@ describe('a guest of a cloud image', () => {
     expect(machine).toMatch(/^[0-9a-f]{32}\n$/);
     // Its root file system fills the disk it was given, not the image's 2 GiB.
     expect(Number(size.replaceAll(/\D/g, ''))).toBeGreaterThan(2_600);
+  });
+
+  it('A1-33 has run what it was given at its first boot, its variables to the letter, and what it said is recorded', async () => {
+    const runs = await ranAll(2);
+    const [swap, words] = ['add-swap', 'write-words'].map((name) => runs.find(({ job }) => job.name === name));
+    expect([swap?.status, swap?.exitCode, words?.status, words?.exitCode]).toEqual(['succeeded', 0, 'failed', 2]);
+    expect(words?.output).toMatch(/ and \nls: .*no-such-file.*\n\/\n$/);
+    const [swaps, written, other] = await each('cat /proc/swaps', 'cat /etc/words', 'ls /tmp/hostile /etc/token 2>&1; sudo find /var/lib/chronovirt/boot-jobs -type f');
+    expect(swaps).toMatch(/\/swapfile +file\s+163\d\d/);
+    expect(written).toBe(HOSTILE);
+    // Nothing of it was run as a command; the script and its variables are gone from the guest.
+    expect(other).toMatch(/hostile': No such file[^]*token/);
+    expect(other).toMatch(/run_[0-9a-f]{32}\/output$/m);
+    expect(other).not.toMatch(/\/(script|environment)$/m);
+    const { bootRuns } = await rest.ok<Vm & { readonly bootRuns: readonly unknown[] }>('GET', `/v1/vms/${vm.id}`);
+    expect([bootRuns, await rest.all('/v1/vms?bootRuns=pending'), seedsWithRuns()]).toEqual([[], [], []]);
+  });
+
+  it('A1-33 jobs are there after the installation, those of the platform hidden; what does not fit is refused, every variable named', async () => {
+    const named = async (query: string): Promise<readonly string[]> => (await rest.all<{ name: string }>(`/v1/boot-jobs${query}`)).map(({ name }) => name).sort();
+    expect(await named('')).toEqual(['add-swap', 'install-guest-agent', 'install-packages', 'set-timezone', 'write-words']);
+    expect(await named('?system=true')).toContain('reset-password');
+    const bad = await rest.ok('POST', `/v1/vms/${vm.id}/boot-jobs`, { job: 'write-words', variables: { WORD: 'x', MISSING: 7 } }).then(() => undefined, (error: unknown) => error as Refused);
+    expect(bad?.problem.errors?.map(({ path }) => path)).toEqual(['body.variables.WORD', 'body.variables.WORDS', 'body.variables.MISSING']);
+    const early = await rest.ok('POST', '/v1/vms', wish({ name: 'refused', cloudInit: {}, bootJobs: [{ job: 'write-words', variables: { WORDS: '', TOKEN } }] })).then(() => undefined, (error: unknown) => error as Refused);
+    expect([early?.problem.errors?.[0]?.path, JSON.stringify(early?.problem).includes('Canary')]).toEqual(['body.bootJobs.0.variables.TOKEN', false]);
+    await expect(rest.ok('POST', '/v1/vms', wish({ name: 'refused', bootJobs: [{ job: 'add-swap' }] }))).rejects.toMatchObject({ status: 422, code: 'boot_job.no_cloud_init' });
   });
 
   it('A1-37 what cannot be understood is refused, every field named, and makes nothing', async () => {
@@ -207,16 +260,30 @@ describe('a guest of a cloud image', () => {
     expect(await failed(await asked('POST', 'password', { user: 'debian' }))).toEqual(['compensated', 'guest.no_agent']);
   });
 
-  it('A1-21 A1-35 A1-37 what it cannot be told now it is told at its next start, as a new instance of the same machine', async () => {
+  it('A1-21 A1-33 A1-35 A1-37 what it cannot be told now it is told at its next start, as a new instance of the same machine', async () => {
     const before = await ssh(mine, 'cat /etc/machine-id');
     // Its agent does not run: the test before has stopped it.
     expect(await pendingAfter({ hostname: 'web-3' })).toEqual(['hostname']);
     expect(await pendingAfter({ boot: ['disk', 'cdrom'] })).toEqual(['boot', 'hostname']);
     expect(await pendingAfter({ cloudInit: { sshKeys: [stranger.line], userData: '#cloud-config\nruncmd:\n  - [sh, -c, "echo again > /run/again"]\n' } })).toEqual(['boot', 'cloudInit']);
     expect(await ssh(mine, 'hostname')).toBe('web-2\n');
+    // One VM, or many at once; a secret is sealed, and it is pending until it ran.
+    const words = (await rest.all<{ id: string; name: string }>('/v1/boot-jobs')).find(({ name }) => name === 'write-words');
+    const many = await rest.ok<Accepted & { readonly runs: readonly { readonly id: string }[] }>('POST', `/v1/boot-jobs/${words?.id ?? ''}/runs`, { vms: [vm.id], variables: { WORDS: 'second', TOKEN, MISSING: '/' } });
+    await rest.succeeded(many.operation.id, 60_000);
+    const taken = await rest.ok<Accepted & { readonly runId: string }>('POST', `/v1/vms/${vm.id}/boot-jobs`, { job: 'add-swap' });
+    await done(taken);
+    expect((await rest.all<Vm>('/v1/vms?bootRuns=pending')).map(({ id }) => id)).toEqual([vm.id]);
+    expect((await runsOf(vm.id, '&status=pending')).map(({ id }) => id).sort()).toEqual([many.runs[0]?.id, taken.runId].sort());
+    await done(await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/boot-jobs/${taken.runId}`));
     const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/stop`, { timeoutSeconds: 0, force: true });
     await rest.succeeded(operation.id, 60_000);
-    await expect(asked('POST', 'password', { user: 'debian' })).rejects.toMatchObject({ status: 409, code: 'vm.not_running', problem: { detail: 'The VM is stopped, not running: only the guest agent of a running VM can do it: start it first.' } });
+    await expect(asked('POST', 'password', { user: 'debian', method: 'guest-agent' })).rejects.toMatchObject({ status: 409, code: 'vm.not_running', problem: { detail: 'The VM is stopped, not running: only the guest agent of a running VM can do it: start it first.' } });
+
+    const later = 'Canary-next-boot: 9"$(x)';
+    const set = await rest.ok<Accepted & { readonly method: string }>('POST', `/v1/vms/${vm.id}/password`, { user: 'debian', password: later });
+    expect([set.method, (await done(set)).how]).toEqual(['next-boot', 'at the next boot']);
+    expect(seedsWithRuns()).toHaveLength(1);
 
     const started = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/start`);
     await rest.succeeded(started.operation.id, 60_000);
@@ -225,6 +292,16 @@ describe('a guest of a cloud image', () => {
     rmSync(join(dir, 'hosts'));
     expect(await ssh(stranger, 'hostname; cat /run/again; sudo cat /var/lib/cloud/data/instance-id; cat /etc/machine-id')).toBe(`web-3\nagain\n${vm.id}-2\n${before}`);
     expect(await rest.ok('GET', `/v1/vms/${vm.id}`)).toMatchObject({ pending: [] });
+
+    const second = (await ranAll(4)).find(({ id }) => id === many.runs[0]?.id);
+    // It printed its secret, and nobody is shown it.
+    expect(second).toMatchObject({ status: 'succeeded', output: 'second and ***\n/\n/\n', job: { name: 'write-words', revision: 1 } });
+    expect((await runsOf(vm.id)).map(({ job }) => job.name)).not.toContain('reset-password');
+    expect(await ssh(stranger, 'cat /etc/words; echo; sudo cat /etc/token')).toBe(`second\n${TOKEN}`);
+    mine = stranger;
+    expect(await letsIn('debian', later)).toBe(true);
+    expect(seedsWithRuns()).toEqual([]);
+    for (const secret of [TOKEN, later]) expect(await filesWith(secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex'))).toEqual([]);
   });
 
   it('A3-04 a VM that is made of an image of it is somebody else: machine id, host name, host keys', async () => {

@@ -363,7 +363,7 @@ describe('a node that somebody works on by hand', () => {
       expect(domains.map(({ file }) => existsSync(file))).toEqual(names.map(() => false));
       expect(existsSync(join(node.imageDir, node.image.file))).toBe(true);
       expect(await node.virsh('list', '--all', '--name')).not.toMatch(new RegExp(names.join('|')));
-    });
+    }, 300_000);
 
     it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other; lost, it is defined as it was', async () => {
       const { uuid } = await made('delta', { target: 'hda', bus: 'ide', start: false });

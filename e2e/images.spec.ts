@@ -193,6 +193,26 @@ describe('the store of images', () => {
     slowly = false;
   }, 120_000);
 
+  it('A4-09 a volume is made of what a URL names, checked like an image, and there is no image of it', async () => {
+    files.set('/data.raw', Buffer.concat([Buffer.alloc(3 * MIB, 'of the URL'), Buffer.alloc(MIB)]));
+    const bytes = files.get('/data.raw') ?? Buffer.alloc(0);
+    const [images, from] = [await rest.all<Image>('/v1/images'), { url: `${away}/data.raw`, sha256: sumOf(bytes), format: 'raw' }];
+    const asked = (body: object): Promise<{ readonly operation: Operation; readonly volumeId: string }> => rest.ok('POST', '/v1/volumes', { name: 'of-a-url', node: 'metal', from, ...body });
+    const wrong = await asked({ from: { ...from, sha256: sumOf(Buffer.from('another')) } });
+    expect((await rest.ended(wrong.operation.id, 60_000)).error?.code).toBe('image.checksum_mismatch');
+    await expect(rest.ok('GET', `/v1/volumes/${wrong.volumeId}`)).rejects.toMatchObject({ status: 404 });
+    const { operation, volumeId } = await asked({});
+    expect((await rest.succeeded(operation.id, 60_000)).kind).toBe('import-volume');
+    expect(await rest.ok('GET', `/v1/volumes/${volumeId}`)).toMatchObject({ name: 'of-a-url', status: 'detached', sizeGib: 1, format: 'qcow2', imageId: null });
+    const path = join(platform.dir, 'data.raw');
+    writeFileSync(path, bytes);
+    // Beyond what was fetched it holds zeroes, which are no difference.
+    await run('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', path, join(node.poolDir, `${volumeId}.qcow2`)]);
+    await expect(asked({})).rejects.toMatchObject({ status: 409, code: 'volume.name_taken' });
+    expect(await rest.all<Image>('/v1/images')).toEqual(images);
+    await rest.done('DELETE', `/v1/volumes/${volumeId}`);
+  });
+
   it('A3-07 of an image of 10 GiB a linked clone is made at once and stands on the read-only file; a full one stands alone', async () => {
     const file = join(platform.dir, 'ten.qcow2');
     copyFileSync(micro, file);

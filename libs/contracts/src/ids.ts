@@ -37,6 +37,10 @@ export const TokenId = idOf('token');
 export type TokenId = `token_${string}`;
 export const SshKeyId = idOf('key');
 export type SshKeyId = `key_${string}`;
+export const BootJobId = idOf('job');
+export type BootJobId = `job_${string}`;
+export const BootRunId = idOf('run');
+export type BootRunId = `run_${string}`;
 export const ConsoleId = idOf('console');
 export type ConsoleId = `console_${string}`;
 

@@ -1,5 +1,6 @@
 import { backupEvents } from './backup/backup.events.ts';
 import { backupPolicyEvents } from './backup-policy/backup-policy.events.ts';
+import { bootJobEvents } from './boot-job/boot-job.events.ts';
 import { consoleEvents } from './console/console.events.ts';
 import { driftEvents } from './drift/drift.events.ts';
 import type { EventTable } from './event.ts';
@@ -21,5 +22,5 @@ import { volumeEvents } from './volume/volume.events.ts';
 export const allEvents: EventTable = {
   ...vmEvents, ...nodeEvents, ...networkEvents, ...subnetEvents, ...poolEvents, ...volumeEvents,
   ...imageEvents, ...presenceEvents, ...tokenEvents, ...operationEvents, ...reservationEvents, ...sagaEvents,
-  ...consoleEvents, ...imageAccessEvents, ...imageImportEvents, ...driftEvents, ...sshKeyEvents, ...backupEvents, ...backupPolicyEvents,
+  ...consoleEvents, ...imageAccessEvents, ...imageImportEvents, ...driftEvents, ...sshKeyEvents, ...backupEvents, ...backupPolicyEvents, ...bootJobEvents,
 };

@@ -135,6 +135,7 @@ export const serviceConsumers: readonly ConsumerSpec[] = [
   ...['gateway', 'scheduler', 'ipam', 'storage', 'monitor'].map(commandsOf),
   reportsFor('scheduler', 'vm'),
   reportsFor('scheduler', 'drift'),
+  reportsFor('scheduler', 'boot'),
   reportsFor('storage', 'pool'),
   reportsFor('storage', 'backup'),
 ];

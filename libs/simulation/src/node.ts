@@ -22,6 +22,7 @@ const HEARTBEAT_MS = 4_000;
 const HELLO_AGAIN_MS = 2_000;
 const SWEEP_MS = 60_000;
 const COMPARE_MS = 20_000;
+const BOOT_RESULTS_MS = 5_000;
 /** Between a message of the server that the connection broke and the next connection. */
 const RECONNECT_MS = 1_000;
 
@@ -86,6 +87,7 @@ export class NodeProgram extends Program {
         return volumeIds.filter(this.isVolume);
       },
       report: (report: DomainReport) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.vm', report)),
+      reportBoot: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.boot', report)),
       reportDrift: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.drift', report)),
     }, this.broken);
     this.agent = agent;
@@ -132,6 +134,7 @@ export class NodeProgram extends Program {
       if (party !== undefined && agent.session() !== undefined) bus.broadcast(nodeId, 'heartbeats', { nodeId, session: agent.session(), nodeAt: new Date(world.now()).toISOString(), memoryUsedPercent: 0, loadPercent: 0 });
     });
     world.every(SWEEP_MS, () => life.on, () => { void agent.sweep(); });
+    world.every(BOOT_RESULTS_MS, () => life.on, () => { void agent.lookForBootResults(); });
     world.every(COMPARE_MS, () => life.on, () => { void agent.sweepDrift(); });
     this.connectAgain = connect;
   }

@@ -140,9 +140,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     return order('scheduler', vmId, type, { vmId, operationId, ...more }, { operationId, vmId });
   };
   const names = Array.from({ length: settings.vms ?? random.between(20, 22) }, (_, number) => `vm-${String(number)}`);
+  const bootRun = () => ({ runId: idFrom('run', random.digits()), jobId: idFrom('job', '0'.repeat(32)), name: 'job', revision: 1, system: false, script: '#!/bin/sh', timeoutSeconds: 1, nodeId: null, variables: [] });
   const create = (name: string, vmId: VmId): Promise<Answer> => onVm(vmId, 'CreateVm', {
     name, description: '', image: 'guest', network: 'cv-default', vcpus: random.between(1, 2), memoryMib: 256, diskGib: random.between(1, 4), accel: 'any', devices: 'virtio', tags: [], protected: false,
-    ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}), ...(random.chance(0.3) ? { autostart: { order: random.between(1, 3), delaySeconds: random.between(0, 10) } } : {}),
+    ...(random.chance(0.1) ? { node: random.pick(nodes).nodeId } : {}), ...(random.chance(0.5) ? { cloudInit: { sshKeys: [] }, ...(random.chance(0.3) ? { bootRuns: [bootRun()] } : {}) } : {}), ...(random.chance(0.3) ? { autostart: { order: random.between(1, 3), delaySeconds: random.between(0, 10) } } : {}),
   });
   /** Larger, smaller, called otherwise (or as another is), with an interface more or a disk that grows. */
   const different = (name: string, volumes: Set<string>): CommandEnvelope['data'] => {
@@ -162,6 +163,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     ...(random.chance(0.3) ? { name: random.chance(0.3) ? random.pick(names) : `${name}-${String(random.between(1, 3))}` } : {}),
     ...(random.chance(0.3) ? { addNic: 'cv-second' } : {}),
     ...(random.chance(0.3) ? { diskGib: random.between(2, 6) } : {}),
+    ...(random.chance(0.4) ? { addBootRun: bootRun() } : {}),
     boot: [random.pick(['disk', 'cdrom'])],
   });
   /** Disks that stay when their machine goes are whole only without snapshots: so those are deleted first, one after another. */

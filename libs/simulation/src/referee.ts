@@ -14,6 +14,8 @@ import type { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
 import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
+import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
+import type { Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
 import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
 import { type Archive, archive } from '@chronovirt/storage/archive/archive';
@@ -319,6 +321,9 @@ export class Referee {
     }
   }
 
+  /** What guests are to run at their next boots. */
+  private readonly bootRuns = new Set<string>();
+
   private takeVm(vmId: string, type: string, data: Readonly<Record<string, unknown>>): void {
     const operationId = data['operationId'] as string;
     const begin = (what: string): void => {
@@ -332,7 +337,18 @@ export class Referee {
       if (operation !== undefined && WISHES.includes(operation.what)) this.last.set(vmId, operation);
     };
     switch (type) {
-      case 'VmRequested': return begin((data['restore'] as { readonly drill?: boolean } | undefined)?.drill === true ? 'drill' : 'create');
+      case 'VmRequested':
+        for (const run of (data['bootRuns'] ?? []) as readonly BootRun[]) this.bootRuns.add(run.runId);
+        return begin((data['restore'] as { readonly drill?: boolean } | undefined)?.drill === true ? 'drill' : 'create');
+      case 'VmReconfigured': {
+        const { addBootRun, removeBootRun } = data['change'] as Reconfiguration;
+        if (addBootRun !== undefined) this.bootRuns.add(addBootRun.runId);
+        if (removeBootRun !== undefined) this.bootRuns.delete(removeBootRun);
+        return;
+      }
+      case 'VmBootJobEnded':
+        if (!this.bootRuns.delete(data['runId'] as string)) this.fail(`${String(data['runId'])} of ${vmId} ends although it is not to be run, or has ended`);
+        return;
       case 'VmAdoptRequested': return begin('adopt');
       case 'VmReleased':
         this.owing.delete(vmId);

@@ -4,6 +4,7 @@
  */
 import type { DomainReport, Heartbeat, Hello, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
+import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { idFrom, streamOf, type NodeId } from '@chronovirt/contracts/ids';
 import type { PresenceCommand } from '@chronovirt/contracts/presence/presence.commands';
@@ -134,6 +135,7 @@ export class SchedulerService extends Service {
     const party = this.listen(life, (envelope) => scheduler.obey(envelope), (commandId, answer) => { scheduler.take(commandId, answer).catch((error: unknown) => { failed('take an answer', error); }); });
     bus.consume('hellos', { ...party, handle: async (body) => (await scheduler.hello(body as Hello)) as unknown as Answer | undefined });
     const mailbox = new Mailbox();
+    bus.consume('reports.boot', { ...party, handle: (body) => mailbox.run((body as BootReport).nodeId, () => scheduler.bootReport(body as BootReport).then(() => undefined)) });
     bus.consume('reports.drift', { ...party, handle: (body) => mailbox.run((body as DriftReport).nodeId, () => scheduler.driftReport(body as DriftReport).then(() => undefined)) });
     bus.consume('reports.vm', { ...party, handle: (body) => mailbox.run((body as DomainReport).vmId, () => scheduler.report(body as DomainReport).then(() => undefined)) });
     bus.consume('heartbeats', {

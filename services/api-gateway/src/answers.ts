@@ -2,6 +2,7 @@
 import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
+import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
@@ -41,7 +42,7 @@ export const VmAnswer = named('Vm', z.object({
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
   snapshots: z.array(z.object(snapshot)).describe('What its disks held at some moments, the oldest first; `parent` makes a tree of them'), currentSnapshot: nullable(z.string()).describe('The one that the disks are on now'),
-  pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
+  bootRuns: z.array(z.object({ runId: z.string(), jobId: z.string(), name: z.string(), revision: z.int(), system: z.boolean() })).describe('What it is to run at its next boot'), pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
   networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   expiry: nullable(z.object({ stage: z.enum(['week', 'day', 'expired', 'recycled']).describe('Told a week or a day before its time; stopped; in the recycle bin'), next: time.describe('When that goes on') })),
@@ -140,6 +141,19 @@ export const BackupAnswer = named('Backup', z.object({
 named('BackupPage', page(BackupAnswer));
 export const BackupPolicyAnswer = named('BackupPolicy', z.object({ id: z.string(), ...BackupPolicyWish.shape, createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
 named('BackupPolicyPage', page(BackupPolicyAnswer));
+export const BootJobAnswer = named('BootJob', z.object({
+  id: z.string(), ...BootJobWish.shape, revision: z.int(), builtIn: z.boolean().describe('It came with the platform'), system: z.boolean().describe('The platform uses it itself'),
+  createdAt: nullable(time), changedAt: nullable(time), position: z.int(), version: z.int().describe('Its ETag'),
+}));
+named('BootJobPage', page(BootJobAnswer));
+export const BootRunAnswer = named('BootRun', z.object({
+  id: z.string(), vmId: z.string(), job: z.object({ id: z.string(), name: z.string(), revision: z.int(), system: z.boolean() }),
+  status: z.enum(['pending', 'succeeded', 'failed', 'interrupted']).describe('interrupted: the guest went down in its middle, and does not begin it again'),
+  exitCode: nullable(z.int()).describe('137 of one that took too long'), output: nullable(z.string()).describe('The end of what it printed; secret variables are left out'),
+  requestedBy: z.string(), requestedAt: time, endedAt: nullable(time), position: z.int(),
+}));
+named('BootRunPage', page(BootRunAnswer));
+named('AcceptedBootRuns', z.object({ operation: OperationAnswer, runs: z.array(z.object({ id: z.string(), vmId: z.string() })) }));
 named('DriftPage', page(DriftAnswer));
 named('EventPage', z.object({ items: z.array(EventAnswer), next: nullable(z.int()).describe('The position to go on behind'), head: z.int().optional() }));
 named('AcceptedVm', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer).optional(), vms: z.array(VmAnswer).optional().describe('With count: all of them') }));
@@ -153,7 +167,8 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
   members: z.array(z.object({ name: z.string(), vmId: z.string(), operationId: z.string(), version: z.int().optional(), events: rehearsed.events.optional(), placement: rehearsed.placement, problem: ProblemAnswer.optional() })).optional()
     .describe('Of a batch: each as if those before it were placed'),
 }));
-named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
+named('AcceptedBootRun', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), runId: z.string() }));
+named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 const key = { id: z.string(), name: z.string(), publicKey: z.string(), fingerprint: z.string() };

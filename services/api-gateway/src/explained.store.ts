@@ -7,6 +7,7 @@ import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
 import type { Refusal } from '@chronovirt/decider/decider';
 import { SINCE_MAX, type RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
+import { bootJobView } from './boot-jobs/boot-job.projection.ts';
 import { type Change, changedBetween } from './changed.ts';
 import type { Gateway } from './gateway.ts';
 import { imageView } from './images/image.projection.ts';
@@ -21,7 +22,7 @@ type Parts = Pick<Gateway, 'events' | 'views'>;
 
 /** By the category of the stream. */
 const documentOf: Readonly<Record<string, Projection<unknown>>> = {
-  vm: vmSummary, node: nodeSummary, subnet: subnetView, image: imageView, token: apiTokenView, 'ssh-key': sshKeyView,
+  vm: vmSummary, node: nodeSummary, subnet: subnetView, image: imageView, token: apiTokenView, 'ssh-key': sshKeyView, 'boot-job': bootJobView,
 };
 /** What no reader of the document is shown. */
 const hidden = ['sha256', 'credentialKey', 'credentialKeys', 'sealKey'];

@@ -19,6 +19,7 @@ import type { FastifyHttpOptions, FastifyReply, FastifyRequest } from 'fastify';
 import type { Server } from 'node:http';
 import { BackupPoliciesHttp } from './backups/backup-policies.http.ts';
 import { BackupsHttp } from './backups/backups.http.ts';
+import { BootJobsHttp, BootRunsHttp } from './boot-jobs/boot-jobs.http.ts';
 import { NodeBytesHttp } from './bytes/node-bytes.http.ts';
 import { isForConsoles } from './console/console-relay.http.ts';
 import { ConsolesHttp } from './console/consoles.http.ts';
@@ -49,7 +50,7 @@ const HEADERS_WITHIN_MS = 10_000;
 const KEEP_ALIVE_MS = 72_000;
 
 // What names more of a path comes before what names less.
-const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, NodeCredentialsHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, BackupPoliciesHttp, SshKeysHttp, TokensHttp];
+const controllers = [HealthHttp, EventsHttp, ConsolesHttp, VmsHttp, OperationsHttp, NodesHttp, NetworksHttp, UploadsHttp, ImagesHttp, NodeBytesHttp, NodeCredentialsHttp, PoolsHttp, VolumesHttp, DriftHttp, BackupsHttp, BackupPoliciesHttp, SshKeysHttp, BootJobsHttp, BootRunsHttp, TokensHttp];
 
 @Module({})
 class GatewayModule {

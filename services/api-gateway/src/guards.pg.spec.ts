@@ -241,6 +241,8 @@ describe('If-Match', () => {
 describe('A refusal because of VMs', () => {
   it('names them', async () => {
     const id = await created('in-the-way');
+    // Names are those of the projection, which comes after the log.
+    await until(async () => (await gateway.call('GET', `/v1/vms/${id}`)).json['version'] !== null);
     gateway.obey.set('ipam', ({ target }) => ({ stream: `network-${target}`, decision: { refused: 'subnet.in_use', because: { networkId: target, count: 12, vms: [id] } } }));
     expect(await gateway.call('DELETE', `/v1/networks/${ids.network}`)).toMatchObject({
       status: 409, json: { code: 'subnet.in_use', because: { count: 12, vms: [{ id, name: 'in-the-way' }] }, detail: 'The network is used by in-the-way and 11 more: delete them or take their interfaces away first.' },

@@ -10,6 +10,7 @@ import { openLine } from '@chronovirt/messaging/lines';
 import { createAuthentication } from './auth.http.ts';
 import { backupPolicyView } from './backups/backup-policy.projection.ts';
 import { backupView } from './backups/backup.projection.ts';
+import { bootJobView, bootRunView } from './boot-jobs/boot-job.projection.ts';
 import { ByteStore } from './bytes/byte-store.os.ts';
 import type { GatewayConfig } from './config.ts';
 import { ConsoleRelay } from './console/console-relay.http.ts';
@@ -45,7 +46,7 @@ import { vmSummary } from './vms/vm-summary.projection.ts';
 
 /** Everything the gateway shows, in the order of its tables. */
 export const gatewayProjections = [
-  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, backupView, backupPolicyView, apiTokenView, joinTokenView, sshKeyView, vmHistory, imageImportView, driftView, driftPolicyView,
+  vmSummary, operationView, acceptedCommand, nodeSummary, holding, networkView, subnetView, imageView, poolView, volumeView, backupView, backupPolicyView, apiTokenView, joinTokenView, sshKeyView, bootJobView, bootRunView, vmHistory, imageImportView, driftView, driftPolicyView,
 ] as unknown as readonly Projection<unknown>[];
 
 const IMPORTS_EVERY_MS = 250;

@@ -16,7 +16,7 @@ export const base64url: Codec = {
 };
 
 /** Projections that are read by id alone. */
-export type DocumentTable = 'operation' | 'vm_summary' | 'node_summary' | 'network' | 'subnet' | 'image' | 'pool' | 'volume' | 'backup' | 'backup_policy' | 'api_token' | 'ssh_key' | 'join_token' | 'image_import' | 'drift' | 'drift_policy';
+export type DocumentTable = 'operation' | 'vm_summary' | 'node_summary' | 'network' | 'subnet' | 'image' | 'pool' | 'volume' | 'backup' | 'backup_policy' | 'api_token' | 'ssh_key' | 'boot_job' | 'boot_run' | 'join_token' | 'image_import' | 'drift' | 'drift_policy';
 
 export interface StoredVm {
   /** JSON. */

@@ -1,6 +1,8 @@
 import type { AgentCommand, DomainReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { BootResult } from '@chronovirt/contracts/boot-job/boot-job';
+import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { describe, expect, it } from 'vitest';
 import { createAgent } from './agent.ts';
@@ -24,6 +26,9 @@ interface World {
   readonly journal: Journal;
   readonly reports: DomainReport[];
   readonly drifts: DriftReport[];
+  readonly boots: BootReport[];
+  /** Fails while nobody hears. */
+  readonly reportBoot: { now: () => Promise<void> };
   readonly agent: Agent;
   /** Sends one command; `again` keeps its id. */
   send(type: AgentCommand['type'], more?: Partial<CommandEnvelope> & { readonly generation?: number; readonly data?: object }): ReturnType<Agent['take']>;
@@ -60,14 +65,16 @@ interface Surroundings {
 function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal, volumesKnown = (volumeIds) => Promise.resolve(volumeIds) }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
   const drifts: DriftReport[] = [];
+  const boots: BootReport[] = [];
+  const reportBoot = { now: () => Promise.resolve() };
   const report = (one: DomainReport): Promise<void> => {
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, volumesKnown, report, reportDrift: async (drift) => void drifts.push(drift), outdated, now: () => new Date(clock), ...(unseal === undefined ? {} : { unseal }) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, volumesKnown, report, reportDrift: async (drift) => void drifts.push(drift), reportBoot: async (boot) => { await reportBoot.now(); boots.push(boot); }, outdated, now: () => new Date(clock), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
-    machine, journal, reports, drifts, agent, nextId,
+    machine, journal, reports, drifts, boots, reportBoot, agent, nextId,
     send: (type, { generation = 1, data: more, ...envelope } = {}) => agent.take({
       id: nextId(), to: 'node', target: nodeId, type, meta: { actor: 'system:scheduler' }, cancels: [], session: 1,
       ...envelope,
@@ -679,5 +686,51 @@ describe('What differs from what was told', () => {
     failing = false;
     await world.send('DestroyDomain', { id });
     expect(await swept(world)).toEqual([]);
+  });
+});
+
+describe('What a guest was to run at its boot', () => {
+  const runId = (n: number) => `run_${n.toString(16).padStart(32, '0')}` as const;
+  const runOf = (n: number, variables: { name: string; sealed: string }[] = []) => ({ runId: runId(n), jobId: `job_${'0'.repeat(32)}`, name: 'greet', revision: 1, system: false, script: '#!/bin/sh', timeoutSeconds: 60, nodeId: null, variables });
+  const world = async (): Promise<{ readonly world: World; readonly results: BootResult[]; readonly wiped: string[][] }> => {
+    const made = worldOf({ unseal: (sealed, purpose) => { if (!purpose.startsWith('boot job ')) throw new Error(purpose); return `opened-${sealed}`; } });
+    const results: BootResult[] = [];
+    const wiped: string[][] = [];
+    Object.assign(made.machine.hypervisor, { bootResults: () => Promise.resolve(results), wipeRuns: (_: string, runs: { runId: string }[]) => { wiped.push(runs.map((run) => run.runId)); return Promise.resolve(); } });
+    await created(await welcomed(made));
+    return { world: made, results, wiped };
+  };
+  const give = (to: World, ...bootRuns: ReturnType<typeof runOf>[]) => to.send('ConfigureDomain', { data: { bootRuns } });
+
+  it('is told once, without secrets, and only of what was asked; when all is told nothing of it is left', async () => {
+    const { world: made, results, wiped } = await world();
+    await give(made, runOf(1, [{ name: 'A', sealed: 'word' }]), runOf(2));
+    await made.agent.lookForBootResults();
+    expect(made.boots).toEqual([]);
+    results.push({ runId: runId(1), exitCode: 0, output: 'it is opened-word.' }, { runId: runId(3), exitCode: 0, output: 'nobody asked' });
+    await made.agent.lookForBootResults();
+    await made.agent.lookForBootResults();
+    expect(made.boots.map(({ results: told }) => told)).toEqual([[{ runId: runId(1), exitCode: 0, output: 'it is ***.' }]]);
+    expect(wiped).toEqual([]);
+    results.push({ runId: runId(2), exitCode: null, output: '' });
+    await made.agent.lookForBootResults();
+    await made.agent.lookForBootResults();
+    expect([made.boots.length, wiped]).toEqual([2, [[runId(1), runId(2)]]]);
+    // The script is nothing that is compared, and is not kept.
+    expect(made.journal.told(vmId)?.plan.bootRuns?.map(({ script }) => script)).toEqual(['', '']);
+  });
+
+  it('is told again until it was heard', async () => {
+    const { world: made, results, wiped } = await world();
+    await give(made, runOf(1));
+    results.push({ runId: runId(1), exitCode: 0, output: '' });
+    let heard = false;
+    const { reportBoot } = made;
+    reportBoot.now = () => (heard ? Promise.resolve() : Promise.reject(new Error('not connected')));
+    await made.agent.lookForBootResults();
+    expect(wiped).toEqual([]);
+    heard = true;
+    await made.agent.lookForBootResults();
+    expect(wiped).toEqual([[runId(1)]]);
   });
 });

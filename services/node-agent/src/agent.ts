@@ -23,15 +23,18 @@
  */
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand, BackupReport, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import { type BootResult, bootSecretPurpose } from '@chronovirt/contracts/boot-job/boot-job';
+import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
+import { withoutSecrets } from './boot-jobs/boot-runs.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
 import { isKnown, isPowerVerb, planIn, powerAfter, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
-import type { Hypervisor } from './hypervisor.ts';
+import type { DomainPlan, Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
 import { createDriftWatch } from './observe/drift.ts';
 import { createObserver } from './observe/observer.ts';
@@ -44,6 +47,8 @@ export interface AgentPorts {
   readonly report: (report: DomainReport) => Promise<void>;
   /** The same for what differs from what was told. */
   readonly reportDrift: (report: DriftReport) => Promise<void>;
+  /** The same for what a guest said of what it was to run at its boot. */
+  readonly reportBoot: (report: BootReport) => Promise<void>;
   /** How far a backup has come: nobody waits for it to arrive. */
   readonly reportBackup?: (report: BackupReport) => void;
   /** Which of these volumes there are, as the control plane knows. */
@@ -82,6 +87,8 @@ export interface Agent {
   lookAround(): Promise<void>;
   /** Compares everything with what this node was told; false when that could not be done. Never rejects. */
   sweepDrift(): Promise<boolean>;
+  /** Looks for what guests said of what they were to run at their boot. Never rejects. */
+  lookForBootResults(): Promise<void>;
   /** Compares all domains with what was told; false when that could not be done. Never rejects. */
   sweep(): Promise<boolean>;
   /** From here on nothing is recorded, answered or reported, as if the process had been killed. */
@@ -278,6 +285,30 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     }
   };
 
+  /** What was reported and heard of VMs that have not been told otherwise since. */
+  const heardOf = new Map<VmId, string>();
+
+  /** Each is told until it was heard; then nothing of them is left on this node. Told again after a start of the agent, which does no harm. */
+  const bootResultsOf = async ({ vmId, bootRuns = [] }: DomainPlan): Promise<void> => {
+    const secretsOf = (run: (typeof bootRuns)[number]): readonly string[] => run.variables.flatMap((one) => ('sealed' in one && unseal !== undefined ? [unseal(one.sealed, bootSecretPurpose(vmId, run.runId, one.name))] : []));
+    const said = await hypervisor.bootResults(vmId);
+    const results = bootRuns.flatMap((run): readonly BootResult[] => {
+      const result = said.find(({ runId }) => runId === run.runId);
+      return result === undefined ? [] : [{ ...result, output: withoutSecrets(result.output, secretsOf(run)) }];
+    });
+    const key = results.map(({ runId }) => runId).join();
+    if (results.length === 0 || heardOf.get(vmId) === key) return;
+    await ports.reportBoot({ nodeId, vmId, results, nodeAt: now().toISOString() });
+    if (results.length === bootRuns.length) await hypervisor.wipeRuns(vmId, bootRuns);
+    heardOf.set(vmId, key);
+  };
+
+  const lookForBootResults = async (): Promise<void> => {
+    const waiting = journal.tolds().map(({ plan }) => plan).filter(({ vmId, bootRuns = [] }) => bootRuns.length > 0 && journal.vm(vmId)?.here === true);
+    for (const vmId of heardOf.keys()) if (!waiting.some((plan) => plan.vmId === vmId)) heardOf.delete(vmId);
+    for (const plan of waiting) await bootResultsOf(plan).catch((fault: unknown) => { if (!halted) ports.failed?.(plan.vmId, fault); });
+  };
+
   const settle = (commandId: string, answer: Answer): Answer => {
     if (halted) throw new Halted();
     journal.record(commandId, answer);
@@ -347,6 +378,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     session: () => session,
     compare: (vmId) => (halted ? Promise.resolve() : drift.look(vmId)),
     lookAround: () => (halted ? Promise.resolve() : drift.lookAround()),
+    lookForBootResults: () => (halted || session === undefined ? Promise.resolve() : lookForBootResults()),
     sweepDrift: () => (halted || session === undefined ? Promise.resolve(true) : drift.sweep()),
     look: (vmId) => (halted ? Promise.resolve() : observer.look(vmId)),
     // Without a session nobody is told, and the welcome sweeps.

@@ -55,6 +55,8 @@ const HEARTBEAT_MS = 4_000;
 const SWEEP_MS = 60_000;
 /** Everything is compared with what was told this often: some of what is done by hand makes no event. */
 const COMPARE_MS = 20_000;
+/** Guests are asked for the results of what they ran this often. */
+const BOOT_RESULTS_MS = 2_000;
 const SWEEPS_MAX = 6;
 const HELLO_MS = 2_000;
 const HELLO_BACK_OFF_FIRST_MS = 100;
@@ -72,6 +74,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
     reportDrift: async (report) => void (await publisher.publishReport({ nodeId, category: 'drift', id: nodeId, type: 'DriftReport', body: report })),
+    reportBoot: async (report) => void (await publisher.publishReport({ nodeId, category: 'boot', id: report.vmId, type: 'BootReport', body: report })),
     reportBackup: (report) => {
       publisher.publishReport({ nodeId, category: 'backup', id: report.backupId, type: 'BackupReport', body: report }).catch((fault: unknown) => { log.debug({ err: fault }, 'how far a backup is was not reported'); });
     },
@@ -196,6 +199,8 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
   let comparing: Promise<unknown> | undefined;
   // A slow one is not joined by the next.
   const comparisons = setInterval(() => { comparing ??= agent.sweepDrift().finally(() => { comparing = undefined; }); }, COMPARE_MS);
+  let lookingForResults: Promise<unknown> | undefined;
+  const bootResults = setInterval(() => { lookingForResults ??= agent.lookForBootResults().finally(() => { lookingForResults = undefined; }); }, BOOT_RESULTS_MS);
   const stopGreeting = bus.onReconnect(greet);
   greet();
   void beat().catch(() => undefined);
@@ -215,6 +220,7 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
       clearInterval(heartbeats);
       clearInterval(sweeps);
       clearInterval(comparisons);
+      clearInterval(bootResults);
       await consumption.stop(DRAIN_MS);
       agent.halt();
     },

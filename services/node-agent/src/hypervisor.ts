@@ -8,6 +8,7 @@
 import type { AgentCommand, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { Proof } from '@chronovirt/contracts/backup/backup';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
+import type { BootResult } from '@chronovirt/contracts/boot-job/boot-job';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
 import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
@@ -232,6 +233,10 @@ export interface Hypervisor {
   reset(vmId: VmId): Done;
   suspend(vmId: VmId): Done;
   resume(vmId: VmId): Done;
+  /** What a guest says of what it was to run at its boot; empty when it has said nothing. */
+  bootResults(vmId: VmId): Promise<readonly BootResult[]>;
+  /** Nothing of these runs, nor of their secrets, is left for a guest to read. */
+  wipeRuns(vmId: VmId, runs: NonNullable<DomainPlan['bootRuns']>): Promise<void>;
   /** Asks the guest's own agent, for seconds only. */
   askGuest(vmId: VmId, action: GuestAction): Promise<Refusal | Asked>;
   /** Neither running nor defined; absent is fine. */

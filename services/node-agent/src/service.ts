@@ -158,7 +158,7 @@ interface Opening {
 
 type Opened = Hypervisor & Inspector & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
 
-async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed }: Membership, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
+async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed, sealKey, sealPrivateKey }: Membership, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
   const { hypervisor } = config;
   const { libvirtConsoles } = await import('./libvirt/libvirt-consoles.os.ts');
   if (hypervisor.kind === 'simulated') {
@@ -175,7 +175,7 @@ async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed }: M
   const pools = await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: machine.poolDir }, roots: poolRoots, file: join(config.stateDir, 'pools.json') });
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
   const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed, log });
-  const host = machineHost({ ...machine, pools, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log });
+  const host = machineHost({ ...machine, pools, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log, unseal: (sealed, purpose) => unseal({ publicKey: sealKey, privateKey: sealPrivateKey }, sealed, purpose) });
   sweepImages(host, machine.imageKeepMs, { log, signal });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];

@@ -8,6 +8,7 @@
  * starting a saga twice is starting it once.
  */
 import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import { type BackupTarget, drillName } from '@chronovirt/contracts/backup/backup';
 import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
@@ -230,6 +231,7 @@ export class Scheduler {
     if (chosen === undefined) return stop('node.unknown', { node: wish.node ?? null, field: 'node' });
     if (image !== null && wish.diskGib < image.minDiskGib) return stop('image.needs_more_disk', { diskGib: wish.diskGib, minDiskGib: image.minDiskGib, field: 'diskGib' });
     if (image !== null && wish.memoryMib < image.minMemoryMib) return stop('image.needs_more_memory', { memoryMib: wish.memoryMib, minMemoryMib: image.minMemoryMib, field: 'memoryMib' });
+    if (wish.bootRuns !== undefined && wish.cloudInit === undefined && image?.copied !== true) return stop('boot_job.no_cloud_init', { field: 'bootJobs' });
     if ((wish.vcpusMax ?? wish.vcpus) < wish.vcpus) return stop('vm.more_than_max', { vcpus: wish.vcpus, vcpusMax: wish.vcpusMax ?? null, field: 'vcpusMax' });
     if ((wish.memoryMibMax ?? wish.memoryMib) < wish.memoryMib) return stop('vm.more_than_max', { memoryMib: wish.memoryMib, memoryMibMax: wish.memoryMibMax ?? null, field: 'memoryMibMax' });
     const holder = view.holderOfName(wish.name);
@@ -248,7 +250,7 @@ export class Scheduler {
       cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
       ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }),
     };
-    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(image === null ? {} : bytesToFetch(image)) } };
+    const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(wish.bootRuns === undefined ? {} : { bootRuns: wish.bootRuns }), ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
   }
 
@@ -457,6 +459,16 @@ export class Scheduler {
     // A later hello told everything as it was then: what was reported before it is history.
     if (report.session < (this.ports.view.node(report.nodeId)?.session ?? 0)) return;
     await this.record(report, this.ports.commandIdOf(`report:${report.nodeId}:${String(report.session)}:${String(report.sequence)}:${report.vmId}`));
+  }
+
+  /** What guests said of what they were to run. It is asked of the VM, who knows what that was. */
+  async bootReport({ nodeId, vmId, results, nodeAt }: BootReport): Promise<void> {
+    for (const result of results) {
+      await this.ports.handler.handle(vm, {
+        id: this.ports.commandIdOf(`boot:${vmId}:${result.runId}`), stream: streamOf(vm.category, vmId), cancels: [], meta: { actor: nodeId, nodeId, vmId, nodeAt }, store: 'events',
+        command: { type: 'RecordBootJob', data: { vmId, nodeId, ...result } },
+      });
+    }
   }
 
   /** Everything that a node found. What it found before and does not name any more is settled. */

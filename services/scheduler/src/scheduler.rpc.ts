@@ -1,6 +1,7 @@
 import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
 import { DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import { driftCommands, DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { nodeCommands } from '@chronovirt/contracts/node/node.commands';
 import { vmNameCommands } from '@chronovirt/contracts/reservation/reservation.commands';
@@ -39,5 +40,12 @@ export class SchedulerRpc {
     const report = DriftReport.safeParse(delivery.json());
     if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.scheduler.driftReport(report.data);
+  }
+
+  @Consumes(reportsFor('scheduler', 'boot'), { concurrency: 16, confirmed: false })
+  async boot(@Payload() delivery: Delivery): Promise<void> {
+    const report = BootReport.safeParse(delivery.json());
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
+    await this.scheduler.bootReport(report.data);
   }
 }

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
+import { BootRun, BOOT_RUNS_MAX } from '../boot-job/boot-job.ts';
 import { BackupWish, Proof } from '../backup/backup.ts';
 import { BackedUpMachine } from '../backup/backup.events.ts';
 import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
@@ -37,6 +38,8 @@ export const DomainPlan = z.object({
   media: ImageFile.nullable(),
   ...Platform.shape,
   seed: Seed.nullable(),
+  /** What the guest runs at its next boot, once. */
+  bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),
   /** It was not made by us: its XML stays its own but for what stands here, and so do these interfaces. */
   adopted: z.object({ macs: z.array(Mac).max(16), ...AdoptedLayout.pick({ drive: true, definition: true }).shape }).nullable().default(null),
   /** Its interfaces are there, and lead nowhere. */

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { ImageId, OperationId } from '../ids.ts';
 import { Json, text } from '../text.ts';
-import { ImageDescription, ImageSource, ImageWish } from './image.events.ts';
+import { ImageDescription, ImageSource, ImageWish, ImportedVolume } from './image.events.ts';
 
 const { imageId: _id, file, sizeBytes, virtualBytes: _virtual, copiedFrom: _from, ...Description } = ImageDescription.shape;
 
@@ -13,9 +13,12 @@ export const NewImage = z.strictObject({
   minMemoryMib: z.int().min(64).max(4_194_304).default(64),
 });
 
+/** From where bytes are fetched into the store. */
+export const FetchUrl = z.url({ protocol: /^https?$/ }).max(2_000).regex(/^[a-z]+:\/\/[^/?#@]*([/?#]|$)/i, 'must hold no user and no password: it is kept in the log');
+
 /** The body of POST /v1/images. */
 export const RegisterImageBody = z.strictObject({
-  url: z.url({ protocol: /^https?$/ }).max(2_000).regex(/^[a-z]+:\/\/[^/?#@]*([/?#]|$)/i, 'must hold no user and no password: it is kept in the log').optional()
+  url: FetchUrl.optional()
     .describe('From where it is fetched into the store of images; kept in the log: no secrets'),
   file: file.optional().describe('Instead of url: a file that lies in every node\'s image folder already'),
   ...NewImage.shape,
@@ -37,7 +40,7 @@ const Import = { operationId: OperationId };
 
 /** Decided by the gateway, where the bytes are. */
 export const imageImportCommands = {
-  StartImageImport: command('gateway', 'operationId', z.object({ ...Import, imageId: ImageId, source: ImageSource, image: ImageWish })),
+  StartImageImport: command('gateway', 'operationId', z.object({ ...Import, imageId: ImageId, source: ImageSource, image: ImageWish, volume: ImportedVolume.optional() })),
   ReportImageImport: command('gateway', 'operationId', z.object({ ...Import, percent: z.int().min(0).max(100) })),
   FinishImageImport: command('gateway', 'operationId', z.object({ ...Import, sizeBytes: z.int().min(1), virtualBytes: z.int().min(1) })),
   FailImageImport: command('gateway', 'operationId', z.object({ ...Import, refused: text(100), because: Json })),

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, OperationId, UploadId, VmId } from '../ids.ts';
+import { ImageId, NodeId, OperationId, PoolId, UploadId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 
 export const ImageFile = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/, 'must be a bare file name');
@@ -77,9 +77,13 @@ export const ImageSource = z.discriminatedUnion('kind', [
 ]);
 export type ImageSource = z.infer<typeof ImageSource>;
 
-/** Bytes on their way to become an image. It is registered once they are all there and are what they should be; before that there is no image. */
+/** What is to be made of the bytes in place of an image. Size in GiB: as large as what comes, unless it shall be larger. */
+export const ImportedVolume = z.object({ volumeId: VolumeId, poolId: PoolId, nodeId: NodeId.nullable(), sizeGib: z.int().min(1).nullable(), format: z.enum(['qcow2', 'raw']) });
+export type ImportedVolume = z.infer<typeof ImportedVolume>;
+
+/** Bytes on their way to become an image. It is registered once they are all there and are what they should be; before that there is no image. With `volume` there never is: they are copied into that. */
 export const imageImportEvents = {
-  ImageImportStarted: event(z.object({ operationId: OperationId, imageId: ImageId, source: ImageSource, image: ImageWish })),
+  ImageImportStarted: event(z.object({ operationId: OperationId, imageId: ImageId, source: ImageSource, image: ImageWish, volume: ImportedVolume.optional() })),
   /** A tenth more has come. */
   ImageImportProgressed: event(z.object({ operationId: OperationId, percent: z.int().min(0).max(100) })),
   ImageImported: event(z.object({ operationId: OperationId, sizeBytes: z.int().min(1), virtualBytes: z.int().min(1) })),

@@ -16,6 +16,10 @@ const toldAfterChange = (told: VmSpec['cloudInit'], hostname: string | undefined
   return now === null || named === undefined ? now : { ...now, hostname: named };
 };
 
+/** What it is to run at its next boot, with a change in it. */
+export const bootRunsAfterChange = <R extends { readonly runId: string }>(runs: readonly R[], { removeBootRun }: Reconfiguration, added: R | undefined): readonly R[] =>
+  [...runs.filter(({ runId }) => runId !== removeBootRun), ...(added === undefined ? [] : [added])];
+
 /** The interfaces beside the first, with a change in them; `added` has its address by now. */
 export const nicsAfterChange = (nics: readonly Nic[], { removeNic }: Reconfiguration, added: Nic | null): readonly Nic[] =>
   [...nics.filter(({ mac }) => mac !== removeNic), ...(added === null ? [] : [added])];

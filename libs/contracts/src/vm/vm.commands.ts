@@ -1,8 +1,9 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
+import { BootRun, BOOT_RUNS_MAX, BootResult, RunBootJobBody } from '../boot-job/boot-job.ts';
 import { BackupSlot, BackupTarget, BackupWish, DrillWish } from '../backup/backup.ts';
 import { RestoreBackupBody } from '../backup/backup.commands.ts';
-import { BackupId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BootRunId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
@@ -41,6 +42,7 @@ export const CreateVmBody = z.strictObject({
   expiresAt: z.iso.datetime().optional().describe('Until when it is wanted: then it is stopped, later put into the recycle bin, later deleted'),
   clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
   sshKeys: z.array(Reference).max(100).optional().describe('Ids or names of keys that cloud-init lets in as the image\'s default user, beside those in cloudInit'),
+  bootJobs: z.array(RunBootJobBody).max(BOOT_RUNS_MAX).optional().describe('What it runs at its first boot, in this order. It needs cloud-init; jobs with secrets are given to it later, when it has a node'),
   count: z.int().min(1).max(500).default(1).describe('How many: each its own operation under one parent'),
 }).meta({ id: 'CreateVm' });
 export type CreateVmBody = z.infer<typeof CreateVmBody>;
@@ -124,7 +126,7 @@ const Target = { vmId: VmId, operationId: OperationId };
 
 export const vmCommands = {
   /** From the gateway; references are still names. */
-  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true, sshKeys: true }).shape })),
+  CreateVm: command('scheduler', 'vmId', z.object({ ...Target, ...CreateVmBody.omit({ count: true, sshKeys: true, bootJobs: true }).shape, bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional() })),
   ChangeVm: command('scheduler', 'vmId', z.object({ ...Target, ...ChangeVmBody.shape })),
   StartVm: command('scheduler', 'vmId', z.object(Target)),
   StopVm: command('scheduler', 'vmId', z.object({ ...Target, timeoutSeconds: z.int(), force: z.boolean() })),
@@ -141,6 +143,7 @@ export const vmCommands = {
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
+    addBootRun: BootRun.optional(), removeBootRun: BootRunId.optional(),
   })),
   /** Its first disk, or what a snapshot froze of it, becomes an image. */
   PublishVm: command('scheduler', 'vmId', z.object({ ...Target, imageId: ImageId, ...PublishVmBody.shape })),
@@ -190,6 +193,7 @@ export const vmCommands = {
   /** From the scheduler, when something is due. Milliseconds since the epoch; seconds. */
   AdvanceExpiry: command('scheduler', 'vmId', z.object({ ...Target, now: z.int(), graceSeconds: z.int(), keepSeconds: z.int() })),
   /** From reports. */
+  RecordBootJob: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, ...BootResult.shape })),
   RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
 } as const;
 export type VmCommand = CommandOf<typeof vmCommands>;

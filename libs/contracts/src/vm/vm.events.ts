@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { BackupSlot, BackupTarget, BackupWish, Proof } from '../backup/backup.ts';
 import { event, type EventOf } from '../event.ts';
-import { BackupId, BackupPolicyId, BackupTargetId, ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupPolicyId, BackupTargetId, BootRunId, ImageId, NetworkId, NodeId, OperationId, PoolId, SnapshotId, SubnetId, VmId, VolumeId } from '../ids.ts';
+import { BootResult, BootRun, BOOT_RUNS_MAX } from '../boot-job/boot-job.ts';
 import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
@@ -145,6 +146,10 @@ export const Reconfiguration = z.object({
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
+  /** At its next boot. */
+  addBootRun: BootRun.optional(),
+  /** It is not to be run after all. */
+  removeBootRun: BootRunId.optional(),
   /** Nothing is wanted but that the domain is as it should be, whatever was done to it by hand; also its state. */
   restore: z.enum(['running', 'paused', 'stopped']).optional(),
 });
@@ -182,6 +187,8 @@ export type Restore = z.infer<typeof Restore>;
 export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
   /** What its disks begin as, when they are those of a backup. */
   restore: Restore.optional(),
+  /** What it runs at its first boot. */
+  bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),
   /** Of an image that its node has to fetch, unless it has it already. */
   fetchBytes: z.int().min(1).optional(),
 });
@@ -212,6 +219,8 @@ export const vmEvents = {
   VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
   /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface, `volume` is the disk that came. */
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
+  /** What its guest said of a script that it was to run at a boot. */
+  VmBootJobEnded: event(BootResult),
   /** Something is asked of the running guest. A password in it is sealed to its node. */
   VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
   /** `layer` is what the guest is to write from then on. */

@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
-import { PublishedImage } from '../image/image.events.ts';
+import { FetchUrl } from '../image/image.commands.ts';
+import { PublishedImage, Sha256 } from '../image/image.events.ts';
 import { KeptVolume, VolumeFormat, VolumeSource, VolumeWork } from './volume.events.ts';
 
 const Reference = text(100).min(1);
@@ -16,6 +17,7 @@ export const CreateVolumeBody = z.strictObject({
   node: Reference.optional().describe('Id or name of a node that sees the pool; it does the work'),
   from: z.union([
     z.strictObject({ image: Reference.describe('Id or name of an image') }),
+    z.strictObject({ url: FetchUrl.describe('Of a qcow2 or raw file; kept in the log: no secrets'), sha256: Sha256, format: VolumeFormat.describe('Of that file') }),
     z.strictObject({ volume: VolumeId.describe('A volume that no VM has') }),
     z.strictObject({ vm: VmId, snapshot: SnapshotId, volume: VolumeId.optional().describe('Which of the disks; without it the one that the VM was made with') }),
   ]).optional().describe('What it begins as, copied; without it the volume is blank'),

@@ -23,6 +23,8 @@ export type VolumeFormat = z.infer<typeof VolumeFormat>;
 export const VolumeSource = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('blank') }),
   z.object({ kind: z.literal('image'), imageId: ImageId, file: ImageFile, format: VolumeFormat }),
+  /** Bytes that were fetched into the store for it. */
+  z.object({ kind: z.literal('content'), file: ImageFile, format: VolumeFormat }),
   z.object({ kind: z.literal('volume'), volumeId: VolumeId }),
   z.object({ kind: z.literal('snapshot'), vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId }),
 ]);

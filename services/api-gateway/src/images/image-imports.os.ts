@@ -5,12 +5,14 @@
  *     part is whole ─▶ sum, header ─▶ content ─▶ RegisterImage ─▶ ImageImported
  *                          └─ refused: the part goes, nothing else was changed
  *
+ * What is to be a volume is copied into that in place of being registered: whole ─▶ content ─▶ RequestVolume ─▶ it is there.
+ *
  * Each step may be done again: the content has its sum for a name, the command one id.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { idFrom, type OperationId, streamOf, type UploadId, uuidOf } from '@chronovirt/contracts/ids';
 import type { ImageImportCommand } from '@chronovirt/contracts/image/image.commands';
-import { type ImageWish, storedFile } from '@chronovirt/contracts/image/image.events';
+import { type ImageWish, type ImportedVolume, storedFile } from '@chronovirt/contracts/image/image.events';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import type { Gateway } from '../gateway.ts';
@@ -18,6 +20,7 @@ import { envelopeOf, submit } from '../submit.ts';
 import { fetchInto } from './download.os.ts';
 import { imageImport } from './image-import.ts';
 import type { ImageImportDocument } from './image-import.projection.ts';
+import type { VolumeDocument } from '../volumes/volume.projection.ts';
 import { takeIn, type TakenIn } from './take-in.os.ts';
 
 /** Carried out at once. */
@@ -27,6 +30,8 @@ const TRIES_MAX = 20;
 const TRY_AGAIN_MS = 2_000;
 const DOWNLOAD_MS = 12 * 3_600_000;
 const PROGRESS_EVERY_MS = 1_000;
+/** A volume that was asked for is shown by then, or somebody has deleted it meanwhile. */
+const SHOWN_MS = 60_000;
 
 /** The operation of an upload has its digits. */
 export const operationOfUpload = (uploadId: UploadId): OperationId => idFrom('op', uuidOf(uploadId));
@@ -82,7 +87,7 @@ export class ImageImports {
     const part = open.source.kind === 'upload' ? open.source.uploadId : operationId;
     const brought = open.source.kind === 'url' ? await this.fetched(open, open.source.url) : undefined;
     const taken = brought ?? await takeIn(store, part, open.image, this.ended.signal);
-    const registered = isRefusal(taken) ? taken : await this.registered(open, taken);
+    const registered = isRefusal(taken) ? taken : open.volume === null ? await this.registered(open, taken) : await this.copied(open, open.volume, taken);
     if (isRefusal(registered)) await this.say(open, { type: 'FailImageImport', data: { operationId, refused: registered.refused, because: { ...registered.because } as never } }, 'end'); // a refusal holds plain JSON
     else if (!isRefusal(taken)) await this.say(open, { type: 'FinishImageImport', data: { operationId, sizeBytes: taken.sizeBytes, virtualBytes: taken.virtualBytes } }, 'end');
     await store.drop(part);
@@ -121,6 +126,29 @@ export class ImageImports {
       }
     } finally {
       clearInterval(telling);
+    }
+  }
+
+  /** Into the volume; it has an operation of its own, which ends by itself, and this one ends with it. */
+  private async copied({ id, image, actor }: ImageImportDocument, { volumeId, poolId, nodeId, sizeGib, format }: ImportedVolume, { sha256, virtualBytes }: TakenIn): Promise<Refusal | undefined> {
+    const sourceGib = Math.ceil(virtualBytes / 2 ** 30);
+    if (image.format === 'iso') return refuse('image.is_a_medium', { image: image.name });
+    if (sizeGib !== null && sizeGib < sourceGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib });
+    const commandId = commandIdOf(`image-import:${id}:volume`);
+    const operationId = idFrom('op', commandId);
+    const outcome = await submit(this.gateway.ports, envelopeOf({ commandId, operationId, actor, requestHash: undefined, traceparent: undefined }, {
+      to: 'storage', target: volumeId, type: 'RequestVolume',
+      data: { volumeId, operationId, name: image.name, poolId, nodeId, sizeGib: sizeGib ?? sourceGib, format, source: { kind: 'content', file: storedFile(sha256, image.format), format: image.format } },
+    }), undefined);
+    if (outcome.kind === 'pending') throw new Error('storage did not answer');
+    if (outcome.kind === 'refused') return outcome.refusal;
+    for (let absentMs = 0; ; ) {
+      const volume = await this.gateway.views.document<VolumeDocument>('volume', volumeId);
+      if (volume?.status === 'failed') return refuse(volume.failure?.code ?? 'volume.failed', { volumeId });
+      if (volume !== undefined && volume.status !== 'creating') return undefined;
+      absentMs = volume === undefined ? absentMs + PROGRESS_EVERY_MS : 0;
+      if (absentMs >= SHOWN_MS) return refuse('volume.not_found', { volumeId });
+      await sleep(PROGRESS_EVERY_MS, undefined, { signal: this.ended.signal });
     }
   }
 

@@ -214,7 +214,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VolumeDeleteStarted':
       return settle({ ...(before ?? begun(event, key, 'delete-volume', null)), waitsFor: 'the saga that deletes it' }, event);
     case 'ImageImportStarted':
-      return { ...(before ?? begun(event, key, 'import-image', null)), status: 'running', startedAt: event.recordedAt, waitsFor: event.data.source.kind === 'url' ? 'its bytes' : 'its check', changedAt: event.recordedAt, position: event.position };
+      return { ...(before ?? begun(event, key, event.data.volume === undefined ? 'import-image' : 'import-volume', null)), status: 'running', startedAt: event.recordedAt, waitsFor: event.data.source.kind === 'url' ? 'its bytes' : 'its check', changedAt: event.recordedAt, position: event.position };
     case 'ImageImportProgressed':
       return before === undefined ? undefined : { ...before, percent: Math.max(before.percent, event.data.percent), changedAt: event.recordedAt, position: event.position };
     case 'ImageImported':
@@ -264,6 +264,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmReverted':
     case 'VmLayersTidied':
     case 'VmObserved':
+    case 'VmBootJobEnded':
       return before;
   }
 };

@@ -16,7 +16,7 @@ export type PendingOperation = Shown<OperationDocument, 'requestedAt' | 'changed
 const idOr = <K extends string>(kind: K, reference: string | undefined): `${K}_${string}` | null =>
   (reference !== undefined && new RegExp(`^${kind}_[0-9a-f]{32}$`).test(reference) ? (reference as `${K}_${string}`) : null);
 
-export const requestedVm = (body: Omit<CreateVmBody, 'count'>, vmId: string, operationId: string): RequestedVm => ({
+export const requestedVm = (body: Omit<CreateVmBody, 'count' | 'sshKeys' | 'bootJobs'>, vmId: string, operationId: string): RequestedVm => ({
   id: vmId, name: body.name, description: body.description, status: 'requested', statusBecause: null, desired: 'running', observed: null,
   spec: {
     imageId: idOr('image', body.image), networkId: idOr('network', body.network), subnetId: null, vcpus: body.vcpus, memoryMib: body.memoryMib, diskGib: body.diskGib,
@@ -24,7 +24,7 @@ export const requestedVm = (body: Omit<CreateVmBody, 'count'>, vmId: string, ope
     accel: body.accel, devices: body.devices, ...platformOf(body), nodeId: idOr('node', body.node), tags: body.tags, protected: body.protected,
   },
   networkName: idOr('network', body.network) === null ? body.network : null,
-  nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
+  nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, bootRuns: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
   createdAt: null, changedAt: null, position: null, version: null,
 });
 

@@ -10,7 +10,7 @@ import type { Filter, FilterField, Sort, SortField, VmListQuery } from './vm-lis
 const shownStatus = `(case when n.id is not null and v.status in ('running', 'stopped', 'paused', 'saved') then 'unknown' else v.status end)`;
 
 const columns: Readonly<Record<Exclude<FilterField, 'tag' | 'node' | 'image' | 'network'>, string>> = {
-  id: 'v.id', name: 'v.name', status: shownStatus, desired: 'v.desired', observed: 'v.observed_state', ip: 'v.address', vcpus: 'v.vcpus', memoryMib: 'v.memory_mib', diskGib: 'v.disk_gib', createdAt: 'v.created_at',
+  id: 'v.id', name: 'v.name', status: shownStatus, desired: 'v.desired', observed: 'v.observed_state', ip: 'v.address', bootRuns: `(case when jsonb_array_length(coalesce(v.doc -> 'bootRuns', '[]')) > 0 then 'pending' else 'none' end)`, vcpus: 'v.vcpus', memoryMib: 'v.memory_mib', diskGib: 'v.disk_gib', createdAt: 'v.created_at',
 };
 
 const references = {

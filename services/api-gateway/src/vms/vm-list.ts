@@ -27,7 +27,7 @@ const operatorsOf: Readonly<Record<Kind, readonly Operator[]>> = {
 /** Every field that can be filtered by, and what it is. References take an id or a name. */
 export const filterFields = {
   id: 'text', name: 'text', status: 'state', desired: 'state', observed: 'state', tag: 'tag', node: 'reference', image: 'reference', network: 'reference',
-  ip: 'address', vcpus: 'number', memoryMib: 'number', diskGib: 'number', createdAt: 'time',
+  ip: 'address', bootRuns: 'state', vcpus: 'number', memoryMib: 'number', diskGib: 'number', createdAt: 'time',
 } as const satisfies Record<string, Kind>;
 export type FilterField = keyof typeof filterFields;
 
@@ -68,10 +68,11 @@ export const LIMIT_DEFAULT = 100;
 const WORDS_MAX = 10;
 const VALUES_MAX = 100;
 
-const states: Readonly<Record<'status' | 'desired' | 'observed', readonly string[]>> = {
+const states: Readonly<Record<'status' | 'desired' | 'observed' | 'bootRuns', readonly string[]>> = {
   status: ['requested', 'provisioning', 'running', 'stopped', 'paused', 'saved', 'deleting', 'failed', 'unknown'],
   desired: ['running', 'stopped', 'paused', 'saved', 'deleted'],
   observed: ['running', 'paused', 'stopped', 'saved', 'crashed', 'absent'],
+  bootRuns: ['pending', 'none'],
 };
 
 /** Shorthands: another field and operator. */

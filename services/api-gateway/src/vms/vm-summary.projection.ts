@@ -6,8 +6,9 @@
  * here: `unknown` because a node is silent. Silence is a fact about the node, so it is joined when the VM is
  * read, instead of being written 200 times when a node with 200 VMs falls silent.
  */
+import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { categoryOf, idOfStream, type SnapshotId } from '@chronovirt/contracts/ids';
-import { specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { bootRunsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
@@ -47,6 +48,8 @@ export interface VmSummary {
   readonly snapshots: readonly ShownSnapshot[];
   /** The snapshot that the disks are on now: the parent of the next. */
   readonly currentSnapshot: SnapshotId | null;
+  /** What it is to run at its next boot, and has not said that it has. */
+  readonly bootRuns: readonly { readonly runId: string; readonly jobId: string; readonly name: string; readonly revision: number; readonly system: boolean }[];
   /** What of a running VM will only be so after it was stopped and started. */
   readonly pending: readonly Pending[];
   readonly address: string | null;
@@ -110,6 +113,8 @@ const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
   return { ...now, ...statusOf(now) };
 };
 
+const shownRun = ({ runId, jobId, name, revision, system }: BootRun) => ({ runId, jobId, name, revision, system });
+
 /** A host name that the guest has not been told: a change of something else does not tell it either. */
 const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfiguration): readonly Pending[] =>
   (hostname === undefined && cloudInit === undefined ? pending.filter((one) => one === 'hostname') : []);
@@ -117,9 +122,9 @@ const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfigur
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
-    const { vmId, operationId, spec: { name, description, ...spec }, network, restore } = event.data;
+    const { vmId, operationId, spec: { name, description, ...spec }, network, restore, bootRuns = [] } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
@@ -128,7 +133,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     const { vmId, operationId, spec: { name, description, ...spec }, nodeId, generation, layout, state } = event.data;
     return settle({
       id: vmId, name, description, desired: state, observed: null, spec, networkName: null, nodeId, generation, volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })),
-      nics: [], snapshots: [], currentSnapshot: null, expiry: null, pending: [], address: null, mac: null, operation: { id: operationId, kind: 'adopt', desiredBefore: state }, waitingDelete: null, failure: null,
+      nics: [], snapshots: [], currentSnapshot: null, expiry: null, bootRuns: [], pending: [], address: null, mac: null, operation: { id: operationId, kind: 'adopt', desiredBefore: state }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
   }
@@ -196,7 +201,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmReconfigured': {
       const { change, nic, volume, pending } = event.data;
       const added = nic === null ? [] : [{ networkId: nic.network.networkId, network: nic.network.name, address: nic.address, mac: nic.mac }];
-      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], volumes: volumesAfterChange(vm.volumes, change, volume), pending: [...pending, ...stillUntold(vm, change)] }, event);
+      return settle({ ...vm, name: change.name ?? vm.name, spec: specAfterChange(vm.spec, change), nics: [...vm.nics.filter(({ mac }) => mac !== change.removeNic), ...added], volumes: volumesAfterChange(vm.volumes, change, volume), bootRuns: bootRunsAfterChange(vm.bootRuns, change, change.addBootRun === undefined ? undefined : shownRun(change.addBootRun)), pending: [...pending, ...stillUntold(vm, change)] }, event);
     }
     case 'VmDeleteRequested':
       return settle({ ...vm, desired: 'deleted', waitingDelete: event.data.operationId }, event);
@@ -208,6 +213,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmDeleted':
     case 'VmReleased':
       return undefined;
+    case 'VmBootJobEnded':
+      return settle({ ...vm, bootRuns: vm.bootRuns.filter(({ runId }) => runId !== event.data.runId) }, event);
     case 'VmObserved': {
       const { state, reason, nodeId, generation } = event.data;
       const pending = state === 'running' || state === 'paused' || state === 'saved' ? vm.pending : [];
@@ -218,7 +225,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
 
 export const vmSummary: Projection<VmSummary> = {
   name: 'gateway.vm_summary',
-  version: 4,
+  version: 5,
   keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
   fold,
 };

@@ -2,32 +2,33 @@ import { randomInt } from 'node:crypto';
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
+import { RunBootJobBody, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
-import { type NodeId, type OperationId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { BootRunId, idFrom, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
-import { isRefusal, refuse } from '@chronovirt/decider/decider';
+import { refuse } from '@chronovirt/decider/decider';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
-import { rehearse } from '@chronovirt/event-log/rehearse';
-import { seal } from '@chronovirt/messaging/seal';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { badVariables, bootRunOf, sameRun } from '../boot-jobs/boot-run.ts';
+import { RESET_PASSWORD } from '../boot-jobs/built-in.ts';
+import { jobKnownAs, sealingNode } from '../boot-jobs/known-jobs.http.ts';
 import { bytesOf } from '../bytes/node-access.http.ts';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { vmToLookAt } from '../console/vm-to-look-at.ts';
-import type { NodeSummary } from '../nodes/node-summary.projection.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import type { ImageDocument } from '../images/image.projection.ts';
 import { nameTaken } from '../images/name-taken.http.ts';
 import type { BadField } from '../problem.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
-import { acceptance, operation } from '../operations/operation.ts';
+import { batchOf, type Member, rehearseMany } from '../operations/batch.http.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
-import { type Accepting, envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
+import { envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
 import { linesOf } from '../ssh-keys/named-keys.http.ts';
 import { base64url } from '../views.store.ts';
-import { rehearsalShown, sendRehearsal, Write } from '../write.http.ts';
+import { sendRehearsal, Write } from '../write.http.ts';
 import { badCloudInit } from './cloud-init.ts';
 import { madePassword } from './password.ts';
 import { csvHeader, csvRow } from './vm-csv.ts';
@@ -67,11 +68,20 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the VM as it was asked for', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVmBody }) body: CreateVmBody): Promise<void> {
     const asked = requestOf(request, body);
-    const { count, sshKeys, ...asWished } = body;
+    const { count, sshKeys, bootJobs, ...asWished } = body;
     const bad = [...badCloudInit(body.cloudInit, parseYaml), ...this.past(body.expiresAt)];
     if (bad.length > 0) throw malformed(bad);
     const known = await linesOf(this.gateway, sshKeys ?? [], 'sshKeys');
-    const wish = known.length === 0 ? asWished : { ...asWished, cloudInit: { ...asWished.cloudInit, sshKeys: [...new Set([...asWished.cloudInit?.sshKeys ?? [], ...known])] } };
+    const bootRuns = bootJobs === undefined ? undefined : await Promise.all(bootJobs.map(async ({ job: reference, variables }, index) => {
+      const job = await jobKnownAs(this.gateway, reference, `bootJobs.${String(index)}.job`);
+      const wrong = badVariables(job, variables, undefined, `body.bootJobs.${String(index)}.variables`);
+      if (wrong.length > 0) throw malformed(wrong);
+      return bootRunOf(job, variables, asked.ids.thing('vm'), runIdOf(asked.commandId, index), undefined);
+    }));
+    const wish: CreateWish = {
+      ...asWished, ...(bootRuns === undefined ? {} : { bootRuns }),
+      ...(known.length === 0 ? {} : { cloudInit: { ...asWished.cloudInit, sshKeys: [...new Set([...asWished.cloudInit?.sshKeys ?? [], ...known])] } }),
+    };
     if (count > 1) {
       await this.createMany(asked, wish, count, reply);
       return;
@@ -88,20 +98,23 @@ export class VmsHttp {
     }));
   }
 
-  private async createMany(asked: Asked, wish: Omit<CreateVmBody, 'count' | 'sshKeys'>, count: number, reply: FastifyReply): Promise<void> {
+  private async createMany(asked: Asked, wish: CreateWish, count: number, reply: FastifyReply): Promise<void> {
     const { operationId, actor, expected } = asked;
     // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
     if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
     if (wish.name.length + String(count).length + 1 > 63) throw malformed([{ path: 'body.name', code: 'too_big', message: `must leave room for -${String(count)}: the members' names have at most 63 characters` }]);
-    const members = Array.from({ length: count }, (_, index): Member => {
+    const share = { vcpus: wish.vcpus, memoryMib: wish.memoryMib };
+    const members = Array.from({ length: count }, (_, index) => {
       const commandId = asked.ids.member(index);
-      const ids = idsOfMember(asked, commandId);
-      return { ...ids, commandId, data: { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId: ids.vmId, operationId: ids.operationId } };
+      const ids = asked.idsOf(commandId);
+      const [vmId, own] = [ids.thing('vm'), ids.operationId];
+      const bootRuns = wish.bootRuns?.map((run, at) => ({ ...run, runId: runIdOf(commandId, at) }));
+      const data = { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId, operationId: own, ...(bootRuns === undefined ? {} : { bootRuns }) };
+      return { commandId, vmId, operationId: own, data, share, about: { name: data.name }, command: { to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data } } as const satisfies Member & { readonly data: CreateWish };
     });
-    const envelopes = members.map((member) => envelopeOf({ ...requestOfMember(asked, member), rehearsalId: undefined }, creationOf(member)));
-    const batch: Accepting = { id: asked.commandId, requestHash: asked.requestHash, operationId, kind: 'create-vms', commands: envelopes, actor };
+    const batch = batchOf(asked, 'create-vms', members);
     if (asked.rehearsalId !== undefined) {
-      await this.rehearseMany(asked, batch, members, reply);
+      await rehearseMany(this.gateway, asked, batch, members, reply);
       return;
     }
     const outcome = await submitBatch(this.gateway.ports, batch);
@@ -110,29 +123,6 @@ export class VmsHttp {
       operation: pendingOperation({ id: operationId, kind: 'create-vms', vmId: null, commandId: asked.commandId, actor, members: members.map((member) => ({ operationId: member.operationId, vmId: member.vmId })) }),
       vms: members.map((member) => requestedVm(member.data, member.vmId, member.operationId)),
     }));
-  }
-
-  /** What would be recorded at once, and then for each member what its receiver says, one after another: each as if those before it were placed. */
-  private async rehearseMany(asked: Asked, batch: Accepting, members: readonly Member[], reply: FastifyReply): Promise<void> {
-    const accepted = await rehearse(this.gateway.events, async (handler) => (await handler.handle(operation, acceptance(batch))).answer);
-    if (isRefusal(accepted)) throw refused(accepted);
-    const taken: { nodeId: NodeId; vcpus: number; memoryMib: number }[] = [];
-    const shown: object[] = [];
-    for (const member of members) {
-      const { vmId, operationId, data } = member;
-      const outcome = await submit(this.gateway.ports, envelopeOf(requestOfMember(asked, member), creationOf(member), taken), undefined);
-      if (outcome.kind === 'pending') throw noAnswer();
-      const about = { name: data.name, vmId, operationId };
-      if (outcome.kind === 'refused') {
-        shown.push({ ...about, problem: refused(outcome.refusal).problem });
-        continue;
-      }
-      const { version, rehearsal = { events: [] } } = outcome.answer;
-      shown.push({ ...about, version, ...rehearsalShown(rehearsal) });
-      const nodeId = rehearsal.placement?.['nodeId'];
-      if (typeof nodeId === 'string') taken.push({ nodeId: nodeId as NodeId, vcpus: data.vcpus, memoryMib: data.memoryMib });
-    }
-    sendRehearsal(reply, accepted, { members: shown });
   }
 
   @Get()
@@ -395,24 +385,62 @@ export class VmsHttp {
     return this.power(request, reply, id, 'SaveVm');
   }
 
+  @Post(':id/boot-jobs')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({
+    summary: 'Have it run a boot job at its next boot, once', operationId: 'runBootJob',
+    description: 'It is delivered through cloud-init; how it went is told by /v1/boot-runs. A secret variable is sealed to the node and written nowhere else. With an Idempotency-Key, two requests are the same whatever their secrets are.',
+  })
+  @ApiResponse({ status: 202, description: 'Accepted, with the id of the run', schema: { $ref: '#/components/schemas/AcceptedBootRun' } })
+  async runBootJob(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: RunBootJobBody }) { job: reference, variables }: RunBootJobBody): Promise<void> {
+    await this.gateway.reading.atLeast(request, reply, id);
+    const [job, { nodeId }] = await Promise.all([jobKnownAs(this.gateway, reference, 'job'), this.summary(id)]);
+    const node = await sealingNode(this.gateway, nodeId);
+    const bad = badVariables(job, variables, node, 'body.variables');
+    if (bad.length > 0) throw malformed(bad);
+    const sameAs = sameRun(job, reference, variables);
+    const runId = runIdOf(requestOf(request, sameAs).commandId, 0);
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { addBootRun: bootRunOf(job, variables, id, runId, node) }, { sameAs, shown: { runId } });
+  }
+
+  @Delete(':id/boot-jobs/:run')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Have it not run a boot job after all; one that has begun goes on', operationId: 'cancelBootJob' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async cancelBootJob(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('run', { schema: BootRunId }) runId: BootRunId): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { removeBootRun: runId });
+  }
+
   @Post(':id/password')
   @Write()
   @HttpCode(202)
   @ApiOperation({
-    summary: 'Set the password of a user of the running guest, by its guest agent', operationId: 'setPassword',
-    description: 'The operation says how it was done. The password is sealed to the node and written nowhere. With an Idempotency-Key it has to be given, and the key stands for VM and user: a password that was made could not be shown again.',
+    summary: 'Set the password of a user: by the guest agent of one that runs, by cloud-init at the next boot of one that does not', operationId: 'setPassword',
+    description: 'The answer and the operation say how. The password is sealed to the node and written nowhere. With an Idempotency-Key it has to be given, and the key stands for VM, user and method: a password that was made could not be shown again.',
   })
   @ApiResponse({ status: 202, description: 'Accepted, with the password where one was made', schema: { $ref: '#/components/schemas/AcceptedPassword' } })
-  async setPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SetPasswordBody }) { user, password }: SetPasswordBody): Promise<void> {
+  async setPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SetPasswordBody }) { user, password, method: wanted }: SetPasswordBody): Promise<void> {
     if (password === undefined && request.headers['idempotency-key'] !== undefined) throw malformed([{ path: 'body.password', code: 'required', message: 'must be given with an Idempotency-Key: one that is made is shown once' }]);
     await this.gateway.reading.atLeast(request, reply, id);
-    const { nodeId } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId'>;
-    const node = nodeId === null ? undefined : await this.gateway.views.document<NodeSummary>('node_summary', nodeId);
+    const { nodeId, observed } = await this.summary(id);
+    const node = await sealingNode(this.gateway, nodeId);
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
+    const method = wanted ?? (observed?.state === 'stopped' || observed?.state === 'crashed' ? 'next-boot' : 'guest-agent');
     const made = password === undefined ? madePassword(randomInt) : undefined;
-    const wish: GuestRequest = { kind: 'password', user, nodeId: node.id as `node_${string}`, sealed: sealed(node, password ?? made ?? '', passwordPurpose(id, user)) };
+    const secret = password ?? made ?? '';
     // What a request is told apart by is kept: the password must not be in it, sealed or not.
-    await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs: { user }, shown: made === undefined ? {} : { password: made } });
+    const sameAs = { user, ...(wanted === undefined ? {} : { method: wanted }) };
+    const shown = { method, ...(made === undefined ? {} : { password: made }) };
+    if (method === 'next-boot') {
+      const runId = runIdOf(requestOf(request, sameAs).commandId, 0);
+      const job = await jobKnownAs(this.gateway, RESET_PASSWORD, 'job');
+      await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { addBootRun: bootRunOf(job, { USER_NAME: user, PASSWORD: secret }, id, runId, node) }, { sameAs, shown: { ...shown, runId } });
+      return;
+    }
+    const wish: GuestRequest = { kind: 'password', user, nodeId: node.id, sealed: node.seal(secret, passwordPurpose(id, user)) };
+    await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs, shown });
   }
 
   @Post(':id/ssh-keys')
@@ -431,6 +459,10 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeSshKeys(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SshKeysBody }) body: SshKeysBody): Promise<void> {
     await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
+  }
+
+  private async summary(id: VmId): Promise<Pick<VmSummary, 'nodeId' | 'observed'>> {
+    return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId' | 'observed'>;
   }
 
   private past(expiresAt: string | null | undefined): readonly BadField[] {
@@ -469,7 +501,7 @@ export class VmsHttp {
     const known = await this.gateway.views.vm(id);
     if (known !== undefined) return known;
     const accepted = await this.gateway.views.acceptedVm(id);
-    const wish = accepted?.type === 'CreateVm' ? CreateVmBody.omit({ count: true }).strip().safeParse(accepted.data) : undefined;
+    const wish = accepted?.type === 'CreateVm' ? CreateVmBody.omit({ count: true, sshKeys: true, bootJobs: true }).strip().safeParse(accepted.data) : undefined;
     if (accepted === undefined || wish?.success !== true) throw new ProblemError('vm.not_found', { because: { vmId: id } });
     return { text: JSON.stringify(requestedVm(wish.data, id, accepted.operationId)), version: null };
   }
@@ -490,31 +522,9 @@ export class VmsHttp {
   }
 }
 
-interface Member {
-  readonly commandId: string;
-  readonly vmId: VmId;
-  readonly operationId: OperationId;
-  readonly data: Omit<CreateVmBody, 'count' | 'sshKeys'> & { readonly vmId: VmId; readonly operationId: OperationId };
-}
+type CreateWish = Omit<CreateVmBody, 'count' | 'sshKeys' | 'bootJobs'> & { readonly bootRuns?: readonly BootRun[] };
 
-const requestOfMember = (asked: Asked, { commandId, operationId }: Member): Asked => ({
-  ...asked, commandId, operationId, requestHash: undefined, rehearsalId: asked.rehearsalId === undefined ? undefined : commandIdOf(`${asked.rehearsalId}:${commandId}`),
-});
-const creationOf = ({ vmId, data }: Member) => ({ to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data }) as const;
-/** Throws when the node has told no key that is one. */
-const sealed = ({ id, sealKey }: NodeSummary, secret: string, purpose: string): string => {
-  try {
-    return seal(sealKey, secret, purpose);
-  } catch {
-    // Its cause would say nothing more, and the secret was near it.
-    throw new ProblemError('node.no_seal_key', { because: { nodeId: id } });
-  }
-};
-
-const idsOfMember = (asked: Asked, commandId: string): { readonly vmId: VmId; readonly operationId: OperationId } => {
-  const ids = asked.idsOf(commandId);
-  return { vmId: ids.thing('vm'), operationId: ids.operationId };
-};
+const runIdOf = (commandId: string, index: number): BootRunId => idFrom('run', commandIdOf(`${commandId}:run:${String(index)}`));
 
 const formatOf = (accept: string | undefined): ListFormat => (accept?.includes('text/csv') === true ? 'csv' : accept?.includes('application/x-ndjson') === true ? 'ndjson' : 'json');
 

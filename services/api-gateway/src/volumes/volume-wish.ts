@@ -1,4 +1,5 @@
 /* A wish for a volume, with every name in it found: what storage is asked for. */
+import { storedFile } from '@chronovirt/contracts/image/image.events';
 import type { NodeId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import type { CreateVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
 import type { VolumeFormat, VolumeSource } from '@chronovirt/contracts/volume/volume.events';
@@ -43,6 +44,8 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
     if (image.format === 'iso') return refuse('image.is_a_medium', { image: image.name, field: 'from' });
     return { source: { kind: 'image', imageId: image.id as `image_${string}`, file: image.file, format: image.format }, sizeGib: image.minDiskGib, leastGib: image.minDiskGib };
   }
+  // How large it is shows when it is there.
+  if ('url' in from) return { source: { kind: 'content', file: storedFile(from.sha256, from.format), format: from.format } };
   if ('snapshot' in from) {
     const vm = await found.vm(from.vm);
     if (vm === undefined) return refuse('vm.not_found', { vmId: from.vm, field: 'from' });

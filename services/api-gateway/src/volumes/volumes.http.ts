@@ -2,15 +2,16 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Query, Re
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { ConvertVolumeBody, CreateVolumeBody, PublishVolumeBody, SparsifyVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
-import type { VolumeWork } from '@chronovirt/contracts/volume/volume.events';
-import { isRefusal } from '@chronovirt/decider/decider';
+import type { VolumeFormat, VolumeWork } from '@chronovirt/contracts/volume/volume.events';
+import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { bytesOf } from '../bytes/node-access.http.ts';
-import { obeyed, refusedWith } from '../command.http.ts';
+import { decided, obeyed, refusedWith } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
+import { imageImport } from '../images/image-import.ts';
 import type { ImageDocument } from '../images/image.projection.ts';
 import { nameTaken } from '../images/name-taken.http.ts';
 import type { PoolDocument } from '../pools/pool.projection.ts';
@@ -20,7 +21,7 @@ import { Write } from '../write.http.ts';
 import type { DocumentTable } from '../views.store.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';
 import type { VolumeDocument } from './volume.projection.ts';
-import { type Finding, resolveWish } from './volume-wish.ts';
+import { type Finding, resolveWish, type VolumeWish } from './volume-wish.ts';
 
 const VolumesQuery = PageQuery.extend({
   system: z.enum(['true', 'false']).default('false').describe('Also the disks that VMs were made with'),
@@ -73,14 +74,26 @@ export class VolumesHttp {
   @Post()
   @Write()
   @HttpCode(202)
-  @ApiOperation({ summary: 'Make a volume that no VM has: blank, or a copy of an image, of another volume, or of what a snapshot holds', operationId: 'createVolume' })
+  @ApiOperation({ summary: 'Make a volume that no VM has: blank, or a copy of an image, of another volume, of what a snapshot holds, or of a file that a URL names', operationId: 'createVolume' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the volume' })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVolumeBody }) body: CreateVolumeBody): Promise<void> {
     const asked = requestOf(request, body);
     const volumeId = asked.ids.thing('volume');
     const wish = await resolveWish(body, this.finding());
     if (isRefusal(wish)) throw await refusedWith(this.gateway, wish, `volume-${volumeId}`);
-    await this.begin(asked, reply, volumeId, 'create-volume', 'RequestVolume', { name: body.name, ...wish });
+    if (body.from !== undefined && 'url' in body.from) await this.fetched(asked, reply, volumeId, body.name, body.from, wish);
+    else await this.begin(asked, reply, volumeId, 'create-volume', 'RequestVolume', { name: body.name, ...wish });
+  }
+
+  /** Its bytes come first, and are checked like those of an image; the operation ends when the volume is there. */
+  private async fetched(asked: Asked, reply: FastifyReply, volumeId: VolumeId, name: string, { url, sha256, format: of }: { readonly url: string; readonly sha256: string; readonly format: VolumeFormat }, { poolId, nodeId, sizeGib, format }: VolumeWish): Promise<void> {
+    bytesOf(this.gateway);
+    const { operationId, commandId, actor } = asked;
+    const [taken] = await this.gateway.views.page<VolumeDocument>('volume', { after: '', limit: 1, where: `doc ->> 'name' = $3`, values: [name] });
+    if (taken !== undefined && taken.id !== volumeId) throw await refusedWith(this.gateway, refuse('volume.name_taken', { name, field: 'name' }), `volume-${volumeId}`);
+    const data = { operationId, imageId: asked.ids.thing('image'), source: { kind: 'url' as const, url }, image: { name, format: of, sha256, minDiskGib: 1, minMemoryMib: 64 }, volume: { volumeId, poolId, nodeId, sizeGib, format } };
+    const begun = await decided(this.gateway, reply, asked, imageImport, { stream: `image-import-${operationId}`, command: { type: 'StartImageImport', data } }, [operationId]);
+    if (begun !== undefined) sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({ operation: pendingOperation({ id: operationId, kind: 'import-volume', vmId: null, commandId, actor }), volumeId }));
   }
 
   @Post(':id/convert')

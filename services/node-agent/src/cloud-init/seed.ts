@@ -5,6 +5,7 @@
  * by hand.
  */
 import type { DomainPlan, Seed } from '@chronovirt/contracts/agent/agent.commands';
+import { bootRunsHook, type OpenedRun } from '../boot-jobs/boot-runs.ts';
 
 export interface SeedFiles {
   readonly 'meta-data': string;
@@ -32,21 +33,23 @@ const networkConfig = (nics: DomainPlan['nics']): object => ({
  */
 const anotherMachine = (instanceId: string): string => {
   const [machine = instanceId] = instanceId.split('-');
-  return `#cloud-boothook
-#!/bin/sh
-mark=/var/lib/chronovirt-machine
-[ "$(cat "$mark" 2>/dev/null)" = '${machine}' ] && exit 0
-rm -f /etc/machine-id /var/lib/dbus/machine-id
-if command -v systemd-machine-id-setup >/dev/null; then systemd-machine-id-setup; else tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id; fi
-mkdir -p /var/lib
-echo '${machine}' >"$mark"
+  return `mark=/var/lib/chronovirt-machine
+if [ "$(cat "$mark" 2>/dev/null)" != '${machine}' ]; then
+  rm -f /etc/machine-id /var/lib/dbus/machine-id
+  if command -v systemd-machine-id-setup >/dev/null; then systemd-machine-id-setup; else tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id; fi
+  mkdir -p /var/lib
+  echo '${machine}' >"$mark"
+fi
 `;
 };
 
+/** Runs first, at every boot. */
+const boothook = (...parts: readonly string[]): Pick<SeedFiles, 'vendor-data'> => (parts.length === 0 ? {} : { 'vendor-data': `#cloud-boothook\n#!/bin/sh\n${parts.join('')}` });
+
 /** Without interfaces of ours the guest keeps what it has: an empty list would take it away. */
-export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics'] | null): SeedFiles => ({
+export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics'] | null, runs: readonly OpenedRun[] = []): SeedFiles => ({
   'meta-data': `${JSON.stringify({ 'instance-id': instanceId, 'local-hostname': hostname, 'public-keys': sshKeys })}\n`,
   'user-data': userData ?? '#cloud-config\n{}\n',
   'network-config': given ?? `${JSON.stringify(nics === null ? { config: 'disabled' } : networkConfig(nics))}\n`,
-  ...(newIdentity === true ? { 'vendor-data': anotherMachine(instanceId) } : {}),
+  ...boothook(...(newIdentity === true ? [anotherMachine(instanceId)] : []), ...(runs.length === 0 ? [] : [bootRunsHook(runs)])),
 });

@@ -31,6 +31,14 @@ describe('What has to be done to a domain that runs', () => {
     expect(changesOf({ ...live, media: '/images/one.iso' }, plan, paths).changes).toEqual([{ kind: 'media', path: undefined }]);
     expect(changesOf({ ...live, media: null }, { ...plan, media: 'one.iso' }, paths).changes).toEqual([]);
   });
+  it('is to put in another disk for cloud-init where it is the same instance; another instance waits for a start', () => {
+    const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048 } as const;
+    const seeded = (seed: string | null, seedPath: string | undefined) => changesOf({ ...live, seed }, plan, { ...paths, seedPath });
+    expect(seeded('/pool/vm_1.seed.iso', '/pool/vm_1.seed.iso')).toEqual({ changes: [], pending: [] });
+    expect(seeded('/pool/vm_1.seed.iso', '/pool/vm_1.0a1b.seed.iso')).toEqual({ changes: [{ kind: 'seed', path: '/pool/vm_1.0a1b.seed.iso' }], pending: [] });
+    expect(seeded('/pool/vm_1.0a1b.seed.iso', '/pool/vm_1-2.seed.iso')).toEqual({ changes: [], pending: ['cloudInit'] });
+    expect(seeded(null, '/pool/vm_1.seed.iso')).toEqual({ changes: [], pending: ['cloudInit'] });
+  });
   it('is to unplug what goes before plugging in what comes', () => {
     const nic = { network, mac: '52:54:0a:16:00:02', address: '10.22.0.2' };
     expect(wanted({ nics: [nic] }).changes).toEqual([{ kind: 'remove nic', mac }, { kind: 'add nic', nic }]);

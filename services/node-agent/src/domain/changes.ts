@@ -27,6 +27,7 @@ export type Change =
   | { readonly kind: 'vcpus'; readonly vcpus: number }
   | { readonly kind: 'memory'; readonly mib: number }
   | { readonly kind: 'media'; readonly path: string | undefined }
+  | { readonly kind: 'seed'; readonly path: string }
   | { readonly kind: 'add nic'; readonly nic: DomainPlan['nics'][number] }
   | { readonly kind: 'remove nic'; readonly mac: string }
   | { readonly kind: 'add disk'; readonly disk: Disk }
@@ -46,6 +47,9 @@ export const saysBoot = ({ adopted }: DomainPlan): boolean => adopted === null |
 /** What lies in the drive: a medium of ours, or what was there when the domain was adopted. */
 export const mediumOf = ({ media, adopted }: DomainPlan, mediaPathOf: (file: string) => string): string | undefined => (media === null ? adopted?.drive?.file ?? undefined : mediaPathOf(media));
 
+/** `<instance>.….iso`: instances have no dots. */
+const instanceIn = (path: string): string => path.slice(path.lastIndexOf('/') + 1).split('.')[0] ?? '';
+
 /** `seedPath`: of what cloud-init is to be told; undefined: nothing. */
 export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, diskPathOf, seedPath }: { readonly mediaPathOf: (file: string) => string; readonly diskPathOf: (disk: Disk) => string; readonly seedPath: string | undefined }): { readonly changes: readonly Change[]; readonly pending: readonly Pending[] } {
   const changes: Change[] = [];
@@ -61,8 +65,9 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
 
   if (saysBoot(plan) && plan.boot.join() !== live.boot.join()) pending.push('boot');
 
-  // It looks once, when it starts.
-  if (seedPath !== undefined && live.seed !== seedPath) pending.push('cloudInit');
+  // Another instance begins with a start. What the same one is to run is there for its next boot, whoever boots it.
+  if (seedPath !== undefined && (live.seed === null || instanceIn(live.seed) !== instanceIn(seedPath))) pending.push('cloudInit');
+  else if (seedPath !== undefined && live.seed !== seedPath) changes.push({ kind: 'seed', path: seedPath });
 
   const wanted = mediumOf(plan, mediaPathOf);
   if (saysBoot(plan) && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });

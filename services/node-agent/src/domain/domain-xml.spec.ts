@@ -22,7 +22,7 @@ const plan: DomainPlan = {
   ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { name: 'web-1', vcpus: 2, vcpusMax: 2, memoryMib: 256, memoryMibMax: 256 }),
 };
 const host: DomainHost = {
-  nodeId: plan.nodeId, type: 'qemu', hyperv: [], agentVersion: '0.1.0', diskPathOf: () => '/pool/a&b/volume.qcow2', mediaPathOf: (file) => `/images/${file}`, seedPath: undefined, consoleLog: '/state/console.log', screenSocket: '/run/cv/screen.sock',
+  nodeId: plan.nodeId, type: 'qemu', hyperv: [], agentVersion: '0.1.0', diskPathOf: () => '/pool/a&b/volume.qcow2', mediaPathOf: (file) => `/images/${file}`, seedPath: undefined, consoleLog: '/state/console.log', bootReport: '/state/boot.report', screenSocket: '/run/cv/screen.sock',
 };
 
 const VALIDATE = '/usr/bin/virt-xml-validate';

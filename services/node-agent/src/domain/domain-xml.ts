@@ -8,6 +8,7 @@
  * No device listens on a TCP port: the screen is a unix socket, the guest agent's channel too.
  */
 import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
+import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import type { DomainPlan } from '../hypervisor.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
@@ -30,6 +31,8 @@ export interface DomainHost {
   readonly seedPath: string | undefined;
   /** Where the serial console is written, besides being open to whoever connects. */
   readonly consoleLog: string;
+  /** Where QEMU writes what the guest says of what it was to run at its boot. */
+  readonly bootReport: string;
   /** Unix socket of the screen; at most 107 bytes, the kernel's limit. */
   readonly screenSocket: string;
   /** A name that libvirt has for this domain already: it would refuse another. */
@@ -176,6 +179,8 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     element('serial', { type: 'pty' }, element('log', { file: host.consoleLog, append: 'on' }), element('target', { port: 0 })),
     element('console', { type: 'pty' }, element('target', { type: 'serial', port: 0 })),
     element('channel', { type: 'unix' }, element('target', { type: 'virtio', name: 'org.qemu.guest_agent.0' })),
+    // virtlogd keeps it from growing without end, as it does with the console.
+    element('channel', { type: 'file' }, element('source', { path: host.bootReport, append: 'on' }), element('target', { type: 'virtio', name: BOOT_PORT })),
     element('graphics', { type: 'vnc', autoport: 'no' }, element('listen', { type: 'socket', socket: host.screenSocket })),
     element('video', {}, element('model', { type: 'vga' })),
     ...(plan.tpm === true ? [element('tpm', { model: 'tpm-crb' }, element('backend', { type: 'emulator', version: '2.0' }))] : []),

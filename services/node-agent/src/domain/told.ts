@@ -17,7 +17,7 @@ export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
   const { nodeId, vmId, generation } = data;
   const plan = DomainPlan.parse(data);
   const { definition: _, ...adopted } = plan.adopted ?? { macs: [] };
-  return { nodeId, vmId, generation, ...plan, seed: null, adopted: plan.adopted === null ? null : adopted };
+  return { nodeId, vmId, generation, ...plan, seed: null, adopted: plan.adopted === null ? null : adopted, ...(plan.bootRuns === undefined ? {} : { bootRuns: plan.bootRuns.map((run) => ({ ...run, script: '' })) }) };
 }
 
 /** Verbs after which a domain is in the state in which it shall be. */

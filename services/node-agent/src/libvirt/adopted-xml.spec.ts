@@ -11,7 +11,7 @@ const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const volumeId: VolumeId = `volume_${hex(1)}`;
 const [kept, ours] = ['52:54:00:11:22:33', '52:54:0a:15:00:05'] as const;
 const network = { name: 'cv-default' } as NetworkPlan;
-const host: DomainHost = { hyperv: [], nodeId: `node_${hex(2)}`, type: 'qemu', agentVersion: 'spec', diskPathOf: ({ volumeId: id, layer }) => `/pool/${id}${layer === null ? '' : `.${layer}`}.qcow2`, mediaPathOf: (file) => file, seedPath: undefined, consoleLog: '', screenSocket: '', knownAs: 'by-hand' };
+const host: DomainHost = { hyperv: [], nodeId: `node_${hex(2)}`, type: 'qemu', agentVersion: 'spec', diskPathOf: ({ volumeId: id, layer }) => `/pool/${id}${layer === null ? '' : `.${layer}`}.qcow2`, mediaPathOf: (file) => file, seedPath: undefined, consoleLog: '', bootReport: '/state/boot.report', screenSocket: '', knownAs: 'by-hand' };
 const xml = `<domain type='qemu'><name>by-hand</name><uuid>x</uuid><description>mine</description><metadata><x:y xmlns:x='urn:x'/></metadata><memory unit='KiB'>262144</memory><currentMemory unit='KiB'>262144</currentMemory>
 <vcpu placement='static' current='1'>2</vcpu><vcpus><vcpu id='0' enabled='yes'/></vcpus><os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type><loader>/uefi</loader></os><devices><emulator>/q</emulator>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='/var/x.qcow2'/><target dev='hda' bus='ide'/><address type='drive' unit='0'/></disk>

@@ -1,10 +1,10 @@
 /* What stands around a libvirt: a real machine (machine.os.ts), or nothing but memory (../simulated/fake-machine.os.ts). */
-import type { DomainPlan, Seed } from '@chronovirt/contracts/agent/agent.commands';
+import type { Seed } from '@chronovirt/contracts/agent/agent.commands';
 import type { VmId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
 import type { Refusal } from '../answer.ts';
-import type { Hypervisor, Usage, Pool } from '../hypervisor.ts';
+import type { DomainPlan, Hypervisor, Usage, Pool } from '../hypervisor.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { BackupStore } from '../backup/backup-store.os.ts';
 import type { Disks } from './qemu-img.os.ts';
@@ -28,10 +28,17 @@ export interface LibvirtHost {
   mediaPathOf(file: string): string;
   /** A refusal when there is no such medium, and none can be fetched. */
   mediaMissing(file: string): Promise<Refusal | undefined>;
-  /** Where the disk is from which cloud-init learns. */
-  seedPathOf(seed: Pick<Seed, 'instanceId'>): string;
-  /** Makes the disk from which cloud-init learns, one for each instance, and says where it is. Without interfaces the guest keeps those that it has. */
-  writeSeed(seed: Seed, nics: DomainPlan['nics'] | null): Promise<string>;
+  /** Where the disk is from which cloud-init learns: one for each instance and what it is to run at its next boot. */
+  seedPathOf(seed: Pick<Seed, 'instanceId'>, runs: DomainPlan['bootRuns']): string;
+  /** Makes the disk from which cloud-init learns, and says where it is. Refused when secrets are not for this node. */
+  writeSeed(plan: DomainPlan & { readonly seed: Seed }): Promise<string | Refusal>;
+  /** Of a VM's disks of that kind only these stay. */
+  keepSeeds(vmId: VmId, paths: readonly string[]): Promise<void>;
+  /** What the disk had of these runs is not in it any more; whoever has it open finds it so. */
+  wipeRuns(vmId: VmId, runs: NonNullable<DomainPlan['bootRuns']>): Promise<void>;
+  /** Where QEMU writes what a guest says of its runs, and the end of what it has written; empty when there is nothing. */
+  bootReportPathOf(vmId: VmId): string;
+  bootReportOf(vmId: VmId): Promise<string>;
   /** Unix socket of a VM's screen. */
   screenSocketOf(vmId: VmId): string;
   /** Where a VM's serial console is written. */

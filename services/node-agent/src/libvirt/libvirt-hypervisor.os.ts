@@ -36,6 +36,7 @@ import { changesOf, mediumOf, saysBoot } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { DomainHost } from '../domain/domain-xml.ts';
+import { resultsIn } from '../boot-jobs/boot-runs.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
 import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
@@ -462,6 +463,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     mediaPathOf: (file) => host.mediaPathOf(file),
     seedPath,
     consoleLog: host.consoleLogOf(vmId),
+    bootReport: host.bootReportPathOf(vmId),
     ...(present === undefined ? {} : { knownAs: present.name }),
   });
 
@@ -472,7 +474,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
-    const seedPath = plan.seed === null ? undefined : await host.writeSeed(plan.seed, plan.adopted === null || plan.nics.length > 0 ? plan.nics : null);
+    const seedPath = plan.seed === null ? undefined : await host.writeSeed({ ...plan, seed: plan.seed });
+    if (isRefusal(seedPath)) return seedPath;
     if (plan.adopted === null) return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
     const own = present === undefined ? plan.adopted.definition : await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] });
     if (own === undefined) return refuse('domain.definition_lost', { vmId, says: 'the domain was adopted, and its own definition is gone: define it again as it was' });
@@ -540,6 +543,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     if (isRefusal(described)) return described;
     try {
       await defineAs(described.xml, plan);
+      if (described.seedPath !== undefined) await host.keepSeeds(plan.vmId, [described.seedPath]);
       return undefined;
     } catch (error) {
       return refusalFor(error, 'define', plan.vmId);
@@ -604,6 +608,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       case 'media': {
         const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).media;
         await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('media', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
+        return undefined;
+      }
+      case 'seed': {
+        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).seed;
+        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('seed', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
       }
       case 'add nic':
@@ -719,6 +728,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       }
       if (live !== undefined && live.title !== plan.name) await slow.domainSetMetadata({ domain, kind: 'title', metadata: plan.name, flags: ['live'] });
       await defineAs(xml, plan);
+      if (seedPath !== undefined) await host.keepSeeds(plan.vmId, [seedPath, ...(pending.includes('cloudInit') && typeof live?.seed === 'string' ? [live.seed] : [])]);
       return { pending };
     } catch (error) {
       return refusalFor(error, 'configure', plan.vmId);
@@ -1029,6 +1039,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainResume({ domain });
         return undefined;
       }),
+    bootResults: async (vmId) => resultsIn(await host.bootReportOf(vmId)),
+    wipeRuns: (vmId, runs) => host.wipeRuns(vmId, runs),
     askGuest: async (vmId, action) => {
       const domain = await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
@@ -1057,7 +1069,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       try {
         return {
           live: seen !== undefined && powered(seen) ? await told([]) : null, defined: await told(['inactive']),
-          expected: domainXml(plan, hostOf(plan.vmId, plan.seed === null ? undefined : host.seedPathOf(plan.seed), domain)),
+          expected: domainXml(plan, hostOf(plan.vmId, plan.seed === null ? undefined : host.seedPathOf(plan.seed, plan.bootRuns), domain)),
         };
       } catch (error) {
         throw new HypervisorFault('describe', plan.vmId, error);

@@ -1,12 +1,18 @@
 /* A real machine around a libvirt: its folders, its users, its figures. */
-import { chmod, chown, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { chmod, chown, copyFile, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { childOf, childrenOf, parseXml, textOf } from '@chronovirt/libvirt/xml';
 import type { Accel } from '../accel.os.ts';
-import { refuse } from '../answer.ts';
+import { bootSecretPurpose } from '@chronovirt/contracts/boot-job/boot-job';
+import { isRefusal, refuse } from '../answer.ts';
+import type { Refusal } from '../answer.ts';
+import type { OpenedRun } from '../boot-jobs/boot-runs.ts';
+import type { Unseal } from '../domain/execute.ts';
+import type { DomainPlan } from '../hypervisor.ts';
 import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { sha256Of } from '../durable.os.ts';
@@ -39,10 +45,12 @@ export interface MachineSettings {
   readonly imageKeepMs?: number;
   /** Ends what is being fetched. */
   readonly ended?: AbortSignal;
+  /** Opens secrets that were sealed to this node; without it none are taken. */
+  readonly unseal?: Unseal;
   readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, unseal, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
@@ -50,7 +58,11 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
   const disks = createDisks({ images, poolDir, pools });
   // Not where sockets are: it must outlive a start of the machine.
   const SEED = '.seed.iso';
-  const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }) => join(poolDir, `${instanceId}${SEED}`);
+  /** What is to be run is part of the name: a drive is told of another medium by another name. */
+  const partOf = (runs: NonNullable<DomainPlan['bootRuns']>): string => `.${createHash('sha256').update(runs.map(({ runId }) => runId).join()).digest('hex').slice(0, 12)}${SEED}`;
+  const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }, runs = []) => join(poolDir, `${instanceId}${runs.length === 0 ? SEED : partOf(runs)}`);
+  const seedsOf = async (vmId: string): Promise<readonly string[]> => (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED)).map((name) => join(poolDir, name));
+  const bootReportPathOf: LibvirtHost['bootReportPathOf'] = (vmId) => join(consoleDir, `${vmId}.log.boot`);
   const saves = savesIn(poolDir);
   return {
     driver,
@@ -79,7 +91,24 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
       }
     },
     seedPathOf,
-    writeSeed: (seed, nics) => writeSeed(seedPathOf(seed), seed, nics),
+    writeSeed: async ({ vmId, seed, nics: ofOurs, adopted, bootRuns = [] }) => {
+      // Of one that was adopted with interfaces of its own, the guest keeps those.
+      const nics = adopted === null || ofOurs.length > 0 ? ofOurs : null;
+      const runs = openedRuns(vmId, bootRuns, unseal);
+      if (isRefusal(runs)) return runs;
+      // The one without is there as well: it takes the place of the other when that is over.
+      const path = await writeSeed(seedPathOf(seed, []), seed, nics);
+      return bootRuns.length === 0 ? path : writeSeed(seedPathOf(seed, bootRuns), seed, nics, runs);
+    },
+    keepSeeds: async (vmId, paths) => {
+      const kept = new Set(paths.flatMap((path) => [path, `${path.slice(0, path.indexOf('.', poolDir.length))}${SEED}`]));
+      await Promise.all((await seedsOf(vmId)).filter((path) => !kept.has(path)).map((path) => rm(path, { force: true })));
+    },
+    wipeRuns: async (vmId, runs) => {
+      for (const path of await seedsOf(vmId)) if (path.endsWith(partOf(runs))) await copyFile(`${path.slice(0, -partOf(runs).length)}${SEED}`, path);
+    },
+    bootReportPathOf,
+    bootReportOf: (vmId) => endOf(bootReportPathOf(vmId)),
     screenSocketOf,
     consoleLogOf: (vmId) => join(consoleDir, `${vmId}.log`),
     prepare: async (libvirt) => {
@@ -96,14 +125,49 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
       await Promise.all(logs.map((name) => rm(join(consoleDir, name), { force: true })));
       await rm(screenSocketOf(vmId), { force: true });
       await saves.drop(vmId);
-      const seeds = (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED));
-      await Promise.all(seeds.map((name) => rm(join(poolDir, name), { force: true })));
+      await Promise.all((await seedsOf(vmId)).map((path) => rm(path, { force: true })));
     },
     // The test driver has a machine of its own.
     ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
     usage: usageOfHost,
     pools: async () => [await poolOfFolder(nodeId, 'local', poolDir), ...(await pools.made())],
   };
+}
+
+/** Runs with what was sealed in them in clear. */
+function openedRuns(vmId: DomainPlan['vmId'], runs: NonNullable<DomainPlan['bootRuns']>, unseal: Unseal | undefined): readonly OpenedRun[] | Refusal {
+  try {
+    return runs.map(({ runId, script, timeoutSeconds, variables }) => ({
+      runId, script, timeoutSeconds,
+      environment: variables.map((one) => {
+        if ('value' in one) return one;
+        if (unseal === undefined) throw new Error('this node has no key');
+        return { name: one.name, value: unseal(one.sealed, bootSecretPurpose(vmId, runId, one.name)) };
+      }),
+    }));
+  } catch {
+    return refuse('node.cannot_unseal', { vmId });
+  }
+}
+
+/** More than all runs of one VM have to say. */
+const REPORT_BYTES_MAX = 131_072;
+
+async function endOf(path: string): Promise<string> {
+  const file = await open(path, 'r').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (file === undefined) return '';
+  try {
+    const { size } = await file.stat();
+    const from = Math.max(0, size - REPORT_BYTES_MAX);
+    const bytes = Buffer.alloc(Math.min(size, REPORT_BYTES_MAX));
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, from);
+    return bytes.subarray(0, bytesRead).toString('latin1');
+  } finally {
+    await file.close();
+  }
 }
 
 /** QEMU is not root. What it must reach is given to its user. */

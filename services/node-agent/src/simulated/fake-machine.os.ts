@@ -123,7 +123,11 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       mediaMissing: () => Promise.resolve(undefined),
       publish: ({ operationId }) => Promise.resolve(publishedAs(operationId)),
       seedPathOf: ({ instanceId }) => `/simulated/${instanceId}.iso`,
-      writeSeed: ({ instanceId }) => Promise.resolve(`/simulated/${instanceId}.iso`),
+      writeSeed: ({ seed: { instanceId } }) => Promise.resolve(`/simulated/${instanceId}.iso`),
+      keepSeeds: () => Promise.resolve(),
+      wipeRuns: () => Promise.resolve(),
+      bootReportPathOf: (vmId) => `/simulated/${vmId}.boot`,
+      bootReportOf: () => Promise.resolve(''),
       screenSocketOf: (vmId) => `/simulated/${vmId}.sock`,
       consoleLogOf: (vmId) => `/simulated/${vmId}.log`,
       saves: {

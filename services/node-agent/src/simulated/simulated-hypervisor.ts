@@ -8,7 +8,7 @@
  */
 import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
-import { type BackupId, type BackupTargetId, idFrom, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, type BackupTargetId, type BootRunId, idFrom, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
@@ -17,7 +17,7 @@ import type { PoolFile } from '../pool/pool-files.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, Published, SeenDomain, Watcher } from '../hypervisor.ts';
 
-export type Verb = Exclude<keyof Hypervisor, 'compare' | 'strangers' | 'files' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
+export type Verb = Exclude<keyof Hypervisor, 'bootResults' | 'wipeRuns' | 'compare' | 'strangers' | 'files' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
 
 export interface SimulatedSettings {
   readonly poolId: PoolId;
@@ -86,6 +86,8 @@ const foreignFile = (vmId: VmId): string => `/foreign/${vmId}.qcow2`;
 export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMachine {
   const domains = new Map<VmId, SimulatedDomain>();
   const disks = new Map<VolumeId, DiskPlan>();
+  /** What guests have run at their boots. */
+  const ran = new Map<VmId, Set<BootRunId>>();
   const layers = new Map<VolumeId, Map<string, Layer>>();
   const leases = new Map<string, Map<string, Lease>>();
   const pools = new Set<PoolId>([settings.poolId]);
@@ -155,6 +157,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     if (of.size === 0) layers.delete(volumeId);
   };
 
+  const booted = (vmId: VmId): void => { for (const { runId } of domains.get(vmId)?.plan.bootRuns ?? []) ran.set(vmId, (ran.get(vmId) ?? new Set()).add(runId)); };
+
   const startNow = (vmId: VmId): Refusal | undefined => {
     const domain = domains.get(vmId);
     if (domain === undefined) return gone(vmId);
@@ -164,6 +168,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     const missing = domain.plan.disks.find((disk) => !isThere(disk));
     if (missing !== undefined) return refuse('disk.missing_on_node', { volumeId: missing.volumeId });
     if (memoryUsedMib() + domain.plan.memoryMib > settings.memoryMib) return refuse('node.out_of_memory', { wantsMib: domain.plan.memoryMib, freeMib: settings.memoryMib - memoryUsedMib() });
+    if (!restored) booted(vmId);
     return change(vmId, restored ? { state: 'running', reason: 'restored' } : { state: 'running', reason: 'booted', boots: domain.boots + 1 });
   };
 
@@ -385,13 +390,16 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       if (domain.state === 'saved') return undefined;
       return holdsMemory(domain) ? change(vmId, { state: 'saved', reason: 'saved' }) : refuse('domain.not_running', { state: domain.state });
     }),
-    reboot: (vmId) => verb('reboot', vmId, () => whileRunning(vmId, ({ boots }) => change(vmId, { boots: boots + 1 }))),
-    reset: (vmId) => verb('reset', vmId, () => whileRunning(vmId, ({ boots }) => change(vmId, { boots: boots + 1 }))),
+    reboot: (vmId) => verb('reboot', vmId, () => whileRunning(vmId, ({ boots }) => { booted(vmId); return change(vmId, { boots: boots + 1 }); })),
+    reset: (vmId) => verb('reset', vmId, () => whileRunning(vmId, ({ boots }) => { booted(vmId); return change(vmId, { boots: boots + 1 }); })),
     suspend: (vmId) => verb('suspend', vmId, () => (domains.get(vmId)?.state === 'paused' ? undefined : whileRunning(vmId, () => change(vmId, { state: 'paused', reason: 'user' })))),
     resume: (vmId) => verb('resume', vmId, () =>
       (domains.get(vmId)?.state === 'paused' ? change(vmId, { state: 'running', reason: 'unpaused' }) : whileRunning(vmId, () => undefined))),
     askGuest: async (vmId) => (await verb('askGuest', vmId, () => whileRunning(vmId, () => undefined))) ?? { method: 'guest-agent' },
+    bootResults: async (vmId) => [...ran.get(vmId) ?? []].map((runId) => ({ runId, exitCode: 0, output: '' })),
+    wipeRuns: () => Promise.resolve(),
     remove: (vmId) => verb('remove', vmId, () => {
+      ran.delete(vmId);
       if (domains.delete(vmId)) announce(vmId);
       return undefined;
     }),

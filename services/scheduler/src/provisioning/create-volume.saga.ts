@@ -45,6 +45,7 @@ const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
     case 'blank':
       return { kind: 'blank' as const };
     case 'image':
+    case 'content':
       return { kind: 'image' as const, file: source.file, format: source.format };
     case 'volume':
       return { kind: 'volume' as const, volumeId: source.volumeId, layer: null };

@@ -91,7 +91,7 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
   return {
     operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network,
-    restore: vm.restore, nameKey: nameKeyOf(vm.spec.name),
+    restore: vm.restore, ...(vm.bootRuns.length === 0 ? {} : { bootRuns: vm.bootRuns }), nameKey: nameKeyOf(vm.spec.name),
   };
 };
 

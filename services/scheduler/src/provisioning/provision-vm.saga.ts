@@ -9,6 +9,7 @@
  * The address does not depend on the node, so it is leased while the node is chosen. Everything that a node
  * does comes after everything that only the log decides, so a refusal costs no work on a node.
  */
+import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
@@ -30,6 +31,8 @@ export interface ProvisionVm {
   readonly network: NetworkPlan;
   /** What its disks begin as, when they are those of a backup. */
   readonly restore?: Restore | null;
+  /** What it runs at its first boot. */
+  readonly bootRuns?: readonly BootRun[];
   /** SHA-256 of the name: what its reservation is called. */
   readonly nameKey: string;
 }
@@ -126,7 +129,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, layers: {} }, vm.restore?.drill)),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
     },
     boot: {

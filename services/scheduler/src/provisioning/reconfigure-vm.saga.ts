@@ -16,7 +16,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
-import { layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
@@ -56,7 +56,7 @@ const newDisk = ({ machine, change: { addVolume, rebuild }, image }: Reconfigure
 
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
   ...vm.machine, volumeId: vm.change.rebuild?.volumeId ?? vm.machine.volumeId, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)), layout: layoutAfterChange(vm.machine.layout, vm.change),
-  volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1),
+  volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)), bootRuns: bootRunsAfterChange(vm.machine.bootRuns ?? [], vm.change, vm.change.addBootRun), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1),
 });
 
 const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
@@ -174,7 +174,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
   },
   done: (vm, facts) => {
     const { pending = [], ...seen } = { ...facts['domain'] };
-    return finishVm(vm, seen, { how: 'reconfigured', reconfigured: { nic: addedNic(vm, facts), volume: addedVolume(vm, facts), pending } });
+    return finishVm(vm, seen, { how: vm.change.addBootRun === undefined ? 'reconfigured' : 'at the next boot', reconfigured: { nic: addedNic(vm, facts), volume: addedVolume(vm, facts), pending } });
   },
   failed: (vm, why, owed, facts) => failedWith(failVm(vm, why, owed), owed.includes('domain') && facts['address'] !== undefined ? addedNic(vm, facts) : null),
 };

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
@@ -441,5 +442,40 @@ describe('The machine of a drill', () => {
     const owing = [asked, placed, built, drilled(), failed(1, ['domain', 'disk'])];
     given(...owing).when({ type: 'CleanUpVm', data: { vmId, operationId: op(5) } }).then({ type: 'VmDeleteRequested', data: { operationId: op(5), force: true, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(5) } });
     expect(replay(vm, owing)).toMatchObject({ drilled: { verdict: true }, owed: ['domain', 'disk'] });
+  });
+});
+
+describe('What a VM is to run at its next boot', () => {
+  const told: VmEvent = { type: 'VmRequested', data: { ...wish, spec: { ...spec, cloudInit: { sshKeys: [] } } } };
+  const withCloudInit = [told, placed, built, observed('running'), done(1)];
+  const run = (n: number, on: NodeId | null = null): BootRun => ({ runId: `run_${hex(n)}`, jobId: `job_${hex(1)}`, name: 'greet', revision: 3, system: false, script: '#!/bin/sh', timeoutSeconds: 60, nodeId: on, variables: on === null ? [{ name: 'A', value: 'b' }] : [{ name: 'A', sealed: 'x' }] });
+  const asks = (change: Reconfiguration, n = 3): VmCommand => ({ type: 'RequestReconfiguration', data: { vmId, operationId: op(n), change } });
+  const changed = (change: Reconfiguration, n = 3): readonly VmEvent[] => [
+    { type: 'VmReconfigureRequested', data: { operationId: op(n), change } }, { type: 'VmReconfigured', data: { operationId: op(n), change, nic: null, volume: null, pending: [] } }, done(n),
+  ];
+  const ended = (n: number, exitCode: number | null = 0): VmEvent => ({ type: 'VmBootJobEnded', data: { runId: `run_${hex(n)}`, exitCode, output: '' } });
+  const says = (n: number, exitCode: number | null = 0, from = nodeId): VmCommand => ({ type: 'RecordBootJob', data: { vmId, nodeId: from, runId: `run_${hex(n)}`, exitCode, output: '' } });
+
+  it('is given to one that has cloud-init, sealed to its node, and to none that has too much of it', () => {
+    given(...running).when(asks({ addBootRun: run(1) })).thenRefused('boot_job.no_cloud_init', { vmId });
+    given(...withCloudInit).when(asks({ addBootRun: run(1) })).then({ type: 'VmReconfigureRequested', data: { operationId: op(3), change: { addBootRun: run(1) } } });
+    given(...withCloudInit).when(asks({ addBootRun: run(1, `node_${hex(77)}`) })).thenRefused('vm.moved', { vmId, nodeId });
+    const full = Array.from({ length: 8 }, (_, index) => changed({ addBootRun: run(index) }, 10 + index)).flat();
+    given(...withCloudInit, ...full).when(asks({ addBootRun: run(9) })).thenRefused('boot_job.too_many', { vmId, max: 8 });
+  });
+  it('is there until its guest has said how it went, which is recorded once, and only of what was asked', () => {
+    const both = [...withCloudInit, ...changed({ addBootRun: run(1) }), ...changed({ addBootRun: run(2) }, 4)];
+    expect(replay(vm, both)).toMatchObject({ bootRuns: [run(1), run(2)] });
+    given(...both).when(says(1, 7)).then(ended(1, 7));
+    given(...both, ended(1)).when(says(1)).then();
+    given(...both).when(says(3)).then();
+    given(...both).when(says(1, 0, `node_${hex(77)}`)).then();
+    expect(replay(vm, [...both, ended(1, null)])).toMatchObject({ bootRuns: [run(2)], operation: null });
+  });
+  it('may be there from the beginning, and is taken back while nobody has run it', () => {
+    const made = [{ ...told, data: { ...told.data, bootRuns: [run(1)] } } as VmEvent, placed, built, observed('running'), done(1)];
+    given(...made).when(asks({ removeBootRun: run(1).runId })).then({ type: 'VmReconfigureRequested', data: { operationId: op(3), change: { removeBootRun: run(1).runId } } });
+    expect(replay(vm, [...made, ...changed({ removeBootRun: run(1).runId })])).toMatchObject({ bootRuns: [] });
+    given(...made, ended(1)).when(asks({ removeBootRun: run(1).runId })).thenRefused('boot_job.not_pending', { vmId, runId: run(1).runId });
   });
 });

@@ -19,12 +19,13 @@
  * another generation than today's is history.
  */
 import { type Decider, isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
+import { BOOT_RUNS_MAX, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import { layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
@@ -97,6 +98,8 @@ export interface LiveVm {
   readonly volumes: readonly AttachedVolume[];
   /** How often cloud-init was told something else, from 1 on. */
   readonly seedVersion: number;
+  /** What it is to run at its next boot, and nobody has said that it has. */
+  readonly bootRuns: readonly BootRun[];
   readonly snapshots: Snapshots;
   /** What of a machine that runs waits for a start. */
   readonly pending: readonly Pending[];
@@ -200,6 +203,13 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (removeNic === provisioned.mac) return refuse('vm.first_nic', { vmId, mac: removeNic });
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
   if (change.hostname !== undefined && spec.cloudInit === null && change.cloudInit === undefined && live.observed?.state !== 'running') return refuse('vm.no_cloud_init', { vmId, field: 'hostname' });
+  const { addBootRun, removeBootRun } = change;
+  // Its own machine has no port on which its guest could say what came of it.
+  if (addBootRun !== undefined && live.layout !== null) return refuse('boot_job.of_adopted', { vmId });
+  if (addBootRun !== undefined && spec.cloudInit === null) return refuse('boot_job.no_cloud_init', { vmId });
+  if (addBootRun !== undefined && live.bootRuns.length >= BOOT_RUNS_MAX) return refuse('boot_job.too_many', { vmId, max: BOOT_RUNS_MAX });
+  if (addBootRun !== undefined && addBootRun.nodeId !== null && addBootRun.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
+  if (removeBootRun !== undefined && !live.bootRuns.some(({ runId }) => runId === removeBootRun)) return refuse('boot_job.not_pending', { vmId, runId: removeBootRun });
   const { addVolume, attachVolume, changeVolume, detachVolume } = change;
   if ((addVolume !== undefined || attachVolume !== undefined) && volumes.length >= VOLUMES_MAX) return refuse('vm.too_many_volumes', { vmId, max: VOLUMES_MAX + 1 });
   if (attachVolume !== undefined && volumes.some(({ volumeId }) => volumeId === attachVolume.volumeId)) return refuse('volume.attached', { volumeId: attachVolume.volumeId, vmId });
@@ -222,7 +232,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(layoutAfterChange(live.layout, change), live.layout) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addBootRun, removeBootRun, addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(layoutAfterChange(live.layout, change), live.layout) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -479,18 +489,18 @@ const advance = (vm: Vm, { vmId, operationId, now, graceSeconds, keepSeconds }: 
 };
 
 /** Throws for one that was never built. */
-export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion, layout }: LiveVm, snapshots: Snapshots): Machine => {
+export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, seedVersion, bootRuns, layout }: LiveVm, snapshots: Snapshots): Machine => {
   if (provisioned === null) throw new Error(`${vmId} was never built`);
   const { volumeId, mac, address } = provisioned;
   const first = network === null || mac === null || address === null ? null : { network, mac, address };
-  return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, layers: activeLayers(snapshots) };
+  return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, bootRuns, layers: activeLayers(snapshots) };
 };
 
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
   // It comes at any time, and says nothing of what anybody wants.
-  observations: ['VmObserved'],
+  observations: ['VmObserved', 'VmBootJobEnded'],
 
   decide(command, state) {
     switch (command.type) {
@@ -612,6 +622,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'AdvanceExpiry':
         return advance(state, command.data);
+      case 'RecordBootJob': {
+        if (state.status !== 'live' || state.nodeId !== command.data.nodeId) return [];
+        const { runId, exitCode, output } = command.data;
+        // What a guest says of what nobody asked of it, or says again, is nothing.
+        return state.bootRuns.some((run) => run.runId === runId) ? [{ type: 'VmBootJobEnded', data: { runId, exitCode, output } }] : [];
+      }
       case 'RecordDomainState': {
         if (state.status !== 'live') return [];
         const { nodeId, session, sequence, generation, state: domain, reason } = command.data;
@@ -622,17 +638,17 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, fetchBytes } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
-        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, held: shareOf(spec), observed: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
@@ -664,7 +680,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
-        return { ...state, spec, provisioned, pending: event.data.pending, layout: layoutAfterChange(state.layout, change), nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        return { ...state, spec, provisioned, pending: event.data.pending, layout: layoutAfterChange(state.layout, change), nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), bootRuns: bootRunsAfterChange(state.bootRuns, change, change.addBootRun), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmPublishRequested':
         return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'publish') };
@@ -723,6 +739,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, operation: begun(event.data.operationId, 'clean-up') };
       case 'VmDeleted':
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
+      case 'VmBootJobEnded':
+        return { ...state, bootRuns: state.bootRuns.filter(({ runId }) => runId !== event.data.runId) };
       case 'VmObserved':
         return { ...state, observed: event.data };
     }
