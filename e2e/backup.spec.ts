@@ -26,6 +26,7 @@ interface Backup {
 }
 
 interface Machine extends Vm {
+  readonly nics: readonly { readonly network: string; readonly address: string; readonly mac: string }[];
   readonly volumes: readonly { readonly volumeId: string; readonly unit: number }[];
 }
 
@@ -80,7 +81,7 @@ describe('backups of a machine', () => {
   /** Asks for it, and waits for its end, of whatever kind. */
   const drilled = async (of: Pick<Backup, 'id'>, body: object = {}): Promise<{ readonly operation: Operation; readonly machine: string; readonly backup: Backup }> => {
     const { operation, vm: machine } = await rest.ok<Accepted>('POST', `/v1/backups/${of.id}/drill`, body);
-    const ended = await rest.ended(operation.id, 150_000);
+    const ended = await rest.ended(operation.id, 240_000);
     return { operation: ended, machine: machine.id, backup: await shown(of.id) };
   };
   /** The node has nothing of a machine any more, nor has the platform. */
@@ -252,7 +253,7 @@ describe('backups of a machine', () => {
     const domain = await rest.until('its domain runs', async () => (await node.virsh('list', '--name')).split('\n').find((name) => name.endsWith(machine.id.slice(-8))), 60_000, 100);
     const [, , , , mac = ''] = (await node.virsh('domiflist', domain)).trim().split(/\s+/);
     expect(await node.virsh('domif-getlink', domain, mac)).toContain('down');
-    const ended = await rest.ended(operation.id, 150_000);
+    const ended = await rest.ended(operation.id, 240_000);
     expect(ended).toMatchObject({ status: 'succeeded', error: null, how: expect.stringMatching(/^its guest agent answers, seen \d+ s after its start$/) as string });
     await expectGone(machine.id);
     const { drill } = await shown(third.id);
@@ -274,7 +275,7 @@ describe('backups of a machine', () => {
     const [first] = await rest.until('it is backed up', async () => { const all = await ofClock(); return all.length > 0 && all; }, 90_000, 500);
     expect(first).toMatchObject({ kind: 'full', scheduled: { policyId: policy } });
     // Its disk is blank: firmware looks at it, and that is no machine that came up.
-    const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 60_000, 500);
+    const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 120_000, 500);
     expect(drill).toMatchObject({ ok: false, criterion: 'disk', because: expect.stringMatching(/^drill\.not_seen: it has read \d+ KiB of its first disk$/) as string });
     expect(await rest.operation(drill?.operationId ?? '')).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
     await rest.ok('PUT', `/v1/backup-policies/${policy}`, soon(clock.id));
@@ -306,6 +307,8 @@ describe('backups of a machine', () => {
 
   it('A5-10 how far a copy has come is shown while it is taken, and only rises', async () => {
     await acted('stop');
+    await rest.ok('POST', '/v1/networks', { name: 'second', kind: 'nat', cidr: '10.98.8.0/24' });
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/nics`, { network: 'second' })).operation.id);
     const { operation } = await begin({ kind: 'full' });
     const percents: number[] = [];
     await rest.until('it is taken', async () => { const now = await rest.operation(operation.id); percents.push(now.percent); return now.endedAt !== null; }, 120_000, 20);
@@ -328,5 +331,9 @@ describe('backups of a machine', () => {
     await rest.succeeded(operation.id, 120_000);
     await up(asked);
     expect(await read(0, asked)).toBe('after-the-kill');
+    // Its second interface is there again, with an address of its own.
+    const [nic] = (await rest.vm(asked.id) as Machine).nics;
+    expect(nic).toMatchObject({ network: 'second', address: expect.stringMatching(/^10\.98\.8\./) as string });
+    expect(await node.virsh('domiflist', await node.domainOf(asked))).toContain(nic?.mac);
   });
 });

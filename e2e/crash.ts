@@ -231,8 +231,8 @@ export async function openCrashField(): Promise<CrashField> {
   }
 }
 
-/** What happens anyway, whatever is asked for. */
-const BACKGROUND = /^(vm\.RecordDomainState|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
+/** What happens anyway, whatever is asked for, and what a quick copy has no time to say. */
+const BACKGROUND = /^(vm\.RecordDomainState|archive\.RecordBackupProgress|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
 const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|archive|agent)\./;
 const HELD_AT_MOST_MS = 15_000;
 const ENDS_WITHIN_MS = 180_000;

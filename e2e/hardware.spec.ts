@@ -250,6 +250,47 @@ describe('a machine that is changed', () => {
     expect(await node.virsh('dumpxml', await node.domainOf(vm))).toMatch(/<boot dev='cdrom'\/>\s*<boot dev='hd'\/>/);
   });
 
+  it('A1-27 devices for experts: what is not allowed is refused by its name, what would be different is shown, and the next start has it', async () => {
+    const wrong = await refusal({ expert: { watchdog: { action: 'explode' }, commandline: ['-device', 'ivshmem'], cpu: { model: 'x\' mode=', features: [{ name: 'vmx', policy: 'require', path: '/' }] }, video: { model: 'vga', heads: 2 } } });
+    expect(wrong.problem.errors?.map(({ path }) => path).sort()).toEqual(['body.expert.commandline', 'body.expert.cpu.features.0.path', 'body.expert.cpu.model', 'body.expert.video.heads', 'body.expert.watchdog.action']);
+    const kvm = await rest.ended((await rest.ok<Accepted>('PATCH', `/v1/vms/${vm.id}/hardware`, { expert: { cpu: { model: 'host-passthrough' } } })).operation.id, 60_000);
+    if (kvm.status === 'succeeded') await changed({ expert: null });
+    else expect([kvm.status, kvm.error?.code]).toEqual(['compensated', 'domain.needs_kvm']);
+
+    const expert = {
+      cpu: { model: 'Nehalem', features: [{ name: 'aes', policy: 'disable' }] }, video: { model: 'virtio', heads: 2 }, sound: 'ich9', watchdog: { action: 'pause' }, panic: true,
+      rng: { bytesPerSecond: 65_536 }, balloon: { freePageReporting: true }, usb: true,
+    };
+    const said = await rest.ok<{ xml: string }>('PATCH', `/v1/vms/${vm.id}/hardware?dryRun=true`, { expert });
+    for (const line of ['+    <watchdog model="i6300esb" action="pause"/>', '+    <panic model="isa"/>', '-      <model type="vga"/>', '+      <model type="virtio" heads="2"/>', '-    <controller type="usb" model="none"/>']) expect(said.xml.split('\n')).toContain(line);
+    expect(said.xml).not.toContain('<disk');
+    expect(await shown()).toMatchObject({ pending: [] });
+
+    await changed({ expert });
+    expect((await shown()).pending).toEqual(['expert']);
+    const domain = await node.domainOf(vm);
+    expect(await node.virsh('dumpxml', domain)).not.toContain('<watchdog');
+    await acted('stop');
+    await acted('start');
+    await up();
+    expect((await shown()).pending).toEqual([]);
+    const xml = await node.virsh('dumpxml', domain);
+    for (const there of [/<watchdog model='i6300esb' action='pause'>/, /<panic model='isa'\/?>/, /<model type='virtio' heads='2' primary='yes'/, /<sound model='ich9'>/, /<rate bytes='65536' period='1000'\/>/, /<memballoon model='virtio' freePageReporting='on'>/, /<input type='tablet' bus='usb'>/]) expect(xml).toMatch(there);
+    // What QEMU has, and what the guest sees.
+    const devices = await node.virsh('qemu-monitor-command', '--hmp', domain, 'info qtree');
+    for (const device of ['i6300esb', 'virtio-vga', 'qemu-xhci', 'usb-tablet', 'ich9-intel-hda', 'pvpanic']) expect(devices).toContain(`dev: ${device}`);
+    expect(await inGuest('/bin/cat', '/proc/cpuinfo')).toMatch(/model name\s+: .*Nehalem/);
+    expect(await script('cat /sys/bus/pci/devices/*/device')).toContain('0x25ab');
+    expect(await rest.all(`/v1/drift?vm=${vm.id}`).catch(() => rest.all('/v1/drift'))).toEqual([]);
+
+    await changed({ expert: null });
+    expect((await shown()).pending).toEqual(['expert']);
+    await acted('stop');
+    await acted('start');
+    await up();
+    expect(await node.virsh('qemu-monitor-command', '--hmp', domain, 'info qtree')).not.toContain('i6300esb');
+  });
+
   it('A1-04 a machine for a Windows starts by signed UEFI, with a TPM of its own and local time', async () => {
     const wanted = { image: undefined, media: 'cv-spec-blue', network: GUEST_NETWORK, vcpus: 1, memoryMib: 256, diskGib: 1 };
     const windows = await rest.running({ ...wanted, name: 'windows', osFamily: 'windows', firmware: 'uefi-secure', tpm: true }) as Machine;

@@ -150,6 +150,7 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
       case 'VmProvisioned': {
         neverAgain(`VmProvisioned by ${text('operationId')}`);
         vm().provisioned = true;
+        for (const { mac } of (data['nics'] ?? []) as readonly { readonly mac: string }[]) vm().nics.add(mac);
         break;
       }
       case 'VmPowerRequested':

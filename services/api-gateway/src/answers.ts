@@ -4,6 +4,7 @@ import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
+import { Expert } from '@chronovirt/contracts/vm/expert';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
@@ -37,7 +38,7 @@ export const VmAnswer = named('Vm', z.object({
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
-    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
+    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
@@ -166,6 +167,7 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
   dryRun: z.literal(true), version: z.int().describe('Of the stream after them'), ...rehearsed,
   members: z.array(z.object({ name: z.string(), vmId: z.string(), operationId: z.string(), version: z.int().optional(), events: rehearsed.events.optional(), placement: rehearsed.placement, problem: ProblemAnswer.optional() })).optional()
     .describe('Of a batch: each as if those before it were placed'),
+  xml: nullable(z.string()).optional().describe('With expert devices: what would be different in the XML that libvirt is told, as lines that go and come; null when the node cannot be asked'),
 }));
 named('AcceptedBootRun', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), runId: z.string() }));
 named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));

@@ -6,7 +6,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import { idFrom, streamOf } from '@chronovirt/contracts/ids';
 import type { NetworkCommand } from '@chronovirt/contracts/network/network.commands';
 import type { SubnetCommand } from '@chronovirt/contracts/subnet/subnet.commands';
-import { type Answer, isRefusal, refuse } from '@chronovirt/decider/decider';
+import { type Answer, type Facts, isRefusal, refuse } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import type { CommandHandler, Handling } from '@chronovirt/event-log/handle';
 import { obeyOrRehearse } from '@chronovirt/event-log/rehearse';
@@ -70,9 +70,21 @@ const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
     return (await handler.handle(network, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(network.category, networkId), command: { type: 'DeleteNetwork', data: { networkId } } })).answer;
   };
 
+  const leaseAddresses = async (envelope: CommandEnvelope, { vmId, subnetIds }: Extract<SubnetCommand, { type: 'LeaseAddresses' }>['data']): Promise<Answer> => {
+    const earlier = await handler.earlier(envelope);
+    if (earlier !== undefined) return earlier;
+    const nics: Facts[] = [];
+    for (const subnetId of subnetIds) {
+      const { answer } = await handler.handle(subnet, { ...part(envelope, subnetId), stream: streamOf(subnet.category, subnetId), command: { type: 'LeaseAddress', data: { subnetId, vmId } } });
+      if (isRefusal(answer)) return (await handler.refuse(envelope, answer)).answer;
+      nics.push({ subnetId, ...answer.facts });
+    }
+    return (await handler.refuse(envelope, { version: 0, facts: { nics } })).answer;
+  };
+
   const releaseAddresses = async (envelope: CommandEnvelope, { vmId, subnetIds }: Extract<SubnetCommand, { type: 'ReleaseAddresses' }>['data']): Promise<Answer> => {
     for (const subnetId of subnetIds) {
-      const released = await handler.handle(subnet, { ...part(envelope, subnetId), stream: streamOf(subnet.category, subnetId), command: { type: 'ReleaseAddress', data: { subnetId, vmId } } });
+      const released = await handler.handle(subnet, { ...part(envelope, subnetId), cancels: envelope.cancels.map((id) => commandIdOf(`${id}:${subnetId}`)), stream: streamOf(subnet.category, subnetId), command: { type: 'ReleaseAddress', data: { subnetId, vmId } } });
       if (isRefusal(released.answer)) return released.answer;
     }
     return (await handler.refuse(envelope, { version: 0 })).answer;
@@ -85,6 +97,8 @@ const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
         return createNetwork(envelope, command.data);
       case 'DeleteNetwork':
         return deleteNetwork(envelope, command.data.networkId);
+      case 'LeaseAddresses':
+        return leaseAddresses(envelope, command.data);
       case 'ReleaseAddresses':
         return releaseAddresses(envelope, command.data);
       case 'RecordNetwork':

@@ -248,7 +248,7 @@ export class Scheduler {
       vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
-      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }),
+      ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }), ...(wish.expert === undefined ? {} : { expert: wish.expert }),
     };
     const request: VmCommand = { type: 'RequestVm', data: { vmId: wish.vmId, operationId: wish.operationId, spec, imageFile: image?.file ?? null, imageFormat: image?.format === 'raw' ? 'raw' : 'qcow2', network: network.plan, ...(wish.bootRuns === undefined ? {} : { bootRuns: wish.bootRuns }), ...(image === null ? {} : bytesToFetch(image)) } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, wish.vmId), request), likelyNew: true });
@@ -313,7 +313,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => view.entryCalled('network', networkId)?.plan, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -631,6 +631,7 @@ export class Scheduler {
     return {
       nodeId: (placed?.['nodeId'] ?? null) as NodeId | null, poolId: (placed?.['poolId'] ?? null) as PoolId | null,
       mac: (leased?.['mac'] ?? null) as string | null,
+      macs: ((state.status === 'absent' ? undefined : state.done['addresses']?.facts['nics']) ?? []) as LeftBehind['macs'],
     };
   }
 

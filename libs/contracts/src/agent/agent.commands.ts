@@ -17,6 +17,7 @@ import { Name, text } from '../text.ts';
 import { PoolFigures, PoolPath, PoolType } from '../pool/pool.events.ts';
 import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
+import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
 import { AdoptedLayout, BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
@@ -37,6 +38,7 @@ export const DomainPlan = z.object({
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).max(16),
   media: ImageFile.nullable(),
   ...Platform.shape,
+  expert: Expert.optional(),
   seed: Seed.nullable(),
   /** What the guest runs at its next boot, once. */
   bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),

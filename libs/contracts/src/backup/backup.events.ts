@@ -23,7 +23,7 @@ export const BackupFile = z.object({ unit: z.int().min(0).max(23), volumeId: Vol
 export type BackupFile = z.infer<typeof BackupFile>;
 
 /** What it takes to make the machine again, beside its disks. */
-export const BackedUpMachine = z.object({ spec: VmSpec, network: NetworkPlan, volumes: z.array(AttachedVolume).max(23) });
+export const BackedUpMachine = z.object({ spec: VmSpec, network: NetworkPlan, /** Those of interfaces beside the first, in their order. */ nics: z.array(NetworkPlan).max(15).optional(), volumes: z.array(AttachedVolume).max(23) });
 export type BackedUpMachine = z.infer<typeof BackedUpMachine>;
 
 /** What a node says of a backup that lies at its target. */

@@ -12,6 +12,8 @@ export const subnetCommands = {
   CreateSubnet: command('ipam', 'subnetId', z.object({ subnetId: SubnetId, networkId: NetworkId, cidr: z.cidrv4(), reserved: z.array(z.ipv4()) })),
   LeaseAddress: command('ipam', 'subnetId', z.object({ subnetId: SubnetId, vmId: VmId })),
   ReleaseAddress: command('ipam', 'subnetId', z.object({ subnetId: SubnetId, vmId: VmId })),
+  /** One in each of these. Facts: `nics`, of each its subnetId, address and mac. */
+  LeaseAddresses: command('ipam', 'vmId', z.object({ vmId: VmId, subnetIds: z.array(SubnetId).min(1).max(15) })),
   /** Whatever a VM has in these. */
   ReleaseAddresses: command('ipam', 'vmId', z.object({ vmId: VmId, subnetIds: z.array(SubnetId).min(1).max(16) })),
   ChangeReserved: command('ipam', 'subnetId', z.object({ subnetId: SubnetId, ...ChangeReservedBody.shape })),

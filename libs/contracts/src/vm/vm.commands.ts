@@ -8,6 +8,7 @@ import { PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
+import { Expert } from './expert.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer } from './snapshot.ts';
 import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
@@ -38,6 +39,7 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   cloudInit: CloudInit.optional(),
+  expert: Expert.optional().describe('Devices for those who know what they do'),
   autostart: Autostart.optional().describe('Started again when its node comes back without it, after a power failure for example'),
   expiresAt: z.iso.datetime().optional().describe('Until when it is wanted: then it is stopped, later put into the recycle bin, later deleted'),
   clone: z.enum(['linked', 'full']).optional().describe('linked, the default: its disk stands on the image and is made at once; full: a copy that stands alone'),
@@ -66,6 +68,7 @@ export const ReconfigureVmBody = z.strictObject({
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
   diskLimits: DiskLimits.nullable().optional().describe('Of the system disk; null takes them off'),
+  expert: Expert.nullable().optional().describe('Devices for those who know what they do, all of them anew; null: what every machine has. From the next start on. With dryRun=true the answer shows what would be different in libvirt\'s XML'),
   hostname: Hostname.optional().describe('What the guest calls itself. At once where its guest agent answers; otherwise cloud-init does it at the next start'),
   cloudInit: CloudInit.optional().describe('What cloud-init is told instead of what it was: from the next start on, when it begins as on a new machine. Without a hostname the guest keeps its own'),
 }).refine((body) => Object.values(body).some((value) => value !== undefined), 'must change something').meta({ id: 'ReconfigureVm' });
@@ -138,7 +141,7 @@ export const vmCommands = {
   SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
-    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(),
+    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(), expert: Expert.nullable().optional(),
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
@@ -182,14 +185,16 @@ export const vmCommands = {
     frozen: z.boolean().optional(),
     /** Of one that was adopted. */
     definition: text(DEFINITION_MAX).optional(),
+    /** Interfaces beside the first that it was made with. */
+    nics: z.array(Nic).max(15).optional(),
     /** Of a drill whose machine came up. */
     proven: text(300).optional(),
     observed: z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) }).nullable(),
   })),
   FailVm: command('scheduler', 'vmId', z.object({ ...Target, refused: text(100), because: Json, owed: z.array(text(100)), nic: Nic.optional() })),
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
-  /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be (`plan`, of DomainPlan). */
-  PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId })),
+  /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be, or would be with a change of what it is itself (`plan`, of DomainPlan). */
+  PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId, change: Reconfiguration.optional() })),
   /** From the scheduler, when something is due. Milliseconds since the epoch; seconds. */
   AdvanceExpiry: command('scheduler', 'vmId', z.object({ ...Target, now: z.int(), graceSeconds: z.int(), keepSeconds: z.int() })),
   /** From reports. */

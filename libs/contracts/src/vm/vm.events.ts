@@ -8,6 +8,7 @@ import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
+import { Expert } from './expert.ts';
 import { GuestRequest } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
 
@@ -86,6 +87,8 @@ export const VmSpec = z.object({
   expiresAt: z.iso.datetime().nullable().optional(),
   /** null: it stays as it was found. */
   autostart: Autostart.nullable().optional(),
+  /** null: the devices that every machine has. */
+  expert: Expert.nullable().optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -130,6 +133,7 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  expert: Expert.nullable().optional(),
   /** What the guest calls itself. */
   hostname: Hostname.optional(),
   /** What the guest is told anew: it begins as a new instance at its next start. */
@@ -156,7 +160,7 @@ export const Reconfiguration = z.object({
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 
 /** What of a running machine differs from what it should be until it is stopped and started. */
-export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit']);
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit', 'expert']);
 export type Pending = z.infer<typeof Pending>;
 
 /** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */
@@ -176,6 +180,9 @@ export const Restore = z.object({
   chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
   /** Disks beside the first. */
   volumes: z.array(AttachedVolume).max(23),
+  /** Networks of interfaces beside the first, and the names of those that are gone: such interfaces are left out. */
+  nics: z.array(NetworkPlan).max(15).optional(),
+  without: z.array(text(100)).max(15).optional(),
   /** Only to see whether it runs: it gets no way to any network, and goes when that is known. */
   drill: z.boolean(),
   /** Of a drill: what shows that it came up, when it was asked for, and by which policy. */
@@ -210,7 +217,7 @@ export const vmEvents = {
   VmRecycled: event(z.object({ purgeAt: z.iso.datetime() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
-  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned, /** Of one that was adopted: what it is defined as, without secrets. */ definition: text(DEFINITION_MAX).optional() })),
+  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned, /** Interfaces beside the first that it was made with. */ nics: z.array(Nic).max(15).optional(), /** Of one that was adopted: what it is defined as, without secrets. */ definition: text(DEFINITION_MAX).optional() })),
   VmPowerRequested: event(z.object({
     ...Operation, action: PowerAction,
     /** Graceful stops: seconds the guest is given. */

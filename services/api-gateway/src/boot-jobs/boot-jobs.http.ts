@@ -117,17 +117,18 @@ export class BootJobsHttp {
     }));
   }
 
-  private async memberFor(vm: string, job: BootJobDocument, variables: Readonly<Record<string, BootValue>>, commandId: string, asked: Asked): Promise<Member & { readonly about: { readonly runId: string } }> {
+  private async memberFor(vm: string, job: BootJobDocument, variables: Readonly<Record<string, BootValue>>, commandId: string, asked: Asked): Promise<Member & { readonly about: { readonly runId: string; readonly name: string } }> {
     const vmId = vm as VmId;
     await this.gateway.reading.own(vmId);
     const known = await this.gateway.views.vm(vmId);
     if (known === undefined) throw new ProblemError('vm.not_found', { because: { vmId } });
-    const node = await sealingNode(this.gateway, (JSON.parse(known.text) as VmSummary).nodeId);
+    const { nodeId, name } = JSON.parse(known.text) as VmSummary;
+    const node = await sealingNode(this.gateway, nodeId);
     const bad = badVariables(job, variables, node, 'body.variables');
     if (bad.length > 0) throw malformed(bad);
     const { operationId } = asked.idsOf(commandId);
     const runId = idFrom('run', commandIdOf(`${commandId}:run`));
-    return { commandId, operationId, vmId, about: { runId }, command: { to: 'scheduler', target: vmId, type: 'ReconfigureVm', vmId, data: { vmId, operationId, addBootRun: bootRunOf(job, variables, vmId, runId, node) } } };
+    return { commandId, operationId, vmId, about: { runId, name }, command: { to: 'scheduler', target: vmId, type: 'ReconfigureVm', vmId, data: { vmId, operationId, addBootRun: bootRunOf(job, variables, vmId, runId, node) } } };
   }
 
   /** One that people have made. */

@@ -152,7 +152,10 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmPlaced':
       return settle({ ...vm, nodeId: event.data.nodeId, generation: event.data.generation, observed: null }, event);
     case 'VmProvisioned':
-      return settle({ ...vm, address: event.data.provisioned.address, mac: event.data.provisioned.mac }, event);
+      return settle({
+        ...vm, address: event.data.provisioned.address, mac: event.data.provisioned.mac,
+        nics: [...vm.nics, ...(event.data.nics ?? []).map(({ network, address, mac }) => ({ networkId: network.networkId, network: network.name, address, mac }))],
+      }, event);
     case 'VmPowerRequested': {
       const { operationId, action } = event.data;
       return settle({ ...vm, desired: desiredAfter[action], operation: { id: operationId, kind: action, desiredBefore: vm.desired } }, event);

@@ -4,6 +4,7 @@ import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@ne
 import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { RunBootJobBody, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
+import { DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { BootRunId, idFrom, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
@@ -35,6 +36,7 @@ import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
+import { xmlDiff } from './xml-diff.ts';
 import { parseYaml } from './yaml.http.ts';
 
 /** Actions take no body, or an empty one. */
@@ -170,12 +172,7 @@ export class VmsHttp {
     await this.gateway.reading.atLeast(request, reply, id);
     const { status, observed, nodeId, generation } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
     if (status === 'unknown' && observed !== null) throw new ProblemError('node.silent', { because: { nodeId } });
-    // Asked as a rehearsal: nothing is written, and nobody owes an answer.
-    const outcome = await submit(this.gateway.ports, envelopeOf({ ...requestOf(request, null), rehearsalId: newCommandId() }, { to: 'scheduler', target: id, type: 'PlanVm', data: { vmId: id } }), undefined);
-    if (outcome.kind === 'pending') throw noAnswer();
-    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, `vm-${id}`);
-    const plan = DomainPlan.parse(outcome.answer.facts?.['plan']);
-    const xml = await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan });
+    const xml = await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan: await this.planned(request, id) });
     sendJson(reply, `{"vmId":${JSON.stringify(id)},"nodeId":${JSON.stringify(nodeId)},${xml.toString('utf8').slice(1)}`);
   }
 
@@ -199,7 +196,7 @@ export class VmsHttp {
   async reconfigure(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ReconfigureVmBody }) body: ReconfigureVmBody): Promise<void> {
     const bad = badCloudInit(body.cloudInit, parseYaml);
     if (bad.length > 0) throw malformed(bad);
-    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body);
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', body, body.expert === undefined ? {} : { rehearsed: (change) => this.xmlDifference(request, id, change) });
   }
 
   @Post(':id/nics')
@@ -461,6 +458,29 @@ export class VmsHttp {
     await this.act(request, reply, id, 'AskGuest', 'remove-ssh-keys', { request: { kind: 'remove-ssh-keys', user: body.user, keys: [...await linesOf(this.gateway, body.keys, 'keys')] } satisfies GuestRequest }, { sameAs: body });
   }
 
+  /** Asked as a rehearsal: nothing is written, and nobody owes an answer. */
+  private async planned(request: FastifyRequest, id: VmId, change?: unknown): Promise<DomainPlan> {
+    const outcome = await submit(this.gateway.ports, envelopeOf({ ...requestOf(request, null), expected: undefined, rehearsalId: newCommandId() }, { to: 'scheduler', target: id, type: 'PlanVm', data: { vmId: id, ...(change === undefined ? {} : { change }) } }), undefined);
+    if (outcome.kind === 'pending') throw noAnswer();
+    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, `vm-${id}`);
+    return DomainPlan.parse(outcome.answer.facts?.['plan']);
+  }
+
+  /** What a change would make different in the words that its libvirt is told; null when its node cannot be asked. */
+  private async xmlDifference(request: FastifyRequest, id: VmId, change: unknown): Promise<object> {
+    const { nodeId, generation, status } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId' | 'generation' | 'status'>;
+    if (nodeId === null || status === 'unknown') return { xml: null };
+    const expected = async (plan: DomainPlan): Promise<string> => DomainXml.parse(JSON.parse((await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan })).toString('utf8'))).expected;
+    try {
+      const [before, after] = await Promise.all([this.planned(request, id).then(expected), this.planned(request, id, change).then(expected)]);
+      return { xml: xmlDiff(before, after) };
+    } catch (error) {
+      // What would be recorded is known all the same.
+      if (error instanceof ProblemError) return { xml: null };
+      throw error;
+    }
+  }
+
   private async summary(id: VmId): Promise<Pick<VmSummary, 'nodeId' | 'observed'>> {
     return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId' | 'observed'>;
   }
@@ -477,12 +497,12 @@ export class VmsHttp {
    * Submits what is to be done to a VM, and shows it and the operation once both have seen it. Two requests with
    * one key are the same when `sameAs` is (default: `more`); `shown` is added to the answer.
    */
-  private async act(request: FastifyRequest, reply: FastifyReply, id: VmId, type: string, kind: string, more: object, { sameAs = more, shown: added = {} }: { readonly sameAs?: object; readonly shown?: object } = {}): Promise<void> {
+  private async act(request: FastifyRequest, reply: FastifyReply, id: VmId, type: string, kind: string, more: object, { sameAs = more, shown: added = {}, rehearsed }: { readonly sameAs?: object; readonly shown?: object; readonly rehearsed?: (change: unknown) => Promise<object> } = {}): Promise<void> {
     const asked = requestOf(request, sameAs);
     const { operationId } = asked;
     const envelope = envelopeOf(asked, { to: 'scheduler', target: id, type, vmId: id, data: { vmId: id, operationId, ...more } });
     const outcome = await submit(this.gateway.ports, envelope, kind);
-    if (await this.rehearsed(asked, reply, outcome, `vm-${id}`)) return;
+    if (await this.rehearsed(asked, reply, outcome, `vm-${id}`, rehearsed)) return;
     await this.positioned(reply, outcome, `vm-${id}`, [id, operationId]);
     await Promise.all([this.gateway.reading.own(id), this.gateway.reading.own(operationId)]);
     const [vm, operation] = await Promise.all([this.gateway.views.vm(id), this.gateway.operations.one(operationId)]);
@@ -507,11 +527,12 @@ export class VmsHttp {
   }
 
   /** True when that was only asked for: then what would happen was sent. */
-  private async rehearsed(asked: Asked, reply: FastifyReply, outcome: Submitted, stream: string): Promise<boolean> {
+  private async rehearsed(asked: Asked, reply: FastifyReply, outcome: Submitted, stream: string, more?: (change: unknown) => Promise<object>): Promise<boolean> {
     if (asked.rehearsalId === undefined) return false;
     if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, stream);
     if (outcome.kind === 'pending') throw noAnswer();
-    sendRehearsal(reply, outcome.answer);
+    const change = outcome.answer.rehearsal?.events.find(({ type }) => type === 'VmReconfigureRequested')?.data['change'];
+    sendRehearsal(reply, outcome.answer, more === undefined || change === undefined ? {} : await more(change));
     return true;
   }
 

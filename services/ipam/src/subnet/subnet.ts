@@ -43,7 +43,7 @@ const nextFree = (subnet: LiveSubnet): number | undefined => {
   return undefined;
 };
 
-type OfSubnet = Exclude<SubnetCommand, { type: 'ReleaseAddresses' }>;
+type OfSubnet = Exclude<SubnetCommand, { type: 'LeaseAddresses' | 'ReleaseAddresses' }>;
 
 export const subnet: Decider<OfSubnet, SubnetEvent, Subnet> = {
   category: 'subnet',

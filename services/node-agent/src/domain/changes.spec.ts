@@ -6,7 +6,7 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, seed: null, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, seed: null, expert: '', macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
 const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: ({ volumeId }: { readonly volumeId: string }) => `/pool/${volumeId}`, seedPath: undefined };
 const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>

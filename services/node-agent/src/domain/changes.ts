@@ -6,6 +6,7 @@
 import type { BootDevice, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import type { DomainPlan } from '../hypervisor.ts';
+import { expertText } from './expert-xml.ts';
 
 /** A domain as it runs now. Memory in MiB, with what was plugged in. */
 export interface LiveDomain {
@@ -18,6 +19,8 @@ export interface LiveDomain {
   readonly media: string | undefined | null;
   /** Path of the disk from which cloud-init learns; null: there is none. */
   readonly seed: string | null;
+  /** What of devices it was made with beside the usual, as `expertText` says it. */
+  readonly expert: string;
   readonly macs: readonly string[];
   /** By path, beside the drives for media. */
   readonly disks: readonly { readonly path: string; readonly limits: DiskLimits | null }[];
@@ -64,6 +67,8 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   else if (more !== 0) pending.push('memoryMib');
 
   if (saysBoot(plan) && plan.boot.join() !== live.boot.join()) pending.push('boot');
+
+  if (plan.adopted === null && live.expert !== expertText(plan.expert)) pending.push('expert');
 
   // Another instance begins with a start. What the same one is to run is there for its next boot, whoever boots it.
   if (seedPath !== undefined && (live.seed === null || instanceIn(live.seed) !== instanceIn(seedPath))) pending.push('cloudInit');

@@ -13,7 +13,7 @@ const plan: Told['plan'] = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, gen
 const told: Told = { plan, pending: [], power: 'running', unsettled: false, unsure: false };
 const path = `/pool/${volumeId}.qcow2`;
 const machine: SeenMachine = {
-  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], media: undefined, seed: null, macs: [mac], disks: [{ path, limits: null }],
+  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], media: undefined, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
   title: 'spec', description: '', targets: { vda: path }, devices: { serial: 1 },
 };
 const seen: SeenFully = { state: 'running', reason: 'booted', name: 'cv-spec', nameGiven: 'cv-spec', persistent: true, defined: machine, running: machine, snapshots: [] };

@@ -8,6 +8,7 @@ import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import type { DomainPlan, Told } from '../hypervisor.ts';
 import { type LiveDomain, mediumOf, saysBoot } from './changes.ts';
 import { targetOf } from './domain-xml.ts';
+import { expertText } from './expert-xml.ts';
 
 /** One domain, as its libvirt tells of it. */
 export interface SeenFully {
@@ -77,7 +78,8 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
       compare(`disks.${target}.bytesPerSecond`, disk.limits?.bytesPerSecond ?? null, present.limits?.bytesPerSecond ?? null, where);
     }
     for (const [target, path] of Object.entries(there.targets)) if (!targets.has(target)) compare(`disks.${target}`, null, path, where);
-    for (const kind of DEVICE_KINDS) compare(`devices.${kind}`, expected.devices[kind] ?? 0, there.devices[kind] ?? 0, where);
+    if (plan.adopted === null && !waits('expert')) compare('expert', expertText(plan.expert), there.expert, where);
+    for (const kind of DEVICE_KINDS) if (!waits('expert')) compare(`devices.${kind}`, expected.devices[kind] ?? 0, there.devices[kind] ?? 0, where);
   };
   machine(seen.defined, 'defined');
   if (seen.running !== undefined) machine(seen.running, 'running');

@@ -10,6 +10,7 @@
 import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import type { DomainPlan } from '../hypervisor.ts';
+import { expertCpu, expertDevices, expertText } from './expert-xml.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
 
@@ -69,7 +70,7 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     element('uuid', {}, uuidOf(plan.vmId)),
     element('title', {}, plan.name),
     element('metadata', {},
-      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, as: host.knownAs ?? domainName(plan.name, plan.vmId), agent: host.agentVersion })),
+      element('cv:vm', { 'xmlns:cv': METADATA_NAMESPACE, id: plan.vmId, generation: plan.generation, node: host.nodeId, name: plan.name, as: host.knownAs ?? domainName(plan.name, plan.vmId), agent: host.agentVersion, expert: plan.expert === undefined ? undefined : expertText(plan.expert) })),
     growsMemory(plan, host) ? element('maxMemory', { slots: MEMORY_SLOTS, unit: 'MiB' }, plan.memoryMibMax) : undefined,
     element('memory', { unit: 'MiB' }, plan.memoryMib),
     element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
@@ -109,6 +110,7 @@ const growsMemory = (plan: DomainPlan, { type }: Pick<DomainHost, 'type'>): bool
 function cpu(type: 'kvm' | 'qemu', plan: DomainPlan, host: DomainHost): Xml {
   // Memory is plugged into a NUMA node, so there has to be one.
   const numa = growsMemory(plan, host) ? element('numa', {}, element('cell', { id: 0, cpus: plan.vcpusMax === 1 ? '0' : `0-${plan.vcpusMax - 1}`, memory: plan.memoryMib, unit: 'MiB' })) : undefined;
+  if (plan.expert?.cpu !== undefined) return expertCpu(plan.expert.cpu, numa);
   return type === 'kvm'
     ? element('cpu', { mode: 'host-model', check: 'partial' }, numa)
     : element('cpu', { mode: 'custom', match: 'exact', check: 'none' }, element('model', { fallback: 'allow' }, 'qemu64'), numa);
@@ -171,8 +173,8 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     driveXml('media', plan.devices, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
     ...(host.seedPath === undefined ? [] : [driveXml('seed', plan.devices, host.seedPath)]),
     ...(plan.devices === 'virtio' ? [element('controller', { type: 'scsi', index: 0, model: 'virtio-scsi' })] : []),
-    // Nothing of ours is on USB, and an idle controller wakes the host a thousand times a second.
-    element('controller', { type: 'usb', model: 'none' }),
+    // Nothing of ours is on USB, and an idle controller of the old kinds wakes the host a thousand times a second.
+    element('controller', plan.expert?.usb === true ? { type: 'usb', index: 0, model: 'qemu-xhci' } : { type: 'usb', model: 'none' }),
     ...(ports === 0 ? [] : [element('controller', { type: 'pci', index: 0, model: 'pcie-root' })]),
     ...Array.from({ length: ports }, (_, index) => element('controller', { type: 'pci', index: index + 1, model: 'pcie-root-port' })),
     ...plan.nics.map((nic) => nicXml(nic, plan.devices, plan.isolated)),
@@ -182,9 +184,7 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     // virtlogd keeps it from growing without end, as it does with the console.
     element('channel', { type: 'file' }, element('source', { path: host.bootReport, append: 'on' }), element('target', { type: 'virtio', name: BOOT_PORT })),
     element('graphics', { type: 'vnc', autoport: 'no' }, element('listen', { type: 'socket', socket: host.screenSocket })),
-    element('video', {}, element('model', { type: 'vga' })),
     ...(plan.tpm === true ? [element('tpm', { model: 'tpm-crb' }, element('backend', { type: 'emulator', version: '2.0' }))] : []),
-    element('memballoon', { model: 'virtio' }),
-    element('rng', { model: 'virtio' }, element('backend', { model: 'random' }, '/dev/urandom')),
+    ...expertDevices(plan.expert ?? {}),
   ];
 }

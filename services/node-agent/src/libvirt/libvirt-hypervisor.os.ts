@@ -36,6 +36,7 @@ import { changesOf, mediumOf, saysBoot } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { DomainHost } from '../domain/domain-xml.ts';
+import { needsKvm } from '../domain/expert-xml.ts';
 import { resultsIn } from '../boot-jobs/boot-runs.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
@@ -474,6 +475,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
     const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
     if (missing !== undefined) return missing;
+    if (plan.expert !== undefined && needsKvm(plan.expert) && host.accel.accel !== 'kvm') return refuse('domain.needs_kvm', { vmId, model: plan.expert.cpu?.model ?? '', says: host.accel.accelBecause.slice(0, 300) });
     const seedPath = plan.seed === null ? undefined : await host.writeSeed({ ...plan, seed: plan.seed });
     if (isRefusal(seedPath)) return seedPath;
     if (plan.adopted === null) return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };

@@ -69,7 +69,7 @@ type Adopted = NonNullable<DomainPlan['adopted']>;
 
 /** The XML of a domain, running or defined. `adopted`: one that we did not make. */
 export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
-  const { root, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
+  const { root, metadata, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
   const devices = childOf(root, 'devices');
   const { media, seed } = placesOf(devices, adopted ?? undefined);
   const ofDisks = childrenOf(devices, 'disk').filter((one) => (one.attributes['device'] ?? 'disk') === 'disk');
@@ -81,6 +81,7 @@ export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
     boot: bootIn(root),
     media: media === undefined ? null : mediumIn(media),
     seed: (seed === undefined ? undefined : mediumIn(seed)) ?? null,
+    expert: childOf(metadata, 'cv:vm')?.attributes['expert'] ?? '',
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: ofDisks.map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
     title: title ?? '',

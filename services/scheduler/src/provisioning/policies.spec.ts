@@ -23,7 +23,7 @@ const failed = (n: number, owed: string[] = []): VmEvent => ({ type: 'VmOperatio
 const start: VmEvent = { type: 'VmPowerRequested', data: { operationId: op(2), action: 'start', timeoutSeconds: 0, force: false } };
 const cleanUp: VmEvent = { type: 'VmCleanUpStarted', data: { operationId: op(3) } };
 const deleteStarted: VmEvent = { type: 'VmDeleteStarted', data: { operationId: op(3) } };
-const left = { nodeId, poolId, mac: '52:54:0a:15:00:02' };
+const left = { nodeId, poolId, mac: '52:54:0a:15:00:02', macs: [{ subnetId: `subnet_${hex(7)}`, mac: '52:54:0a:16:00:02' }] };
 
 /** The reaction to the last event of a history. */
 const after = (...history: readonly VmEvent[]) => {
@@ -50,6 +50,11 @@ describe('What an event of a VM calls for', () => {
     const asked: VmEvent = { type: 'VmDeleteRequested', data: { operationId: op(3), force: true, cancels: op(1) } };
     expect(after(requested, asked)).toMatchObject({ kind: 'cancel', saga: 'provision-vm', id: op(1) });
     expect(reactionTo(asked, replay(vm, [requested, asked, failed(1), deleteStarted]), String)).toBeUndefined();
+  });
+  it('is to give back the addresses of interfaces that came with a backup, also when they were never built', () => {
+    const second = { ...network, networkId: `network_${hex(7)}`, subnetId: `subnet_${hex(7)}`, name: 'cv-second' } as const;
+    const restored: VmEvent = { type: 'VmRequested', data: { ...(requested.data), restore: { backupId: `backup_${hex(1)}`, ofVm: vmId, targetId: `target_${hex(1)}`, chain: [], volumes: [], nics: [second], drill: false } } };
+    expect(after(restored, placed, failed(1, ['domain']), cleanUp)).toMatchObject({ input: { nics: [{ mac: left.mac }, { network: second, mac: '52:54:0a:16:00:02' }], subnetIds: [network.subnetId, second.subnetId] } });
   });
   it('is to take away what a creation left, with what only the creation knew', () => {
     expect(after(requested, failed(1, ['capacity', 'address']), cleanUp)).toMatchObject({ saga: 'clean-up-vm', id: op(3), input: { nodeId: null, reservedOn: nodeId, poolId, nics: [{ mac: left.mac }] } });

@@ -29,9 +29,11 @@ export interface LeftBehind {
   readonly nodeId: NodeId | null;
   readonly poolId: PoolId | null;
   readonly mac: string | null;
+  /** Of interfaces beside the first. */
+  readonly macs: readonly { readonly subnetId: string; readonly mac: string }[];
 }
 
-export const nothingLeft: LeftBehind = { nodeId: null, poolId: null, mac: null };
+export const nothingLeft: LeftBehind = { nodeId: null, poolId: null, mac: null, macs: [] };
 
 /** Whether the reaction to an event takes away what a VM has. */
 export const isRemoval = (type: string): boolean => type === 'VmDeleteStarted' || type === 'VmDrilled' || type === 'VmCleanUpStarted';
@@ -105,8 +107,8 @@ const adopting = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string
 const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string) => string, left: LeftBehind): RemoveVm => ({
   operationId, vmId: vm.vmId, volumeId: vm.provisioned?.volumeId ?? firstVolumeOf(vm.vmId), nodeId: vm.nodeId, reservedOn: vm.nodeId ?? left.nodeId, poolId: vm.poolId ?? left.poolId, generation: vm.generation,
   // With what a change has left that is owed.
-  nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac }))],
-  subnetIds: [...listOf(vm.network), ...vm.nics.map((nic) => nic.network), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
+  nics: [...nicOf(vm.network, vm.provisioned?.mac ?? left.mac), ...[...vm.nics, ...listOf(vm.debt?.nic)].map(({ network, mac }) => ({ network, mac })), ...unbuilt(vm).flatMap((network) => left.macs.flatMap(({ subnetId, mac }) => (subnetId === network.subnetId ? [{ network, mac }] : [])))],
+  subnetIds: [...listOf(vm.network), ...vm.nics.map((nic) => nic.network), ...unbuilt(vm), ...listOf(vm.debt?.change?.addNic)].map(({ subnetId }) => subnetId),
   // One that was to come, and is owed, goes with it; the others stay.
   // Those that came with a machine that never was go with it.
   volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
@@ -114,6 +116,9 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   drilled: drilledOf(vm),
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
+
+/** Networks of interfaces beside the first that one was to be made with, and was not. */
+const unbuilt = ({ provisioned, restore }: LiveVm): readonly NetworkPlan[] => (provisioned === null ? restore?.nics ?? [] : []);
 
 /** Of a drill that says something of its backup. */
 const drilledOf = ({ restore, drilled }: LiveVm): NonNullable<RemoveVm['drilled']> | null => {

@@ -2,7 +2,7 @@
  * What it takes to turn a requested VM into a running one, and how to take it back.
  *
  *     name ─────────────────────────────────────────┐
- *     address ───────────────┬──────────────▶ domain ┤
+ *     address, addresses ────┬──────────────▶ domain ┤
  *     capacity ─▶ assignment ┤                       ├─▶ boot
  *              ─▶ space, volume ────────────▶ disk ──┘
  *
@@ -11,8 +11,8 @@
  */
 import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import type { Outgoing } from '@chronovirt/contracts/command';
-import type { NodeId, OperationId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import { platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { type Nic, platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
@@ -43,6 +43,18 @@ const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes
 /** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
 const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
 
+/** Of interfaces beside the first, which come with a backup. */
+const subnetsOf = (restore: ProvisionVm['restore']): readonly SubnetId[] => restore?.nics?.map(({ subnetId }) => subnetId) ?? [];
+
+const nicsOf = ({ restore }: ProvisionVm, facts: StepFacts): readonly Nic[] => {
+  const networks = restore?.nics ?? [];
+  if (networks.length === 0) return [];
+  const leased = fact<readonly { readonly subnetId: SubnetId; readonly address: string; readonly mac: string }[]>(facts['addresses'], 'nics');
+  return networks.flatMap((network) => leased.flatMap(({ subnetId, address, mac }) => (subnetId === network.subnetId ? [{ network, address, mac }] : [])));
+};
+
+const withoutOf = ({ restore }: ProvisionVm): string => (restore?.without === undefined ? '' : `, without its interfaces in networks that are gone: ${restore.without.join(', ')}`);
+
 /** For the way to the node and back. */
 const PROOF_MORE_SECONDS = 60;
 
@@ -61,6 +73,12 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       deadlineMs: 30_000,
       run: (vm) => ({ to: 'ipam', target: vm.network.subnetId, type: 'LeaseAddress', data: { subnetId: vm.network.subnetId, vmId: vm.vmId } }),
       undo: (vm) => ({ to: 'ipam', target: vm.network.subnetId, type: 'ReleaseAddress', data: { subnetId: vm.network.subnetId, vmId: vm.vmId } }),
+    },
+    addresses: {
+      deadlineMs: 30_000,
+      undoRefused: true,
+      run: ({ vmId, restore }) => (subnetsOf(restore).length === 0 ? undefined : { to: 'ipam', target: vmId, type: 'LeaseAddresses', data: { vmId, subnetIds: subnetsOf(restore) } }),
+      undo: ({ vmId, restore }) => ({ to: 'ipam', target: vmId, type: 'ReleaseAddresses', data: { vmId, subnetIds: subnetsOf(restore) } }),
     },
     capacity: {
       deadlineMs: 30_000,
@@ -123,14 +141,14 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), more: [...more(vm)] }),
     },
     domain: {
-      after: ['assignment', 'address', 'volume'],
+      after: ['assignment', 'address', 'addresses', 'volume'],
       deadlineMs: 60_000,
       // The node does one thing for a VM at a time, and may be at its disk.
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: [], volumes: vm.restore?.volumes ?? [], seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
-      undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }] }),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: nicsOf(vm, facts), volumes: vm.restore?.volumes ?? [], seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
+      undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }, ...nicsOf(vm, facts).map(({ network, mac }) => ({ network, mac }))] }),
     },
     boot: {
       after: ['name', 'disk', 'domain'],
@@ -151,7 +169,8 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     },
   },
   done: (vm, facts) => finishVm({ ...vm, ...placed(vm, facts) }, facts['boot'], {
-    how: 'created',
+    how: `created${withoutOf(vm)}`.slice(0, 200),
+    ...(subnetsOf(vm.restore).length === 0 ? {} : { nics: nicsOf(vm, facts) }),
     ...(vm.restore?.proof === undefined ? {} : { proven: `${fact<string>(facts['proof'], 'says')}, seen ${String(fact(facts['proof'], 'seconds'))} s after its start`.slice(0, 300) }),
     provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
   }),

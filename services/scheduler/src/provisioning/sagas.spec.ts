@@ -85,7 +85,7 @@ const dropping: DropBackup = { operationId: ids.operationId, vmId: ids.vmId, bac
 const restored: ProvisionVm = {
   ...provision, imageFile: null,
   restore: {
-    backupId: `backup_${digits}`, ofVm: ids.vmId, targetId: `target_${digits}`, volumes: [second], drill: false,
+    backupId: `backup_${digits}`, ofVm: ids.vmId, targetId: `target_${digits}`, volumes: [second], nics: [other], drill: false,
     chain: [{ backupId: `backup_${digits}`, files: [{ unit: 0, bytes: 1, sha256: 'a'.repeat(64) }, { unit: 1, bytes: 1, sha256: 'a'.repeat(64) }] }],
   },
 };
@@ -108,7 +108,7 @@ const poolWorks: readonly WorkOnPool[] = (['create', 'start', 'stop', 'delete', 
 
 const factsOf = (step: string): Facts => ({
   begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
-  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, addresses: { nics: [{ subnetId: other.subnetId, address: '10.22.0.2', mac: '52:54:0a:16:00:02' }] }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1, ...(step === 'proof' ? { criterion: 'agent', seconds: 4, says: 'its guest agent answers' } : {}), ...(step === 'disk' ? { sha256: 'a'.repeat(64), sizeBytes: 1, virtualBytes: 1 } : {}) });
 
 const WORLDS = 2_000;
@@ -157,7 +157,7 @@ describe('Making a VM', () => {
     expect(provisionVm.steps['address']?.after).toBeUndefined();
     for (const step of ['disk', 'domain'] as const) expect(provisionVm.steps[step]?.after).toContain('assignment');
   });
-  it('may take seven and a half minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 30_000 + 30_000 + 60_000 + 60_000 + 8 * 30_000 - 30_000); });
+  it('may take eight minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 30_000 + 30_000 + 60_000 + 60_000 + 9 * 30_000 - 30_000); });
 });
 
 describe('Taking a VM away', () => {

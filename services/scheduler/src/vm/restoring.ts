@@ -30,7 +30,7 @@ export interface Restoring {
 
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
-  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
 }): Restoring | Refusal => {
   const chain = chainOf(find, wish.backupId);
   if ('refused' in chain) return chain;
@@ -39,6 +39,10 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   const { vmId: ofVm, target, taken: { machine } } = last;
   const network = wish.network ?? machine.network;
   const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
+  // A VM has at most one interface in a network.
+  const others = (machine.nics ?? []).filter(({ networkId }) => networkId !== network.networkId);
+  const nics = others.flatMap(({ networkId }) => wish.networks(networkId) ?? []);
+  const without = others.flatMap(({ networkId, name }) => (wish.networks(networkId) === undefined ? [name] : []));
   // Whether somebody wants it for ever, or started again, was said of that machine, not of this one.
   const { expiresAt: _, autostart: __, poolId, ...spec } = machine.spec;
   return {
@@ -49,7 +53,7 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
       cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },
     },
     restore: {
-      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, drill: wish.proof !== undefined, ...(wish.proof === undefined ? {} : { proof: wish.proof }),
+      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, ...(nics.length === 0 ? {} : { nics }), ...(without.length === 0 ? {} : { without }), drill: wish.proof !== undefined, ...(wish.proof === undefined ? {} : { proof: wish.proof }),
       chain: chain.map(({ backupId, taken: { files } }) => ({ backupId, files: files.map(({ unit, bytes, sha256 }: BackupFile) => ({ unit, bytes, sha256 })) })),
     },
     sizeGib: spec.diskGib + volumes.reduce((sum, { sizeGib }) => sum + sizeGib, 0),

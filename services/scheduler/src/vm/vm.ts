@@ -195,8 +195,8 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  // Nobody looked what it starts from when it was adopted.
-  const fixed = live.layout === null || live.layout.drive !== undefined ? [] : (['boot', 'media'] as const).filter((field) => change[field] !== undefined);
+  // From what it starts nobody looked when it was adopted by an older agent.
+  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'expert'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -496,6 +496,9 @@ export const machineOf = ({ vmId, spec, network, provisioned, nics, volumes, see
   return { vmId, spec, volumeId, first, layout, nics, volumes, seedVersion, bootRuns, layers: activeLayers(snapshots) };
 };
 
+/** With a change of what it is itself; what comes to it or goes has no place yet. */
+const changedMachine = (machine: Machine, change: Reconfiguration): Machine => ({ ...machine, spec: specAfterChange(machine.spec, change), seedVersion: machine.seedVersion + (change.cloudInit === undefined ? 0 : 1) });
+
 export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
@@ -542,7 +545,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const { change } = state.operation;
         const drill = drillEnded(state, { passed: true, verdict: true, how: command.data.proven ?? how, refused: null, because: {} });
         return [
-          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(definition === undefined ? {} : { definition }) } } as const]),
+          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(command.data.nics === undefined ? {} : { nics: command.data.nics }), ...(definition === undefined ? {} : { definition }) } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
@@ -667,7 +670,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
-        return { ...state, provisioned: event.data.provisioned, layout: state.layout === null || event.data.definition === undefined ? state.layout : { ...state.layout, definition: event.data.definition } };
+        return { ...state, provisioned: event.data.provisioned, nics: event.data.nics ?? state.nics, layout: state.layout === null || event.data.definition === undefined ? state.layout : { ...state.layout, definition: event.data.definition } };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
         return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: begun(operationId, 'power', { action }) };
@@ -751,7 +754,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'AssignVm':
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
-        return state.status === 'live' ? { generation: state.generation, plan: planOf(machineOf(state, state.snapshots)) } : {};
+        return state.status === 'live' ? { generation: state.generation, plan: planOf(changedMachine(machineOf(state, state.snapshots), command.data.change ?? {})) } : {};
       case 'FindSnapshotDisk':
         return { layer: frozenIn(state, command.data)?.layer ?? null };
       default:

@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import type { BackupId, VmId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { BackupEntry } from '../view.projection.ts';
+import { restoring } from './restoring.ts';
+
+const hex = (n: number): string => n.toString(16).padStart(32, '0');
+const backupId: BackupId = `backup_${hex(1)}`;
+const ofVm: VmId = `vm_${hex(2)}`;
+const net = (n: number): NetworkPlan => ({ networkId: `network_${hex(n)}`, subnetId: `subnet_${hex(n)}`, name: `lab-${String(n)}`, kind: 'nat', cidr: `10.${String(n)}.0.0/24`, gateway: `10.${String(n)}.0.1`, prefix: 24, bridge: `cvbr-${String(n)}` });
+const spec: VmSpec = {
+  name: 'web-1', description: 'shop', imageId: `image_${hex(6)}`, networkId: net(1).networkId, subnetId: net(1).subnetId, vcpus: 1, memoryMib: 256, diskGib: 2, accel: 'any', devices: 'virtio', nodeId: null, tags: ['a'], protected: true,
+  vcpusMax: 1, memoryMibMax: 256, boot: ['disk'], media: null, cloudInit: null, diskLimits: null, poolId: `pool_${hex(1)}`, expiresAt: '2026-01-01T00:00:00.000Z', autostart: { order: 1, delaySeconds: 0 },
+};
+const entry: BackupEntry = {
+  backupId, vmId: ofVm, target: { targetId: `target_${hex(1)}`, name: 'vault' }, scheduled: null, begunAt: '2025-12-01T00:00:00.000Z', deleting: null,
+  taken: { parent: null, machine: { spec, network: net(1), nics: [net(2), net(3)], volumes: [] }, files: [{ unit: 0, volumeId: `volume_${hex(1)}`, sizeGib: 2, bytes: 1, sha256: 'a'.repeat(64) }], frozen: true, at: '2025-12-01T00:00:00.000Z' },
+};
+const wished = (there: readonly NetworkPlan[], more: Partial<Parameters<typeof restoring>[1]> = {}) => {
+  const restored = restoring((id) => (id === backupId ? entry : undefined), {
+    backupId, name: 'again', network: net(1), networks: (id) => there.find(({ networkId }) => networkId === id), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`, ...more,
+  });
+  if ('refused' in restored) throw new Error(restored.refused);
+  return restored;
+};
+
+describe('A VM that is made of a backup', () => {
+  it('has its interfaces again, but those in networks that are gone, which are named', () => {
+    expect(wished([net(1), net(2), net(3)]).restore).toMatchObject({ nics: [net(2), net(3)] });
+    expect(wished([net(1), net(2), net(3)]).restore).not.toHaveProperty('without');
+    expect(wished([net(1), net(3)]).restore).toMatchObject({ nics: [net(3)], without: ['lab-2'] });
+    expect(wished([net(1)]).restore).not.toHaveProperty('nics');
+  });
+  it('has one interface in each network, also when its first is to be in that of another', () => {
+    expect(wished([net(1), net(2), net(3)], { network: net(2) }).restore).toMatchObject({ nics: [net(3)] });
+  });
+  it('is wanted for as long as somebody says, not as long as the other was', () => {
+    for (const field of ['expiresAt', 'autostart']) expect(wished([]).spec).not.toHaveProperty(field);
+    expect(wished([]).spec).toMatchObject({ name: 'again', description: 'shop', protected: false, imageId: null, poolId: spec.poolId });
+  });
+  it('for a drill lies wherever there is room, and says what it is', () => {
+    const { spec: drilled, restore } = wished([], { proof: { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } });
+    expect(drilled).toMatchObject({ description: `Drill of ${backupId}, taken of web-1`, tags: [] });
+    expect(drilled).not.toHaveProperty('poolId');
+    expect(restore).toMatchObject({ drill: true, proof: { criterion: 'agent' } });
+  });
+});
