@@ -102,6 +102,38 @@ describe('the consoles of a guest', () => {
     client.close();
   });
 
+  it('A2-02 a password of the screen is asked for from the next connection on, and not any more when it is taken off', async () => {
+    await paint();
+    const looking = await open('vnc');
+    await readScreen(looking);
+    const set = await rest.ok<{ password?: string }>('PUT', `/v1/vms/${vm.id}/screen-password`, { password: 'cAn-8ry"' });
+    expect(set.password).toBeUndefined();
+    // Whoever looks already goes on.
+    looking.send(Uint8Array.of(3, 0, 0, 0, 0, 0, 0, 1, 0, 1));
+    expect((await looking.read(1)).readUInt8()).toBe(0);
+    looking.close();
+
+    await expect(readScreen(await open('vnc'))).rejects.toThrow('it wants a password');
+    const wrong = await open('vnc');
+    await expect(readScreen(wrong, 'cAn-8ry!')).rejects.toThrow('the handshake was refused: the password is wrong');
+    const right = await open('vnc');
+    expect(await readScreen(right, 'cAn-8ry"')).toMatchObject({ width: 720, height: 400 });
+    right.close();
+
+    // Neither libvirt nor the log has it.
+    expect(await node.virsh('dumpxml', '--security-info', await node.domainOf(vm))).not.toContain('passwd');
+    expect(await platform.sql(`select type from event_log.event where data::text like '%cAn-8ry%'`)).toEqual([]);
+
+    const made = await rest.ok<{ password?: string }>('PUT', `/v1/vms/${vm.id}/screen-password`, {});
+    expect(made.password).toMatch(/^[A-Za-z2-9]{8}$/);
+    await expect(readScreen(await open('vnc'), 'cAn-8ry"')).rejects.toThrow('the password is wrong');
+    await readScreen(await open('vnc'), made.password);
+    await rest.ok('DELETE', `/v1/vms/${vm.id}/screen-password`);
+    const free = await open('vnc');
+    expect(await readScreen(free)).toMatchObject({ width: 720 });
+    free.close();
+  });
+
   it('A2-01 a real noVNC in a real browser shows it, takes keys, and shows it again when the page is loaded anew', async () => {
     await paint();
     let browser: Browser | undefined;

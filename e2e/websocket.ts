@@ -1,4 +1,5 @@
 /* Consoles as clients see them: bytes in and out, the end with its code, and the first words of RFB. */
+import { execFileSync } from 'node:child_process';
 import type { Rest } from './rest.ts';
 
 export interface Offer {
@@ -92,15 +93,22 @@ export interface Screen {
   readonly pixels: Buffer;
 }
 
+/** By openssl's own DES, as any client does it (RFC 6143, 7.2.2): the key has its bits the other way round. */
+const vncResponse = (challenge: Buffer, password: string): Buffer => {
+  const key = Buffer.from([...Buffer.from(password.padEnd(8, '\0'), 'latin1')].map((byte) => parseInt(byte.toString(2).padStart(8, '0').split('').reverse().join(''), 2)));
+  return execFileSync('openssl', ['enc', '-des-ecb', '-nosalt', '-nopad', '-K', key.toString('hex'), '-provider', 'legacy', '-provider', 'default'], { input: challenge });
+};
+
 /** Shakes hands and asks for the whole screen once (RFC 6143: 7.1 to 7.3, 7.5.3, 7.6.1, encoding Raw). */
-export async function readScreen(client: ConsoleClient): Promise<Screen> {
+export async function readScreen(client: ConsoleClient, password?: string): Promise<Screen> {
   const version = (await client.read(12)).toString('latin1');
   if (version !== 'RFB 003.008\n') throw new Error(`not RFB 3.8: ${version}`);
   client.send('RFB 003.008\n');
   const types = await client.read((await client.read(1)).readUInt8());
-  if (!types.includes(1)) throw new Error('it wants a password');
-  client.send(Uint8Array.of(1));
-  if ((await client.read(4)).readUInt32BE() !== 0) throw new Error('the handshake was refused');
+  if (types.includes(1) !== (password === undefined)) throw new Error(password === undefined ? 'it wants a password' : 'it wants no password');
+  client.send(Uint8Array.of(password === undefined ? 1 : 2));
+  if (password !== undefined) client.send(vncResponse(await client.read(16), password));
+  if ((await client.read(4)).readUInt32BE() !== 0) throw new Error(`the handshake was refused: ${(await client.read((await client.read(4)).readUInt32BE())).toString('latin1')}`);
   client.send(Uint8Array.of(1));
   const init = await client.read(24);
   const [width, height] = [init.readUInt16BE(0), init.readUInt16BE(2)];

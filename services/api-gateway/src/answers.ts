@@ -43,7 +43,7 @@ export const VmAnswer = named('Vm', z.object({
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
   snapshots: z.array(z.object(snapshot)).describe('What its disks held at some moments, the oldest first; `parent` makes a tree of them'), currentSnapshot: nullable(z.string()).describe('The one that the disks are on now'),
-  bootRuns: z.array(z.object({ runId: z.string(), jobId: z.string(), name: z.string(), revision: z.int(), system: z.boolean() })).describe('What it is to run at its next boot'), pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
+  screenPassword: nullable(z.object({ nodeId: z.string(), sealed: z.string() })).describe('What whoever looks at its screen is asked for, as only its node can open it'), bootRuns: z.array(z.object({ runId: z.string(), jobId: z.string(), name: z.string(), revision: z.int(), system: z.boolean() })).describe('What it is to run at its next boot'), pending: z.array(Pending).describe('What will only be so after it was stopped and started'),
   networkName: nullable(z.string()), nodeId: nullable(z.string()), generation: z.int(), address: nullable(z.string()), mac: nullable(z.string()),
   operationId: nullable(z.string()), operation: nullable(z.object({ id: z.string(), kind: z.string(), desiredBefore: z.string() })), waitingDelete: nullable(z.string()),
   expiry: nullable(z.object({ stage: z.enum(['week', 'day', 'expired', 'recycled']).describe('Told a week or a day before its time; stopped; in the recycle bin'), next: time.describe('When that goes on') })),
@@ -169,6 +169,7 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
     .describe('Of a batch: each as if those before it were placed'),
   xml: nullable(z.string()).optional().describe('With expert devices: what would be different in the XML that libvirt is told, as lines that go and come; null when the node cannot be asked'),
 }));
+named('ScreenPasswordSet', z.object({ vm: VmAnswer, password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('AcceptedBootRun', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), runId: z.string() }));
 named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));

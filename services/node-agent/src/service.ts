@@ -102,7 +102,7 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     });
     const opened = link;
     ends.push(() => opened.close());
-    const lines = answerConsoles({ nodeId, bus, consoles, inspector: hypervisor, log });
+    const lines = answerConsoles({ nodeId, bus, consoles, inspector: hypervisor, log, unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose) });
     ends.push(() => { lines.close('node.stopping'); });
     void bus.closed.then((reason) => { if (closing === undefined && reason !== undefined) fail(refusedByBus(reason, config)); });
   };

@@ -9,7 +9,8 @@ export const OpenConsoleBody = z.strictObject({ kind: ConsoleKind }).meta({ id: 
 
 /** What a line to a node is opened for. `screenshot` brings one PNG and ends; `xml` a DomainXml and `usage` a DomainUsage, as JSON. */
 export const LinePurpose = z.discriminatedUnion('kind', [
-  z.object({ vmId: VmId, kind: z.enum([...ConsoleKind.options, 'screenshot', 'usage']) }),
+  /** `password`: of a screen, sealed to the node, which asks whoever looks for it. */
+  z.object({ vmId: VmId, kind: z.enum([...ConsoleKind.options, 'screenshot', 'usage']), password: text(1_000).optional() }),
   /** `plan`: the domain as it should be. */
   z.object({ vmId: VmId, kind: z.literal('xml'), generation: z.int().min(1), plan: DomainPlan }),
 ]);

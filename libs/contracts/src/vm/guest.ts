@@ -27,6 +27,15 @@ export const SshKeysBody = z.strictObject({
 }).meta({ id: 'SshKeys' });
 export type SshKeysBody = z.infer<typeof SshKeysBody>;
 
+/** The body of PUT /v1/vms/:id/screen-password. */
+export const ScreenPasswordBody = z.strictObject({
+  password: z.string().regex(/^[\x20-\x7e]{6,8}$/, 'must be 6 to 8 printable ASCII characters: RFB knows no more').optional().describe('Without it one is made, and shown in the answer to this request, once'),
+}).meta({ id: 'ScreenPassword' });
+
+/** `sealed` for the node `nodeId`. */
+export const ScreenPassword = z.object({ nodeId: NodeId, sealed: text(1_000) });
+export type ScreenPassword = z.infer<typeof ScreenPassword>;
+
 export const GuestRequest = z.discriminatedUnion('kind', [
   /** `sealed` for the node `nodeId`. */
   z.object({ kind: z.literal('password'), user: GuestUser, nodeId: NodeId, sealed: text(1_000) }),
@@ -38,6 +47,9 @@ export type GuestRequest = z.infer<typeof GuestRequest>;
 /** How a request was carried out. */
 export const GuestMethod = z.enum(['guest-agent']);
 export type GuestMethod = z.infer<typeof GuestMethod>;
+
+/** The same for that of a screen. */
+export const screenPurpose = (vmId: VmId): string => `screen ${vmId}`;
 
 /** What a password is sealed for: it opens for no other VM and no other user. */
 export const passwordPurpose = (vmId: VmId, user: string): string => `password ${vmId} ${user}`;

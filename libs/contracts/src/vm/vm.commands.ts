@@ -9,7 +9,7 @@ import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
-import { GuestRequest } from './guest.ts';
+import { GuestRequest, ScreenPassword } from './guest.ts';
 import { Layer } from './snapshot.ts';
 import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
@@ -160,6 +160,8 @@ export const vmCommands = {
   RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean(), proof: DrillWish.optional() })),
   /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
   FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
+  /** From the next time that somebody looks at its screen. null: nobody is asked for one. */
+  SetScreenPassword: command('scheduler', 'vmId', z.object({ ...Target, password: ScreenPassword.nullable() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),
   DeleteVm: command('scheduler', 'vmId', z.object({ ...Target, force: z.boolean(), deleteDisks: z.boolean().optional() })),
   /** The domain is brought back to what it should be, and into the state that is wanted. */

@@ -9,7 +9,7 @@ import { Json, Name, text } from '../text.ts';
 import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
-import { GuestRequest } from './guest.ts';
+import { GuestRequest, ScreenPassword } from './guest.ts';
 import { Layer, Snapshot } from './snapshot.ts';
 
 /** What the first shape of VmRequested held. */
@@ -226,6 +226,8 @@ export const vmEvents = {
   VmReconfigureRequested: event(z.object({ ...Operation, change: Reconfiguration })),
   /** It is so now, except for what is pending. `nic` has the address that was leased for the new interface, `volume` is the disk that came. */
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
+  /** Whoever looks at its screen is asked for it; at any time, also while an operation runs. */
+  VmScreenPasswordSet: event(z.object({ password: ScreenPassword.nullable() })),
   /** What its guest said of a script that it was to run at a boot. */
   VmBootJobEnded: event(BootResult),
   /** Something is asked of the running guest. A password in it is sealed to its node. */

@@ -20,7 +20,7 @@ import type { VmId } from '@chronovirt/contracts/ids';
 import { idFrom, type ConsoleId } from '@chronovirt/contracts/ids';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
 import { type Line, LineCut } from '@chronovirt/messaging/line';
-import { isRefusal } from '@chronovirt/decider/decider';
+import { isRefusal, refuse } from '@chronovirt/decider/decider';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { sha256 } from '../auth.http.ts';
 import type { Gateway } from '../gateway.ts';
@@ -30,6 +30,7 @@ import type { ApiTokenDocument } from '../tokens/token.projection.ts';
 import { consoleSession } from './console.ts';
 import { CONSOLE_PATH, isOriginAllowed, SUBPROTOCOLS, tokenShown } from './console-url.ts';
 import type { ConsoleStore, TokenGrant } from './console.store.ts';
+import type { VmSummary } from '../vms/vm-summary.projection.ts';
 import { vmToLookAt } from './vm-to-look-at.ts';
 
 export interface ConsoleSettings {
@@ -139,9 +140,14 @@ export class ConsoleRelay {
     this.opening++;
     try {
       const { vmId, kind } = grant;
-      const nodeId = vmToLookAt(vmId, (await gateway.views.vm(vmId))?.text);
+      // Whatever has been written about the VM until now: a password that was just set is asked for.
+      await gateway.reading.own(vmId);
+      const shown = (await gateway.views.vm(vmId))?.text;
+      const nodeId = vmToLookAt(vmId, shown);
       if (typeof nodeId !== 'string') throw refused(nodeId);
-      line = await gateway.openLine(nodeId, { vmId, kind });
+      const { screenPassword = null } = JSON.parse(shown ?? '{}') as Partial<Pick<VmSummary, 'screenPassword'>>;
+      if (kind === 'vnc' && screenPassword !== null && screenPassword.nodeId !== nodeId) throw refused(refuse('vm.moved', { vmId, nodeId }));
+      line = await gateway.openLine(nodeId, { vmId, kind, ...(kind === 'vnc' && screenPassword !== null ? { password: screenPassword.sealed } : {}) });
       const id = idFrom('console', newCommandId());
       await store.begin({ id, vmId, actor: grant.actor });
       await this.record({ id, vmId, actor: grant.actor }, { type: 'OpenConsole', data: { consoleId: id, vmId, nodeId, kind, address } });

@@ -265,6 +265,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
     case 'VmLayersTidied':
     case 'VmObserved':
     case 'VmBootJobEnded':
+    case 'VmScreenPasswordSet':
       return before;
   }
 };

@@ -24,7 +24,7 @@ export const requestedVm = (body: Omit<CreateVmBody, 'count' | 'sshKeys' | 'boot
     accel: body.accel, devices: body.devices, ...platformOf(body), nodeId: idOr('node', body.node), tags: body.tags, protected: body.protected,
   },
   networkName: idOr('network', body.network) === null ? body.network : null,
-  nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, bootRuns: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
+  nodeId: null, generation: 0, volumes: [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: [], pending: [], address: null, mac: null, operationId, operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
   createdAt: null, changedAt: null, position: null, version: null,
 });
 

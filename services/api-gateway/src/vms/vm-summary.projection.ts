@@ -9,6 +9,7 @@
 import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { categoryOf, idOfStream, type SnapshotId } from '@chronovirt/contracts/ids';
 import { bootRunsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { AttachedVolume, Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
@@ -50,6 +51,8 @@ export interface VmSummary {
   readonly currentSnapshot: SnapshotId | null;
   /** What it is to run at its next boot, and has not said that it has. */
   readonly bootRuns: readonly { readonly runId: string; readonly jobId: string; readonly name: string; readonly revision: number; readonly system: boolean }[];
+  /** What whoever looks at its screen is asked for, as only its node can open it. */
+  readonly screenPassword: ScreenPassword | null;
   /** What of a running VM will only be so after it was stopped and started. */
   readonly pending: readonly Pending[];
   readonly address: string | null;
@@ -124,7 +127,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
   if (event.type === 'VmRequested') {
     const { vmId, operationId, spec: { name, description, ...spec }, network, restore, bootRuns = [] } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
@@ -133,7 +136,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     const { vmId, operationId, spec: { name, description, ...spec }, nodeId, generation, layout, state } = event.data;
     return settle({
       id: vmId, name, description, desired: state, observed: null, spec, networkName: null, nodeId, generation, volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })),
-      nics: [], snapshots: [], currentSnapshot: null, expiry: null, bootRuns: [], pending: [], address: null, mac: null, operation: { id: operationId, kind: 'adopt', desiredBefore: state }, waitingDelete: null, failure: null,
+      nics: [], snapshots: [], currentSnapshot: null, expiry: null, screenPassword: null, bootRuns: [], pending: [], address: null, mac: null, operation: { id: operationId, kind: 'adopt', desiredBefore: state }, waitingDelete: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
   }
@@ -216,6 +219,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmDeleted':
     case 'VmReleased':
       return undefined;
+    case 'VmScreenPasswordSet':
+      return settle({ ...vm, screenPassword: event.data.password }, event);
     case 'VmBootJobEnded':
       return settle({ ...vm, bootRuns: vm.bootRuns.filter(({ runId }) => runId !== event.data.runId) }, event);
     case 'VmObserved': {

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Patch, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { RunBootJobBody, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
@@ -7,7 +7,7 @@ import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { BootRunId, idFrom, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
-import { passwordPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
+import { passwordPurpose, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { refuse } from '@chronovirt/decider/decider';
 import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
@@ -50,6 +50,9 @@ const DeleteQuery = z.strictObject({ force: z.enum(['true', 'false']).default('f
 const GetQuery = z.strictObject({ include: z.enum(['usage']).optional().describe('usage: what it has used of CPU, memory, disks and interfaces, asked of its node now; null when it does not run') }).meta({ id: 'GetVmQuery' });
 
 const RemoveVolumeQuery = z.strictObject({ delete: z.enum(['true', 'false']).default('false').describe('Delete it then') }).meta({ id: 'RemoveVolumeQuery' });
+
+/** RFB knows no more. */
+const SCREEN_PASSWORD_LENGTH = 8;
 
 type PowerType = 'StartVm' | 'StopVm' | 'RebootVm' | 'ResetVm' | 'PauseVm' | 'ResumeVm' | 'SaveVm';
 
@@ -438,6 +441,35 @@ export class VmsHttp {
     }
     const wish: GuestRequest = { kind: 'password', user, nodeId: node.id, sealed: node.seal(secret, passwordPurpose(id, user)) };
     await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs, shown });
+  }
+
+  @Put(':id/screen-password')
+  @Write({ repeats: false })
+  @ApiOperation({ summary: 'Ask whoever looks at its screen for a password, from the next connection on', operationId: 'setScreenPassword', description: 'Sealed to the node, which asks for it; libvirt and QEMU never have it. A console token is needed all the same.' })
+  @ApiResponse({ status: 200, description: 'The VM, with the password where one was made', schema: { $ref: '#/components/schemas/ScreenPasswordSet' } })
+  async setScreenPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: ScreenPasswordBody }) { password }: z.infer<typeof ScreenPasswordBody>): Promise<void> {
+    if (request.headers['idempotency-key'] !== undefined) throw new ProblemError('idempotency.not_supported', { detail: 'What is sealed is another text each time, so setting a password of a screen takes no Idempotency-Key.' });
+    await this.gateway.reading.atLeast(request, reply, id);
+    const node = await sealingNode(this.gateway, (await this.summary(id)).nodeId);
+    if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
+    const made = password === undefined ? madePassword(randomInt).slice(0, SCREEN_PASSWORD_LENGTH) : undefined;
+    const sealed = node.seal(password ?? made ?? '', screenPurpose(id));
+    const asked = requestOf(request, {});
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'SetScreenPassword', data: { vmId: id, operationId: asked.operationId, password: { nodeId: node.id, sealed } }, kind: 'screen-password', stream: `vm-${id}` });
+    if (answer === undefined) return;
+    const { text, version } = await this.shown(id);
+    tagged(reply, version);
+    sendJson(reply, `{"vm":${text}${made === undefined ? '' : `,"password":${JSON.stringify(made)}`}}`);
+  }
+
+  @Delete(':id/screen-password')
+  @Write()
+  @ApiOperation({ summary: 'Ask nobody who looks at its screen for a password', operationId: 'unsetScreenPassword' })
+  @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
+  async unsetScreenPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
+    const asked = requestOf(request, {});
+    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'SetScreenPassword', data: { vmId: id, operationId: asked.operationId, password: null }, kind: 'screen-password', stream: `vm-${id}` });
+    if (answer !== undefined) await this.send(reply, id);
   }
 
   @Post(':id/ssh-keys')

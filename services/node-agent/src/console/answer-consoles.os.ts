@@ -1,6 +1,7 @@
 /* Lines to this node that somebody opened to look at a guest: its screen, its serial port, a picture. */
 import type { Duplex } from 'node:stream';
 import { LinePurpose, type DomainUsage, type DomainXml } from '@chronovirt/contracts/console/console.commands';
+import { screenPurpose } from '@chronovirt/contracts/vm/guest';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
 import type { Bus, BusLog } from '@chronovirt/messaging/connect';
 import { LineCut } from '@chronovirt/messaging/line';
@@ -9,7 +10,9 @@ import { answerLines } from '@chronovirt/messaging/lines';
 import type { Lines } from '@chronovirt/messaging/lines';
 import { isRefusal } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import type { Unseal } from '../domain/execute.ts';
 import type { DomainPlan } from '../hypervisor.ts';
+import { askForPassword } from './rfb-password.ts';
 
 export interface Shown {
   /** What comes before the stream: of a serial port, what it said last. */
@@ -40,9 +43,11 @@ export interface AnswerConsoles {
   readonly consoles: Consoles;
   readonly inspector: Inspector;
   readonly log: BusLog;
+  /** Opens what was sealed to this node; without it no screen is shown that needs a password. */
+  readonly unseal?: Unseal;
 }
 
-export const answerConsoles = ({ nodeId, bus, consoles, inspector, log }: AnswerConsoles): Lines => answerLines({
+export const answerConsoles = ({ nodeId, bus, consoles, inspector, log, unseal }: AnswerConsoles): Lines => answerLines({
   nc: bus.nc, nodeId, log,
   answer: async (what, line) => {
     const parsed = LinePurpose.safeParse(what);
@@ -55,7 +60,8 @@ export const answerConsoles = ({ nodeId, bus, consoles, inspector, log }: Answer
       return;
     }
     const shown = unlessRefused(await (kind === 'vnc' ? consoles.screen(vmId) : consoles.serial(vmId)));
-    join(shown, line);
+    const password = 'password' in parsed.data && parsed.data.password !== undefined && kind === 'vnc' ? opened(unseal, parsed.data.password, vmId) : undefined;
+    await join(shown, line, password);
     log.info({ vmId, kind }, 'console opened');
     line.once('close', () => { log.info({ vmId, kind, bytesFromGuest: line.bytesSent, bytesToGuest: line.bytesReceived, because: line.errored instanceof LineCut ? line.errored.code : 'console.ended' }, 'console closed'); });
   },
@@ -76,8 +82,17 @@ function unlessRefused<T extends object>(given: T | Refusal): T {
   return given;
 }
 
+function opened(unseal: Unseal | undefined, sealed: string, vmId: VmId): string {
+  try {
+    if (unseal !== undefined) return unseal(sealed, screenPurpose(vmId));
+  } catch {
+    // It was sealed for another key: the same text will never open.
+  }
+  throw new LineCut({ code: 'node.cannot_unseal', because: { vmId } });
+}
+
 /** Neither outlives the other; what the guest said last still goes out. */
-function join({ before, stream }: Shown, line: Line): void {
+async function join({ before, stream }: Shown, line: Line, password: string | undefined): Promise<void> {
   stream.on('error', () => { line.cut('console.broken'); });
   stream.once('close', () => { line.end(); });
   line.once('close', () => { stream.destroy(); });
@@ -87,6 +102,14 @@ function join({ before, stream }: Shown, line: Line): void {
     return;
   }
   line.accept();
+  if (password !== undefined) {
+    try {
+      await askForPassword(line, stream, password);
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
+  }
   if (before.length > 0) line.write(before);
   stream.pipe(line);
   line.pipe(stream);

@@ -479,3 +479,14 @@ describe('What a VM is to run at its next boot', () => {
     given(...made, ended(1)).when(asks({ removeBootRun: run(1).runId })).thenRefused('boot_job.not_pending', { vmId, runId: run(1).runId });
   });
 });
+
+describe('The password of a screen', () => {
+  const sealed = { nodeId, sealed: 'x' };
+  const set = (password: typeof sealed | null): VmCommand => ({ type: 'SetScreenPassword', data: { vmId, operationId: op(9), password } });
+  it('is set and taken off at any time, and is sealed to the node that has the VM', () => {
+    given(...running, powerRequested(2, 'stop')).when(set(sealed)).then({ type: 'VmScreenPasswordSet', data: { password: sealed } });
+    given(...running).when(set({ ...sealed, nodeId: `node_${hex(77)}` })).thenRefused('vm.moved', { vmId, nodeId });
+    given(...running, { type: 'VmScreenPasswordSet', data: { password: sealed } }).when(set(null)).then({ type: 'VmScreenPasswordSet', data: { password: null } });
+    given(...running).when(set(null)).then();
+  });
+});

@@ -24,6 +24,7 @@ import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
@@ -100,6 +101,8 @@ export interface LiveVm {
   readonly seedVersion: number;
   /** What it is to run at its next boot, and nobody has said that it has. */
   readonly bootRuns: readonly BootRun[];
+  /** Asked of whoever looks at its screen. */
+  readonly screenPassword: ScreenPassword | null;
   readonly snapshots: Snapshots;
   /** What of a machine that runs waits for a start. */
   readonly pending: readonly Pending[];
@@ -533,6 +536,13 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const changes = changesOf(live.spec, command.data);
         return Object.keys(changes).length === 0 ? [] : [{ type: 'VmChanged', data: changes }];
       }
+      case 'SetScreenPassword': {
+        const { vmId, password } = command.data;
+        const live = liveOr(state, vmId);
+        if (isRefusal(live)) return live;
+        if (password !== null && password.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
+        return password === null && live.screenPassword === null ? [] : [{ type: 'VmScreenPasswordSet', data: { password } }];
+      }
       case 'AssignVm': {
         const live = liveOr(state, command.data.vmId);
         if (isRefusal(live)) return live;
@@ -644,14 +654,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
-        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, bootRuns: [], held: shareOf(spec), observed: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
@@ -742,6 +752,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { ...state, operation: begun(event.data.operationId, 'clean-up') };
       case 'VmDeleted':
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
+      case 'VmScreenPasswordSet':
+        return { ...state, screenPassword: event.data.password };
       case 'VmBootJobEnded':
         return { ...state, bootRuns: state.bootRuns.filter(({ runId }) => runId !== event.data.runId) };
       case 'VmObserved':
