@@ -107,9 +107,71 @@ describe('a node that somebody works on by hand', () => {
     expect(await items('?class=orphan-disk')).toEqual([]);
     expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(1);
     await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'alert' });
-    for (const file of [gone, changed, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
+    for (const file of [gone, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
     rmSync(stray);
+    // What lies there now is what it shall be.
+    const replaced = await found('disk-replaced', () => true);
+    await expect(rest.ok('POST', `/v1/drift/${replaced.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+    await acted(replaced, 'adopt');
     await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
+  });
+
+  describe('and on its networks', () => {
+    const found = (what: string, is: (item: Item) => boolean, withinMs = BY_SWEEP_MS): Promise<Item> => rest.until(what, async () => (await items('?class=network')).find(is), withinMs, 200);
+    const broughtBack = async (item: Item): Promise<void> => {
+      const pid = await node.qemuPid(vm);
+      await acted(item, 'revert');
+      await rest.until('nothing differs any more', async () => (await items('?class=network&ignored=true')).length === 0, BY_SWEEP_MS, 200);
+      expect(await node.qemuPid(vm)).toBe(pid);
+      await rest.until('the guest is reached', () => node.pings(vm.address ?? ''), 30_000, 200);
+      // The guest asks for its address anew, and gets it.
+      expect(await node.inGuest(vm, '/bin/sh', '-c', '/bin/udhcpc -i eth0 -n -q -t 10 -T 1 -s /etc/udhcpc 2>&1; true')).toContain(`lease of ${vm.address ?? ''} obtained`);
+    };
+    const fields = (item: Item): readonly string[] => [...new Set(item.differences.map(({ field }) => field))].sort();
+
+    it('C-05 dnsmasq is killed, rules are flushed: found, said, brought back without a new bridge', async () => {
+      await node.killDhcp(GUEST_NETWORK);
+      await node.inNetwork('iptables', '-t', 'nat', '-F');
+      await node.inNetwork('iptables', '-F', 'LIBVIRT_FWO');
+      const item = await found('no DHCP and no rules', (one) => fields(one).includes('dhcp') && fields(one).includes('firewall'));
+      expect(item).toMatchObject({ name: GUEST_NETWORK, vmId: null, explanation: expect.stringContaining('its DHCP server does not run') as string });
+      expect(item.differences.filter(({ field }) => field === 'firewall').map(({ expected }) => expected)).toContain('nat: -A POSTROUTING -j LIBVIRT_PRT');
+      const before = await node.inNetwork('ip', '-o', 'link', 'show', 'type', 'bridge');
+      await broughtBack(item);
+      expect(await node.inNetwork('iptables-save', '-t', 'nat')).toMatch(/-A POSTROUTING -j LIBVIRT_PRT[\s\S]*-j MASQUERADE/);
+      expect((await node.inNetwork('ip', '-o', 'link', 'show', 'type', 'bridge')).split(':')[0]).toBe(before.split(':')[0]);
+      await expect(rest.ok('POST', `/v1/drift/${item.id}/revert`)).rejects.toMatchObject({ code: 'drift.not_found' });
+    });
+
+    it('C-05 virsh net-destroy and net-undefine: found by event; by policy it is there again, and the guest that runs is on it', async () => {
+      await node.inGuest(vm, '/bin/sh', '-c', 'ping 10.98.7.1 > /tmp/pings 2>&1 & echo');
+      await node.virsh('net-destroy', GUEST_NETWORK);
+      await node.virsh('net-undefine', GUEST_NETWORK);
+      const item = await found('no network', (one) => fields(one).join() === 'network', BY_EVENT_MS);
+      expect(item.explanation).toContain('the node has no such network any more');
+      const pid = await node.qemuPid(vm);
+      await rest.ok('PUT', '/v1/drift-policies/network', { action: 'revert' });
+      await rest.until('nothing differs any more', async () => (await items('?class=network&ignored=true')).length === 0, BY_SWEEP_MS, 200);
+      await rest.ok('PUT', '/v1/drift-policies/network', { action: 'alert' });
+      expect(await node.virsh('net-info', GUEST_NETWORK)).toMatch(/Active:\s+yes\nPersistent:\s+yes\nAutostart:\s+yes/);
+      await rest.until('the guest is reached', () => node.pings(vm.address ?? ''), 30_000, 200);
+      expect(await node.qemuPid(vm)).toBe(pid);
+      const replies = async (): Promise<number> => (await node.inGuest(vm, '/bin/sh', '-c', 'grep -c "bytes from" /tmp/pings; true')).split('\n').map(Number)[0] ?? 0;
+      const before = await replies();
+      await rest.until('what it had open goes on', async () => (await replies()) > before + 2, 60_000, 500);
+    });
+
+    it('C-05 virsh net-update and net-edit: changed by field, in what runs and in what the next start makes; brought back', async () => {
+      await node.virsh('net-update', GUEST_NETWORK, 'delete', 'ip-dhcp-host', `<host mac='${vm.mac ?? ''}' ip='${vm.address ?? ''}'/>`, '--live', '--config');
+      const edited = join(platform.dir, 'edited.xml');
+      await writeFile(edited, (await node.virsh('net-dumpxml', '--inactive', GUEST_NETWORK)).replace(`<forward mode='nat'/>`, `<forward mode='route'/>`));
+      await node.virsh('net-define', edited);
+      const item = await found('two changes', (one) => fields(one).includes('forward') && fields(one).some((field) => field.startsWith('dhcp.')));
+      expect(differs(item, 'forward', 'defined')).toEqual(['nat', 'route']);
+      expect(differs(item, `dhcp.${vm.mac ?? ''}`, 'running')).toEqual([vm.address, null]);
+      await broughtBack(item);
+      expect(await node.virsh('net-dumpxml', '--inactive', GUEST_NETWORK)).toMatch(new RegExp(`<forward mode='nat'/>[\\s\\S]*${vm.mac ?? ''}`));
+    });
   });
 
   it('C-05 virsh setvcpus: changed, by field; adopted it is what is wanted', async () => {

@@ -246,6 +246,10 @@ describe('the life of a machine', () => {
       expect(await rest.vm(one.id)).toMatchObject({ status: 'stopped', observed: { state: 'stopped' } });
     }
     expect([(await rest.vm(other.id)).desired, (await rest.vm(byHand.id)).desired]).toEqual(['running', 'stopped']);
+    // One thing has happened to the node, not one to each of its machines.
+    const drifts = async (): Promise<readonly { readonly class: string; readonly differences: readonly { readonly field: string; readonly expected: unknown; readonly seen: unknown }[]; readonly explanation: string }[]> => (await rest.ok<{ items: [] }>('GET', '/v1/drift?ignored=true')).items;
+    await rest.until('it is said', async () => (await drifts()).length > 0, 60_000, 200);
+    expect(await drifts()).toMatchObject([{ class: 'node-restarted', differences: ['first', 'other', 'second'].map((field) => ({ field, expected: 'running', seen: 'stopped' })), explanation: expect.stringContaining('the node was started again') as string }]);
     const startOf = async ({ id }: Vm): Promise<Event> => {
       const starts = (await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${id}/history?limit=1000`)).items.filter(({ type, position, actor }) => type === 'VmPowerRequested' && position > before && actor === 'system:scheduler');
       expect(starts).toHaveLength(1);
@@ -255,7 +259,9 @@ describe('the life of a machine', () => {
     expect(two.position).toBeGreaterThan(one.position);
     // By the log's own clock.
     expect(Date.parse(two.recordedAt) - Date.parse(one.recordedAt)).toBeGreaterThanOrEqual(4_000);
+    expect((await rest.ok<{ items: readonly Event[] }>('GET', `/v1/vms/${other.id}/history?limit=1000`)).items.filter(({ type }) => type.startsWith('Drift'))).toEqual([]);
     for (const each of [second, first, other, byHand]) await rest.gone(each.id);
+    await rest.until('nothing differs any more', async () => (await drifts()).length === 0, 60_000, 200);
   });
 
   it('nothing of it is left when it is gone', async () => {

@@ -62,6 +62,10 @@ export interface AgentOptions {
   readonly hypervisor: 'qemu' | 'test' | 'simulated';
   readonly libvirtSocket?: string;
   readonly libvirtInFlight?: number;
+  /** A file that is the network namespace of that libvirtd. */
+  readonly networkNamespace?: string;
+  /** A file with what is another each time that the node was started. */
+  readonly bootIdFile?: string;
   readonly imageDir?: string;
   readonly poolDir?: string;
   readonly runDir?: string;
@@ -296,7 +300,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
       ready: async (withinMs = READY_WITHIN_MS) => {
         await Promise.all([...processes].filter(([, { child }]) => !hasEnded(child)).map(([part]) => waitFor(part, withinMs)));
       },
-      addAgent: async ({ name, hypervisor, libvirtSocket, libvirtInFlight, imageDir, poolDir, runDir, backupDirs, machineId }) => {
+      addAgent: async ({ name, hypervisor, libvirtSocket, libvirtInFlight, networkNamespace, bootIdFile, imageDir, poolDir, runDir, backupDirs, machineId }) => {
         const stateDir = join(dir, name);
         mkdirSync(stateDir, { recursive: true, mode: 0o700 });
         const joinTokenFile = join(home.secrets, `${name}.join`);
@@ -307,7 +311,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
           ...program, logFile: join(home.logs, `${name}.log`),
           env: {
             ...program.env, ...environment, CV_NODE_AGENT_NAME: name, CV_NODE_AGENT_MACHINE_ID: machineId ?? `machine-${name}`,
-            ...(imageDir === undefined ? {} : { CV_NODE_AGENT_IMAGE_DIR: imageDir }), ...(poolDir === undefined ? {} : { CV_NODE_AGENT_POOL_DIR: poolDir }), ...(runDir === undefined ? {} : { CV_NODE_AGENT_RUN_DIR: runDir }), ...(backupDirs === undefined ? {} : { CV_NODE_AGENT_BACKUP_DIRS: backupDirs }),
+            ...(networkNamespace === undefined ? {} : { CV_NODE_AGENT_NETWORK_NAMESPACE: networkNamespace }), ...(bootIdFile === undefined ? {} : { CV_NODE_AGENT_BOOT_ID_FILE: bootIdFile }), ...(imageDir === undefined ? {} : { CV_NODE_AGENT_IMAGE_DIR: imageDir }), ...(poolDir === undefined ? {} : { CV_NODE_AGENT_POOL_DIR: poolDir }), ...(runDir === undefined ? {} : { CV_NODE_AGENT_RUN_DIR: runDir }), ...(backupDirs === undefined ? {} : { CV_NODE_AGENT_BACKUP_DIRS: backupDirs }),
           },
         }, stopSignals, isReadyAt(healthPort));
         nodesExpected++;

@@ -3,7 +3,8 @@
  * it. Nothing of it touches the machine's libvirtd or its network, and nothing outlives the test.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
@@ -37,6 +38,8 @@ export interface QemuNode extends NodeView {
   inNetwork(program: string, ...words: readonly string[]): Promise<string>;
   /** Runs a program where the node's libvirtd sees files. */
   inMounts(program: string, ...words: readonly string[]): Promise<string>;
+  /** What gives guests their addresses is killed. */
+  killDhcp(network: string): Promise<void>;
   /** Whether an address answers an ICMP echo, asked in the node's network. */
   pings(address: string): Promise<boolean>;
   domainOf(vm: Pick<Vm, 'id'>): Promise<string>;
@@ -88,10 +91,20 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       if (found === undefined) throw new Error('the libvirtd that was started is not found');
       return found;
     };
-    let pid = pidOfDaemon();
+    const networkNamespace = join(daemon.directory, 'net');
+    const bootIdFile = join(daemon.directory, 'boot-id');
+    const findDaemon = (): number => {
+      const found = pidOfDaemon();
+      rmSync(networkNamespace, { force: true });
+      symlinkSync(`/proc/${String(found)}/ns/net`, networkNamespace);
+      // Whatever the real machine's kernel says, this one has just been started.
+      writeFileSync(bootIdFile, randomUUID());
+      return found;
+    };
+    let pid = findDaemon();
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
-    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
+    const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, networkNamespace, bootIdFile, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
     if (imageDir === IMAGES && !another) await platform.rest.ok('POST', '/v1/images', { ...image });
     if (!another) await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
@@ -115,11 +128,17 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
       powerCycle: async () => {
         await platform.kill9(name);
         await daemon.powerCycle();
-        pid = pidOfDaemon();
+        pid = findDaemon();
         await platform.start(name);
       },
       inNetwork: (program, ...words) => inNetworkOf(pid, program, ...words),
       inMounts: async (program, ...words) => (await run('nsenter', [`--mount=/proc/${String(pid)}/ns/mnt`, program, ...words], { timeout: 30_000 })).stdout,
+      killDhcp: async (network) => {
+        // Several nodes of tests may have a network of that name.
+        const serves = processes().filter((one) => programOf(one)?.endsWith('/dnsmasq') === true && argumentsOf(one).some((word) => word.endsWith(`/${network}.conf`)) && readlinkSync(`/proc/${String(one)}/ns/net`) === readlinkSync(`/proc/${String(pid)}/ns/net`));
+        if (serves.length === 0) throw new Error(`nothing serves ${network}`);
+        for (const one of serves) process.kill(one, 'SIGKILL');
+      },
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
       boots: (vm) => Math.max(0, ...[...consoleOf(vm).matchAll(/boots (\d+)/g)].map((match) => Number(match[1]))),

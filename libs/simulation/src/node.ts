@@ -32,7 +32,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'restoreNetwork', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;
@@ -82,6 +82,7 @@ export class NodeProgram extends Program {
     const agent = createAgent({
       nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
       outdated: () => { connect(); },
+      bootId: () => String(this.powerCycles),
       volumesKnown: async (volumeIds) => {
         if (party === undefined || !life.on) throw new Error('not connected');
         return volumeIds.filter(this.isVolume);

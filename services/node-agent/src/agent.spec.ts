@@ -59,10 +59,11 @@ interface Surroundings {
   readonly confirm?: () => Promise<void>;
   readonly outdated?: () => void;
   readonly unseal?: (sealed: string, purpose: string) => string;
+  readonly bootId?: () => string;
   readonly volumesKnown?: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
 }
 
-function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal, volumesKnown = (volumeIds) => Promise.resolve(volumeIds) }: Surroundings = {}): World {
+function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broken = {}, confirm = () => Promise.resolve(), outdated = () => undefined, unseal, bootId = () => 'first', volumesKnown = (volumeIds) => Promise.resolve(volumeIds) }: Surroundings = {}): World {
   const reports: DomainReport[] = [];
   const drifts: DriftReport[] = [];
   const boots: BootReport[] = [];
@@ -71,7 +72,7 @@ function worldOf({ machine = machineOf(), journal = createMemoryJournal(), broke
     reports.push(one);
     return confirm();
   };
-  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, volumesKnown, report, reportDrift: async (drift) => void drifts.push(drift), reportBoot: async (boot) => { await reportBoot.now(); boots.push(boot); }, outdated, now: () => new Date(clock), ...(unseal === undefined ? {} : { unseal }) }, broken);
+  const agent = createAgent({ nodeId, journal, hypervisor: machine.hypervisor, volumesKnown, bootId, report, reportDrift: async (drift) => void drifts.push(drift), reportBoot: async (boot) => { await reportBoot.now(); boots.push(boot); }, outdated, now: () => new Date(clock), ...(unseal === undefined ? {} : { unseal }) }, broken);
   machine.hypervisor.watch({ changed: (changed) => void agent.look(changed), missed: () => void agent.sweep() });
   return {
     machine, journal, reports, drifts, boots, reportBoot, agent, nextId,
@@ -568,6 +569,25 @@ describe('What differs from what was told', () => {
     expect(world.drifts.at(-1)).toMatchObject({ findings: [{ foreign: { uuid: foreign.uuid } }], more: 1 });
   });
 
+  it('is not missed when it happens while the same machine is being compared', async () => {
+    const world = await created(await welcomed(worldOf()));
+    expect(await swept(world)).toEqual([]);
+    const { hypervisor } = world.machine;
+    const compare = hypervisor.compare.bind(hypervisor);
+    let during: Promise<void> | undefined;
+    hypervisor.compare = async (told) => {
+      const seen = await compare(told);
+      if (during === undefined) {
+        world.machine.crash(vmId);
+        during = world.agent.compare(vmId);
+      }
+      return seen;
+    };
+    await swept(world);
+    await during;
+    expect(world.drifts.at(-1)?.findings).toMatchObject([{ kind: 'domain' }]);
+  });
+
   const hand = `volume_${hex(8)}` as const;
   it('is a disk that is gone, or has another file in its place, until a verb of ours makes it anew', async () => {
     const world = await created(await welcomed(worldOf()));
@@ -596,7 +616,49 @@ describe('What differs from what was told', () => {
     expect(journal.files().map(({ name }) => name).sort()).toEqual([`${volumeId}.aaaaaaaa.qcow2`, `${volumeId}.qcow2`, `${hand}.qcow2`].sort());
     failing = true;
     await expect(world.send('RemoveVolume', { data: { volumeId: hand, vmId: null, poolId } })).rejects.toThrow();
+    // What an agent began goes on without it, and another one finds the file, and then finds it gone.
+    world.agent.halt();
+    failing = false;
+    const again = await welcomed(worldOf({ machine, journal }), 2, [{ vmId, generation: 1, here: true }]);
+    expect(await swept(again)).toEqual([]);
     machine.removeFile(`${hand}.qcow2`);
+    expect(await swept(again)).toEqual([]);
+    await again.send('RemoveVolume', { session: 2, data: { volumeId: hand, vmId: null, poolId } });
+    expect(await swept(again)).toEqual([]);
+    expect(journal.unsettled()).toEqual([]);
+  });
+
+  it('is one thing when the machine was started again, until each VM runs or was told not to', async () => {
+    const another: VmId = `vm_${hex(10)}`;
+    let boot = 'first';
+    const machine = machineOf();
+    const world = await created(await welcomed(worldOf({ machine, bootId: () => boot })));
+    const its = { vmId: another, volumeId: hand };
+    await world.send('EnsureDisk', { data: its });
+    await world.send('DefineDomain', { data: { ...smallPlan({ volumeId: hand, network, mac: '52:54:0a:15:00:06', address: '10.21.0.6' }), name: 'web-2', vmId: another } as never });
+    await world.send('StartDomain', { data: its });
+    expect(await swept(world)).toEqual([]);
+    boot = 'second';
+    machine.powerCycle();
+    expect(await swept(world)).toEqual([['node-restarted', 'spec,web-2']]);
+    expect(world.drifts.at(-1)?.findings[0]?.says).toContain('VMs: 2');
+    await world.send('ObserveDomain');
+    await world.send('StartDomain');
+    await world.send('ObserveDomain', { data: { vmId: another } });
+    expect(await swept(world)).toEqual([['node-restarted', 'spec,web-2']]);
+    // What happens in this run is what it is.
+    machine.crash(vmId);
+    expect(await swept(world)).toEqual([['node-restarted', 'spec,web-2'], ['domain', 'state']]);
+    await world.send('StartDomain');
+    await world.send('ShutdownDomain', { data: { vmId: another } });
+    expect(await swept(world)).toEqual([]);
+  });
+
+  it('is a network that is gone, until a verb of ours brings it back', async () => {
+    const world = await created(await welcomed(worldOf()));
+    world.machine.undefineNetwork(network.networkId);
+    expect(await swept(world)).toEqual([['network', 'network']]);
+    await world.send('RestoreNetwork', { data: { network } });
     expect(await swept(world)).toEqual([]);
   });
 

@@ -26,13 +26,13 @@ import type { AgentCommand, BackupReport, DomainReport, Hello, Welcome } from '@
 import { type BootResult, bootSecretPurpose } from '@chronovirt/contracts/boot-job/boot-job';
 import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import type { NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkId, NodeId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { withoutSecrets } from './boot-jobs/boot-runs.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { isKnown, isPowerVerb, planIn, powerAfter, remakes, volumesIn } from './domain/told.ts';
+import { isKnown, isPowerVerb, planIn, powerAfter, remadeBy, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { DomainPlan, Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -53,6 +53,8 @@ export interface AgentPorts {
   readonly reportBackup?: (report: BackupReport) => void;
   /** Which of these volumes there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
+  /** Another each time that the machine was started. */
+  readonly bootId: () => string;
   readonly now: () => Date;
   /** Opens secrets that were sealed to this node; without it none are taken. */
   readonly unseal?: Unseal;
@@ -83,7 +85,7 @@ export interface Agent {
   look(vmId: VmId): Promise<void>;
   /** It may not be what it was told to be. Never rejects. */
   compare(vmId: VmId): Promise<void>;
-  /** Looks at domains that are not ours. Never rejects. */
+  /** Looks at domains that are not ours, at networks and at files. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything with what this node was told; false when that could not be done. Never rejects. */
   sweepDrift(): Promise<boolean>;
@@ -117,7 +119,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const running = new Map<string, AbortController>();
   /** Commands that wait or are under way, for one session each: a copy gets the answer of the first. */
   const taken = new Map<string, Promise<Answer>>();
-  const queues = new Map<VmId | VolumeId | PoolId, { tail: Promise<unknown>; waiting: number }>();
+  const queues = new Map<Queued, { tail: Promise<unknown>; waiting: number }>();
 
   const observer = createObserver({
     nodeId,
@@ -153,8 +155,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   const drift = createDriftWatch({
-    nodeId, journal, now,
-    hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()) },
+    nodeId, journal, now, bootId: ports.bootId,
+    hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()), compareNetworks: (plans) => hypervisor.compareNetworks(plans) },
     isBusy: (vmId) => queues.has(vmId),
     volumesKnown: (volumeIds) => whileAlive(ports.volumesKnown(volumeIds)),
     inHand: async (work) => {
@@ -184,7 +186,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 
   /** One at a time for each VM, in the order of arrival. */
-  const enqueue = async <T>(vmId: VmId | VolumeId | PoolId, work: () => Promise<T>): Promise<T> => {
+  const enqueue = async <T>(vmId: Queued, work: () => Promise<T>): Promise<T> => {
     const queue = queues.get(vmId) ?? { tail: Promise.resolve(), waiting: 0 };
     if (queue.waiting >= WAITING_MAX) throw new QueueFull(vmId);
     queues.set(vmId, queue);
@@ -210,7 +212,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup') return undefined;
+    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -228,7 +230,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const plan = planIn(command);
     const facts = await observer.facts(vmId);
     // Who stopped it, we or somebody else, nobody knows any more.
-    if (plan !== undefined && !halted && !isKnown(journal.told(vmId)) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), pending, unsettled: false, unsure: false });
+    if (plan !== undefined && !halted && !isKnown(journal.told(vmId)) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), boot: ports.bootId(), pending, unsettled: false, unsure: false });
     return accept(facts);
   };
 
@@ -239,10 +241,14 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const letGo = hold(volumesIn(command));
     const unknow = (): void => { for (const file of journal.files()) if (remakes(command, file)) journal.unknow(file); };
     unknow();
+    // Until it is answered, whoever answers it, these may come and go: what this process began goes on without it.
+    const remade = remadeBy(command);
+    for (const volumeId of remade) journal.unsettle(volumeId);
     const plan = planIn(command);
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
     if (isVm(about)) drift.takeBack(about);
+    const boot = ports.bootId();
     // Whatever is there from here on may be half of what was and half of what shall be.
     if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
     else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
@@ -254,6 +260,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         throw fault;
       });
       if (halted) throw new Halted();
+      for (const volumeId of remade) journal.settle(volumeId);
       if (isRefusal(outcome)) {
         // What was refused did nothing, except to a domain that runs: that is taken back by a command of its own.
         if (command.type !== 'ConfigureDomain' && !isCancelled(outcome) && !endsPlacement(command.type)) {
@@ -267,7 +274,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
         return accept(outcome === undefined ? undefined : factsOf(outcome));
       }
-      if (command.type === 'RemoveBackup') return accept();
+      if (command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return accept();
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       if (concernsDisk(command.type)) return accept();
       const { vmId } = command.data;
@@ -275,7 +282,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       const now = plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
-        journal.tell({ plan: now, power, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' && facts.reason !== RESTORED ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+        // A verb that leaves it on or off as it was says nothing about what the machine was started again without.
+        const isItsPower = before === undefined || before.unsure || isPowerVerb(command.type) || (command.type === 'ConfigureDomain' && command.data.restore !== null);
+        journal.tell({ plan: now, power, boot: isItsPower ? boot : before.boot ?? boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' && facts.reason !== RESTORED ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {
@@ -338,10 +347,10 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
-      if (command.type === 'AdoptDomain' || command.type === 'ReleaseDomain') void answer.then(() => drift.lookAround(), () => undefined);
-      // It may have brought back what was known to differ.
+      if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
+      // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
-      if (isVm(about) && (drift.knows(about) || command.type === 'TellDomain')) void answer.then(() => drift.look(about), () => undefined);
+      if (isVm(about)) void answer.then(() => (drift.knows(about) || command.type === 'TellDomain' ? drift.look(about) : undefined), () => undefined);
       taken.set(copy, answer);
       return answer;
     },
@@ -390,14 +399,17 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   };
 }
 
+type Queued = VmId | VolumeId | PoolId | NetworkId;
+
 /** Whose queue a command stands in. */
-const objectOf = (command: AgentCommand): VmId | VolumeId | PoolId => {
+const objectOf = (command: AgentCommand): Queued => {
+  if (command.type === 'RestoreNetwork') return command.data.network.networkId;
   if (isOfPool(command)) return command.data.poolId;
   if (command.type === 'RemoveVolume') return command.data.vmId ?? command.data.volumeId;
   return isOfVolume(command) ? command.data.volumeId : command.data.vmId;
 };
 
-const isVm = (id: VmId | VolumeId | PoolId): id is VmId => id.startsWith('vm_');
+const isVm = (id: Queued): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });

@@ -38,6 +38,7 @@ export interface LinkOptions {
   readonly log: BusLog;
   readonly unseal: Unseal;
   readonly volumesKnown: AgentPorts['volumesKnown'];
+  readonly bootId: AgentPorts['bootId'];
   /** Tests only. */
   readonly waypoints?: Waypoints | undefined;
   readonly onAnswer?: (command: { readonly type: string; readonly answer: Answer | undefined; readonly seconds: number }) => void;
@@ -65,11 +66,11 @@ const DRAIN_MS = 3_000;
 /** The longest wait for a guest is an hour; what takes longer is delivered again and found under way. */
 const HANDLING_MS_MAX = 3_700_000;
 
-export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal, volumesKnown, waypoints, onAnswer }: LinkOptions): Link {
+export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal, volumesKnown, bootId, waypoints, onAnswer }: LinkOptions): Link {
   const hypervisor = waypoints === undefined ? plain : heldHypervisor(plain, waypoints);
   const publisher = createPublisher({ bus, mayRepair: false });
   const ports: AgentPorts = {
-    nodeId, journal, hypervisor, unseal, volumesKnown,
+    nodeId, journal, hypervisor, unseal, volumesKnown, bootId,
     now: () => new Date(),
     outdated: () => { greet(); },
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),

@@ -11,7 +11,7 @@ describe('The configuration of an agent', () => {
     expect(readConfig(enough)).toEqual({
       kind: 'agent',
       agent: {
-        gatewayUrl: 'http://127.0.0.1:8080', stateDir: '/var/lib/cv', joinTokenFile: undefined, machineId: 'm-1', name: 'one', natsUrl: undefined, natsCaFile: undefined,
+        gatewayUrl: 'http://127.0.0.1:8080', stateDir: '/var/lib/cv', bootIdFile: '/proc/sys/kernel/random/boot_id', joinTokenFile: undefined, machineId: 'm-1', name: 'one', natsUrl: undefined, natsCaFile: undefined,
         healthPort: undefined, healthHost: '127.0.0.1', logLevel: 'info',
         hypervisor: { kind: 'qemu', socket: '/run/libvirt/libvirt-sock', inFlightMax: 4, imageDir: '/images', imageKeepMs: 3_600_000, poolDir: '/pool', poolRoots: [], runDir: '/run/cv', backupDirs: {} },
       },

@@ -16,11 +16,15 @@ const Environment = z.object({
   CV_NODE_AGENT_JOIN_TOKEN_FILE: folder.optional(),
   CV_NODE_AGENT_STATE_DIR: folder,
   CV_NODE_AGENT_MACHINE_ID: machineId.optional(),
+  /** A file whose text is another each time that the machine was started. */
+  CV_NODE_AGENT_BOOT_ID_FILE: folder.default('/proc/sys/kernel/random/boot_id'),
   CV_NODE_AGENT_NAME: z.string().min(1).max(253).optional(),
   CV_NODE_AGENT_HYPERVISOR: z.enum(['qemu', 'test', 'simulated']).default('qemu'),
   CV_NODE_AGENT_LIBVIRT_SOCKET: folder.default('/run/libvirt/libvirt-sock'),
   /** Calls on their way to libvirtd at once that may wait for guests; below its max_client_requests, which is 5 where nobody raised it. */
   CV_NODE_AGENT_LIBVIRT_IN_FLIGHT: positive.max(1_000).default(4),
+  /** A file that is the network namespace of libvirtd, where that is not the agent's own: libvirtd in a container, say. */
+  CV_NODE_AGENT_NETWORK_NAMESPACE: folder.optional(),
   CV_NODE_AGENT_IMAGE_DIR: folder.optional(),
   CV_NODE_AGENT_IMAGE_KEEP_SECONDS: positive.max(2_592_000).default(3_600),
   CV_NODE_AGENT_POOL_DIR: folder.optional(),
@@ -57,7 +61,7 @@ export interface SimulatedConfig {
 
 export type HypervisorConfig =
   | { readonly kind: 'simulated'; readonly simulated: SimulatedConfig }
-  | { readonly kind: 'qemu' | 'test'; readonly socket: string; readonly inFlightMax: number; readonly imageDir: string; readonly poolDir: string; readonly poolRoots: readonly string[]; readonly runDir: string; /** How long a fetched image stays that nobody needs. */ readonly imageKeepMs: number; readonly backupDirs: Readonly<Record<string, string>> };
+  | { readonly kind: 'qemu' | 'test'; readonly socket: string; readonly networkNamespace: string | undefined; readonly inFlightMax: number; readonly imageDir: string; readonly poolDir: string; readonly poolRoots: readonly string[]; readonly runDir: string; /** How long a fetched image stays that nobody needs. */ readonly imageKeepMs: number; readonly backupDirs: Readonly<Record<string, string>> };
 
 /** One node's agent. */
 export interface AgentConfig {
@@ -65,6 +69,8 @@ export interface AgentConfig {
   /** Needed at the first start only. */
   readonly joinTokenFile: string | undefined;
   readonly stateDir: string;
+  /** undefined: what runs here does not outlive the process. */
+  readonly bootIdFile?: string | undefined;
   readonly machineId: string;
   readonly name: string;
   readonly hypervisor: HypervisorConfig;
@@ -124,12 +130,12 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     for (const [name, value] of Object.entries({ CV_NODE_AGENT_IMAGE_DIR: imageDir, CV_NODE_AGENT_POOL_DIR: poolDir, CV_NODE_AGENT_RUN_DIR: runDir })) if (value === undefined) wrong.push(`${name}: is not set`);
     // <runDir>/vnc/<32 digits>.sock, in the 107 bytes that a socket's path may have.
     if (runDir !== undefined && Buffer.byteLength(runDir) > 65) wrong.push('CV_NODE_AGENT_RUN_DIR: must have at most 65 bytes, because sockets are made below it');
-    hypervisor = { kind: env.CV_NODE_AGENT_HYPERVISOR, socket: env.CV_NODE_AGENT_LIBVIRT_SOCKET, inFlightMax: env.CV_NODE_AGENT_LIBVIRT_IN_FLIGHT, imageDir: imageDir ?? '', poolDir: poolDir ?? '', poolRoots: env.CV_NODE_AGENT_POOL_ROOTS, runDir: runDir ?? '', imageKeepMs: env.CV_NODE_AGENT_IMAGE_KEEP_SECONDS * 1_000, backupDirs: foldersOf(env.CV_NODE_AGENT_BACKUP_DIRS ?? '') };
+    hypervisor = { kind: env.CV_NODE_AGENT_HYPERVISOR, socket: env.CV_NODE_AGENT_LIBVIRT_SOCKET, networkNamespace: env.CV_NODE_AGENT_NETWORK_NAMESPACE, inFlightMax: env.CV_NODE_AGENT_LIBVIRT_IN_FLIGHT, imageDir: imageDir ?? '', poolDir: poolDir ?? '', poolRoots: env.CV_NODE_AGENT_POOL_ROOTS, runDir: runDir ?? '', imageKeepMs: env.CV_NODE_AGENT_IMAGE_KEEP_SECONDS * 1_000, backupDirs: foldersOf(env.CV_NODE_AGENT_BACKUP_DIRS ?? '') };
   }
   const id = env.CV_NODE_AGENT_MACHINE_ID ?? ofMachine(machineIdFile);
   if (id === undefined) wrong.push(`CV_NODE_AGENT_MACHINE_ID: is not set, and ${machineIdFile} holds no id: run systemd-machine-id-setup`);
   if (wrong.length > 0 || id === undefined) throw bad(wrong);
-  return { kind: 'agent', agent: { ...common, joinTokenFile: env.CV_NODE_AGENT_JOIN_TOKEN_FILE, machineId: id, name: env.CV_NODE_AGENT_NAME ?? hostname(), hypervisor } };
+  return { kind: 'agent', agent: { ...common, ...(hypervisor.kind === 'simulated' ? {} : { bootIdFile: env.CV_NODE_AGENT_BOOT_ID_FILE }), joinTokenFile: env.CV_NODE_AGENT_JOIN_TOKEN_FILE, machineId: id, name: env.CV_NODE_AGENT_NAME ?? hostname(), hypervisor } };
 }
 
 const foldersOf = (text: string): Readonly<Record<string, string>> => Object.fromEntries(text.split(',').flatMap((one) => {

@@ -10,7 +10,7 @@ import type { Proof } from '@chronovirt/contracts/backup/backup';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import type { BootResult } from '@chronovirt/contracts/boot-job/boot-job';
 import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drift.events';
-import type { PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
 import type { LayerStep } from '@chronovirt/contracts/vm/snapshot';
@@ -86,7 +86,7 @@ export interface Watcher {
   readonly changed: (vmId: VmId) => void;
   /** It may not be what it was, although it is in the same state. */
   readonly touched?: (vmId: VmId) => void;
-  /** Something happened to a domain that is not ours. */
+  /** Something happened to a domain that is not ours, or to a network. */
   readonly strange?: () => void;
   /** Something may have happened to any: look at all. */
   readonly missed: () => void;
@@ -105,6 +105,8 @@ export interface Told {
   readonly unsettled: boolean;
   /** The same for one that starts or stops it. */
   readonly unsure: boolean;
+  /** The run of the machine in which it was told so; undefined: an older agent did not know. */
+  readonly boot?: string;
 }
 
 export interface Compared {
@@ -170,6 +172,8 @@ export interface Hypervisor {
   compare(told: Told): Promise<Compared | undefined>;
   /** Every domain but these. */
   strangers(besides: ReadonlySet<VmId>): Promise<readonly Stranger[]>;
+  /** What of each network is not as it was made. */
+  compareNetworks(plans: readonly NetworkPlan[]): Promise<ReadonlyMap<NetworkId, readonly Difference[]>>;
   /** Everything that lies in the folders of pools. */
   files(): Promise<readonly PoolFolder[]>;
   /** Tells of changes until the returned function is called. */
@@ -195,6 +199,8 @@ export interface Hypervisor {
   /** The DHCP server of the network gives this address to this MAC, and to no other. */
   ensureLease(plan: NetworkPlan, lease: Lease): Done;
   removeLease(plan: NetworkPlan, mac: string): Done;
+  /** What was done to it by hand is taken back; guests that run stay on it. */
+  restoreNetwork(plan: NetworkPlan): Done;
 
   define(plan: DomainPlan): Done;
   /** What was done to a domain by hand and `configure` does not take back is taken back; it is defined again when it was gone. */

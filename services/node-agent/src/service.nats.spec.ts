@@ -107,6 +107,12 @@ beforeAll(async () => {
     handle: (delivery) => { if (delivery.subject.includes('.pool.')) pools.push(PoolReport.parse(delivery.json())); else domains.push(DomainReport.parse(delivery.json())); },
   });
   gateway = createServer((request, response) => {
+    // Of files in the folders of pools: there are all of them.
+    const ids = new URL(request.url ?? '/', 'http://gateway').searchParams.get('ids');
+    if (ids !== null) {
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ known: ids.split(',') }));
+      return;
+    }
     void answerJoin(request).then(({ status, body }) => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); });
   });
   gateway.listen(0, '127.0.0.1');

@@ -1,5 +1,5 @@
 /* One agent, from what it is told to what it runs. */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { NodeId } from '@chronovirt/contracts/ids';
@@ -94,7 +94,9 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     ends.push(() => bus.close());
     const { gatewayBytes } = await import('./images/gateway-bytes.os.ts');
     const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed: membership.credentialSeed, log });
+    const bootId = config.bootIdFile === undefined ? '' : (await readFile(config.bootIdFile, 'utf8')).trim();
     link = linkAgent({
+      bootId: () => bootId,
       nodeId, bus, hypervisor, journal, log, volumesKnown: (volumeIds) => gateway.volumesKnown(volumeIds),
       unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose),
       waypoints: config.waypoints === undefined ? undefined : openWaypoints(config.waypoints),

@@ -28,6 +28,7 @@ import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
 import { classify, findingOf, runsIn } from './drift/classify.ts';
 import { DAY_MS } from './durations.ts';
 import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
+import { type SettleDrift, settleDrift } from './drift/settle-drift.saga.ts';
 import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
@@ -56,7 +57,7 @@ import { machineOf, vm } from './vm/vm.ts';
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
 
-export const schedulerSagas = [provisionVm, adoptVm, settleAdoption, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, workOnPool, backupVm, settleBackup, dropBackup, guestVm, settleGuest, publishVm, snapshotVm, tidyLayers] as unknown as readonly AnySaga[];
+export const schedulerSagas = [provisionVm, adoptVm, settleAdoption, deleteVm, cleanUpVm, powerVm, settlePower, reconfigureVm, settleReconfiguration, createVolume, workOnVolume, settleVolume, dropVolume, workOnPool, backupVm, settleBackup, dropBackup, guestVm, settleGuest, publishVm, snapshotVm, tidyLayers, settleDrift] as unknown as readonly AnySaga[];
 
 const provisioning = sagaDecider(provisionVm);
 
@@ -194,6 +195,7 @@ export class Scheduler {
       case 'UnclaimVmName':
         return handler.handle(vmName, handling(envelope, streamOf(vmName.category, command.data.key), { type: 'Unclaim', owner: command.data.owner }));
       case 'RecordDrift':
+      case 'EndDriftAction':
         return handler.handle(drift, { ...handling(envelope, streamOf(drift.category, command.data.nodeId), command), store: 'events' });
       case 'ActOnDrift':
         return this.actOnDrift(envelope, command, handler);
@@ -514,15 +516,32 @@ export class Scheduler {
     const item = state.items[driftId];
     if (item === undefined) return handler.refuse(envelope, refuse('drift.not_found', { driftId }));
     if (action !== 'ignore') {
-      const remedy = remedyOf(item, action, operationId);
+      const remedy = this.remedyOf(item, action, operationId);
       if (isRefusal(remedy)) return handler.refuse(envelope, remedy);
+      if ('node' in remedy) {
+        const handled = await handler.handle(drift, handling(envelope, stream, command));
+        // Should this process end here, the reconciler has the node do it.
+        if (handler === this.ports.handler && !isRefusal(handled.answer)) await this.onNode(item, action, operationId, remedy.node, envelope.meta).catch((error: unknown) => { this.ports.failed('have a node do what is wanted', error); });
+        return handled;
+      }
       const done = await handler.handle(vm, {
-        id: this.ports.commandIdOf(`${envelope.id}:vm`), stream: streamOf(vm.category, remedy.data.vmId), cancels: [], meta: { ...envelope.meta, vmId: remedy.data.vmId, operationId }, command: remedy,
+        id: this.ports.commandIdOf(`${envelope.id}:vm`), stream: streamOf(vm.category, remedy.vm.data.vmId), cancels: [], meta: { ...envelope.meta, vmId: remedy.vm.data.vmId, operationId }, command: remedy.vm,
       });
       if (isRefusal(done.answer)) return handler.refuse(envelope, done.answer);
       if (handler === this.ports.handler) this.reactSoon(done.appended);
     }
     return handler.handle(drift, handling(envelope, stream, command));
+  }
+
+  private onNode({ driftId, nodeId }: DriftItem, action: 'adopt' | 'revert', operationId: OperationId, does: SettleDrift['does'], meta: CommandMeta): Promise<void> {
+    return this.beginOnce(operationId, () => this.sagas.start(settleDrift.name, operationId, { operationId, nodeId, driftId, action: `${action}-drift`, does } satisfies SettleDrift, { actor: meta.actor, nodeId, operationId, ...(meta.traceparent === undefined ? {} : { traceparent: meta.traceparent }) }));
+  }
+
+  private remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationId: OperationId): ReturnType<typeof remedyOf> {
+    return remedyOf(item, action, operationId, (id) => {
+      const found = this.ports.view.entryCalled('network', id);
+      return found?.plan;
+    });
   }
 
   /** What a VM's own story or another node's makes of what was found; and what the policy of its class wants. */
@@ -542,6 +561,14 @@ export class Scheduler {
           data: { nodeId, session: last.session, sequence: last.sequence, items } as never,
         }));
       }
+    }
+    for (const item of [...view.driftsOn()]) {
+      const { acted, meta } = item;
+      if (acted === null || acted.ended || meta === null || (acted.action !== 'revert' && acted.action !== 'adopt')) continue;
+      const { action, operationId } = acted;
+      const remedy = this.remedyOf(item, action, operationId);
+      if (isRefusal(remedy) || !('node' in remedy)) continue;
+      await attempt('have a node do what is wanted', this.onNode(item, action, operationId, remedy.node, meta));
     }
     const open = new Set([...view.driftsOn()].filter(({ class: klass }) => klass === 'missing').map(({ driftId }) => driftId as string));
     for (const driftId of this.missingSince.keys()) if (!open.has(driftId)) this.missingSince.delete(driftId);

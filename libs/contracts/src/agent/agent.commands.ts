@@ -113,6 +113,10 @@ export const agentCommands = {
   ClosePool: command('node', 'nodeId', z.object({ ...OfPool, remove: z.boolean() })),
   /** Facts: `PoolFacts`. */
   LookAtPool: command('node', 'nodeId', z.object(OfPool)),
+  /** A network is as it was made: defined, up, its DHCP server and its rules there. Guests that run stay on it. */
+  RestoreNetwork: command('node', 'nodeId', z.object({ nodeId: NodeId, network: NetworkPlan })),
+  /** Whatever lies there as the volume's files is what should be there, from now on. */
+  AcceptVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId })),
   /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */
   EnsureVolume: command('node', 'nodeId', z.object({
     ...OfVolume,

@@ -1,15 +1,15 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NodeId, OperationId, VmId } from '../ids.ts';
-import { text } from '../text.ts';
+import { Json, text } from '../text.ts';
 import { Difference, DriftAction, DriftClass, DriftId, DriftItem, ForeignDomain } from './drift.events.ts';
 
 /**
  * What a node found, before anybody compared it with other nodes. `domain`: one of ours that differs; `missing`: one of ours
- * that is not there; `stray`: it carries our words and was not told to be here; `foreign`: it is not ours.
+ * that is not there; `stray`: it carries our words and was not told to be here; `foreign`: it is not ours; `node-restarted`: the machine was, and domains that ran do not.
  */
 export const Finding = z.object({
-  kind: z.enum(['domain', 'missing', 'stray', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network']),
+  kind: z.enum(['domain', 'missing', 'stray', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network', 'node-restarted']),
   subject: text(300), vmId: VmId.nullable(), name: text(300).nullable(), differences: z.array(Difference).max(50), foreign: ForeignDomain.nullable(), says: text(500),
 });
 export type Finding = z.infer<typeof Finding>;
@@ -28,6 +28,8 @@ export const driftCommands = {
   RecordDrift: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), items: z.array(DriftItem).max(FINDINGS_MAX) })),
   /** Something is done about an item: from the gateway, or from the policy of its class. */
   ActOnDrift: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, driftId: DriftId, operationId: OperationId, action: z.enum(['adopt', 'revert', 'ignore']), by: z.enum(['operator', 'policy']) })),
+  /** From the saga that had a node do it. `refused` is null when it did. */
+  EndDriftAction: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, driftId: DriftId, operationId: OperationId, refused: text(100).nullable(), because: Json })),
   SetDriftPolicy: command('scheduler', 'class', z.object({ class: DriftClass, action: DriftAction })),
 } as const;
 export type DriftCommand = CommandOf<typeof driftCommands>;

@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { NodeId, OperationId, VmId } from '../ids.ts';
-import { text } from '../text.ts';
+import { Json, text } from '../text.ts';
 import { BootDevice } from '../vm/vm.events.ts';
 
 export const DriftId = z.templateLiteral(['drift_', z.string().regex(/^[0-9a-f]{32}$/)]);
@@ -32,7 +32,7 @@ export const ForeignDomain = z.object({
 });
 export type ForeignDomain = z.infer<typeof ForeignDomain>;
 
-export const DriftClass = z.enum(['changed', 'missing', 'moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network']);
+export const DriftClass = z.enum(['changed', 'missing', 'moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced', 'network', 'node-restarted']);
 export type DriftClass = z.infer<typeof DriftClass>;
 
 export const DriftAction = z.enum(['adopt', 'revert', 'alert', 'ignore']);
@@ -57,6 +57,8 @@ export const driftEvents = {
   DriftSettled: event(z.object({ driftId: DriftId, nodeId: NodeId, class: DriftClass, subject: text(300), vmId: VmId.nullable(), session: z.int(), sequence: z.int() })),
   /** What was done about it, by an operator or by the policy of its class. */
   DriftActed: event(z.object({ driftId: DriftId, nodeId: NodeId, action: DriftAction, by: z.enum(['operator', 'policy']), operationId: OperationId, vmId: VmId.nullable() })),
+  /** What a node had to do about it is done, or was refused. */
+  DriftActionEnded: event(z.object({ driftId: DriftId, nodeId: NodeId, operationId: OperationId, refused: text(100).nullable(), because: Json })),
   DriftPolicySet: event(z.object({ class: DriftClass, action: DriftAction })),
 } as const;
 export type DriftEvent = EventOf<typeof driftEvents>;

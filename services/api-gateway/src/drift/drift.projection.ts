@@ -9,7 +9,7 @@ export interface DriftDocument extends Omit<DriftItem, 'driftId'> {
   readonly firstSeenAt: string;
   readonly seenAt: string;
   readonly nodeAt: string | null;
-  readonly acted: { readonly action: DriftAction; readonly by: 'operator' | 'policy'; readonly actor: string; readonly operationId: string; readonly at: string } | null;
+  readonly acted: { readonly action: DriftAction; readonly by: 'operator' | 'policy'; readonly actor: string; readonly operationId: string; readonly at: string; /** Why its node did not do it. */ readonly refused?: string | null } | null;
   readonly position: number;
   readonly version: number;
 }
@@ -30,6 +30,10 @@ export const driftView: Projection<DriftDocument> = {
       case 'DriftActed': {
         const { action, by, operationId } = event.data;
         return before === undefined ? undefined : { ...before, acted: { action, by, operationId, actor: event.meta.actor, at: event.recordedAt }, ...now };
+      }
+      case 'DriftActionEnded': {
+        const { operationId, refused } = event.data;
+        return before?.acted?.operationId !== operationId ? before : { ...before, acted: { ...before.acted, refused }, ...now };
       }
       case 'DriftSettled':
         return undefined;

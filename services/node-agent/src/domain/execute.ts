@@ -25,7 +25,7 @@ export type PoolCommand = Extract<AgentCommand, { readonly type: (typeof ofPool)
 export const isOfPool = (command: AgentCommand): command is PoolCommand => (ofPool as readonly string[]).includes(command.type);
 
 /** Verbs about a volume, whoever has it: they have no placement. */
-const ofVolume = ['RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'PublishVolume', 'SettleVolume'] as const;
+const ofVolume = ['AcceptVolume', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'PublishVolume', 'SettleVolume'] as const;
 export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
 export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (ofVolume as readonly string[]).includes(command.type);
 
@@ -72,6 +72,9 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
       }
       return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
     }
+    case 'RestoreNetwork': return hypervisor.restoreNetwork(data.network);
+    // What there is to say is in the journal.
+    case 'AcceptVolume': return undefined;
     case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
     case 'OpenPool': return hypervisor.openPool(data);
     case 'ClosePool': return hypervisor.closePool(data.poolId, data.remove);

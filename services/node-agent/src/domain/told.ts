@@ -35,21 +35,16 @@ export function volumesIn({ data }: AgentCommand): readonly VolumeId[] {
   return [...lists.flatMap((list) => list.map(({ volumeId }) => volumeId)), ...('volumeId' in data ? [data.volumeId] : []), ...('more' in data ? data.more ?? [] : []), ...('volumes' in data ? data.volumes : [])];
 }
 
-/** Files that are another after the verb, or gone: what they were is worth nothing. A guest that is only changed writes the same ones. */
+/** Verbs that make files of volumes, rewrite or remove them. A guest that is only changed writes the same ones. */
+const REMAKING: ReadonlySet<string> = new Set(['EnsureDisk', 'RestoreDisks', 'RemoveDisk', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume', 'AcceptVolume', 'AdoptDomain', 'ReleaseDomain', 'LayerDomain', 'TidyLayers'] satisfies AgentCommand['type'][]);
+
+/** Volumes of which nobody knows what lies there, from when the verb is begun until it is answered. */
+export const remadeBy = (command: AgentCommand): readonly VolumeId[] => (REMAKING.has(command.type) ? volumesIn(command) : []);
+
+/** Whether a file is another after the verb, or gone: what it was is worth nothing. */
 export function remakes(command: AgentCommand, { volumeId, name }: KnownFile): boolean {
   const isLayer = (one: { readonly volumeId: VolumeId; readonly layer: string | null }): boolean => one.volumeId === volumeId && one.layer !== null && name.startsWith(`${volumeId}.${one.layer}.`);
-  switch (command.type) {
-    case 'LayerDomain': return command.data.disks.some(isLayer);
-    case 'TidyLayers': return command.data.steps.some(isLayer);
-    case 'EnsureDisk':
-    case 'RestoreDisks':
-    case 'RemoveDisk':
-    case 'RemoveVolume':
-    case 'EnsureVolume':
-    case 'WorkOnVolume':
-    case 'SettleVolume':
-    case 'AdoptDomain':
-    case 'ReleaseDomain': return volumesIn(command).includes(volumeId);
-    default: return false;
-  }
+  if (command.type === 'LayerDomain') return command.data.disks.some(isLayer);
+  if (command.type === 'TidyLayers') return command.data.steps.some(isLayer);
+  return remadeBy(command).includes(volumeId);
 }

@@ -33,6 +33,7 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS told (vm_id TEXT PRIMARY KEY, told TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS file (path TEXT PRIMARY KEY, file TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS unsettled (volume_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS session (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER NOT NULL) STRICT;
 `;
 
@@ -69,6 +70,9 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     files: hasty.prepare('SELECT file FROM file'),
     know: hasty.prepare('INSERT INTO file (path, file) VALUES (?1, ?2) ON CONFLICT (path) DO UPDATE SET file = ?2'),
     unknow: hasty.prepare('DELETE FROM file WHERE path = ?'),
+    unsettled: hasty.prepare('SELECT volume_id FROM unsettled'),
+    unsettle: hasty.prepare('INSERT INTO unsettled (volume_id) VALUES (?) ON CONFLICT DO NOTHING'),
+    settle: hasty.prepare('DELETE FROM unsettled WHERE volume_id = ?'),
     forgetVms: db.prepare('DELETE FROM vm WHERE here = 0 AND at < ?'),
   };
 
@@ -90,6 +94,8 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     const file = JSON.parse(text) as KnownFile; // as above
     files.set(pathOf(file), file);
   }
+
+  const unsettled = new Set((statements.unsettled.all() as { volume_id: VolumeId }[]).map((row) => row.volume_id));
 
   const clean = (): void => {
     const oldest = now() - KEPT_MS;
@@ -143,6 +149,14 @@ export function openJournal(path: string, now: () => number = Date.now): StoredJ
     },
     unknow: (file) => {
       if (files.delete(pathOf(file))) statements.unknow.run(pathOf(file));
+    },
+    unsettled: () => [...unsettled],
+    unsettle: (volumeId) => {
+      statements.unsettle.run(volumeId);
+      unsettled.add(volumeId);
+    },
+    settle: (volumeId) => {
+      if (unsettled.delete(volumeId)) statements.settle.run(volumeId);
     },
     remember: write,
     adopt: (session, heard) => {

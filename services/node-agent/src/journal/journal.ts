@@ -38,6 +38,10 @@ export interface Journal {
   files(): readonly KnownFile[];
   know(file: KnownFile): void;
   unknow(file: KnownFile): void;
+  /** Volumes that a verb was begun to make or take away, and has not been answered. */
+  unsettled(): readonly VolumeId[];
+  unsettle(volumeId: VolumeId): void;
+  settle(volumeId: VolumeId): void;
   /** What a welcome said, in one piece. */
   adopt(session: number, vms: readonly KnownVm[]): void;
   /** The last session; 0 before the first. */
@@ -53,6 +57,7 @@ export function createMemoryJournal(answersMax = 100_000): Journal {
   const vms = new Map<VmId | VolumeId, KnownVm>();
   const tolds = new Map<VmId, Told>();
   const files = new Map<string, KnownFile>();
+  const unsettled = new Set<VolumeId>();
   let lastSession = 0;
   const remember = (vm: KnownVm): void => void vms.set(vm.vmId, newest(vms.get(vm.vmId), vm));
   return {
@@ -70,6 +75,9 @@ export function createMemoryJournal(answersMax = 100_000): Journal {
     files: () => [...files.values()],
     know: (file) => void files.set(pathOf(file), file),
     unknow: (file) => void files.delete(pathOf(file)),
+    unsettled: () => [...unsettled],
+    unsettle: (volumeId) => void unsettled.add(volumeId),
+    settle: (volumeId) => void unsettled.delete(volumeId),
     vms: () => [...vms.values()],
     remember,
     adopt: (session, heard) => {

@@ -5,6 +5,7 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import type { RemoteTarget, Target } from '@chronovirt/libvirt/target';
 import type { Refusal } from '../answer.ts';
 import type { DomainPlan, Hypervisor, Usage, Pool } from '../hypervisor.ts';
+import type { HostNet } from '../network/host-net.os.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { BackupStore } from '../backup/backup-store.os.ts';
 import type { Disks } from './qemu-img.os.ts';
@@ -53,6 +54,8 @@ export interface LibvirtHost {
   readonly figures?: () => Promise<{ readonly cpus: number; readonly memoryMib: number; readonly kernel: string }>;
   publish: Hypervisor['publish'];
   readonly poolFolders: Pick<PoolFolders, 'open' | 'close' | 'look' | 'files'>;
+  /** The machine's network, where libvirt's is a real one. */
+  readonly net?: HostNet;
   /** Fetched images that nobody needs go. */
   readonly sweepImages?: () => Promise<readonly string[]>;
   usage(): Promise<Usage>;

@@ -47,6 +47,7 @@ import type { LibvirtHost } from './host.ts';
 import { adoptedXml, keptDefinition, namesKernel, withMedium, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
+import { createNetworks } from './libvirt-networks.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
 import { bootIn, drivesOf, liveDomain, macIn } from './live-domain.os.ts';
 import { libvirtProof } from './prove.os.ts';
@@ -145,6 +146,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   await host.prepare(slow);
   const events = await fast.domainEvents({ kinds: ['lifecycle', 'reboot', 'deviceAdded', 'deviceRemoved', 'metadataChange'] });
+
+  const networkEvents = await fast.networkEvents();
 
   /** What not every node has; asked anew at each hello, since packages come and go. */
   let can: { readonly features: readonly NodeFeature[]; readonly hyperv: readonly string[] } = { features: [], hyperv: [] };
@@ -279,7 +282,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       watchers.forEach((watcher) => { watcher.changed(vmId); });
     }
   };
-  const following = follow().catch((fault: unknown) => {
+  const followNetworks = async (): Promise<void> => {
+    for await (const _ of networkEvents) watchers.forEach((watcher) => { watcher.strange?.(); });
+  };
+  const following = Promise.all([follow(), followNetworks()]).catch((fault: unknown) => {
     if (fast.state.status !== 'closed') log.warn({ err: fault }, 'events of libvirt ended');
   });
 
@@ -894,9 +900,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       try {
         const network = (await networkOf(plan)) ?? (await fast.networkDefineXml({ xml: networkXml(plan) }));
         if (!(await fast.networkIsActive({ network }))) {
-          await slow.networkCreate({ network }, { timeoutMs: START_MS });
           // Guests that come back after the host booted find their network.
           await fast.networkSetAutostart({ network, autostart: true });
+          await slow.networkCreate({ network }, { timeoutMs: START_MS });
         }
         return undefined;
       } catch (error) {
@@ -967,6 +973,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     workOnVolume: (volume, signal) => disks.work(volume, signal),
     settleVolume: (volume, signal) => disks.settle(volume, signal),
 
+    ...createNetworks({ fast, slow, net: host.net, inTurn, refusalFor: (error, what, object) => refusalFor(error, what, object, 'network.not_possible') }),
     ensureNetwork,
     ensureLease: (plan, { mac, address }) =>
       inTurn(uuidOf(plan.networkId), async () => {
@@ -1096,7 +1103,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return { ok: true, says: `connected to ${host.says}` };
     },
     close: async () => {
-      await events.close().catch(() => undefined);
+      await Promise.all([events, networkEvents].map((stream) => stream.close().catch(() => undefined)));
       await Promise.all([fast.close(), slow.close()]);
       await following;
     },

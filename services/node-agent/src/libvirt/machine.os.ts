@@ -17,6 +17,7 @@ import { createBackupStore } from '../backup/backup-store.os.ts';
 import { writeSeed } from '../cloud-init/seed.os.ts';
 import { sha256Of } from '../durable.os.ts';
 import { cpusOfHost, memoryOfHost, poolOfFolder, usageOfHost } from '../host.os.ts';
+import { hostNet } from '../network/host-net.os.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { LibvirtHost } from './host.ts';
 import type { GatewayBytes } from '../images/gateway-bytes.os.ts';
@@ -38,6 +39,8 @@ export interface MachineSettings {
   /** Folders for backups, by the names of their targets, and where it is kept which they were. */
   readonly backupDirs: Readonly<Record<string, string>>;
   readonly stateDir: string;
+  /** A file that is libvirtd's network namespace, where that is not ours. */
+  readonly networkNamespace?: string | undefined;
   readonly accel: Accel;
   /** From where images are fetched; without it they are what somebody put into the folder. */
   readonly gateway?: GatewayBytes;
@@ -50,7 +53,7 @@ export interface MachineSettings {
   readonly log: { info(fields: object, sentence: string): void; warn(fields: object, sentence: string): void };
 }
 
-export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, accel, gateway, imageKeepMs, ended, unseal, log }: MachineSettings): LibvirtHost {
+export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, runDir, consoleDir, backupDirs, stateDir, networkNamespace, accel, gateway, imageKeepMs, ended, unseal, log }: MachineSettings): LibvirtHost {
   const uri = driver === 'test' ? 'test:///default' : 'qemu:///system';
   const screenDir = join(runDir, 'vnc');
   const screenSocketOf: LibvirtHost['screenSocketOf'] = (vmId) => join(screenDir, `${vmId.slice(3)}.sock`);
@@ -128,7 +131,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
       await Promise.all((await seedsOf(vmId)).map((path) => rm(path, { force: true })));
     },
     // The test driver has a machine of its own.
-    ...(driver === 'test' ? {} : { figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
+    ...(driver === 'test' ? {} : { net: hostNet(networkNamespace), figures: async () => ({ cpus: cpusOfHost(), memoryMib: (await memoryOfHost()).totalMib, kernel: release() }) }),
     usage: usageOfHost,
     pools: async () => [await poolOfFolder(nodeId, 'local', poolDir), ...(await pools.made())],
   };

@@ -54,7 +54,7 @@ beforeAll(async () => {
   // The driver forgets everything when nobody is connected.
   anchor = await connect(daemon.testDriver);
   hypervisor = await open();
-  agent = createAgent({ nodeId, journal, hypervisor, volumesKnown: () => Promise.resolve([]), now: () => new Date(), report: async (report) => void reports.push(report), reportDrift: () => Promise.resolve(), reportBoot: () => Promise.resolve() });
+  agent = createAgent({ nodeId, journal, hypervisor, volumesKnown: () => Promise.resolve([]), bootId: () => '', now: () => new Date(), report: async (report) => void reports.push(report), reportDrift: () => Promise.resolve(), reportBoot: () => Promise.resolve() });
   hypervisor.watch({ changed: (vmId) => void agent.look(vmId), missed: () => void agent.sweep() });
   const helloId = id();
   await agent.hello(helloId);

@@ -26,7 +26,7 @@ const textOf = (number: number): string => [24, 16, 8, 0].map((shift) => Math.fl
 export const macOf = (address: string): string => `52:54:${address.split('.').map((part) => Number(part).toString(16).padStart(2, '0')).join(':')}`;
 
 /** Every address of the network that a guest may have, or none where they are too many. */
-function addressesOf({ cidr, prefix, gateway }: NetworkPlan): readonly string[] {
+export function addressesOf({ cidr, prefix, gateway }: NetworkPlan): readonly string[] {
   if (prefix < PREFIX_WITH_TABLE_MIN) return [];
   const size = 2 ** (32 - prefix);
   const first = Math.floor(numberOf(cidr.slice(0, cidr.indexOf('/'))) / size) * size;
@@ -42,6 +42,8 @@ export function networkXml(plan: NetworkPlan): string {
     element('forward', { mode: 'nat' }),
     // No forward delay: there is no second bridge to make a loop with, and a guest asks for its address at once.
     element('bridge', { name: plan.bridge, stp: 'on', delay: 0 }),
+    // No guest has the gateway's. A bridge that has to be made again is the same to guests that run.
+    element('mac', { address: macOf(plan.gateway) }),
     element('ip', { address: plan.gateway, prefix: plan.prefix },
       element('dhcp', {}, ...addressesOf(plan).map((address) => host({ mac: macOf(address), address }))))).xml;
 }

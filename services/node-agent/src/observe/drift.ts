@@ -9,16 +9,18 @@
  * moment is no drift. Whatever is passed over so is looked at in the next sweep.
  */
 import { Finding, FINDINGS_MAX, type DriftReport } from '@chronovirt/contracts/drift/drift.commands';
-import type { NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { Difference } from '@chronovirt/contracts/drift/drift.events';
+import type { NetworkId, NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { isOfItsGuest } from '../domain/differences.ts';
 import { isKnown } from '../domain/told.ts';
-import type { Compared, Hypervisor, Stranger } from '../hypervisor.ts';
+import type { Compared, Hypervisor, Stranger, Told } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type Found, layerIn, lookThrough, pathOf, volumeIn, type WantedFile } from '../pool/pool-files.ts';
 
 export interface DriftPorts {
   readonly nodeId: NodeId;
-  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers' | 'files'>;
+  readonly hypervisor: Pick<Hypervisor, 'compare' | 'strangers' | 'files' | 'compareNetworks'>;
   readonly journal: Journal;
   /** Which of these there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
@@ -29,6 +31,8 @@ export interface DriftPorts {
   readonly isBusy: (vmId: VmId) => boolean;
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DriftReport) => Promise<void>;
+  /** Another each time that the machine was started. */
+  readonly bootId: () => string;
   readonly now: () => Date;
   readonly failed: (vmId: VmId | undefined, fault: unknown) => void;
 }
@@ -39,13 +43,13 @@ export interface DriftWatch {
   pause(): void;
   /** It may not be what it was. Never rejects. */
   look(vmId: VmId): Promise<void>;
-  /** Whether something is known to differ about it. */
+  /** Whether something is known to differ about it, or happened while nobody could look. */
   knows(vmId: VmId): boolean;
   /** Whether it was this report that last asked what this node was told of it, and nothing was done to it since. */
   isAsked(vmId: VmId, report: number): boolean;
   /** Something is done to it: whatever is told of how it was before that is void. */
   takeBack(vmId: VmId): void;
-  /** A domain that is not ours came, went or changed. Never rejects. */
+  /** A domain that is not ours came, went or changed; or a network, or files. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything; false when that could not be done. Never rejects. */
   sweep(): Promise<boolean>;
@@ -56,11 +60,16 @@ const KNOWN_MS = 10 * 60_000;
 /** A file that nobody knows is said to be so after that: less than a comparison of everything takes to come again. Milliseconds. */
 const SUSPECTED_MS = 15_000;
 
-export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, isBusy, report, now, failed }: DriftPorts): DriftWatch {
+export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, isBusy, report, bootId, now, failed }: DriftPorts): DriftWatch {
   /** By subject: what differs of VMs of ours, and what else there is. */
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
   let files: readonly Finding[] = [];
+  let networks: readonly Finding[] = [];
+  /** What the machine was started again without, by VM: its name and the state that it should be in. */
+  const lost = new Map<VmId, Difference>();
+  /** What is said of that; it stays the same while they are started again, one after another. */
+  let restarted: Finding | undefined;
   /** By path: what nobody knows, since when (milliseconds since the epoch), and what is said of it. */
   let suspects: ReadonlyMap<string, { readonly since: number; readonly finding: Finding | null }> = new Map();
   /** Volumes that there were, and when that was heard. Milliseconds since the epoch. */
@@ -81,9 +90,11 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
   const tellOnce = async (again: boolean): Promise<void> => {
     if (!reporting) return;
     const untold = journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) && !isBusy(vmId) && !isKnown(journal.told(vmId)) ? [vmId] : [])).slice(0, FINDINGS_MAX);
+    if (lost.size === 0) restarted = undefined;
+    else if (restarted === undefined || [...lost.values()].some(({ field }) => restarted?.differences.every((known) => known.field !== field))) restarted = restartedFinding([...lost.values()]);
     // Somebody's files may be many: they come last.
     const place = ({ kind, subject }: Finding): string => `${kind === 'orphan-disk' ? '2' : '1'}${subject}`;
-    const findings = [...ours.values(), ...others, ...files].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
+    const findings = [...ours.values(), ...others, ...networks, ...files, ...(restarted === undefined ? [] : [restarted])].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
     const text = JSON.stringify(findings);
     if (text === said && !(again && untold.length > 0)) return;
     const began = session;
@@ -117,27 +128,73 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     }
   };
 
+  /** A machine that was started again has lost what ran on it; libvirt knows no end of such a domain. */
+  const isLost = (told: Told, { state, reason }: Compared): boolean => told.power !== 'stopped' && state === 'stopped' && reason === 'unknown' && told.boot !== undefined && told.boot !== bootId();
+
   const compare = async (vmId: VmId): Promise<void> => {
     const told = journal.told(vmId);
     if (!isKnown(told) || !isHere(vmId)) {
       ours.delete(vmId);
+      // What is being started is not lost any more, as far as anybody knows.
+      lost.delete(vmId);
       return;
     }
     const seen = await hypervisor.compare(told);
     if (seen !== undefined && isOfItsGuest(told.power, seen)) journal.tell({ ...told, power: 'stopped' });
+    if (seen !== undefined && isLost(told, seen)) {
+      lost.set(vmId, { field: told.plan.name, expected: told.power, seen: 'stopped' });
+      const others = seen.differences.filter(({ field }) => field !== 'state');
+      const finding = findingOf(vmId, told.plan.name, { ...seen, differences: others });
+      if (finding === undefined) ours.delete(vmId);
+      else ours.set(vmId, finding);
+      return;
+    }
+    lost.delete(vmId);
+    // It runs, or rests, as it was told to: what happens to it from here on is this run's.
+    if (seen !== undefined && told.boot !== bootId() && !seen.differences.some(({ field }) => field === 'state')) journal.tell({ ...told, boot: bootId() });
     const finding = findingOf(vmId, told.plan.name, seen);
     if (finding === undefined) ours.delete(vmId);
     else ours.set(vmId, finding);
   };
 
-  const lookAt = async (vmId: VmId): Promise<void> => {
-    await whenIdle(vmId, () => compare(vmId));
+  /** Comparisons that are under way; true when something happened since one began. */
+  const comparing = new Map<VmId, { again: boolean; readonly done: Promise<void> }>();
+  /** VMs that a verb was at when something happened to them: they are looked at when it has ended. */
+  const passedOver = new Set<VmId>();
+
+  const lookAt = (vmId: VmId): Promise<void> => {
+    const underWay = comparing.get(vmId);
+    if (underWay !== undefined) {
+      underWay.again = true;
+      return underWay.done;
+    }
+    const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+    const turn = { again: false, done };
+    comparing.set(vmId, turn);
+    const work = async (): Promise<void> => {
+      do {
+        turn.again = false;
+        const looked = whenIdle(vmId, () => compare(vmId));
+        if (looked === undefined) passedOver.add(vmId);
+        else passedOver.delete(vmId);
+        await looked;
+      } while (turn.again);
+    };
+    work().finally(() => { comparing.delete(vmId); }).then(resolve, reject);
+    return done;
   };
 
   const around = async (): Promise<void> => {
     const here = new Set(journal.vms().flatMap((known) => (known.here && isVm(known.vmId) ? [known.vmId] : [])));
     const strangers = await hypervisor.strangers(here);
     others = strangers.map(strangerOf);
+  };
+
+  /** Those that domains here were told to be on: one that nobody is on is nobody's loss, and comes back with the next VM. */
+  const lookAtNetworks = async (): Promise<void> => {
+    const plans = new Map(journal.tolds().flatMap(({ plan, unsettled }) => (unsettled || !isHere(plan.vmId) ? [] : plan.nics.map(({ network }) => [network.networkId, network] as const))));
+    const found = plans.size === 0 ? new Map<NetworkId, readonly Difference[]>() : await hypervisor.compareNetworks([...plans.values()]);
+    networks = [...plans.values()].flatMap((plan) => networkFinding(plan, found.get(plan.networkId) ?? []) ?? []);
   };
 
   /** Of volumes that no domain here was told to have, the control plane knows whether there are such. */
@@ -166,7 +223,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     const before = suspects;
     const suspected = new Set([...before.keys()].flatMap((path) => volumeIn(path.slice(path.lastIndexOf('/') + 1)) ?? []));
     const found = lookThrough({
-      folders, known: journal.files(), wanted, inHand: new Set([...touched, ...unsettled]), isHere, now: now().getTime(),
+      folders, known: journal.files(), wanted, inHand: new Set([...touched, ...unsettled, ...journal.unsettled()]), isHere, now: now().getTime(),
       isVolume: (volumeId) => ofDomains.has(volumeId) || (isVolume(volumeId) ?? (suspected.has(volumeId) ? false : undefined)),
       used: new Set(others.flatMap(({ foreign }) => foreign?.disks.map(({ file }) => file) ?? [])),
     });
@@ -192,7 +249,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     pause: () => { reporting = false; },
     isAsked: (vmId, report) => asked.get(vmId) === report,
     takeBack: (vmId) => { asked.delete(vmId); },
-    knows: (vmId) => ours.has(vmId),
+    knows: (vmId) => ours.has(vmId) || lost.has(vmId) || passedOver.has(vmId),
     look: async (vmId) => {
       try {
         // Before the first sweep there is nothing to add to.
@@ -207,6 +264,8 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       try {
         if (!reporting || said === undefined) return;
         await around();
+        await lookAtNetworks();
+        await lookAtFiles();
         await tell();
       } catch (fault) {
         failed(undefined, fault);
@@ -216,9 +275,14 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       if (!reporting) return true;
       try {
         const told = journal.tolds().map(({ plan }) => plan.vmId);
-        for (const vmId of ours.keys()) if (!told.includes(vmId)) ours.delete(vmId);
+        for (const vmId of [...ours.keys(), ...lost.keys()]) {
+          if (told.includes(vmId)) continue;
+          ours.delete(vmId);
+          lost.delete(vmId);
+        }
         for (const vmId of told) await lookAt(vmId);
         await around();
+        await lookAtNetworks();
         await lookAtFiles();
         await tell(true);
         return true;
@@ -247,6 +311,26 @@ const strangerOf = ({ vmId, generation, domain }: Stranger): Finding => ({
   kind: vmId === null ? 'foreign' : 'stray', subject: `domain ${domain.uuid}`, vmId, name: domain.name, differences: [], foreign: domain,
   says: vmId === null ? 'a domain that Chronovirt did not make' : `a domain that carries the words of Chronovirt (generation ${String(generation)}), and that this node was not told to have`,
 });
+
+const VMS_NAMED_MAX = 50;
+
+const restartedFinding = (lost: readonly Difference[]): Finding => ({
+  kind: 'node-restarted', subject: 'restart', vmId: null, name: null, foreign: null,
+  differences: [...lost].sort((a, b) => (a.field < b.field ? -1 : 1)).slice(0, VMS_NAMED_MAX),
+  says: `the node was started again, and what ran on it did not outlive that (VMs: ${String(lost.length)}); those that are marked so are started again`,
+});
+
+function networkFinding({ networkId, name }: NetworkPlan, differences: readonly Difference[]): Finding | undefined {
+  const [first] = differences;
+  if (first === undefined) return undefined;
+  const fields = [...new Set(differences.map(({ field }) => field))];
+  const says = first.field === 'network' ? 'the node has no such network any more'
+    : fields.includes('active') ? 'the network is not up: its guests reach nobody'
+    : fields.includes('dhcp') ? 'its DHCP server does not run: guests that start get no address'
+    : fields.includes('firewall') ? 'rules of the packet filter are gone: its guests reach nobody outside, or everybody reaches them'
+    : `${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ', …' : ''} changed`;
+  return { kind: 'network', subject: networkId, vmId: null, name, differences: [...differences], foreign: null, says };
+}
 
 const SUBJECT_CHARACTERS_MAX = 300;
 const MIB = 2 ** 20;

@@ -60,7 +60,7 @@ describe('200 VMs that nobody touches', () => {
     journal = openJournal(join(dir, 'journal.sqlite'));
     hypervisor = await connectLibvirt({ nodeId, agentVersion: `0.${String(session)}`, host: machine.host, log: { warn: (fields) => warned.push(fields) } });
     const mine = createAgent({
-      nodeId, journal, hypervisor, now: () => new Date(), report: () => Promise.resolve(), reportDrift: async (report) => void drifts.push(report), reportBoot: () => Promise.resolve(),
+      nodeId, journal, hypervisor, now: () => new Date(), report: () => Promise.resolve(), reportDrift: async (report) => void drifts.push(report), reportBoot: () => Promise.resolve(), bootId: () => 'one',
       volumesKnown: (volumeIds) => Promise.resolve(volumeIds.filter((volumeId) => vms.some((vm) => vm.volumeId === volumeId))),
     });
     agent = mine;

@@ -17,7 +17,7 @@ import type { PoolFile } from '../pool/pool-files.ts';
 import type { Refusal } from '../answer.ts';
 import type { DiskPlan, Done, DomainPlan, Hypervisor, Lease, Published, SeenDomain, Watcher } from '../hypervisor.ts';
 
-export type Verb = Exclude<keyof Hypervisor, 'bootResults' | 'wipeRuns' | 'compare' | 'strangers' | 'files' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
+export type Verb = Exclude<keyof Hypervisor, 'bootResults' | 'wipeRuns' | 'compare' | 'strangers' | 'files' | 'compareNetworks' | 'describe' | 'usage' | 'pools' | 'domains' | 'domain' | 'watch'>;
 
 export interface SimulatedSettings {
   readonly poolId: PoolId;
@@ -76,6 +76,8 @@ export interface SimulatedMachine {
   /** A file comes to lie in the folder of the pool, in the place of one that is there. */
   putFile(name: string): void;
   removeFile(name: string): void;
+  /** virsh net-undefine, with all that it knew. */
+  undefineNetwork(networkId: string): void;
   /** The power of the whole machine fails and comes back: definitions and disks stay, nothing runs. */
   powerCycle(): void;
 }
@@ -204,6 +206,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
         disks: ours ? [] : plan.disks.map(({ sizeGib }) => ({ target: FOREIGN_TARGET, file: foreignFile(vmId), format: 'qcow2', bytes: sizeGib * 2 ** 30 })),
       },
     })),
+    compareNetworks: async (plans) => new Map(plans.map(({ networkId, name }) => [networkId, leases.has(networkId) ? [] : [{ field: 'network', expected: name, seen: null }]])),
     files: async () => [{ poolId: settings.poolId, path: '/simulated', shared: false, files: filesNow() }],
     watch: (watcher) => {
       watchers.add(watcher);
@@ -272,6 +275,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     }),
     removeLease: (plan, mac) => verb('removeLease', undefined, () => {
       leases.get(plan.networkId)?.delete(mac);
+      return undefined;
+    }),
+
+    restoreNetwork: ({ networkId }) => verb('restoreNetwork', undefined, () => {
+      if (!leases.has(networkId)) leases.set(networkId, new Map());
       return undefined;
     }),
 
@@ -418,6 +426,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     crash: (vmId) => { if (domains.has(vmId)) change(vmId, { state: 'crashed', reason: 'crashed' }); },
     startBehind: (vmId) => void startNow(vmId),
     putFile: (name) => void byHand.set(name, ++inodeLast),
+    undefineNetwork: (networkId) => void leases.delete(networkId),
     removeFile: (name) => void byHand.set(name, null),
     undefineBehind: (vmId) => { if (domains.delete(vmId)) announce(vmId); },
     powerCycle: () => {

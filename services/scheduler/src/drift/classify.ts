@@ -47,6 +47,7 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
     case 'foreign':
     case 'orphan-disk':
     case 'network':
+    case 'node-restarted':
       return { ...item, class: kind };
   }
 }

@@ -51,14 +51,35 @@ describe('What differs on a node', () => {
 
 describe('What is done about it', () => {
   const changed = (...differences: DriftItem['differences']): DriftItem => ({ ...item, differences });
-  it('reverting brings the domain back', () => { expect(remedyOf(item, 'revert', operationId)).toEqual({ type: 'RestoreVm', data: { vmId, operationId } }); });
+  it('reverting brings the domain back', () => { expect(remedyOf(item, 'revert', operationId)).toEqual({ vm: { type: 'RestoreVm', data: { vmId, operationId } } }); });
   it('adopting makes it what is wanted, where a VM can be asked for that', () => {
-    expect(remedyOf(item, 'adopt', operationId)).toMatchObject({ type: 'RequestReconfiguration', data: { change: { vcpus: 4 } } });
-    expect(remedyOf(changed({ field: 'state', expected: 'running', seen: 'stopped' }), 'adopt', operationId)).toMatchObject({ type: 'StopVm' });
+    expect(remedyOf(item, 'adopt', operationId)).toMatchObject({ vm: { type: 'RequestReconfiguration', data: { change: { vcpus: 4 } } } });
+    expect(remedyOf(changed({ field: 'state', expected: 'running', seen: 'stopped' }), 'adopt', operationId)).toMatchObject({ vm: { type: 'StopVm' } });
     expect(remedyOf(changed({ field: 'description', expected: '', seen: 'x' }), 'adopt', operationId)).toMatchObject({ refused: 'drift.cannot_adopt' });
   });
-  it.each(['moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing', 'disk-replaced'] as const)('%s is refused with a reason', (klass) => {
+  it.each(['moved', 'duplicate', 'foreign', 'orphan-disk', 'disk-missing'] as const)('%s is refused with a reason', (klass) => {
     for (const action of ['adopt', 'revert'] as const) expect(remedyOf({ ...item, class: klass }, action, operationId)).toMatchObject({ refused: `drift.cannot_${action}`, because: { hint: expect.any(String) as string } });
+  });
+});
+
+describe('What a node has to do', () => {
+  const network = { networkId: `network_${hex(6)}`, subnetId: `subnet_${hex(7)}`, name: 'lab', kind: 'nat', cidr: '10.9.0.0/24', gateway: '10.9.0.1', prefix: 24, bridge: 'cvb-lab' } as const;
+  it('is to bring a network back, or to take a file as it is', () => {
+    const ofNetwork: DriftItem = { ...item, class: 'network', vmId: null, subject: network.networkId };
+    expect(remedyOf(ofNetwork, 'revert', operationId, () => network)).toEqual({ node: { kind: 'network', network } });
+    expect(remedyOf(ofNetwork, 'revert', operationId)).toMatchObject({ refused: 'drift.cannot_revert' });
+    expect(remedyOf(ofNetwork, 'adopt', operationId, () => network)).toMatchObject({ refused: 'drift.cannot_adopt' });
+    const volumeId = `volume_${hex(8)}`;
+    expect(remedyOf({ ...item, class: 'disk-replaced', subject: `${volumeId}.aaaaaaaa` }, 'adopt', operationId)).toEqual({ node: { kind: 'volume', volumeId } });
+    expect(remedyOf({ ...item, class: 'disk-replaced' }, 'revert', operationId)).toMatchObject({ refused: 'drift.cannot_revert' });
+  });
+  it('is told once how it ended, whatever has become of it', () => {
+    const end = { type: 'EndDriftAction', data: { nodeId, driftId, operationId, refused: null, because: {} } } as const;
+    const ended = { type: 'DriftActionEnded', data: end.data } as const;
+    given(seen(1), acted('revert')).when(end).then(ended);
+    given(seen(1), acted('revert'), ended).when(end).then();
+    given(seen(1), acted('revert')).when(act('revert')).then();
+    given(seen(1), acted('revert'), gone(2)).when(end).then(ended);
   });
 });
 

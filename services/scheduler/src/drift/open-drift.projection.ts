@@ -1,3 +1,4 @@
+import type { CommandMeta } from '@chronovirt/contracts/command';
 import { categoryOf } from '@chronovirt/contracts/ids';
 import type { DriftEvent, DriftAction } from '@chronovirt/contracts/drift/drift.events';
 import type { Projection } from '@chronovirt/event-log/projection';
@@ -6,20 +7,24 @@ import type { OpenDrift } from './drift.ts';
 export interface OpenDriftEntry extends OpenDrift {
   readonly session: number;
   readonly sequence: number;
+  /** Of what was done about it last. */
+  readonly meta: CommandMeta | null;
 }
 
 /** What differs now on every node, for whoever reclassifies it or acts by policy. */
 export const openDrift: Projection<OpenDriftEntry> = {
   name: 'scheduler.open_drift',
-  version: 1,
+  version: 2,
   keys: (event) => (categoryOf(event.stream) === 'drift' ? [String(event.data['driftId'])] : []),
   fold(document, recorded) {
     const event = recorded as unknown as DriftEvent;
     switch (event.type) {
       case 'DriftSeen':
-        return { ...event.data, acted: null };
+        return { ...event.data, acted: null, meta: null };
       case 'DriftActed':
-        return document === undefined ? undefined : { ...document, acted: { action: event.data.action, by: event.data.by } };
+        return document === undefined ? undefined : { ...document, meta: recorded.meta, acted: { action: event.data.action, by: event.data.by, operationId: event.data.operationId, ended: false } };
+      case 'DriftActionEnded':
+        return document?.acted?.operationId !== event.data.operationId ? document : { ...document, acted: { ...document.acted, ended: true } };
       case 'DriftSettled':
         return undefined;
       case 'DriftPolicySet':

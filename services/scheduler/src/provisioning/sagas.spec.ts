@@ -9,6 +9,7 @@ import { type BackupVm, backupVm, type DropBackup, dropBackup, settleBackup } fr
 import { createVolume, type CreateVolume, settleVolume, workOnVolume, type WorkOnVolume } from './create-volume.saga.ts';
 import { type AdoptVm, adoptVm, settleAdoption } from './adopt-vm.saga.ts';
 import { cleanUpVm, deleteVm, type RemoveVm } from './delete-vm.saga.ts';
+import { settleDrift } from '../drift/settle-drift.saga.ts';
 import { dropVolume } from './drop-volume.saga.ts';
 import { type PublishVm, publishVm } from './publish-vm.saga.ts';
 import { type GuestVm, guestVm, settleGuest } from './guest-vm.saga.ts';
@@ -130,6 +131,10 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('settling what an adoption owes', () => { expect(property(settleAdoption, [{ ...adoption, failedOperationId }])).toEqual([]); });
   it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
+  it('having a node bring back what differs', () => {
+    const settling = { operationId: ids.operationId, nodeId: `node_${digits}`, driftId: `drift_${digits}`, action: 'revert-drift' } as const;
+    expect(property(settleDrift, [{ ...settling, does: { kind: 'network', network } }, { ...settling, does: { kind: 'volume', volumeId: ids.volumeId } }])).toEqual([]);
+  });
   it('deleting a volume', () => { expect(property(dropVolume, [{ operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}` }])).toEqual([]); });
   it('making a volume', () => { expect(property(createVolume, creations)).toEqual([]); });
   it('making, starting, stopping, deleting and looking at a pool', () => { expect(property(workOnPool, poolWorks)).toEqual([]); });
