@@ -10,6 +10,7 @@
 import { type BackupId, categoryOf, idFrom, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import { replay } from '@chronovirt/decider/decider';
+import { canonical } from '@chronovirt/event-log/canonical';
 import type { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
@@ -601,7 +602,7 @@ export class Referee {
       if (!machine.disks.has(volumeId)) this.fail(`${vmId} has no disk ${volumeId} on ${nodeId}`);
     }
     for (const [volumeId, holder] of this.volumes) if (holder === vmId && volumeId !== state.provisioned.volumeId && !state.volumes.some((one) => one.volumeId === volumeId)) this.fail(`${vmId} has ${volumeId} and does not use it`);
-    for (const what of ['name', 'vcpus', 'memoryMib', 'boot', 'nics', 'disks'] as const) if (JSON.stringify(has[what]) !== JSON.stringify(wanted[what])) this.fail(`${vmId} has ${what} ${JSON.stringify(has[what])} on ${nodeId} and should have ${JSON.stringify(wanted[what])}`);
+    for (const what of ['name', 'vcpus', 'memoryMib', 'boot', 'nics', 'disks'] as const) if (canonical(has[what]) !== canonical(wanted[what])) this.fail(`${vmId} has ${what} ${canonical(has[what])} on ${nodeId} and should have ${canonical(wanted[what])}`);
     if ((machine.disks.get(state.provisioned.volumeId)?.sizeGib ?? 0) < state.spec.diskGib) this.fail(`the disk of ${vmId} is too small`);
     const held = this.capacityOf(nodeId).held.get(vmId);
     if (held !== undefined && (held.vcpus < state.held.vcpus || held.memoryMib < state.held.memoryMib)) this.fail(`${vmId} holds ${JSON.stringify(held)} and runs with ${JSON.stringify(state.held)}`);

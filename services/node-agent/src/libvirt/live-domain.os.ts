@@ -4,6 +4,7 @@ import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { attributeOf, bytesOf, childOf, childrenOf, textOf } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
+import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import { DEVICE_KINDS } from '../domain/differences.ts';
 import type { SeenMachine } from '../domain/differences.ts';
 import type { DomainPlan } from '../hypervisor.ts';
@@ -18,10 +19,13 @@ const limitsIn = (iotune: XmlElement | undefined): DiskLimits | null => {
 
 const bootDevices: Readonly<Record<string, BootDevice>> = { hd: 'disk', cdrom: 'cdrom', network: 'network' };
 
+/** A machine that was defined before there was such a port gets it with its next definition: that it has none is nobody's doing. */
+const isLater = (device: XmlElement): boolean => attributeOf(device, 'name', 'target') === BOOT_PORT;
+
 /** How many devices of each kind that we say the number of. */
 export const devicesIn = (devices: XmlElement | undefined): Readonly<Record<string, number>> =>
   Object.fromEntries(DEVICE_KINDS.flatMap((kind) => {
-    const count = childrenOf(devices, kind).length;
+    const count = childrenOf(devices, kind).filter((device) => !isLater(device)).length;
     return count === 0 ? [] : [[kind, count]];
   }));
 

@@ -313,6 +313,12 @@ describe('What a node says of a VM', () => {
     given(...running).when(report('running', 2, 4)).then(observed('running', 2, 4));
     given(...running, observed('running', 1, 3)).when(report('crashed', 1, 2)).then();
   });
+  it('moves the number on while an operation waits for an answer, which may be older than an inventory', () => {
+    const starting: readonly VmEvent[] = [...running, observed('crashed', 1, 7), { type: 'VmPowerRequested', data: { operationId: op(3), action: 'start', timeoutSeconds: 0, force: false } }];
+    given(...starting).when(report('crashed', 2, 0)).then(observed('crashed', 2, 0));
+    const late = { nodeId, generation: 1, state: 'running', reason: 'booted', session: 1, sequence: 22 } as const;
+    given(...starting, observed('crashed', 2, 0)).when({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'start', observed: late, provisioned: null, reconfigured: null } }).then({ type: 'VmOperationDone', data: { operationId: op(3), how: 'start' } });
+  });
   it('says nothing of one that is deleted or was never there', () => {
     given().when(report('running', 1, 1)).then();
     given(...stopped, { type: 'VmDeleteRequested', data: { operationId: op(3), force: false, cancels: null } }, { type: 'VmDeleteStarted', data: { operationId: op(3) } }, { type: 'VmDeleted', data: { operationId: op(3) } }).when(report('running', 9, 9)).then();

@@ -403,8 +403,9 @@ const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
   // What an inventory (number 0) finds unchanged is no news: a node that comes back with 200 VMs adds nothing
   // to the log. Nor is what was said with the very next number. But where numbers were given out in between,
   // something may have changed there and back, and its report still be on its way: it must find a higher
-  // number here, or it would be believed.
-  const noNews = same && (seen.sequence === 0 || (known.session === seen.session && seen.sequence === known.sequence + 1));
+  // number here, or it would be believed. The same goes for the answer that an operation waits for.
+  const inventory = seen.sequence === 0 && vm.operation === null;
+  const noNews = same && (inventory || (known.session === seen.session && seen.sequence === known.sequence + 1));
   return noNews ? [] : [{ type: 'VmObserved', data: seen }];
 };
 
