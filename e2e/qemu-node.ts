@@ -137,7 +137,14 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
         // Several nodes of tests may have a network of that name.
         const serves = processes().filter((one) => programOf(one)?.endsWith('/dnsmasq') === true && argumentsOf(one).some((word) => word.endsWith(`/${network}.conf`)) && readlinkSync(`/proc/${String(one)}/ns/net`) === readlinkSync(`/proc/${String(pid)}/ns/net`));
         if (serves.length === 0) throw new Error(`nothing serves ${network}`);
-        for (const one of serves) process.kill(one, 'SIGKILL');
+        for (const one of serves) {
+          try {
+            process.kill(one, 'SIGKILL');
+          } catch (error) {
+            // It is two processes, and one may go with the other.
+            if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+          }
+        }
       },
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),
