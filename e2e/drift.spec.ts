@@ -13,14 +13,15 @@ import { promisify } from 'node:util';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { countingGuest, type CountingGuest } from './counting-guest.ts';
+import { mediumOf } from './medium.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Event, type Rest, type Vm } from './rest.ts';
 
 const run = promisify(execFile);
 const BOOTED_WITHIN_MS = 120_000;
-/** libvirt tells of it. */
-const BY_EVENT_MS = 10_000;
+/** libvirt tells of it, at once; a machine may be busy with other things. */
+const BY_EVENT_MS = 30_000;
 /** It does not: the next comparison finds it. */
 const BY_SWEEP_MS = 60_000;
 
@@ -303,6 +304,8 @@ describe('a node that somebody works on by hand', () => {
   });
 
   describe('and domains that somebody else made', () => {
+    beforeAll(async () => { await rest.ok('POST', '/v1/images', await mediumOf(node.imageDir, 'cv-spec-adopted')); });
+
     /** Each as somebody would make it with virt-install: another machine type, another place for its disk, a network of their own. */
     const made = async (name: string, { target = 'vda', bus = 'virtio', more = '', start = true, counting }: { target?: string; bus?: string; more?: string; start?: boolean; counting?: CountingGuest } = {}): Promise<{ readonly uuid: string; readonly id: string; readonly file: string; readonly serial: string }> => {
       const dir = join(platform.dir, 'foreign');
@@ -334,7 +337,7 @@ describe('a node that somebody works on by hand', () => {
       await expect(rest.ok('POST', `/v1/nodes/${node.nodeId}/foreign/${passed.uuid}/adopt`, {})).rejects.toMatchObject({ code: 'foreign.cannot_be_adopted' });
       await expect(rest.ok('POST', `/v1/nodes/${node.nodeId}/foreign/${randomUUID()}/adopt`, {})).rejects.toMatchObject({ status: 404, code: 'foreign.not_found' });
       await node.virsh('undefine', 'passed-through');
-      await rest.until('it is gone', async () => (await items('?class=foreign')).length === 0, BY_EVENT_MS, 200);
+      await rest.until('it is gone', async () => (await items('?class=foreign')).length === 0, BY_SWEEP_MS, 200);
     });
 
     it('C-05 ten that run are adopted at once without a moment of standing still: the same QEMU, the guest counts on, libvirt tells of nothing', async () => {
@@ -342,7 +345,8 @@ describe('a node that somebody works on by hand', () => {
       mkdirSync(join(platform.dir, 'foreign'), { recursive: true, mode: 0o755 });
       const counting = countingGuest(GUEST_IMAGES.cache, join(platform.dir, 'foreign'));
       // The first has an agent and a disk it starts from; something more is done with it afterwards.
-      const domains = await Promise.all(names.map((name, index) => made(name, index === 0 ? {} : { counting })));
+      const drive = `<controller type='scsi' model='virtio-scsi'/><disk type='file' device='cdrom'><driver name='qemu' type='raw'/><target dev='sda' bus='scsi'/><readonly/></disk>`;
+      const domains = await Promise.all(names.map((name, index) => made(name, index === 0 ? { more: drive } : { counting })));
       await rest.until('the first answers', () => node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
       await node.inGuest({ id: domains[0]?.id ?? '' }, '/bin/sh', '-c', '(i=0; while true; do i=$((i+1)); echo tick $i > /dev/ttyS0; sleep 0.1; done) > /dev/null 2>&1 < /dev/null & echo');
       await rest.until('all of them count', async () => domains.every(({ serial }) => ticks(serial).length > 0), BOOTED_WITHIN_MS, 250);
@@ -375,7 +379,7 @@ describe('a node that somebody works on by hand', () => {
       // Not one number is missing, and none came twice: nothing began anew.
       for (const { serial } of domains) expect(ticks(serial)).toEqual(ticks(serial).map((_, index) => index + 1));
       expect(await node.virsh('metadata', 'alpha', 'urn:chronovirt:domain:1')).toContain(domains[0]?.id);
-      expect(await items('?class=foreign')).toEqual([]);
+      await rest.until('none of them is foreign any more', async () => (await items('?class=foreign')).length === 0, BY_SWEEP_MS, 200);
       for (const { id } of vms.slice(2)) await rest.gone(id);
 
       const [first] = vms;
@@ -390,12 +394,30 @@ describe('a node that somebody works on by hand', () => {
       await done('DELETE', `/snapshots/${snapshot?.id ?? ''}`);
       expect(await node.virsh('domblklist', 'alpha')).toContain(domains[0]?.file);
       expect(await node.qemuPid(first)).toBe(pids[0]);
-      await expect(rest.ok('PATCH', `/v1/vms/${first.id}/hardware`, { boot: ['cdrom', 'disk'] })).rejects.toMatchObject({ code: 'vm.adopted' });
+      // A medium in the drive that it came with, while it runs; one without a drive gets none while it runs.
+      const read = (): Promise<string> => node.inGuest(first, '/bin/sh', '-c', 'mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr0 /run/cd && cat /run/cd/name.txt; umount /run/cd');
+      await done('PATCH', '/hardware', { media: 'cv-spec-adopted' });
+      expect(await rest.until('the guest reads it', read, 30_000, 500)).toBe('cv-spec-adopted\n');
+      await done('PATCH', '/hardware', { media: null });
+      await expect(read()).rejects.toThrow();
+      const [, second] = vms;
+      const refused = async (body: object): Promise<unknown> => (await rest.ended((await rest.ok<Accepted>('PATCH', `/v1/vms/${second?.id ?? ''}/hardware`, body)).operation.id, 60_000)).error;
+      expect(await refused({ media: 'cv-spec-adopted' })).toMatchObject({ code: 'domain.no_drive' });
+      expect(await refused({ boot: ['cdrom', 'disk'] })).toMatchObject({ code: 'domain.boots_kernel' });
+      await expect(rest.ok('POST', `/v1/vms/${first.id}/rebuild`, {})).rejects.toMatchObject({ code: 'vm.no_image' });
+      // What it starts from, its name and its words for cloud-init: at its next start, but for what its agent can do.
+      await done('PATCH', '/hardware', { hostname: 'adopted' });
+      expect(await node.inGuest(first, '/bin/hostname')).toBe('adopted\n');
+      await done('PATCH', '/hardware', { boot: ['cdrom', 'disk'], cloudInit: { hostname: 'told', sshKeys: [], userData: '#cloud-config\n{}\n' } });
+      expect(await rest.vm(first.id)).toMatchObject({ pending: ['boot', 'cloudInit'] });
       await done('POST', '/stop', { timeoutSeconds: 5, force: true });
       await done('PATCH', '/hardware', { memoryMib: 192 });
       await done('POST', '/start');
       await rest.until('its guest answers', () => node.inGuest(first, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
+      expect(await node.inGuest(first, '/bin/sh', '-c', 'mkdir -p /run/seed && mount -t iso9660 -o ro /dev/sr1 /run/seed && cat /run/seed/meta-data /run/seed/network-config; umount /run/seed')).toMatch(/"local-hostname":"told"[^]*"config":"disabled"/);
       const xml = await node.virsh('dumpxml', 'alpha');
+      expect(xml.indexOf(`<boot dev='cdrom'/>`)).toBeLessThan(xml.indexOf(`<boot dev='hd'/>`));
+      expect(await items(`?vm=${first.id}&ignored=true`)).toEqual([]);
       for (const kept of ['pc-i440fx', `<interface type='user'>`, 'made by hand', domains[0]?.file ?? '']) expect(xml).toContain(kept);
       expect(xml).toMatch(/<memory unit='KiB'>196608</);
       // One by one, what is left of them goes with them; what they stood on stays.
@@ -403,9 +425,9 @@ describe('a node that somebody works on by hand', () => {
       expect(domains.map(({ file }) => existsSync(file))).toEqual(names.map(() => false));
       expect(existsSync(join(node.imageDir, node.image.file))).toBe(true);
       expect(await node.virsh('list', '--all', '--name')).not.toMatch(new RegExp(names.join('|')));
-    });
+    }, 300_000);
 
-    it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other', async () => {
+    it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other; lost, it is defined as it was', async () => {
       const { uuid } = await made('delta', { target: 'hda', bus: 'ide', start: false });
       await foreign(uuid);
       const adopted = await adopt(uuid);
@@ -416,7 +438,90 @@ describe('a node that somebody works on by hand', () => {
       await acted(item, 'revert');
       await settled(adopted);
       expect(await node.virsh('vcpucount', 'delta', '--config', '--current')).toBe('1');
+      // It has no drive, and gets one where its machine has a place.
+      await rest.done('PATCH', `/v1/vms/${adopted.id}/hardware`, { media: 'cv-spec-adopted' });
+      expect(await node.virsh('domblklist', 'delta')).toMatch(/hdb\s+\S*cv-spec-adopted\.iso/);
+      // What it was defined as is known: lost, it comes back as what its guest was installed on.
+      const machine = (xml: string): readonly string[] => [...xml.matchAll(/<uuid>.*<\/uuid>|machine='[^']*'|<mac address='[^']*'\/>|<source file='[^']*'|bus='[^']*'|<target type='[^']*'|<name>.*<\/name>/g)].map(([part]) => part).sort();
+      const before = await node.virsh('dumpxml', '--inactive', 'delta');
+      await node.virsh('undefine', 'delta');
+      await rest.until('it is there again', () => node.virsh('dominfo', 'delta'), BY_SWEEP_MS, 200);
+      await settled(adopted);
+      expect(machine(await node.virsh('dumpxml', '--inactive', 'delta'))).toEqual(machine(before));
       await rest.gone(adopted.id);
+    });
+  });
+
+  describe('and another node', () => {
+    let other: QemuNode;
+    beforeAll(async () => {
+      other = await addQemuNode(platform, 'other', { another: true });
+      if ((await rest.vm(vm.id)).status !== 'running') await power('start');
+      await rest.until('the guest answers', () => node.inGuest(vm, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
+      domain = await node.domainOf(vm);
+      // As somebody who moves domains by hand has it: the same network on both.
+      const network = /<source network='([^']+)'/.exec(await node.virsh('dumpxml', domain))?.[1] ?? '';
+      const xml = join(platform.dir, 'network.xml');
+      await writeFile(xml, await node.virsh('net-dumpxml', network));
+      await other.virsh('net-define', xml);
+      await other.virsh('net-start', network);
+    });
+    afterAll(() => other.stop());
+
+    const migrated = async (from: QemuNode, to: QemuNode): Promise<void> => {
+      const meeting = join(platform.dir, 'meeting');
+      mkdirSync(meeting, { recursive: true });
+      await run('chmod', ['0777', meeting]);
+      await from.virsh('migrate', '--live', '--persistent', '--undefinesource', '--unsafe', '--migrateuri', `unix://${join(meeting, `to-${to.part}.sock`)}`, domain, `qemu+unix:///system?socket=${to.libvirtSocket}`);
+    };
+    const onNode = (of: QemuNode, is: (item: Item) => boolean): Promise<Item> => rest.until(`something on ${of.part}`, async () => (await items(`?node=${of.nodeId}&ignored=true`)).find(is), BY_SWEEP_MS, 200);
+    const nothingOpen = (): Promise<unknown> => rest.until('nothing differs on either', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
+
+    it('C-05 virsh migrate to another node: moved, from where and to where; not brought back by the policy for what is missing, settled when it is moved back', async () => {
+      await nothingOpen();
+      await rest.ok('PUT', '/v1/drift-policies/missing', { action: 'revert' });
+      const before = (await events()).length;
+      const uptime = Number((await node.inGuest(vm, '/bin/cat', '/proc/uptime')).split(' ')[0]);
+      await migrated(node, other);
+      const [gone, came] = await Promise.all([onNode(node, ({ class: klass }) => klass === 'moved'), onNode(other, ({ class: klass }) => klass === 'moved')]);
+      for (const item of [gone, came]) expect(item).toMatchObject({ vmId: vm.id, differences: [{ field: 'nodeId', expected: node.nodeId, seen: other.nodeId }, ...item.differences.slice(1)] });
+      expect(gone.explanation).toContain('its domain is on another node');
+      // What may be done about it is to show it or not.
+      for (const item of [gone, came]) await expect(rest.ok('POST', `/v1/drift/${item.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+      await expect(rest.ok('PUT', '/v1/drift-policies/moved', { action: 'revert' })).rejects.toMatchObject({ code: 'drift.no_such_policy' });
+      await rest.ok('PUT', '/v1/drift-policies/moved', { action: 'ignore' });
+      await rest.until('nobody is shown it', async () => (await items(`?vm=${vm.id}`)).length === 0, 30_000, 200);
+      expect(await items(`?vm=${vm.id}&ignored=true`)).toHaveLength(2);
+      await rest.ok('PUT', '/v1/drift-policies/moved', { action: 'alert' });
+      await migrated(other, node);
+      await nothingOpen();
+      await rest.status(vm.id, 'running');
+      // It never stood still, and nobody started another one.
+      expect(Number((await node.inGuest(vm, '/bin/cat', '/proc/uptime')).split(' ')[0])).toBeGreaterThan(uptime);
+      expect((await events()).slice(before).map(({ type }) => type)).not.toContain('DriftActed');
+    });
+
+    it('C-05 the same UUID on two nodes: a duplicate, said loudly when both run, and nobody stops one', async () => {
+      const pid = await node.qemuPid(vm);
+      const [uuid, metadata] = [await node.virsh('domuuid', domain), /<metadata>[^]*<\/metadata>/.exec(await node.virsh('dumpxml', domain))?.[0] ?? ''];
+      const file = join(platform.dir, 'twin.qcow2');
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', file, '64M']);
+      const xml = join(platform.dir, 'twin.xml');
+      await writeFile(xml, `<domain type='qemu'><name>${domain}</name><uuid>${uuid}</uuid>${metadata}<memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file}'/><target dev='vda' bus='virtio'/></disk></devices></domain>`);
+      await other.virsh('define', xml);
+      const twin = await onNode(other, ({ class: klass }) => klass === 'duplicate');
+      expect(twin).toMatchObject({ vmId: vm.id, explanation: expect.stringContaining('never start both') as string, differences: [{ field: 'nodeId', expected: node.nodeId, seen: other.nodeId }] });
+      await other.virsh('start', domain);
+      const both = await onNode(other, ({ class: klass, explanation }) => klass === 'duplicate' && explanation.includes('IT RUNS ON BOTH NODES'));
+      await expect(rest.ok('PUT', '/v1/drift-policies/duplicate', { action: 'revert' })).rejects.toMatchObject({ code: 'drift.no_such_policy' });
+      await expect(rest.ok('POST', `/v1/drift/${both.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
+      expect(await other.virsh('domstate', domain)).toBe('running');
+      expect(await node.qemuPid(vm)).toBe(pid);
+      await other.virsh('destroy', domain);
+      await other.virsh('undefine', domain);
+      await nothingOpen();
+      await rest.gone(vm.id);
     });
   });
 });

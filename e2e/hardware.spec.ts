@@ -1,12 +1,9 @@
 /* What a machine is made of, changed while it exists: by REST, on a real libvirt and QEMU, seen through virsh and from inside the guest. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { createHash } from 'node:crypto';
-import { copyFileSync, readFileSync, statSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { mediumOf } from './medium.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
@@ -19,20 +16,6 @@ interface Machine extends Vm {
   readonly volumes: readonly { readonly volumeId: string; readonly unit: number; readonly sizeGib: number; readonly limits: object | null }[];
   readonly nics: readonly { readonly network: string; readonly address: string; readonly mac: string }[];
   readonly pending: readonly string[];
-}
-
-/** A medium with one file that says its name. */
-async function mediumOf(imageDir: string, name: string): Promise<object> {
-  const dir = await mkdtemp(join(tmpdir(), 'cv-medium-'));
-  try {
-    await writeFile(join(dir, 'name.txt'), `${name}\n`);
-    const file = `${name}.iso`;
-    await run('xorriso', ['-as', 'mkisofs', '-quiet', '-V', name, '-r', '-o', join(dir, file), join(dir, 'name.txt')]);
-    copyFileSync(join(dir, file), join(imageDir, file));
-    return { name, file, format: 'iso', sha256: createHash('sha256').update(readFileSync(join(imageDir, file))).digest('hex'), sizeBytes: statSync(join(imageDir, file)).size };
-  } finally {
-    await rm(dir, { recursive: true });
-  }
 }
 
 describe('a machine that is changed', () => {

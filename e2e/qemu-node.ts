@@ -75,8 +75,8 @@ const withItsDisks = (script: string): string => {
   return [...used].map((device) => `n=0; until [ -b ${device} ] || [ $n -ge 300 ]; do n=$((n+1)); sleep 0.1; done; `).join('') + script;
 };
 
-/** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. */
-export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs }: { readonly imageDir?: string; readonly backupDirs?: string } = {}): Promise<QemuNode> {
+/** `imageDir`: an image folder of its own instead of that with the guest image, which is registered as a file there. `another`: image and network are registered already. */
+export async function addQemuNode(platform: Platform, name: string, { imageDir = IMAGES, backupDirs, another = false }: { readonly imageDir?: string; readonly backupDirs?: string; readonly another?: boolean } = {}): Promise<QemuNode> {
   const image = await guestImage(GUEST_IMAGES);
   const daemon = await startSystemLibvirtd(LIBVIRT_LIMITS);
   const helpers: ChildProcess[] = [];
@@ -105,8 +105,8 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
     const poolDir = join(platform.dir, `${name}-pool`);
     mkdirSync(poolDir, { mode: 0o755 });
     const nodeId = await platform.addAgent({ name, hypervisor: 'qemu', libvirtSocket: daemon.socket, libvirtInFlight: LIBVIRT_IN_FLIGHT, networkNamespace, bootIdFile, imageDir, poolDir, runDir: join(daemon.directory, 'run'), ...(backupDirs === undefined ? {} : { backupDirs }) });
-    if (imageDir === IMAGES) await platform.rest.ok('POST', '/v1/images', { ...image });
-    await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
+    if (imageDir === IMAGES && !another) await platform.rest.ok('POST', '/v1/images', { ...image });
+    if (!another) await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
     const virsh = async (...words: readonly string[]): Promise<string> => (await run('virsh', ['-q', '-c', `qemu+unix:///system?socket=${daemon.socket}`, ...words], { timeout: 30_000 })).stdout.trim();
     // The guest's own busybox: a machine need not have ping.
@@ -137,7 +137,14 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
         // Several nodes of tests may have a network of that name.
         const serves = processes().filter((one) => programOf(one)?.endsWith('/dnsmasq') === true && argumentsOf(one).some((word) => word.endsWith(`/${network}.conf`)) && readlinkSync(`/proc/${String(one)}/ns/net`) === readlinkSync(`/proc/${String(pid)}/ns/net`));
         if (serves.length === 0) throw new Error(`nothing serves ${network}`);
-        for (const one of serves) process.kill(one, 'SIGKILL');
+        for (const one of serves) {
+          try {
+            process.kill(one, 'SIGKILL');
+          } catch (error) {
+            // It is two processes, and one may go with the other.
+            if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+          }
+        }
       },
       pings: (address) => pingsFrom(pid, address),
       qemuPid: async (vm) => Number(readFileSync(`/proc/${String(pid)}/root/run/libvirt/qemu/${await domainOf(vm)}.pid`, 'utf8')),

@@ -69,7 +69,7 @@ export class NodeProgram extends Program {
         const { refused, failing } = this.weather();
         if (world.random.chance(failing)) throw new Error(`${verb} failed`);
         // What takes something away is never impossible, only late.
-        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'settleVolume', 'closePool', 'undoBackup', 'removeBackup'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
+        return world.random.chance(refused) && !['removeDisk', 'removeLease', 'destroy', 'remove', 'tidy', 'release', 'settleVolume', 'closePool', 'undoBackup', 'removeBackup'].includes(verb) ? { refused: 'hypervisor.refused', because: { verb } } : undefined;
       },
       deaf: () => world.random.chance(this.weather().deaf),
     });
@@ -95,7 +95,7 @@ export class NodeProgram extends Program {
     this.unwatch = this.machine.hypervisor.watch({ changed: (vmId) => {
       void agent.look(vmId);
       void agent.compare(vmId);
-    }, missed: () => { void agent.sweep(); } });
+    }, strange: () => { void agent.lookAround(); }, missed: () => { void agent.sweep(); } });
 
     let hello: string | undefined;
     const connect = (): void => {

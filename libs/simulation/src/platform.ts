@@ -6,7 +6,7 @@
  */
 import { drillName } from '@chronovirt/contracts/backup/backup';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
-import { idFrom, streamOf, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { idFrom, uuidOf, streamOf, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import { allEvents } from '@chronovirt/contracts/registry';
 import { type Answer, isRefusal } from '@chronovirt/decider/decider';
 import { canonical } from '@chronovirt/event-log/canonical';
@@ -62,6 +62,8 @@ const SETTLE_MS = 60_000;
 /** The longest that a message of the storm may still be on its way, and the longest operation's deadlines. */
 const PATIENCE_MS = 1_500_000;
 
+/** How often somebody asks for a domain to be adopted. */
+const ADOPTIONS_MAX = 6;
 /** How often a deletion that has to wait is asked for again. */
 const DELETES_TRIED_MAX = 400;
 
@@ -234,6 +236,26 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     return order('storage', poolId, 'RequestPool', { poolId, operationId, name: `pool-${String(random.between(1, 6))}`, type: shared ? 'shared' : 'dir', path: '/pools/one', nodes: shared ? [first, second] : [first], overcommitPercent: 200, fullPercent: 95 }, { operationId });
   };
 
+  /** Somebody makes a domain on a node by hand, and somebody wants it as a VM, again and again until it is one. */
+  const adopted = async (number: number): Promise<void> => {
+    await world.sleep(random.between(0, stormMs * 0.5));
+    const [node, vmId] = [random.pick(nodes), idFrom('vm', random.digits())];
+    node.machine.makeForeign(vmId, `by-hand-${String(number)}`);
+    referee.foreign.push({ nodeId: node.nodeId, vmId });
+    for (let tries = 0; tries < ADOPTIONS_MAX && weather !== calm && node.machine.domains.get(vmId)?.ours === false; tries++) {
+      await world.sleep(random.between(1_000, 15_000));
+      await onVm(vmId, 'AdoptVm', { nodeId: node.nodeId, uuid: uuidOf(vmId), description: '', ...(random.chance(0.1) ? { name: random.pick(names) } : {}) });
+    }
+    for (let acts = random.between(0, 3); acts > 0; acts--) {
+      await world.sleep(random.between(500, 15_000));
+      if (weather === calm) return;
+      const act = random.pick(['StartVm', 'StopVm', 'RebootVm', 'ReconfigureVm', 'snapshot', 'delete']);
+      if (act === 'delete') await deletion(vmId);
+      else if (act === 'snapshot') await snapshotAct(vmId);
+      else await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: 0, force: random.chance(0.5) } : act === 'ReconfigureVm' ? otherwise(`by-hand-${String(number)}`) : {});
+    }
+  };
+
   /** One user's dealings with one machine, while the storm lasts. */
   const live = async (name: string): Promise<void> => {
     const vmId = idFrom('vm', random.digits());
@@ -369,7 +391,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   for (let i = 0; i < storm.crashes; i++) {
     sometime(() => {
       const { machine, nodeId } = random.pick(nodes);
-      const running = [...machine.domains].filter(([, { state }]) => state === 'running');
+      const running = [...machine.domains].filter(([, { state, ours }]) => state === 'running' && ours);
       if (running.length === 0) return;
       const [vmId] = random.pick(running);
       referee.broken.add(vmId);
@@ -380,7 +402,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       });
     });
   }
-  const lives = names.map((name) => live(random.chance(0.05) ? 'vm-0' : name));
+  const lives = [...names.map((name) => live(random.chance(0.05) ? 'vm-0' : name)), ...[1, 2].map(adopted)];
   await world.run(failed, stormEnds);
 
   // -- everything is up again --------------------------------------------------------------------------------
@@ -411,7 +433,10 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       referee.fail(`no rest after ${String(PATIENCE_MS / 1_000)} s: ${String(livesEnded)} of ${String(lives.length)} users, ${String(asked.size)} commands without answer, ${String(referee.open.size)} operations, ${String(referee.openSagas.size)} sagas, ${String(referee.owing.size)} owing, bus ${bus.empty ? 'empty' : `not empty: ${bus.describe()}`}`);
     }
     // Agents look around once more, and what they see is told.
-    for (const { agent } of nodes) void agent?.sweep();
+    for (const { agent } of nodes) {
+      void agent?.sweep();
+      void agent?.sweepDrift();
+    }
     await world.run(() => false, world.elapsed + 3_000);
     await world.run(atRest, world.elapsed + 60_000);
   };

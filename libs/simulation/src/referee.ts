@@ -7,7 +7,7 @@
  * end: every operation has ended, nothing is owed, everything held belongs to a VM that has it, and every
  * machine is as it was wished and as the platform believes.
  */
-import { type BackupId, categoryOf, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, categoryOf, idFrom, idOfStream, streamOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NodeDescription, NodePolicy } from '@chronovirt/contracts/node/node.events';
 import { replay } from '@chronovirt/decider/decider';
 import { canonical } from '@chronovirt/event-log/canonical';
@@ -20,6 +20,7 @@ import type { Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { planOf } from '@chronovirt/scheduler/vm/domain-plan';
 import { activeLayers } from '@chronovirt/scheduler/vm/snapshots';
 import { type Archive, archive } from '@chronovirt/storage/archive/archive';
+import { isKnown } from '@chronovirt/node-agent/domain/told';
 import type { SimulatedTarget } from '@chronovirt/node-agent/simulated/simulated-hypervisor';
 import { type LiveVm, vm as vmDecider } from '@chronovirt/scheduler/vm/vm';
 import { volume as volumeDecider } from '@chronovirt/storage/volume/volume';
@@ -74,6 +75,10 @@ export class Referee {
   readonly openSagas = new Set<string>();
   /** Nodes that an operator removed: what is on them is nobody's business any more. */
   readonly removed = new Set<string>();
+  /** Domains that somebody else made. */
+  readonly foreign: { readonly nodeId: string; readonly vmId: VmId }[] = [];
+  /** Those that became VMs. */
+  private readonly adopted = new Set<string>();
   /** VMs whose guests died by themselves, or were started by hand. */
   readonly broken = new Set<string>();
   /** The last operation of a VM that ended. */
@@ -179,7 +184,7 @@ export class Referee {
         const vmId = data['vmId'] as VmId;
         if (!this.capacityOf(id).held.delete(vmId)) this.fail(`${id} gives back twice what ${vmId} had`);
         const node = this.nodes.find(({ nodeId }) => nodeId === id);
-        if (node !== undefined && !this.removed.has(id) && isRunning(node.machine, vmId)) this.fail(`capacity of ${vmId} is given away while it runs on ${id}`);
+        if (node !== undefined && !this.removed.has(id) && node.machine.domains.get(vmId)?.ours === true && isRunning(node.machine, vmId)) this.fail(`capacity of ${vmId} is given away while it runs on ${id}`);
         return;
       }
       case 'AddressLeased': {
@@ -300,6 +305,7 @@ export class Referee {
         const vmId = data['vmId'] as string | null;
         const fields = (data['differences'] as readonly { readonly field: string }[]).map(({ field }) => field);
         const node = this.nodes.find(({ nodeId }) => nodeId === data['nodeId']);
+        if (data['class'] === 'foreign' && node?.machine.domains.get(idFrom('vm', (data['foreign'] as { readonly uuid: string }).uuid))?.made !== undefined) return;
         // Nobody works by hand here. Only a machine that broke is not in the state it was left in, and a node that lost its power lost what ran.
         const isExplained = data['class'] === 'node-restarted' ? (node?.powerCycles ?? 0) > 0 : data['class'] === 'changed' && fields.join() === 'state' && this.broken.has(vmId ?? '');
         if (!isExplained) this.fail(`drift that nobody caused: ${JSON.stringify(data)}`);
@@ -345,6 +351,11 @@ export class Referee {
       case 'VmBootJobEnded':
         if (!this.bootRuns.delete(data['runId'] as string)) this.fail(`${String(data['runId'])} of ${vmId} ends although it is not to be run, or has ended`);
         return;
+      case 'VmAdoptRequested': return begin('adopt');
+      case 'VmReleased':
+        this.owing.delete(vmId);
+        // A failure has ended it already; a clean-up ends so.
+        return this.operations.get(operationId)?.outcome === undefined ? end('done') : undefined;
       case 'VmPowerRequested': return begin(data['action'] as string);
       case 'VmReconfigureRequested': return begin('reconfigure');
       case 'VmGuestRequested': return begin('guest');
@@ -356,6 +367,7 @@ export class Referee {
       case 'VmDeleteRequested': return begin('delete');
       case 'VmCleanUpStarted': return begin('clean-up');
       case 'VmOperationDone':
+        if (this.operations.get(operationId)?.what === 'adopt') this.adopted.add(vmId);
         this.owing.delete(vmId);
         return end('done');
       case 'VmOperationFailed':
@@ -414,7 +426,7 @@ export class Referee {
   /** A machine changed: what is there must be paid for. */
   private look(node: NodeProgram, vmId: VmId): void {
     const domain = node.machine.domains.get(vmId);
-    if (domain === undefined || this.removed.has(node.nodeId)) return;
+    if (domain === undefined || !domain.ours || this.removed.has(node.nodeId)) return;
     for (const { network, address } of domain.plan.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${node.nodeId} has a domain of ${vmId} with the address ${address}, which it has not`);
     if (isRunning(node.machine, vmId) && this.capacityOf(node.nodeId).held.get(vmId) === undefined) this.fail(`${vmId} runs on ${node.nodeId} without capacity there`);
     for (const other of this.present()) {
@@ -553,7 +565,8 @@ export class Referee {
     for (const [volumeId, vmId] of this.volumes) if (vmId !== '') belongs(volumeId, vmId);
     for (const { owner, category } of this.names.values()) if (category === 'vm-name') belongs('name', owner);
     for (const { nodeId, machine } of this.present()) {
-      for (const [vmId] of machine.domains) {
+      for (const [vmId, { ours }] of machine.domains) {
+        if (!ours) continue;
         belongs(`domain on ${nodeId}`, vmId);
         if (has(vmId) !== undefined && has(vmId)?.nodeId !== nodeId) this.fail(`${vmId} lives on ${String(has(vmId)?.nodeId)} and has a domain on ${nodeId}`);
       }
@@ -565,6 +578,7 @@ export class Referee {
       }
     }
     this.checkBackups();
+    this.checkForeign();
     for (const [vmId, state] of live) if (state.provisioned !== null && state.nodeId !== null && !this.removed.has(state.nodeId)) this.checkVm(vmId as VmId, state, state.nodeId);
   }
 
@@ -577,9 +591,10 @@ export class Referee {
     if (state.desired === 'deleted') return this.fail(`${vmId} should be deleted and is not`);
     if (domain === undefined) return this.fail(`${vmId} has no domain on ${nodeId}`);
     if (!machine.disks.has(state.provisioned.volumeId)) this.fail(`${vmId} has no disk on ${nodeId}`);
-    if (this.leases.get(`${state.network?.subnetId ?? ''} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
+    if (state.network !== null && this.leases.get(`${state.network.subnetId} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
     this.checkLayers(vmId, state, node);
+    if (!isKnown(node.journal.told(vmId))) this.fail(`${nodeId} does not know what it was told of ${vmId}: ${JSON.stringify(node.journal.told(vmId))}`);
     const wanted = planOf({ ...state, volumeId: state.provisioned.volumeId, first: state.network === null ? null : { network: state.network, mac: state.provisioned.mac ?? '', address: state.provisioned.address ?? '' }, layers: activeLayers(state.snapshots) });
     const has = domain.plan;
     for (const { volumeId } of state.volumes) {
@@ -601,6 +616,18 @@ export class Referee {
     const asked = this.bootsAsked.get(vmId) ?? 0;
     // A reboot done by an agent that was killed before it could write that down is done again.
     if (domain.boots > asked + node.kills) this.fail(`${vmId} came up ${String(domain.boots)} times, ${String(asked)} were asked for`);
+  }
+
+  /** Whatever adoptions came to: what is somebody else's is as they made it, and is neither stopped nor begun anew. */
+  private checkForeign(): void {
+    for (const { nodeId, vmId } of this.foreign) {
+      const node = this.present().find((one) => one.nodeId === nodeId);
+      const domain = node?.machine.domains.get(vmId);
+      if (node === undefined || this.adopted.has(vmId)) continue;
+      if (domain === undefined) this.fail(`the domain ${vmId} on ${nodeId} is somebody else's, and is gone`);
+      else if (domain.ours || domain.plan !== domain.made) this.fail(`the domain ${vmId} on ${nodeId} is nobody's VM, and carries our words`);
+      else if (domain.boots > 0 || (domain.state !== 'running' && node.powerCycles === 0)) this.fail(`the domain ${vmId} on ${nodeId} is somebody else's, and is ${domain.state} after ${String(domain.boots)} starts of ours`);
+    }
   }
 
   /** After everything was deleted, and nothing is left to be used by anyone. */

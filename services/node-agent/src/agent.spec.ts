@@ -692,6 +692,49 @@ describe('What differs from what was told', () => {
     expect(await swept(again)).toEqual([['domain', 'state']]);
   });
 
+  describe('when the journal is lost', () => {
+    const told = { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), pending: [] };
+    /** The same machine, an agent that remembers nothing. */
+    const forgetful = async (): Promise<World> => {
+      const world = await created(await welcomed(worldOf()));
+      world.agent.halt();
+      return welcomed(worldOf({ machine: world.machine }), 2, [{ vmId, generation: 1, here: true }]);
+    };
+    const asked = async (world: World): Promise<number> => {
+      expect(await swept(world)).toEqual([]);
+      expect(world.drifts.at(-1)?.untold).toEqual([vmId]);
+      return world.drifts.at(-1)?.sequence ?? 0;
+    };
+    const tell = (world: World, report: number): ReturnType<World['send']> => world.send('TellDomain', { session: 2, data: { ...told, report } as never });
+
+    it('is asked for until it is told again, and found from then on', async () => {
+      const world = await forgetful();
+      await asked(world);
+      world.machine.undefineBehind(vmId);
+      expect(await tell(world, await asked(world))).toMatchObject({ facts: { state: 'absent' } });
+      await expect.poll(() => world.drifts.at(-1)).toMatchObject({ findings: [{ kind: 'missing' }], untold: [] });
+      expect(await swept(world)).toEqual([['missing', 'domain']]);
+    });
+
+    it('is not what was true before a verb that came in between', async () => {
+      const world = await forgetful();
+      const report = await asked(world);
+      await world.send('ShutdownDomain', { session: 2 });
+      await tell(world, report);
+      expect(await swept(world)).toEqual([]);
+      expect(world.drifts.at(-1)?.untold).toEqual([vmId]);
+    });
+
+    it('is not told over what is known', async () => {
+      const world = await forgetful();
+      const report = await asked(world);
+      await world.send('ConfigureDomain', { session: 2, data: { vcpus: 2, vcpusMax: 2 } });
+      await tell(world, report);
+      expect(await swept(world)).toEqual([]);
+      expect(world.journal.told(vmId)?.plan.vcpus).toBe(2);
+    });
+  });
+
   it('is not asked of a domain whose verb was begun and never ended', async () => {
     const journal = createMemoryJournal();
     let failing = false;

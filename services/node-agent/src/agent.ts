@@ -32,7 +32,7 @@ import type { Accepted, Answer, Refusal } from './answer.ts';
 import { withoutSecrets } from './boot-jobs/boot-runs.ts';
 import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
-import { isPowerVerb, planIn, powerAfter, remadeBy, remakes, volumesIn } from './domain/told.ts';
+import { isKnown, isPowerVerb, planIn, powerAfter, remadeBy, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import type { DomainPlan, Hypervisor } from './hypervisor.ts';
 import type { Journal } from './journal/journal.ts';
@@ -157,6 +157,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const drift = createDriftWatch({
     nodeId, journal, now, bootId: ports.bootId,
     hypervisor: { compare: (told) => hypervisor.compare(told), strangers: (besides) => hypervisor.strangers(besides), files: () => whileAlive(hypervisor.files()), compareNetworks: (plans) => hypervisor.compareNetworks(plans) },
+    isBusy: (vmId) => queues.has(vmId),
     volumesKnown: (volumeIds) => whileAlive(ports.volumesKnown(volumeIds)),
     inHand: async (work) => {
       const volumes = new Set(held.keys());
@@ -224,7 +225,17 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     return undefined;
   };
 
+  const hear = async (command: Extract<AgentCommand, { type: 'TellDomain' }>): Promise<Answer> => {
+    const { vmId, pending, report } = command.data;
+    const plan = planIn(command);
+    const facts = await observer.facts(vmId);
+    // Who stopped it, we or somebody else, nobody knows any more.
+    if (plan !== undefined && !halted && !isKnown(journal.told(vmId)) && drift.isAsked(vmId, report)) journal.tell({ plan, power: powerAfter(command.type, undefined, facts.state), boot: ports.bootId(), pending, unsettled: false, unsure: false });
+    return accept(facts);
+  };
+
   const obey = async (id: string, command: AgentCommand): Promise<Answer> => {
+    if (command.type === 'TellDomain') return hear(command);
     const underWay = new AbortController();
     running.set(id, underWay);
     const letGo = hold(volumesIn(command));
@@ -236,6 +247,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     const plan = planIn(command);
     const about = objectOf(command);
     const before = isVm(about) ? journal.told(about) : undefined;
+    if (isVm(about)) drift.takeBack(about);
     const boot = ports.bootId();
     // Whatever is there from here on may be half of what was and half of what shall be.
     if (endsPlacement(command.type) && isVm(about)) journal.forget(about);
@@ -272,7 +284,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
         // A verb that leaves it on or off as it was says nothing about what the machine was started again without.
         const isItsPower = before === undefined || before.unsure || isPowerVerb(command.type) || (command.type === 'ConfigureDomain' && command.data.restore !== null);
-        journal.tell({ plan: now, power, boot: isItsPower ? boot : before.boot ?? boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
+        journal.tell({ plan: now, power, boot: isItsPower ? boot : before.boot ?? boot, unsure: false, pending: outcome !== undefined && 'pending' in outcome ? outcome.pending : command.type === 'StartDomain' && facts.reason !== RESTORED ? [] : before?.pending ?? [], unsettled: plan === undefined && before?.unsettled === true });
       } else if (plan !== undefined && before === undefined && !halted) journal.forget(vmId);
       return accept(facts);
     } finally {
@@ -338,7 +350,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
-      if (isVm(about)) void answer.then(() => (drift.knows(about) ? drift.look(about) : undefined), () => undefined);
+      if (isVm(about)) void answer.then(() => (drift.knows(about) || command.type === 'TellDomain' ? drift.look(about) : undefined), () => undefined);
       taken.set(copy, answer);
       return answer;
     },
@@ -401,6 +413,9 @@ const isVm = (id: Queued): id is VmId => id.startsWith('vm_');
 /** What an answer says beside the state of the domain. */
 const factsOf = (outcome: Exclude<Awaited<ReturnType<typeof execute>>, Refusal>): Accepted['facts'] & object =>
   (outcome === undefined ? {} : 'method' in outcome ? { method: outcome.method } : 'pending' in outcome ? { pending: [...outcome.pending] } : { ...outcome });
+
+/** One that goes on from where it was saved is as it was then. */
+const RESTORED = 'restored';
 
 /** The contract's bound on a hello. */
 const INVENTORY_MAX = 16_384;

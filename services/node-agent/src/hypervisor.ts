@@ -96,7 +96,7 @@ export type Power = 'running' | 'paused' | 'stopped';
 
 /** What the node was last told of a domain (domain/told.ts). */
 export interface Told {
-  /** Without what cloud-init is told: nobody compares that, and it is large. */
+  /** Without what cloud-init is told and what an adopted one was defined as: nobody compares that, and it is large. */
   readonly plan: DomainPlan;
   /** What of a domain that runs waits for a start. */
   readonly pending: readonly Pending[];
@@ -133,6 +133,11 @@ export interface Configured {
 export interface Layered {
   /** Its guest was known to hold its file systems still for that moment. */
   readonly frozen: boolean;
+}
+
+export interface Adopted {
+  /** What it is defined as, without secrets; left out where more would be missing than those. */
+  readonly definition?: string;
 }
 
 export type AdoptedFile = DataOf<'AdoptDomain'>['files'][number];
@@ -201,7 +206,7 @@ export interface Hypervisor {
   /** What was done to a domain by hand and `configure` does not take back is taken back; it is defined again when it was gone. */
   restore(plan: DomainPlan, signal: AbortSignal): Done;
   /** A domain that somebody else made is one of ours from now on; what runs is not touched. */
-  adopt(plan: DomainPlan, files: readonly AdoptedFile[]): Done;
+  adopt(plan: DomainPlan, files: readonly AdoptedFile[]): Promise<Refusal | Adopted>;
   /** It is not any more, and runs on. */
   release(vmId: VmId, volumes: readonly VolumeId[]): Done;
   /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */

@@ -25,7 +25,7 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
-import { classify, findingOf } from './drift/classify.ts';
+import { classify, findingOf, runsIn } from './drift/classify.ts';
 import { DAY_MS } from './durations.ts';
 import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { type SettleDrift, settleDrift } from './drift/settle-drift.saga.ts';
@@ -39,6 +39,7 @@ import { backupVm, type DropBackup, dropBackup, settleBackup } from './provision
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
 import { createVolume, settleVolume, workOnVolume } from './provisioning/create-volume.saga.ts';
 import { dropVolume } from './provisioning/drop-volume.saga.ts';
+import { verb } from './provisioning/node-verb.ts';
 import { guestVm, settleGuest } from './provisioning/guest-vm.saga.ts';
 import { powerVm, settlePower } from './provisioning/power-vm.saga.ts';
 import { provisionVm } from './provisioning/provision-vm.saga.ts';
@@ -48,10 +49,10 @@ import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
 import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
-import { hostnameOf } from './vm/domain-plan.ts';
+import { hostnameOf, planOf } from './vm/domain-plan.ts';
 import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
 import { restoring } from './vm/restoring.ts';
-import { vm } from './vm/vm.ts';
+import { machineOf, vm } from './vm/vm.ts';
 
 export const vmName = reservation('vm-name', 'vm.name_taken');
 export const machine = reservation('machine', 'node.machine_id_taken');
@@ -93,6 +94,8 @@ const POLICY_EVERY_MS = 30_000;
 const TIMER_AGAIN_MS = 60_000;
 /** Between two calls for a hello of one node. Milliseconds. */
 const CALL_EVERY_MS = 5_000;
+/** By then every node that is heard has compared everything since. Milliseconds. */
+const EVERYBODY_LOOKED_MS = 45_000;
 /** VMs whose building begins at the same moment. */
 const BEGUN_AT_ONCE = 16;
 /** Events whose reactions this process remembers to have begun. */
@@ -113,6 +116,8 @@ export class Scheduler {
   private readonly timersSent = new Map<string, string>();
   /** By node: what was started again last, and when that had ended. */
   private readonly startedAgain = new Map<string, { readonly vmId: string; endedAt: number | undefined }>();
+  /** By item: since when this process knows that it is missing. */
+  private readonly missingSince = new Map<string, number>();
   /** Losses that were seen to, by VM: each is tried once. */
   private readonly lossesSeen = new Map<string, number>();
 
@@ -268,7 +273,7 @@ export class Scheduler {
     const gib = (bytes: number): number => Math.max(1, Math.ceil(bytes / 2 ** 30));
     const units = unitsOf(foreign.disks.map(({ target }) => target));
     const layout: AdoptedLayout = {
-      macs: foreign.nics.map(({ mac }) => mac),
+      macs: foreign.nics.map(({ mac }) => mac), ...(foreign.drive === undefined ? {} : { drive: foreign.drive }),
       // Named after this operation: should it fail, the next one finds the names free.
       disks: foreign.disks.map(({ target, file, bytes }, index) => ({ volumeId: `volume_${keyOf(`${operationId} ${target}`).slice(0, 32)}`, target, file, sizeGib: gib(bytes), unit: units[index] ?? index })),
     };
@@ -277,7 +282,7 @@ export class Scheduler {
     if (pool === undefined) return stop('pool.no_space', { nodeId, sizeGib: diskGib });
     const spec: VmSpec = {
       name: name.data, description, imageId: null, networkId: null, subnetId: null, vcpus: foreign.vcpus, vcpusMax: foreign.vcpusMax, memoryMib: foreign.memoryMib, memoryMibMax: foreign.memoryMibMax, diskGib,
-      accel: 'any', devices: 'virtio', nodeId, tags: [], protected: false, boot: ['disk'], media: null, cloudInit: null, diskLimits: null,
+      accel: 'any', devices: 'virtio', nodeId, tags: [], protected: false, boot: foreign.boot ?? ['disk'], media: null, cloudInit: null, diskLimits: null,
     };
     const state = foreign.state === 'running' || foreign.state === 'paused' ? foreign.state : 'stopped';
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestAdoption', data: { vmId, operationId, spec, nodeId, poolId: pool.poolId, layout, state } } satisfies VmCommand));
@@ -469,7 +474,7 @@ export class Scheduler {
   }
 
   /** Everything that a node found. What it found before and does not name any more is settled. */
-  async driftReport({ nodeId, session, sequence, findings, nodeAt }: DriftReport): Promise<void> {
+  async driftReport({ nodeId, session, sequence, findings, untold, nodeAt }: DriftReport): Promise<void> {
     const { view, commandIdOf } = this.ports;
     const node = view.node(nodeId);
     if (node === undefined || node.removed || session < node.session) return;
@@ -478,13 +483,27 @@ export class Scheduler {
       id: commandIdOf(`drift:${nodeId}:${String(session)}:${String(sequence)}`), stream: streamOf(drift.category, nodeId), cancels: [], meta: { actor: nodeId, nodeId, nodeAt }, store: 'events',
       command: { type: 'RecordDrift', data: { nodeId, session, sequence, items } },
     });
+    for (const vmId of untold) await this.tellAgain(nodeId, vmId, session, sequence);
+  }
+
+  /** What a node has forgotten that it was told. Of what somebody has in hand it is told by that, or asks again. */
+  private async tellAgain(nodeId: NodeId, vmId: VmId, session: number, report: number): Promise<void> {
+    const { state } = await this.ports.handler.log.load(streamOf(vm.category, vmId), vm, 'fresh');
+    if (state.status !== 'live' || state.nodeId !== nodeId || state.provisioned === null || state.operation !== null || state.waitingDelete !== null || state.owed.length > 0 || state.desired === 'deleted') return;
+    const { generation, pending } = state;
+    const tell = verb('TellDomain', { vmId, nodeId, generation }, { ...planOf(machineOf(state, state.snapshots)), seed: null, pending: [...pending], report });
+    this.sendToTarget({
+      // Plain JSON, as all data of verbs.
+      ...tell, data: tell.data as never,
+      id: this.ports.commandIdOf(`tell:${nodeId}:${String(session)}:${String(report)}:${vmId}`), cancels: [], meta: { actor: 'system:scheduler', nodeId, vmId },
+    }, false);
   }
 
   private classified(nodeId: NodeId, findings: readonly Finding[]): DriftItem[] {
     const { view, keyOf, now } = this.ports;
-    const strays = new Map([...view.driftsOn()].flatMap((entry) => (entry.nodeId !== nodeId && entry.foreign !== null && entry.vmId !== null ? [[entry.vmId, entry.nodeId] as const] : [])));
+    const strays = new Map([...view.driftsOn()].flatMap((entry) => (entry.nodeId !== nodeId && entry.foreign !== null && entry.vmId !== null ? [[entry.vmId, { nodeId: entry.nodeId, runs: runsIn(entry.foreign.state) }] as const] : [])));
     return findings.flatMap((finding) => classify(finding, {
-      nodeId, now: now(), vm: finding.vmId === null ? undefined : view.vm(finding.vmId), strayOn: finding.vmId === null ? null : strays.get(finding.vmId) ?? null,
+      nodeId, now: now(), vm: finding.vmId === null ? undefined : view.vm(finding.vmId), stray: finding.vmId === null ? null : strays.get(finding.vmId) ?? null,
       idOf: (on, subject) => `drift_${keyOf(`${on} ${subject}`).slice(0, 32)}`,
     }) ?? []);
   }
@@ -533,9 +552,9 @@ export class Scheduler {
       const open = [...view.driftsOn(nodeId)];
       const removed = view.node(nodeId)?.removed === true;
       const items = removed ? [] : this.classified(nodeId, open.map(findingOf)).map((item) => ({ ...item, near: open.find(({ driftId }) => driftId === item.driftId)?.near ?? item.near }));
-      const isNews = items.length !== open.length || items.some((item) => open.find(({ driftId }) => driftId === item.driftId)?.class !== item.class);
+      const isNews = items.length !== open.length || items.some((item) => open.every(({ driftId, class: klass, says }) => driftId !== item.driftId || klass !== item.class || says !== item.says));
       const last = open.reduce((a, b) => (b.session > a.session || (b.session === a.session && b.sequence > a.sequence) ? b : a));
-      const key = `reclassify:${nodeId}:${String(last.session)}:${String(last.sequence)}:${items.map(({ driftId, class: klass }) => `${driftId}${klass}`).join()}:${removed ? 'removed' : ''}`;
+      const key = `reclassify:${nodeId}:${String(last.session)}:${String(last.sequence)}:${items.map(({ driftId, class: klass, says }) => `${driftId}${klass}${says}`).join()}:${removed ? 'removed' : ''}`;
       if (isNews) {
         await attempt('classify what differs', this.obey({
           id: commandIdOf(key), to: 'scheduler', target: nodeId, type: 'RecordDrift', cancels: [], meta: { actor: 'system:scheduler', nodeId },
@@ -551,9 +570,12 @@ export class Scheduler {
       if (isRefusal(remedy) || !('node' in remedy)) continue;
       await attempt('have a node do what is wanted', this.onNode(item, action, operationId, remedy.node, meta));
     }
+    const open = new Set([...view.driftsOn()].filter(({ class: klass }) => klass === 'missing').map(({ driftId }) => driftId as string));
+    for (const driftId of this.missingSince.keys()) if (!open.has(driftId)) this.missingSince.delete(driftId);
     for (const { driftId, nodeId, vmId, class: klass, acted, session, sequence } of [...view.driftsOn()]) {
       const action = view.driftPolicyOf(klass);
       if (acted !== null || (action !== 'revert' && action !== 'adopt')) continue;
+      if (klass === 'missing' && this.mayBeElsewhere(driftId, nodeId, now)) continue;
       if (vmId !== null && view.vm(vmId)?.busy === true) continue;
       // Asked again where the VM was in somebody's hands at that moment.
       const id = commandIdOf(`drift-policy:${driftId}:${String(session)}:${String(sequence)}:${action}:${String(Math.floor(now / POLICY_EVERY_MS))}`);
@@ -562,6 +584,14 @@ export class Scheduler {
         data: { nodeId, driftId, action, by: 'policy', operationId: idFrom('op', id) },
       }));
     }
+  }
+
+  /** Two that write one disk destroy it: what is missing here may have been moved, and nobody has told us of it yet. */
+  private mayBeElsewhere(driftId: string, nodeId: string, now: number): boolean {
+    const others = [...this.ports.view.candidates(true)].filter((node) => node.nodeId !== nodeId && !node.removed && node.session > 0);
+    const since = this.missingSince.get(driftId) ?? now;
+    this.missingSince.set(driftId, since);
+    return others.some(({ silentSince }) => silentSince !== null) || (others.length > 0 && now - since < EVERYBODY_LOOKED_MS);
   }
 
   private async record({ nodeAt, ...data }: DomainReport, id: string): Promise<void> {
@@ -750,7 +780,9 @@ export class Scheduler {
       if (view.vm(before.vmId)?.busy === true) return;
       before.endedAt ??= now;
     }
-    const next = lost.find(({ vmId, lostAt, busy }) => !busy && this.lossesSeen.get(vmId) !== lostAt);
+    // One that runs elsewhere is not lost.
+    const elsewhere = new Set([...view.driftsOn()].flatMap(({ class: klass, vmId }) => (klass === 'moved' || klass === 'duplicate' ? [vmId] : [])));
+    const next = lost.find(({ vmId, lostAt, busy }) => !busy && !elsewhere.has(vmId as VmId) && this.lossesSeen.get(vmId) !== lostAt);
     if (next === undefined || next.autostart === null || next.lostAt === null) return;
     if (before?.endedAt !== undefined && now < before.endedAt + next.autostart.delaySeconds * 1_000) return;
     this.lossesSeen.set(next.vmId, next.lostAt);

@@ -20,7 +20,7 @@ import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { Layer, LayerStep } from '../vm/snapshot.ts';
-import { BootOrder, DomainState, Platform, Restore } from '../vm/vm.events.ts';
+import { AdoptedLayout, BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfPool = { nodeId: NodeId, poolId: PoolId };
@@ -43,7 +43,7 @@ export const DomainPlan = z.object({
   /** What the guest runs at its next boot, once. */
   bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),
   /** It was not made by us: its XML stays its own but for what stands here, and so do these interfaces. */
-  adopted: z.object({ macs: z.array(Mac).max(16) }).nullable().default(null),
+  adopted: z.object({ macs: z.array(Mac).max(16), ...AdoptedLayout.pick({ drive: true, definition: true }).shape }).nullable().default(null),
   /** Its interfaces are there, and lead nowhere. */
   isolated: z.boolean().optional(),
 });
@@ -68,7 +68,7 @@ export const agentCommands = {
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   /** What a layer and all below it hold is an image of the control plane's store, brought there under the operation that waits for it; facts say what it is. */
   PublishDisk: command('node', 'nodeId', z.object({ ...Target, operationId: OperationId, volumeId: VolumeId, layer: Layer })),
-  /** A domain that somebody else made is one of ours from now on: it is said so in its metadata, its files are found under the volumes' names, and nothing of what runs is touched. */
+  /** A domain that somebody else made is one of ours from now on: it is said so in its metadata, its files are found under the volumes' names, and nothing of what runs is touched. Fact: its `definition`, without secrets. */
   AdoptDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, files: z.array(z.object({ volumeId: VolumeId, file: text(1_000) })).min(1).max(24) })),
   /** It is not one of ours, and runs on as it is. */
   ReleaseDomain: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).max(24) })),
@@ -98,6 +98,8 @@ export const agentCommands = {
   AskGuest: command('node', 'nodeId', z.object({ ...Target, request: GuestRequest })),
   /** Nothing is changed, the answer says what there is: for whoever only wants to take another command back. */
   ObserveDomain: command('node', 'nodeId', z.object(Target)),
+  /** Nothing is changed: a node that has forgotten what it was told of a domain is told it again; the state that it is in is taken for the one it should be in. `report`: the report of drift that said so; a verb on the domain since then makes it void. */
+  TellDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, pending: z.array(Pending), report: z.int() })),
   /** Neither running nor defined, its lease forgotten. */
   RemoveDomain: command('node', 'nodeId', z.object({ ...Target, nics: z.array(z.object({ network: NetworkPlan, mac: Mac })) })),
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), /** Others that came with it, in the same pool. */ more: z.array(VolumeId).max(23).optional() })),

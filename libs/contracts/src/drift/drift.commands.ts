@@ -17,7 +17,7 @@ export type Finding = z.infer<typeof Finding>;
 export const FINDINGS_MAX = 500;
 
 /** A report `cv.rpt.<node>.drift.<node>`: everything that differs on a node now. Sequence rises within a session. */
-export const DriftReport = z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), findings: z.array(Finding).max(FINDINGS_MAX), /** How many more there are. */ more: z.int().nonnegative(), nodeAt: z.iso.datetime() });
+export const DriftReport = z.object({ nodeId: NodeId, session: z.int(), sequence: z.int(), findings: z.array(Finding).max(FINDINGS_MAX), /** How many more there are. */ more: z.int().nonnegative(), /** VMs of which the node does not know any more what it was told: nothing is compared of them. */ untold: z.array(VmId).max(FINDINGS_MAX).default([]), nodeAt: z.iso.datetime() });
 export type DriftReport = z.infer<typeof DriftReport>;
 
 /** The body of PUT /v1/drift-policies/:class. */

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { NodeId, OperationId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
+import { BootDevice } from '../vm/vm.events.ts';
 
 export const DriftId = z.templateLiteral(['drift_', z.string().regex(/^[0-9a-f]{32}$/)]);
 export type DriftId = `drift_${string}`;
@@ -24,6 +25,8 @@ export const ForeignDomain = z.object({
   uuid: z.guid(), name: text(300), state: text(30), vcpus: z.int(), vcpusMax: z.int(), memoryMib: z.int(), memoryMibMax: z.int(), persistent: z.boolean(),
   disks: z.array(z.object({ target: text(20), file: text(1_000), format: text(20), bytes: z.int().nonnegative() })).max(24),
   nics: z.array(z.object({ mac: text(17), kind: text(30), source: text(100).nullable() })).max(16),
+  /** From where it starts, and the drive in which it finds media. Older agents did not look. */
+  boot: z.array(BootDevice).max(3).optional(), drive: z.object({ target: text(20).nullable(), file: text(1_000).nullable() }).optional(),
   /** Why it cannot be adopted as it is; empty when it can be. */
   obstacles: z.array(text(300)).max(20),
 });

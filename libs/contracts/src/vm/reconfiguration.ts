@@ -1,5 +1,5 @@
 /* What a change makes of a machine: the same for whoever decides, carries out or shows it. */
-import type { AttachedVolume, Nic, Reconfiguration, VmSpec } from './vm.events.ts';
+import type { AdoptedLayout, AttachedVolume, Nic, Reconfiguration, VmSpec } from './vm.events.ts';
 
 /** The wish with a change in it. A machine that is made larger than it could become can become that large. */
 export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, diskLimits, hostname, cloudInit, expert }: Reconfiguration): S => ({
@@ -24,6 +24,10 @@ export const bootRunsAfterChange = <R extends { readonly runId: string }>(runs: 
 /** The interfaces beside the first, with a change in them; `added` has its address by now. */
 export const nicsAfterChange = (nics: readonly Nic[], { removeNic }: Reconfiguration, added: Nic | null): readonly Nic[] =>
   [...nics.filter(({ mac }) => mac !== removeNic), ...(added === null ? [] : [added])];
+
+/** Once a medium of ours is put in, or any is taken out, the one that was found there is nobody's business. */
+export const layoutAfterChange = (layout: AdoptedLayout | null, { media }: Reconfiguration): AdoptedLayout | null =>
+  (layout?.drive === undefined || media === undefined ? layout : { ...layout, drive: { ...layout.drive, file: null } });
 
 /** The disks beside the first, with a change in them; `added` is the one that came. */
 export const volumesAfterChange = (volumes: readonly AttachedVolume[], { changeVolume, detachVolume }: Reconfiguration, added: AttachedVolume | null): readonly AttachedVolume[] => [

@@ -11,7 +11,7 @@ import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
 import { Layer } from './snapshot.ts';
-import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
+import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
@@ -185,6 +185,8 @@ export const vmCommands = {
     ...Target, how: text(200), provisioned: Provisioned.nullable(), reconfigured: z.object({ nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) }).nullable(),
     /** Of a snapshot that was taken. */
     frozen: z.boolean().optional(),
+    /** Of one that was adopted. */
+    definition: text(DEFINITION_MAX).optional(),
     /** Interfaces beside the first that it was made with. */
     nics: z.array(Nic).max(15).optional(),
     /** Of a drill whose machine came up. */

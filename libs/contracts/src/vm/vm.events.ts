@@ -111,10 +111,17 @@ export type Provisioned = z.infer<typeof Provisioned>;
 export const AttachedVolume = z.object({ volumeId: VolumeId, unit: z.int().min(1).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), poolId: PoolId.optional() });
 export type AttachedVolume = z.infer<typeof AttachedVolume>;
 
+/** The XML of a domain of many devices has some 20,000 characters. */
+export const DEFINITION_MAX = 65_536;
+
 /** How a machine that somebody else made is built: it keeps its own XML, in which its disks and interfaces are found by this. */
 export const AdoptedLayout = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, target: z.string().regex(/^[a-z]{2,4}$/), file: text(1_000), unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24),
   macs: z.array(z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/)).max(16),
+  /** Its drive for media (null: it has none) and what lies in that, until a medium of ours does. Left out: it was adopted by an agent that did not look. */
+  drive: z.object({ target: text(20).nullable(), file: text(1_000).nullable() }).optional(),
+  /** What it was defined as when it was adopted, without secrets. */
+  definition: text(DEFINITION_MAX).optional(),
 });
 export type AdoptedLayout = z.infer<typeof AdoptedLayout>;
 
@@ -210,7 +217,7 @@ export const vmEvents = {
   VmRecycled: event(z.object({ purgeAt: z.iso.datetime() })),
   /** A node was chosen and has set its capacity aside. Only this raises the generation. */
   VmPlaced: event(z.object({ ...Operation, nodeId: NodeId, poolId: PoolId, generation: z.int().min(1), decision: Json })),
-  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned, /** Interfaces beside the first that it was made with. */ nics: z.array(Nic).max(15).optional() })),
+  VmProvisioned: event(z.object({ ...Operation, provisioned: Provisioned, /** Interfaces beside the first that it was made with. */ nics: z.array(Nic).max(15).optional(), /** Of one that was adopted: what it is defined as, without secrets. */ definition: text(DEFINITION_MAX).optional() })),
   VmPowerRequested: event(z.object({
     ...Operation, action: PowerAction,
     /** Graceful stops: seconds the guest is given. */

@@ -10,7 +10,7 @@ import { seedFiles } from './seed.ts';
 const XORRISO_MS = 30_000;
 
 /** Writes it whole, or not at all. Returns its path. */
-export async function writeSeed(path: string, seed: Seed, nics: DomainPlan['nics'], runs: readonly OpenedRun[] = []): Promise<string> {
+export async function writeSeed(path: string, seed: Seed, nics: DomainPlan['nics'] | null, runs: readonly OpenedRun[] = []): Promise<string> {
   const dir = await mkdtemp(`${path}.`);
   try {
     const files: readonly (readonly [string, string])[] = Object.entries({ ...seedFiles(seed, nics, runs) });

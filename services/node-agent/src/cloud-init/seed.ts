@@ -46,9 +46,10 @@ fi
 /** Runs first, at every boot. */
 const boothook = (...parts: readonly string[]): Pick<SeedFiles, 'vendor-data'> => (parts.length === 0 ? {} : { 'vendor-data': `#cloud-boothook\n#!/bin/sh\n${parts.join('')}` });
 
-export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics'], runs: readonly OpenedRun[] = []): SeedFiles => ({
+/** Without interfaces of ours the guest keeps what it has: an empty list would take it away. */
+export const seedFiles = ({ instanceId, hostname, sshKeys, userData, networkConfig: given, newIdentity }: Seed, nics: DomainPlan['nics'] | null, runs: readonly OpenedRun[] = []): SeedFiles => ({
   'meta-data': `${JSON.stringify({ 'instance-id': instanceId, 'local-hostname': hostname, 'public-keys': sshKeys })}\n`,
   'user-data': userData ?? '#cloud-config\n{}\n',
-  'network-config': given ?? `${JSON.stringify(networkConfig(nics))}\n`,
+  'network-config': given ?? `${JSON.stringify(nics === null ? { config: 'disabled' } : networkConfig(nics))}\n`,
   ...boothook(...(newIdentity === true ? [anotherMachine(instanceId)] : []), ...(runs.length === 0 ? [] : [bootRunsHook(runs)])),
 });

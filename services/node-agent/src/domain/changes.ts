@@ -44,6 +44,12 @@ const sameLimits = (a: DiskLimits | null, b: DiskLimits | null): boolean => a?.i
 /** Linux uses memory that is plugged in by sections of so much (x86-64). */
 const MEMORY_SECTION_MIB = 128;
 
+/** Whether the plan says from what the domain starts, and what lies in its drive: of one that was adopted by an older agent it does not. */
+export const saysBoot = ({ adopted }: DomainPlan): boolean => adopted === null || adopted.drive !== undefined;
+
+/** What lies in the drive: a medium of ours, or what was there when the domain was adopted. */
+export const mediumOf = ({ media, adopted }: DomainPlan, mediaPathOf: (file: string) => string): string | undefined => (media === null ? adopted?.drive?.file ?? undefined : mediaPathOf(media));
+
 /** `<instance>.….iso`: instances have no dots. */
 const instanceIn = (path: string): string => path.slice(path.lastIndexOf('/') + 1).split('.')[0] ?? '';
 
@@ -60,7 +66,7 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   if (more > 0 && more % MEMORY_SECTION_MIB === 0 && plan.memoryMib <= live.memoryMibMax) changes.push({ kind: 'memory', mib: more });
   else if (more !== 0) pending.push('memoryMib');
 
-  if (plan.adopted === null && plan.boot.join() !== live.boot.join()) pending.push('boot');
+  if (saysBoot(plan) && plan.boot.join() !== live.boot.join()) pending.push('boot');
 
   if (plan.adopted === null && live.expert !== expertText(plan.expert)) pending.push('expert');
 
@@ -68,8 +74,8 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   if (seedPath !== undefined && (live.seed === null || instanceIn(live.seed) !== instanceIn(seedPath))) pending.push('cloudInit');
   else if (seedPath !== undefined && live.seed !== seedPath) changes.push({ kind: 'seed', path: seedPath });
 
-  const wanted = plan.media === null ? undefined : mediaPathOf(plan.media);
-  if (plan.adopted === null && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
+  const wanted = mediumOf(plan, mediaPathOf);
+  if (saysBoot(plan) && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
 
   const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
   // First what goes: what comes may need its place.

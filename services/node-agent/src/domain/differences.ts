@@ -6,7 +6,7 @@
 import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import type { DomainPlan, Told } from '../hypervisor.ts';
-import type { LiveDomain } from './changes.ts';
+import { type LiveDomain, mediumOf, saysBoot } from './changes.ts';
 import { targetOf } from './domain-xml.ts';
 import { expertText } from './expert-xml.ts';
 
@@ -63,8 +63,8 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
     // What it could grow to is fixed at its start.
     if (where === 'defined') compare('vcpusMax', plan.vcpusMax, there.vcpusMax, where);
     if (!waits('memoryMib')) compare('memoryMib', plan.memoryMib, there.memoryMib, where);
-    if (!waits('boot') && plan.adopted === null) compare('boot', plan.boot.join(), there.boot.join(), where);
-    if (there.media !== null && plan.adopted === null) compare('media', plan.media === null ? null : expected.mediaPathOf(plan.media), there.media ?? null, where);
+    if (!waits('boot') && saysBoot(plan)) compare('boot', plan.boot.join(), there.boot.join(), where);
+    if (there.media !== null && saysBoot(plan)) compare('media', mediumOf(plan, expected.mediaPathOf) ?? null, there.media ?? null, where);
     const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
     for (const mac of macs) if (!there.macs.includes(mac)) compare(`nics.${mac}`, 'attached', null, where);
     for (const mac of there.macs) if (!macs.has(mac)) compare(`nics.${mac}`, null, 'attached', where);

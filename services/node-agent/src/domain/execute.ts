@@ -8,7 +8,7 @@ import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Asked } from '../guest/guest-agent.ts';
-import type { Configured, Done, DomainPlan, Hypervisor, Layered, Proven, Published } from '../hypervisor.ts';
+import type { Adopted, Configured, Done, DomainPlan, Hypervisor, Layered, Proven, Published } from '../hypervisor.ts';
 
 /** Verbs that take something away: obeyed for VMs that live elsewhere, too. */
 export const isRemoval = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'DestroyDomain' || type === 'UndoBackup' || type === 'ReleaseDomain';
@@ -33,7 +33,7 @@ export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal, progress?: (report: Omit<BackupReport, 'nodeId'>) => void): Promise<Refusal | Configured | Layered | Asked | Published | TakenBackup | Proven | PoolFacts | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal, progress?: (report: Omit<BackupReport, 'nodeId'>) => void): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | Proven | PoolFacts | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -57,7 +57,8 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
     case 'AskGuest': return askGuest(data, hypervisor, unseal);
-    case 'ObserveDomain': return undefined;
+    case 'ObserveDomain':
+    case 'TellDomain': return undefined;
     case 'RemoveDomain': {
       // Leases go last: while the domain might run, its addresses are in use.
       let refused = await hypervisor.remove(data.vmId);

@@ -5,15 +5,19 @@
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import type { VolumeId } from '@chronovirt/contracts/ids';
-import type { DomainPlan as TargetedPlan, Power } from '../hypervisor.ts';
+import type { DomainPlan as TargetedPlan, Power, Told } from '../hypervisor.ts';
 import type { KnownFile } from '../pool/pool-files.ts';
+
+/** Whether it is known what the domain should be. After a verb that was taken back half-way, it is not. */
+export const isKnown = (told: Told | undefined): told is Told => told?.unsettled === false && !told.unsure;
 
 /** The domain that a verb speaks of as a whole; undefined for the others. */
 export function planIn({ data }: AgentCommand): TargetedPlan | undefined {
   if (!('disks' in data) || !('vcpus' in data)) return undefined;
   const { nodeId, vmId, generation } = data;
   const plan = DomainPlan.parse(data);
-  return { nodeId, vmId, generation, ...plan, seed: null, ...(plan.bootRuns === undefined ? {} : { bootRuns: plan.bootRuns.map((run) => ({ ...run, script: '' })) }) };
+  const { definition: _, ...adopted } = plan.adopted ?? { macs: [] };
+  return { nodeId, vmId, generation, ...plan, seed: null, adopted: plan.adopted === null ? null : adopted, ...(plan.bootRuns === undefined ? {} : { bootRuns: plan.bootRuns.map((run) => ({ ...run, script: '' })) }) };
 }
 
 /** Verbs after which a domain is in the state in which it shall be. */

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { DomainHost } from '../domain/domain-xml.ts';
 import { smallPlan } from '../domain/testing-plan.ts';
 import type { DomainPlan } from '../hypervisor.ts';
-import { adoptedXml } from './adopted-xml.os.ts';
+import { adoptedXml, keptDefinition } from './adopted-xml.os.ts';
 import { liveDomain } from './live-domain.os.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
@@ -41,5 +41,53 @@ describe('The XML of a domain that was adopted', () => {
     expect(liveDomain(more).disks[0]?.limits).toEqual({ iops: 100 });
     expect(more).not.toContain('<vcpus>');
     expect(liveDomain(adoptedXml(more, plan(), host))).toMatchObject({ vcpus: 1, memoryMib: 256, macs: [kept], targets: { hda: `/pool/${volumeId}.qcow2` }, disks: [{ limits: null }] });
+  });
+
+  describe('that says from what it starts', () => {
+    const said = (more: Partial<DomainPlan>, drive: NonNullable<DomainPlan['adopted']>['drive'] = { target: 'hdc', file: null }): string => adoptedXml(xml, plan({ adopted: { macs: [kept], drive }, ...more }), host);
+    it('keeps its order until another is wanted; then no device has a say of its own', () => {
+      const ordered = xml.replace("<address type='drive' unit='0'/>", "<boot order='1'/>").replace("<target dev='hdc' bus='ide'/>", "<target dev='hdc' bus='ide'/><boot order='2'/>");
+      const of = (boot: DomainPlan['boot']): string => adoptedXml(ordered, plan({ boot, adopted: { macs: [kept], drive: { target: 'hdc', file: null } } }), host);
+      expect(of(['disk', 'cdrom'])).toContain('<boot order="1"/>');
+      expect(liveDomain(of(['disk', 'cdrom'])).boot).toEqual(['disk', 'cdrom']);
+      expect(of(['cdrom', 'disk'])).not.toContain('order=');
+      expect(liveDomain(of(['cdrom', 'disk'])).boot).toEqual(['cdrom', 'disk']);
+    });
+    it('has a medium of ours in the drive that it has, in its place, and what was there before when that is wanted', () => {
+      const there = { target: 'hdc', file: '/mnt/theirs.iso' };
+      expect(liveDomain(said({ media: 'ours.iso' }, there), plan({ adopted: { macs: [], drive: there } }).adopted).media).toBe('ours.iso');
+      expect(said({ media: 'ours.iso' }, there)).toContain('dev="hdc" bus="ide"');
+      expect(liveDomain(said({}, there), { macs: [], drive: there }).media).toBe('/mnt/theirs.iso');
+      expect(liveDomain(adoptedXml(said({ media: 'ours.iso' }), plan({ adopted: { macs: [kept], drive: { target: 'hdc', file: null } } }), host), { macs: [], drive: there }).media).toBeUndefined();
+    });
+    it('is given a drive where it has none, and one of its own for cloud-init, each once', () => {
+      const none = { macs: [kept], drive: { target: null, file: null } };
+      const bare = xml.replace(/<disk type='file' device='cdrom'>.*<\/disk>\n/, '');
+      const seeded = { ...host, seedPath: '/pool/seed.iso' };
+      const once = adoptedXml(bare, plan({ media: 'ours.iso', adopted: none }), seeded);
+      expect(liveDomain(once, none)).toMatchObject({ media: 'ours.iso', seed: '/pool/seed.iso', targets: { hda: `/pool/${volumeId}.qcow2` } });
+      expect(once.match(/device="cdrom"/g)).toHaveLength(2);
+      expect(adoptedXml(once, plan({ media: 'ours.iso', adopted: none }), seeded)).toBe(once);
+      expect(liveDomain(adoptedXml(once, plan({ adopted: none }), { ...host, seedPath: '/pool/seed-2.iso' }), none)).toMatchObject({ media: undefined, seed: '/pool/seed-2.iso' });
+    });
+    it('is left alone where an older agent did not look', () => {
+      const older = adoptedXml(xml, plan({ boot: ['cdrom'], media: 'ours.iso' }), host);
+      expect(older).not.toContain('<boot');
+      expect(older).not.toContain('ours.iso');
+    });
+  });
+
+  describe('as it is kept', () => {
+    const guarded = xml.replace('</devices>', "<graphics type='vnc' port='-1' passwd='hunter2'/><graphics type='spice' port='-1'/></devices>");
+    it('has no secrets and nothing that others said of it, and makes the same machine', () => {
+      const definition = keptDefinition(guarded) ?? '';
+      for (const gone of ['hunter2', 'vnc', 'x:y']) expect(definition).not.toContain(gone);
+      for (const there of ['spice', 'pc-i440fx-7.2', 'br0', 'hda']) expect(definition).toContain(there);
+      expect(liveDomain(adoptedXml(definition, plan(), host))).toEqual(liveDomain(adoptedXml(xml.replace('</devices>', "<graphics type='spice' port='-1'/></devices>"), plan(), host)));
+    });
+    it('is not kept where QEMU is handed words of which nobody knows what they are, or where it is too long', () => {
+      expect(keptDefinition(xml.replace('</domain>', "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-x'/></qemu:commandline></domain>"))).toBeUndefined();
+      expect(keptDefinition(xml.replace('mine', 'x'.repeat(70_000)))).toBeUndefined();
+    });
   });
 });

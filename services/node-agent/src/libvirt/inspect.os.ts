@@ -5,12 +5,12 @@ import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomain } from '@chronovirt/libvirt/domain-xml';
 import { isNoDomain } from '@chronovirt/libvirt/errors';
 import type { Domain } from '@chronovirt/libvirt/layouts';
-import { childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
+import { attributeOf, childOf, childrenOf, parseXml } from '@chronovirt/libvirt/xml';
 import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { differencesOf } from '../domain/differences.ts';
 import { obstaclesOf } from '../domain/foreign.ts';
 import type { Compared, DomainPlan, Hypervisor, SeenDomain, Stranger, Told } from '../hypervisor.ts';
-import { devicesIn, liveDomain } from './live-domain.os.ts';
+import { bootIn, devicesIn, drivesOf, liveDomain, mediumIn } from './live-domain.os.ts';
 
 export interface Identity {
   readonly vmId: VmId;
@@ -64,7 +64,7 @@ export function createInspector({ fast, slow, find, look, identify, locate, disk
     const devices = told.plan.adopted === null ? devicesIn(childOf(parseXml(xmlOf(told.plan)), 'devices')) : liveDomain(defined).devices;
     const differences = differencesOf(told, {
       state, reason, name: domain.name, nameGiven: nameGivenIn(readDomain(defined).metadata), persistent, snapshots,
-      defined: liveDomain(defined), running: running ? liveDomain(live) : undefined,
+      defined: liveDomain(defined, told.plan.adopted), running: running ? liveDomain(live, told.plan.adopted) : undefined,
     }, { diskPathOf, mediaPathOf, devices });
     const compared: Compared = { state, reason, differences };
     remembered.set(told.plan.vmId, { told, texts, compared });
@@ -89,6 +89,8 @@ export function createInspector({ fast, slow, find, look, identify, locate, disk
     });
     const files = shapes.flatMap(({ device, target, file, format }) => (device === 'disk' && file !== undefined ? [{ target, file, format: format ?? 'raw' }] : []));
     const nics = interfaces.flatMap(({ mac, kind, network, bridge }) => (mac === undefined ? [] : [{ mac, kind, source: network ?? bridge ?? null }]));
+    const { media: drive } = drivesOf(devices, { macs: [] });
+    const driveTarget = drive === undefined ? null : attributeOf(drive, 'dev', 'target') ?? null;
     const sized = await Promise.all(files.slice(0, 24).map(async ({ target, file, format }) => {
       const bytes = await slow.domainGetBlockInfo({ domain, path: target }).then(({ capacityBytes }) => capacityBytes, () => 0);
       return { target, file: file.slice(0, 1_000), format, bytes };
@@ -97,7 +99,7 @@ export function createInspector({ fast, slow, find, look, identify, locate, disk
       vmId: identity?.vmId ?? null, generation: identity?.generation ?? 0,
       domain: {
         uuid: domain.uuid, name: domain.name.slice(0, 300), state: seen.state, vcpus: machine.vcpus, vcpusMax: machine.vcpusMax, memoryMib: machine.memoryMib, memoryMibMax: Math.max(machine.memoryMib, machine.memoryMibMax), persistent,
-        disks: sized, nics: nics.slice(0, 16),
+        disks: sized, nics: nics.slice(0, 16), boot: [...bootIn(root)], drive: { target: driveTarget, file: drive === undefined ? null : mediumIn(drive) ?? null },
         obstacles: [...obstaclesOf({ persistent, memoryMib: machine.memoryMib, disks: shapes, nics, devices: machine.devices, snapshots })],
       },
     };

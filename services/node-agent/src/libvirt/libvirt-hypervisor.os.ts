@@ -32,7 +32,7 @@ import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Inspector } from '../console/answer-consoles.os.ts';
 import type { SeenMachine } from '../domain/differences.ts';
-import { changesOf } from '../domain/changes.ts';
+import { changesOf, mediumOf, saysBoot } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
 import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { DomainHost } from '../domain/domain-xml.ts';
@@ -44,12 +44,12 @@ import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Wat
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
-import { adoptedXml, wordsOf } from './adopted-xml.os.ts';
+import { adoptedXml, keptDefinition, namesKernel, withMedium, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
 import { createNetworks } from './libvirt-networks.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
-import { liveDomain, macIn } from './live-domain.os.ts';
+import { bootIn, drivesOf, liveDomain, macIn } from './live-domain.os.ts';
 import { libvirtProof } from './prove.os.ts';
 
 export interface LibvirtSettings {
@@ -485,8 +485,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const seedPath = plan.seed === null ? undefined : await host.writeSeed({ ...plan, seed: plan.seed });
     if (isRefusal(seedPath)) return seedPath;
     if (plan.adopted === null) return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
-    if (present === undefined) return refuse('domain.definition_lost', { vmId, says: 'the domain was adopted, and its own definition is gone: define it again as it was' });
-    return { xml: adoptedXml(await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] }), plan, hostOf(vmId, seedPath, present)), seedPath };
+    const own = present === undefined ? plan.adopted.definition : await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] });
+    if (own === undefined) return refuse('domain.definition_lost', { vmId, says: 'the domain was adopted, and its own definition is gone: define it again as it was' });
+    if (namesKernel(own) && saysBoot(plan) && bootIn(parseXml(own)).join() !== plan.boot.join()) return refuse('domain.boots_kernel', { vmId, says: 'its definition names a kernel, which starts whatever the boot order is' });
+    return { xml: adoptedXml(own, plan, { ...hostOf(vmId, seedPath, present), knownAs: readDomain(own).name }), seedPath };
   };
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
@@ -518,7 +520,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         { kind: 'title', metadata: plan.name },
       ]);
       identities.set(domain.uuid, { vmId: plan.vmId, generation: plan.generation });
-      return undefined;
+      const definition = keptDefinition(await slow.domainGetXmlDesc({ domain, flags: ['inactive', 'secure'] }));
+      return definition === undefined ? {} : { definition };
     } catch (error) {
       return refusalFor(error, 'adopt', plan.vmId);
     }
@@ -600,7 +603,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     if (idle.length > 0) await ask({ execute: 'guest-set-memory-blocks', arguments: { 'mem-blks': idle.slice(0, MEMORY_BLOCKS_MAX).map((block) => ({ 'phys-index': block['phys-index'], online: true })) } });
   };
 
-  const change = async (domain: Domain, one: Change, { devices }: DomainPlan): Promise<Refusal | undefined> => {
+  const change = async (domain: Domain, one: Change, { devices, adopted }: DomainPlan): Promise<Refusal | undefined> => {
     switch (one.kind) {
       case 'vcpus':
         await slow.domainSetVcpusFlags({ domain, vcpus: one.vcpus, flags: ['live'] });
@@ -610,12 +613,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainAttachDeviceFlags({ domain, xml: dimmXml(one.mib).xml, flags: ['live'] });
         await useNewMemory(domain).catch(() => undefined);
         return undefined;
-      case 'media':
-        await slow.domainUpdateDeviceFlags({ domain, xml: driveXml('media', devices, one.path).xml, flags: ['live', 'force'] });
+      case 'media': {
+        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).media;
+        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('media', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
-      case 'seed':
-        await slow.domainUpdateDeviceFlags({ domain, xml: driveXml('seed', devices, one.path).xml, flags: ['live', 'force'] });
+      }
+      case 'seed': {
+        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).seed;
+        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('seed', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
+      }
       case 'add nic':
         await slow.domainAttachDeviceFlags({ domain, xml: nicXml(one.nic, devices).xml, flags: ['live'] });
         return undefined;
@@ -718,7 +725,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const grown = await grow(domain, running, plan);
       if (grown !== undefined) return grown;
       // What runs comes first: what it refuses shall not be so at the next start either.
-      const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain })) : undefined;
+      const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain }), plan.adopted) : undefined;
+      if (live?.media === null && saysBoot(plan) && mediumOf(plan, (file) => host.mediaPathOf(file)) !== undefined) return refuse('domain.no_drive', { vmId: plan.vmId, says: 'it runs, and has no drive for media: stop it first, and it gets one' });
       const elsewhere = live === undefined ? undefined : plan.disks.find((disk) => isOn(disk, plan, live) === 'another file');
       if (elsewhere !== undefined) return refuse('disk.other_layer', { volumeId: elsewhere.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
       const { changes, pending } = live === undefined ? { changes: [], pending: [] } : changesOf(live, plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath });

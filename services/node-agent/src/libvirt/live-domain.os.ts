@@ -7,6 +7,7 @@ import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import { DEVICE_KINDS } from '../domain/differences.ts';
 import type { SeenMachine } from '../domain/differences.ts';
+import type { DomainPlan } from '../hypervisor.ts';
 
 export const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
 
@@ -28,22 +29,62 @@ export const devicesIn = (devices: XmlElement | undefined): Readonly<Record<stri
     return count === 0 ? [] : [[kind, count]];
   }));
 
-/** The XML of a domain, running or defined. */
-export function liveDomain(xml: string): SeenMachine {
+/** The drive from which cloud-init learns, in a domain that we did not make, is known by this serial number. */
+export const SEED_SERIAL = 'cv-seed';
+
+const isDrive = (disk: XmlElement): boolean => disk.attributes['device'] === 'cdrom';
+const isSeed = (disk: XmlElement): boolean => textOf(childOf(disk, 'serial')) === SEED_SERIAL;
+
+/** The drives of a domain that we did not make. The first is for media, unless it is said which. */
+export function drivesOf(devices: XmlElement | undefined, { drive }: Adopted): { readonly media: XmlElement | undefined; readonly seed: XmlElement | undefined } {
+  const drives = childrenOf(devices, 'disk').filter(isDrive);
+  const others = drives.filter((one) => !isSeed(one));
+  return { media: others.find((one) => attributeOf(one, 'dev', 'target') === drive?.target) ?? others[0], seed: drives.find(isSeed) };
+}
+
+const placesOf = (devices: XmlElement | undefined, adopted: Adopted | undefined): ReturnType<typeof drivesOf> => {
+  if (adopted !== undefined) return drivesOf(devices, adopted);
+  const disks = childrenOf(devices, 'disk');
+  const [media, seed] = disks.some((disk) => !isDrive(disk) && attributeOf(disk, 'dev', 'target') === 'sda') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
+  const driveAt = (wanted: string | undefined): XmlElement | undefined => disks.find((disk) => isDrive(disk) && attributeOf(disk, 'dev', 'target') === wanted);
+  return { media: driveAt(media), seed: driveAt(seed) };
+};
+
+/** What a device stands for in the order of booting. */
+const bootDeviceOf = (device: XmlElement): BootDevice | undefined => (device.name === 'interface' ? 'network' : device.name !== 'disk' ? undefined : isDrive(device) ? 'cdrom' : 'disk');
+
+/** From where it starts, said of the machine or of each device; its disk, where nothing is said. */
+export function bootIn(root: XmlElement): readonly BootDevice[] {
+  const ofMachine = childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []);
+  const devices = (childOf(root, 'devices')?.children ?? []).flatMap((node) => (typeof node === 'string' ? [] : [node]));
+  const ofDevices = devices.flatMap((device) => {
+    const order = Number(attributeOf(device, 'order', 'boot'));
+    const kind = bootDeviceOf(device);
+    return order > 0 && kind !== undefined ? [{ order, kind }] : [];
+  }).sort((a, b) => a.order - b.order).map(({ kind }) => kind);
+  const said = [...new Set(ofMachine.length > 0 ? ofMachine : ofDevices)];
+  return said.length === 0 ? ['disk'] : said;
+}
+
+/** The path of what lies in a drive; one that is a device of the node has that of the device. */
+export const mediumIn = (drive: XmlElement): string | undefined => attributeOf(drive, 'file', 'source') ?? attributeOf(drive, 'dev', 'source');
+
+type Adopted = NonNullable<DomainPlan['adopted']>;
+
+/** The XML of a domain, running or defined. `adopted`: one that we did not make. */
+export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
   const { root, metadata, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
-  const [media, seed] = disks.some((disk) => disk.target === 'sda' && disk.device === 'disk') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
-  const driveAt = (wanted: string | undefined) => disks.find(({ device, target }) => device === 'cdrom' && target === wanted);
-  const drive = driveAt(media);
   const devices = childOf(root, 'devices');
+  const { media, seed } = placesOf(devices, adopted ?? undefined);
   const ofDisks = childrenOf(devices, 'disk').filter((one) => (one.attributes['device'] ?? 'disk') === 'disk');
   return {
     vcpus, vcpusMax,
     // libvirt counts what was plugged in among <memory>.
     memoryMib: Math.floor(memoryKibMax / 1_024),
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
-    boot: childrenOf(childOf(root, 'os'), 'boot').flatMap((boot) => bootDevices[boot.attributes['dev'] ?? ''] ?? []),
-    media: drive === undefined ? null : drive.path,
-    seed: driveAt(seed)?.path ?? null,
+    boot: bootIn(root),
+    media: media === undefined ? null : mediumIn(media),
+    seed: (seed === undefined ? undefined : mediumIn(seed)) ?? null,
     expert: childOf(metadata, 'cv:vm')?.attributes['expert'] ?? '',
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: ofDisks.map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),

@@ -94,7 +94,9 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
       }
     },
     seedPathOf,
-    writeSeed: async ({ vmId, seed, nics, bootRuns = [] }) => {
+    writeSeed: async ({ vmId, seed, nics: ofOurs, adopted, bootRuns = [] }) => {
+      // Of one that was adopted with interfaces of its own, the guest keeps those.
+      const nics = adopted === null || ofOurs.length > 0 ? ofOurs : null;
       const runs = openedRuns(vmId, bootRuns, unseal);
       if (isRefusal(runs)) return runs;
       // The one without is there as well: it takes the place of the other when that is over.

@@ -13,6 +13,7 @@ import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { NetworkId, NodeId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { isOfItsGuest } from '../domain/differences.ts';
+import { isKnown } from '../domain/told.ts';
 import type { Compared, Hypervisor, Stranger, Told } from '../hypervisor.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type Found, layerIn, lookThrough, pathOf, volumeIn, type WantedFile } from '../pool/pool-files.ts';
@@ -27,6 +28,7 @@ export interface DriftPorts {
   readonly inHand: <T>(work: (volumes: ReadonlySet<VolumeId>) => Promise<T>) => Promise<T>;
   /** Runs it in the VM's queue; undefined when something waits or runs there. */
   readonly whenIdle: <T>(vmId: VmId, work: () => Promise<T>) => Promise<T> | undefined;
+  readonly isBusy: (vmId: VmId) => boolean;
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DriftReport) => Promise<void>;
   /** Another each time that the machine was started. */
@@ -43,6 +45,10 @@ export interface DriftWatch {
   look(vmId: VmId): Promise<void>;
   /** Whether something is known to differ about it, or happened while nobody could look. */
   knows(vmId: VmId): boolean;
+  /** Whether it was this report that last asked what this node was told of it, and nothing was done to it since. */
+  isAsked(vmId: VmId, report: number): boolean;
+  /** Something is done to it: whatever is told of how it was before that is void. */
+  takeBack(vmId: VmId): void;
   /** A domain that is not ours came, went or changed; or a network, or files. Never rejects. */
   lookAround(): Promise<void>;
   /** Compares everything; false when that could not be done. Never rejects. */
@@ -54,7 +60,7 @@ const KNOWN_MS = 10 * 60_000;
 /** A file that nobody knows is said to be so after that: less than a comparison of everything takes to come again. Milliseconds. */
 const SUSPECTED_MS = 15_000;
 
-export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, report, bootId, now, failed }: DriftPorts): DriftWatch {
+export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, inHand, whenIdle, isBusy, report, bootId, now, failed }: DriftPorts): DriftWatch {
   /** By subject: what differs of VMs of ours, and what else there is. */
   const ours = new Map<VmId, Finding>();
   let others: readonly Finding[] = [];
@@ -75,17 +81,22 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
   let said: string | undefined;
   let telling: { again: boolean } | undefined;
 
+  /** VMs of which it is not known what was told, by the last report that said so. */
+  const asked = new Map<VmId, number>();
+
   const isHere = (vmId: VmId): boolean => journal.vm(vmId)?.here === true;
 
-  const tellOnce = async (): Promise<void> => {
+  /** With `again`, also to say nothing new where something was asked for that has not come. */
+  const tellOnce = async (again: boolean): Promise<void> => {
     if (!reporting) return;
+    const untold = journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) && !isBusy(vmId) && !isKnown(journal.told(vmId)) ? [vmId] : [])).slice(0, FINDINGS_MAX);
     if (lost.size === 0) restarted = undefined;
     else if (restarted === undefined || [...lost.values()].some(({ field }) => restarted?.differences.every((known) => known.field !== field))) restarted = restartedFinding([...lost.values()]);
     // Somebody's files may be many: they come last.
     const place = ({ kind, subject }: Finding): string => `${kind === 'orphan-disk' ? '2' : '1'}${subject}`;
     const findings = [...ours.values(), ...others, ...networks, ...files, ...(restarted === undefined ? [] : [restarted])].sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
     const text = JSON.stringify(findings);
-    if (text === said) return;
+    if (text === said && !(again && untold.length > 0)) return;
     const began = session;
     // Somebody else's domain may be like nothing we have a word for: that must not keep the rest from being told.
     const sayable = findings.filter((finding) => {
@@ -93,11 +104,14 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       if (!read.success) failed(undefined, new Error(`what differs about ${finding.subject.slice(0, 100)} cannot be told: ${read.error.issues[0]?.path.join('.') ?? ''} ${read.error.issues[0]?.message ?? ''}`));
       return read.success;
     }).slice(0, FINDINGS_MAX);
-    await report({ nodeId, session, sequence: ++sequence, findings: sayable, more: findings.length - sayable.length, nodeAt: now().toISOString() });
+    sequence += 1;
+    asked.clear();
+    for (const vmId of untold) asked.set(vmId, sequence);
+    await report({ nodeId, session, sequence, findings: sayable, more: findings.length - sayable.length, untold, nodeAt: now().toISOString() });
     if (began === session) said = text;
   };
 
-  const tell = async (): Promise<void> => {
+  const tell = async (again = false): Promise<void> => {
     if (telling !== undefined) {
       telling.again = true;
       return;
@@ -107,7 +121,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     try {
       do {
         turn.again = false;
-        await tellOnce();
+        await tellOnce(again);
       } while (turn.again);
     } finally {
       telling = undefined;
@@ -119,7 +133,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
 
   const compare = async (vmId: VmId): Promise<void> => {
     const told = journal.told(vmId);
-    if (told === undefined || told.unsettled || told.unsure || !isHere(vmId)) {
+    if (!isKnown(told) || !isHere(vmId)) {
       ours.delete(vmId);
       // What is being started is not lost any more, as far as anybody knows.
       lost.delete(vmId);
@@ -233,6 +247,8 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       reporting = true;
     },
     pause: () => { reporting = false; },
+    isAsked: (vmId, report) => asked.get(vmId) === report,
+    takeBack: (vmId) => { asked.delete(vmId); },
     knows: (vmId) => ours.has(vmId) || lost.has(vmId) || passedOver.has(vmId),
     look: async (vmId) => {
       try {
@@ -268,7 +284,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
         await around();
         await lookAtNetworks();
         await lookAtFiles();
-        await tell();
+        await tell(true);
         return true;
       } catch (fault) {
         failed(undefined, fault);
@@ -284,6 +300,8 @@ function findingOf(vmId: VmId, name: string, seen: Compared | undefined): Findin
   const about = { subject: vmId, vmId, name, foreign: null };
   if (seen === undefined) return { ...about, kind: 'missing', differences: [{ field: 'domain', expected: name, seen: null }], says: 'the node has no such domain any more' };
   if (seen.differences.length === 0) return undefined;
+  // Where it runs, another node says.
+  if (seen.state === 'stopped' && seen.reason === 'migrated') return { ...about, kind: 'missing', differences: [{ field: 'domain', expected: name, seen: 'its definition' }], says: 'it was migrated to another node by hand; only its definition is left here' };
   const fields = [...new Set(seen.differences.map(({ field }) => field))];
   const stopped = fields.includes('state') ? `: it is ${seen.state} (${seen.reason})` : '';
   return { ...about, kind: 'domain', differences: [...seen.differences], says: `${fields.slice(0, 5).join(', ')}${fields.length > 5 ? ', …' : ''} changed${stopped}`.slice(0, 500) };

@@ -8,7 +8,7 @@
  */
 import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
-import { type BackupId, type BackupTargetId, type BootRunId, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
+import { type BackupId, type BackupTargetId, type BootRunId, idFrom, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
@@ -53,6 +53,10 @@ interface SimulatedDomain {
   readonly reason: string;
   /** How often its guest came up: by start, reboot or reset. */
   readonly boots: number;
+  /** What somebody else made it as; undefined: it was made by us. */
+  readonly made?: DomainPlan;
+  /** false: it is somebody else's. */
+  readonly ours: boolean;
 }
 
 /** What an operator with virsh could do. */
@@ -65,6 +69,8 @@ export interface SimulatedMachine {
   /** By network id, then by MAC. */
   readonly leases: ReadonlyMap<string, ReadonlyMap<string, Lease>>;
   crash(vmId: VmId): void;
+  /** Somebody makes a domain of their own, with one disk, and starts it. It has the UUID that this VM would have. */
+  makeForeign(vmId: VmId, name: string): void;
   startBehind(vmId: VmId): void;
   undefineBehind(vmId: VmId): void;
   /** A file comes to lie in the folder of the pool, in the place of one that is there. */
@@ -75,6 +81,9 @@ export interface SimulatedMachine {
   /** The power of the whole machine fails and comes back: definitions and disks stay, nothing runs. */
   powerCycle(): void;
 }
+
+const FOREIGN_TARGET = 'vda';
+const foreignFile = (vmId: VmId): string => `/foreign/${vmId}.qcow2`;
 
 export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMachine {
   const domains = new Map<VmId, SimulatedDomain>();
@@ -97,7 +106,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     return [...ours.filter(({ name }) => !byHand.has(name)), ...[...byHand].flatMap(([name, inode]) => (inode === null ? [] : [fileNamed(name, inode)]))];
   };
 
-  const announce = (vmId: VmId): void => watchers.forEach((watcher) => { watcher.changed(vmId); });
+  const announce = (vmId: VmId): void => watchers.forEach((watcher) => { if (domains.get(vmId)?.ours === false) watcher.strange?.(); else watcher.changed(vmId); });
   const change = (vmId: VmId, changes: Partial<SimulatedDomain>): undefined => {
     const domain = domains.get(vmId);
     if (domain !== undefined) domains.set(vmId, { ...domain, ...changes });
@@ -178,7 +187,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     }),
     usage: async () => ({ memoryUsedPercent: Math.min(100, Math.round((memoryUsedMib() * 100) / settings.memoryMib)), loadPercent: 0 }),
     pools: async () => [{ poolId: settings.poolId, name: 'simulated', capacityGib: settings.poolGib }],
-    domains: async () => [...domains.keys()].map(seen),
+    domains: async () => [...domains].filter(([, { ours }]) => ours).map(([vmId]) => seen(vmId)),
     domain: async (vmId) => seen(vmId),
     compare: async ({ plan, power, pending }) => {
       const domain = domains.get(plan.vmId);
@@ -191,9 +200,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       ];
       return { state, reason, differences };
     },
-    strangers: async (besides) => [...domains].filter(([vmId]) => !besides.has(vmId)).map(([vmId, { plan, state }]) => ({
-      vmId, generation: plan.generation,
-      domain: { uuid: uuidOf(vmId), name: plan.name, state, vcpus: plan.vcpus, vcpusMax: plan.vcpusMax, memoryMib: plan.memoryMib, memoryMibMax: plan.memoryMibMax, persistent: true, disks: [], nics: [], obstacles: [] },
+    strangers: async (besides) => [...domains].filter(([vmId, { ours }]) => !ours || !besides.has(vmId)).map(([vmId, { plan, state, ours }]) => ({
+      vmId: ours ? vmId : null, generation: plan.generation,
+      domain: { uuid: uuidOf(vmId), name: plan.name, state, vcpus: plan.vcpus, vcpusMax: plan.vcpusMax, memoryMib: plan.memoryMib, memoryMibMax: plan.memoryMibMax, persistent: true, nics: [], obstacles: [], boot: plan.boot, drive: { target: null, file: null },
+        disks: ours ? [] : plan.disks.map(({ sizeGib }) => ({ target: FOREIGN_TARGET, file: foreignFile(vmId), format: 'qcow2', bytes: sizeGib * 2 ** 30 })),
+      },
     })),
     compareNetworks: async (plans) => new Map(plans.map(({ networkId, name }) => [networkId, leases.has(networkId) ? [] : [{ field: 'network', expected: name, seen: null }]])),
     files: async () => [{ poolId: settings.poolId, path: '/simulated', shared: false, files: filesNow() }],
@@ -274,21 +285,26 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
     define: (plan) => verb('define', plan.vmId, () => {
       const present = domains.get(plan.vmId);
-      domains.set(plan.vmId, present === undefined ? { plan, state: 'stopped', reason: 'unknown', boots: 0 } : { ...present, plan });
+      domains.set(plan.vmId, present === undefined ? { plan, state: 'stopped', reason: 'unknown', boots: 0, ours: true } : { ...present, plan });
       announce(plan.vmId);
       return undefined;
     }),
-    adopt: (plan) => verb('adopt', plan.vmId, () => {
+    adopt: async (plan, files) => (await verb('adopt', plan.vmId, () => {
       const present = domains.get(plan.vmId);
-      return present === undefined ? gone(plan.vmId) : change(plan.vmId, { plan });
-    }),
-    release: (vmId) => verb('release', vmId, () => {
-      announce(vmId);
-      return undefined;
+      if (present === undefined) return gone(plan.vmId);
+      if (files.some(({ file }) => file !== foreignFile(plan.vmId))) return refuse('foreign.changed', { vmId: plan.vmId });
+      for (const { volumeId, sizeGib } of plan.disks) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
+      return change(plan.vmId, { plan, ours: true });
+    })) ?? {},
+    release: (vmId, volumes) => verb('release', vmId, () => {
+      const made = domains.get(vmId)?.made;
+      if (made === undefined && domains.has(vmId)) throw new Error(`${vmId} is released, and was made by us`);
+      for (const volumeId of volumes) disks.delete(volumeId);
+      return made === undefined ? undefined : change(vmId, { plan: made, ours: false });
     }),
     restore: (plan) => verb('restore', plan.vmId, () => {
       if (domains.has(plan.vmId)) return undefined;
-      domains.set(plan.vmId, { plan, state: 'stopped', reason: 'unknown', boots: 0 });
+      domains.set(plan.vmId, { plan, state: 'stopped', reason: 'unknown', boots: 0, ours: true });
       return change(plan.vmId, {});
     }),
     configure: async (plan) => {
@@ -399,6 +415,14 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
   return {
     hypervisor, domains, disks, layers, leases,
+    makeForeign: (vmId, name) => {
+      const made: DomainPlan = {
+        vmId, nodeId: 'node_00000000000000000000000000000000', generation: 1, name, vcpus: 1, vcpusMax: 1, memoryMib: 256, memoryMibMax: 256, devices: 'virtio', boot: ['disk'], media: null, seed: null, nics: [], adopted: null,
+        disks: [{ volumeId: idFrom('volume', vmId.slice(3)), unit: 0, sizeGib: 1, limits: null, layer: null, target: FOREIGN_TARGET }],
+      };
+      domains.set(vmId, { plan: made, made, ours: false, state: 'running', reason: 'booted', boots: 0 });
+      announce(vmId);
+    },
     crash: (vmId) => { if (domains.has(vmId)) change(vmId, { state: 'crashed', reason: 'crashed' }); },
     startBehind: (vmId) => void startNow(vmId),
     putFile: (name) => void byHand.set(name, ++inodeLast),

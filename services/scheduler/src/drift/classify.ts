@@ -4,7 +4,7 @@
  * another is one thing, and that both have it is another.
  */
 import type { Finding } from '@chronovirt/contracts/drift/drift.commands';
-import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
+import type { Difference, DriftItem } from '@chronovirt/contracts/drift/drift.events';
 import type { NodeId } from '@chronovirt/contracts/ids';
 import type { VmEntry } from '../view.projection.ts';
 
@@ -12,8 +12,8 @@ export interface Known {
   readonly nodeId: NodeId;
   /** The VM that is meant; undefined: there is none, or it was deleted. */
   readonly vm: VmEntry | undefined;
-  /** Another node that found the VM's domain and was not told to have it. */
-  readonly strayOn: string | null;
+  /** Another node that found the VM's domain and was not told to have it, and whether it runs there. */
+  readonly stray: { readonly nodeId: string; readonly runs: boolean } | null;
   /** Milliseconds since the epoch. */
   readonly now: number;
   readonly idOf: (nodeId: NodeId, subject: string) => DriftItem['driftId'];
@@ -24,23 +24,23 @@ const NEAR_MS = 5 * 60_000;
 
 /** undefined: it is of no concern, or somebody is at it. */
 export function classify({ kind, subject, vmId, name, differences, foreign, says }: Finding, known: Known): DriftItem | undefined {
-  const { nodeId, vm, strayOn, now, idOf } = known;
+  const { nodeId, vm, stray, now, idOf } = known;
   const near = vm === undefined || now - vm.calledAt > NEAR_MS ? null : { seconds: Math.max(0, Math.round((now - vm.calledAt) / 1_000)) };
   const item = { driftId: idOf(nodeId, subject), nodeId, subject, vmId, name, differences, foreign, says, near };
   switch (kind) {
     case 'domain':
-      return vm?.nodeId === nodeId ? { ...item, class: 'changed' } : undefined;
+      if (vm?.nodeId !== nodeId) return undefined;
+      // What is left here is its definition.
+      return stray?.runs === true && differences.some(isStopped) ? movedTo(item, stray.nodeId) : { ...item, class: 'changed' };
     case 'missing':
       if (vm?.nodeId !== nodeId) return undefined;
-      return strayOn === null ? { ...item, class: 'missing' } : { ...item, class: 'moved', differences: [{ field: 'nodeId', expected: nodeId, seen: strayOn }], says: 'its domain is on another node' };
+      return stray === null ? { ...item, class: 'missing' } : movedTo(item, stray.nodeId);
     case 'stray':
       if (vm === undefined) return { ...item, vmId: null, class: 'foreign' };
       // It is being taken away, or will be as soon as that can be; or it is on its way.
       if (vm.busy || vm.owed.length > 0 || vm.nodeId === null) return undefined;
       if (vm.nodeId === nodeId) return undefined;
-      return vm.observed === 'absent'
-        ? { ...item, class: 'moved', differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }], says: 'the domain of a VM of another node, which does not have it any more' }
-        : { ...item, class: 'duplicate', differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }], says: 'a second domain with the id of a VM that another node has: never start both' };
+      return strayItem({ ...item, differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }] }, runsIn(vm.observed), vm.observed === 'absent', runsIn(foreign?.state));
     case 'disk-missing':
     case 'disk-replaced':
       return vmId === null || vm?.nodeId === nodeId ? { ...item, class: kind } : undefined;
@@ -52,8 +52,30 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
   }
 }
 
+export const runsIn = (state: string | null | undefined): boolean => state === 'running' || state === 'paused';
+const isStopped = ({ field, seen }: Difference): boolean => field === 'state' && !runsIn(typeof seen === 'string' ? seen : null);
+
+type Unclassified = Omit<DriftItem, 'class'>;
+
+const ELSEWHERE = 'its domain is on another node; ';
+
+/** What the node itself had found stays behind it: it is that again when the other domain is gone. */
+const movedTo = (item: Unclassified, to: string): DriftItem =>
+  ({ ...item, class: 'moved', differences: [{ field: 'nodeId', expected: item.nodeId, seen: to }, ...item.differences].slice(0, 50), says: `${ELSEWHERE}${item.says}`.slice(0, 500) });
+
+/** Of two domains that one VM has: which of them there should be, and how bad it is. */
+const strayItem = (item: Unclassified, runsAtHome: boolean, isGoneAtHome: boolean, runsHere: boolean): DriftItem => {
+  if (isGoneAtHome) return { ...item, class: 'moved', says: 'the domain of a VM of another node, which does not have it any more' };
+  if (runsHere && !runsAtHome) return { ...item, class: 'moved', says: 'the domain of a VM of another node runs here; there is only its definition left there: do not start it there' };
+  return { ...item, class: 'duplicate', says: runsHere ? 'IT RUNS ON BOTH NODES: a domain with the id of a VM that runs on another node runs here too; if they have one disk, it is being destroyed: stop one of them now' : 'a second domain with the id of a VM that another node has: never start both' };
+};
+
 /** What the node had found, from what was made of it. */
-export const findingOf = ({ class: klass, subject, vmId, name, differences, foreign, says }: DriftItem): Finding => ({
-  subject, vmId: vmId ?? null, name, differences, foreign, says,
-  kind: klass === 'changed' ? 'domain' : klass === 'missing' || (klass === 'moved' && foreign === null) ? 'missing' : klass === 'moved' || klass === 'duplicate' ? 'stray' : klass,
-});
+export const findingOf = ({ class: klass, subject, vmId, name, differences, foreign, says }: DriftItem): Finding => {
+  const of = { subject, vmId: vmId ?? null, name, foreign };
+  if (klass === 'moved' && foreign === null) {
+    const own = differences.filter(({ field }) => field !== 'nodeId');
+    return { ...of, kind: own.some(({ field }) => field === 'state') ? 'domain' : 'missing', differences: own, says: says.replace(ELSEWHERE, '') };
+  }
+  return { ...of, kind: klass === 'changed' ? 'domain' : klass === 'moved' || klass === 'duplicate' ? 'stray' : klass, differences, says };
+};

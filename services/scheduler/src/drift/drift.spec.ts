@@ -85,12 +85,32 @@ describe('What a node has to do', () => {
 
 describe('The class of a finding', () => {
   const vm: VmEntry = { vmId, name: 'web', nodeId, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, autostart: null, lostAt: null, observed: 'running' };
-  const known: Known = { nodeId, vm, strayOn: null, now: 1_000_000, idOf: () => driftId };
+  const known: Known = { nodeId, vm, stray: null, now: 1_000_000, idOf: () => driftId };
   const finding = (kind: Finding['kind']): Finding => ({ kind, subject: vmId, vmId, name: 'web', differences: [], foreign: null, says: '' });
   const foreign = { uuid: '', name: 'x', state: 'running', vcpus: 1, vcpusMax: 1, memoryMib: 64, memoryMibMax: 64, persistent: true, disks: [], nics: [], obstacles: [] };
   it('of a domain that is gone is missing, or moved when another node found it', () => {
     expect(classify(finding('missing'), known)?.class).toBe('missing');
-    expect(classify(finding('missing'), { ...known, strayOn: other })).toMatchObject({ class: 'moved', differences: [{ field: 'nodeId', expected: nodeId, seen: other }] });
+    expect(classify(finding('missing'), { ...known, stray: { nodeId: other, runs: true } })).toMatchObject({ class: 'moved', differences: [{ field: 'nodeId', expected: nodeId, seen: other }] });
+  });
+  it('of one that stopped here is moved when it runs elsewhere, and is what it was when that is over', () => {
+    const stopped = { ...finding('domain'), differences: [{ field: 'state', expected: 'running', seen: 'stopped' }], says: 'it is stopped' };
+    const made = classify(stopped, { ...known, stray: { nodeId: other, runs: true } });
+    expect(made).toMatchObject({ class: 'moved', differences: [{ field: 'nodeId', seen: other }, { field: 'state' }] });
+    expect(made && findingOf(made)).toEqual(stopped);
+    expect(classify(stopped, { ...known, stray: { nodeId: other, runs: false } })?.class).toBe('changed');
+    expect(classify({ ...stopped, differences: [{ field: 'vcpus', expected: 1, seen: 2 }] }, { ...known, stray: { nodeId: other, runs: true } })?.class).toBe('changed');
+  });
+  it('of two domains is a duplicate, and says so loudly when both run; one that runs where the other does not has moved', () => {
+    const twin = (observed: VmEntry['observed'], state: string) => classify({ ...finding('stray'), foreign: { ...foreign, state } }, { ...known, nodeId: other, vm: { ...vm, observed } });
+    expect(twin('running', 'running')).toMatchObject({ class: 'duplicate', says: expect.stringContaining('BOTH') as string });
+    expect(twin('running', 'stopped')).toMatchObject({ class: 'duplicate', says: expect.stringContaining('never start both') as string });
+    expect(twin('stopped', 'stopped')?.class).toBe('duplicate');
+    expect(twin('stopped', 'running')).toMatchObject({ class: 'moved', differences: [{ field: 'nodeId', expected: nodeId, seen: other }] });
+    expect(twin('absent', 'running')?.class).toBe('moved');
+  });
+  it('nobody is asked to stop one of two by itself', () => {
+    const policies = scenarioOf(driftPolicies, (actual, expected) => { expect(actual).toEqual(expected); });
+    for (const klass of ['duplicate', 'moved'] as const) policies().when({ type: 'SetDriftPolicy', data: { class: klass, action: 'revert' } }).thenRefused('drift.no_such_policy', { class: klass, action: 'revert', possible: ['alert', 'ignore'] });
   });
   it('of a domain of another node is moved when that has it no more, else a duplicate', () => {
     expect(classify(finding('stray'), { ...known, nodeId: other, vm: { ...vm, observed: 'absent' } })?.class).toBe('moved');

@@ -124,8 +124,8 @@ export function remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationI
     case 'missing':
       if (vmId === null) return no('it is no VM');
       return action === 'revert' ? { vm: { type: 'RestoreVm', data: { vmId, operationId } } } : no('delete the VM, if its domain shall be gone');
-    case 'moved': return no('its disks are not where this node keeps them: move the domain back by hand, or delete it there and revert');
-    case 'duplicate': return no('only you know which of the two is right: undefine the other one by hand');
+    case 'moved': return no('its disks are not where this node keeps them: bring the domain back by hand, or stop and undefine it there, and revert');
+    case 'duplicate': return no('only you know which of the two is right: stop the other one, and undefine it by hand');
     case 'foreign': return no(action === 'adopt' ? 'give it a name: POST /v1/nodes/{id}/foreign/{uuid}/adopt' : 'it is not ours to remove');
     case 'orphan-disk': return no('nobody knows what it holds: move the file out of the folder, or remove it, by hand');
     case 'disk-missing': return no('its bytes are gone: put the file back, restore a backup, or delete what it belonged to');

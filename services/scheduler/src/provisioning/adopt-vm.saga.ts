@@ -65,7 +65,9 @@ export const adoptVm: Saga<AdoptVm, Outgoing> = {
   done: (vm, facts) => {
     const [first] = vm.layout.disks;
     if (first === undefined) throw new Error(`${vm.vmId} was adopted without a disk`);
-    return finishVm(vm, facts['domain'], { how: 'adopted', provisioned: { poolId: vm.poolId, volumeId: first.volumeId, address: null, prefix: null, mac: null } });
+    const { definition, ...seen } = { ...facts['domain'] };
+    return finishVm(vm, seen, {
+      ...(definition === undefined ? {} : { definition }), how: 'adopted', provisioned: { poolId: vm.poolId, volumeId: first.volumeId, address: null, prefix: null, mac: null } });
   },
   failed: failVm,
 };

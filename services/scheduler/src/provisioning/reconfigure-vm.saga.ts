@@ -16,7 +16,7 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
-import { bootRunsAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
@@ -55,7 +55,7 @@ const newDisk = ({ machine, change: { addVolume, rebuild }, image }: Reconfigure
   (addVolume ?? (rebuild === undefined ? undefined : { volumeId: rebuild.volumeId, sizeGib: machine.spec.diskGib, image }));
 
 const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
-  ...vm.machine, volumeId: vm.change.rebuild?.volumeId ?? vm.machine.volumeId, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)),
+  ...vm.machine, volumeId: vm.change.rebuild?.volumeId ?? vm.machine.volumeId, spec: specAfterChange(vm.machine.spec, vm.change), nics: nicsAfterChange(vm.machine.nics, vm.change, addedNic(vm, facts)), layout: layoutAfterChange(vm.machine.layout, vm.change),
   volumes: volumesAfterChange(vm.machine.volumes, vm.change, addedVolume(vm, facts)), bootRuns: bootRunsAfterChange(vm.machine.bootRuns ?? [], vm.change, vm.change.addBootRun), seedVersion: vm.machine.seedVersion + (vm.change.cloudInit === undefined ? 0 : 1),
 });
 

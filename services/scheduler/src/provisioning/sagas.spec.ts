@@ -125,7 +125,7 @@ const property = <I extends object>(saga: Saga<I, Outgoing>, inputs: readonly I[
   return bad;
 };
 
-describe('Whatever fails, is refused, repeated, reordered or never answered, it is everything or nothing, and nothing twice:', () => {
+describe('Whatever fails, is refused, repeated, reordered or never answered, it is everything or nothing, and nothing twice:', { timeout: 60_000 }, () => {
   it('making a VM', () => { expect(property(provisionVm, [provision])).toEqual([]); });
   it('adopting one', () => { expect(property(adoptVm, [adoption])).toEqual([]); });
   it('settling what an adoption owes', () => { expect(property(settleAdoption, [{ ...adoption, failedOperationId }])).toEqual([]); });

@@ -41,7 +41,7 @@ export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, see
   name: spec.name, vcpus: spec.vcpus, vcpusMax: spec.vcpusMax, memoryMib: spec.memoryMib, memoryMibMax: spec.memoryMibMax, devices: spec.devices, boot: spec.boot, ...platformOf(spec),
   disks: [{ volumeId, unit: 0, sizeGib: spec.diskGib, limits: spec.diskLimits }, ...volumes].map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib, limits: disk.limits, layer: layers[disk.volumeId] ?? null, target: layout?.disks.find(({ volumeId: own }) => own === disk.volumeId)?.target ?? null })),
   nics: [...(first === null ? [] : [first]), ...nics],
-  adopted: layout === null ? null : { macs: layout.macs },
+  adopted: layout === null ? null : { macs: layout.macs, ...(layout.drive === undefined ? {} : { drive: layout.drive }), ...(layout.definition === undefined ? {} : { definition: layout.definition }) },
   media: spec.media?.file ?? null,
   ...(spec.expert === undefined || spec.expert === null ? {} : { expert: spec.expert }),
   ...(bootRuns.length === 0 ? {} : { bootRuns: [...bootRuns] }),

@@ -23,10 +23,10 @@ import { BOOT_RUNS_MAX, type BootRun } from '@chronovirt/contracts/boot-job/boot
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AdoptedLayout, AttachedVolume, Nic, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import { bootRunsAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
+import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
@@ -104,6 +104,8 @@ export interface LiveVm {
   /** Asked of whoever looks at its screen. */
   readonly screenPassword: ScreenPassword | null;
   readonly snapshots: Snapshots;
+  /** What of a machine that runs waits for a start. */
+  readonly pending: readonly Pending[];
   readonly expiry: Expiry;
   /** What its node has to set aside for it while it runs. */
   readonly held: Share;
@@ -196,7 +198,8 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   const { spec, nics, volumes, provisioned, network } = live;
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
-  const fixed = live.layout === null ? [] : (['boot', 'media', 'cloudInit', 'hostname', 'rebuild', 'expert'] as const).filter((field) => change[field] !== undefined);
+  // From what it starts nobody looked when it was adopted by an older agent.
+  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'expert'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -204,6 +207,8 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (removeNic !== undefined && !nics.some(({ mac }) => mac === removeNic)) return refuse('vm.nic_not_found', { vmId, mac: removeNic });
   if (change.hostname !== undefined && spec.cloudInit === null && change.cloudInit === undefined && live.observed?.state !== 'running') return refuse('vm.no_cloud_init', { vmId, field: 'hostname' });
   const { addBootRun, removeBootRun } = change;
+  // Its own machine has no port on which its guest could say what came of it.
+  if (addBootRun !== undefined && live.layout !== null) return refuse('boot_job.of_adopted', { vmId });
   if (addBootRun !== undefined && spec.cloudInit === null) return refuse('boot_job.no_cloud_init', { vmId });
   if (addBootRun !== undefined && live.bootRuns.length >= BOOT_RUNS_MAX) return refuse('boot_job.too_many', { vmId, max: BOOT_RUNS_MAX });
   if (addBootRun !== undefined && addBootRun.nodeId !== null && addBootRun.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
@@ -230,7 +235,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
     ...change, ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit } }), ...(attachVolume === undefined ? {} : { attachVolume: { ...attachVolume, unit } }),
   };
   const asked: VmEvent = { type: 'VmReconfigureRequested', data: { operationId, change: placed } };
-  const nothingNew = [addBootRun, removeBootRun, addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(volumesAfterChange(volumes, change, null), volumes);
+  const nothingNew = [addBootRun, removeBootRun, addNic, removeNic, addVolume, attachVolume, detachVolume, change.hostname, change.rebuild].every((one) => one === undefined) && same(specAfterChange(spec, change), spec) && same(layoutAfterChange(live.layout, change), live.layout) && same(volumesAfterChange(volumes, change, null), volumes);
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
@@ -547,11 +552,11 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'FinishVm': {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
-        const { operationId, provisioned, reconfigured, observed, how } = command.data;
+        const { operationId, provisioned, reconfigured, observed, definition, how } = command.data;
         const { change } = state.operation;
         const drill = drillEnded(state, { passed: true, verdict: true, how: command.data.proven ?? how, refused: null, because: {} });
         return [
-          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(command.data.nics === undefined ? {} : { nics: command.data.nics }) } } as const]),
+          ...(provisioned === null ? [] : [{ type: 'VmProvisioned', data: { operationId, provisioned, ...(command.data.nics === undefined ? {} : { nics: command.data.nics }), ...(definition === undefined ? {} : { definition }) } } as const]),
           ...(reconfigured === null || change === null ? [] : [{ type: 'VmReconfigured', data: { operationId, change, ...reconfigured } } as const]),
           ...layered(state, command.data),
           ...(observed === null ? [] : observation(state, observed)),
@@ -650,14 +655,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
+        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
         status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
-        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
+        nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
@@ -676,7 +681,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       case 'VmPlaced':
         return { ...state, nodeId: event.data.nodeId, poolId: event.data.poolId, generation: event.data.generation, observed: null };
       case 'VmProvisioned':
-        return { ...state, provisioned: event.data.provisioned, nics: event.data.nics ?? state.nics };
+        return { ...state, provisioned: event.data.provisioned, nics: event.data.nics ?? state.nics, layout: state.layout === null || event.data.definition === undefined ? state.layout : { ...state.layout, definition: event.data.definition } };
       case 'VmPowerRequested': {
         const { operationId, action } = event.data;
         return { ...state, desired: desiredAfter[action], desiredBefore: state.desired, operation: begun(operationId, 'power', { action }) };
@@ -689,7 +694,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         const spec = specAfterChange(state.spec, event.data.change);
         const { change, nic, volume } = event.data;
         const provisioned = change.rebuild === undefined || state.provisioned === null ? state.provisioned : { ...state.provisioned, volumeId: change.rebuild.volumeId };
-        return { ...state, spec, provisioned, nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), bootRuns: bootRunsAfterChange(state.bootRuns, change, change.addBootRun), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
+        return { ...state, spec, provisioned, pending: event.data.pending, layout: layoutAfterChange(state.layout, change), nics: nicsAfterChange(state.nics, change, nic), volumes: volumesAfterChange(state.volumes, change, volume), bootRuns: bootRunsAfterChange(state.bootRuns, change, change.addBootRun), held: largerOf(state.held, spec), seedVersion: state.seedVersion + (change.cloudInit === undefined ? 0 : 1) };
       }
       case 'VmPublishRequested':
         return { ...state, desiredBefore: state.desired, operation: begun(event.data.operationId, 'publish') };
@@ -725,7 +730,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return {
           ...state, operation: null, failure: state.operation?.kind === 'clean-up' ? state.failure : null, owed: [], debt: null,
           // What waited for a start is so now; one that goes on from where it was saved is as it was.
-          held: state.operation?.action === 'start' && state.desiredBefore !== 'saved' ? shareOf(state.spec) : state.held,
+          ...(state.operation?.action === 'start' && state.desiredBefore !== 'saved' ? { held: shareOf(state.spec), pending: [] } : {}),
         };
       case 'VmOperationFailed': {
         const { refused, because, owed } = event.data;
