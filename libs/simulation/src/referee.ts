@@ -618,7 +618,7 @@ export class Referee {
     if (domain.boots > asked + node.kills) this.fail(`${vmId} came up ${String(domain.boots)} times, ${String(asked)} were asked for`);
   }
 
-  /** Whatever adoptions came to: what is somebody else's is as they made it, and is neither stopped nor begun anew. */
+  /** Whatever adoptions came to: what is somebody else's is as they made it, and is neither stopped nor begun anew; it may have crashed by itself. */
   private checkForeign(): void {
     for (const { nodeId, vmId } of this.foreign) {
       const node = this.present().find((one) => one.nodeId === nodeId);
@@ -626,7 +626,7 @@ export class Referee {
       if (node === undefined || this.adopted.has(vmId)) continue;
       if (domain === undefined) this.fail(`the domain ${vmId} on ${nodeId} is somebody else's, and is gone`);
       else if (domain.ours || domain.plan !== domain.made) this.fail(`the domain ${vmId} on ${nodeId} is nobody's VM, and carries our words`);
-      else if (domain.boots > 0 || (domain.state !== 'running' && node.powerCycles === 0)) this.fail(`the domain ${vmId} on ${nodeId} is somebody else's, and is ${domain.state} after ${String(domain.boots)} starts of ours`);
+      else if (domain.boots > 0 || (domain.state !== 'running' && domain.state !== 'crashed' && node.powerCycles === 0)) this.fail(`the domain ${vmId} on ${nodeId} is somebody else's, and is ${domain.state} after ${String(domain.boots)} starts of ours`);
     }
   }
 
