@@ -385,7 +385,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     },
 
     session: () => session,
-    compare: (vmId) => (halted ? Promise.resolve() : drift.look(vmId)),
+    // One that carries our words and was not told to be here is somebody's copy, or has been moved here.
+    compare: (vmId) => (halted ? Promise.resolve() : journal.vm(vmId)?.here === true ? drift.look(vmId) : drift.lookAround()),
     lookAround: () => (halted ? Promise.resolve() : drift.lookAround()),
     lookForBootResults: () => (halted || session === undefined ? Promise.resolve() : lookForBootResults()),
     sweepDrift: () => (halted || session === undefined ? Promise.resolve(true) : drift.sweep()),
