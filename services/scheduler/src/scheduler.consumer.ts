@@ -16,6 +16,7 @@ import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command
 import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { Name } from '@chronovirt/contracts/text';
 import { type AdoptedLayout, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
@@ -315,7 +316,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => view.entryCalled('network', networkId)?.plan, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -538,10 +539,11 @@ export class Scheduler {
   }
 
   private remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationId: OperationId): ReturnType<typeof remedyOf> {
-    return remedyOf(item, action, operationId, (id) => {
-      const found = this.ports.view.entryCalled('network', id);
-      return found?.plan;
-    });
+    return remedyOf(item, action, operationId, (networkId) => this.networkPlan(networkId));
+  }
+
+  private networkPlan(networkId: string): NetworkPlan | undefined {
+    return this.ports.view.entryCalled('network', networkId)?.plan;
   }
 
   /** What a VM's own story or another node's makes of what was found; and what the policy of its class wants. */

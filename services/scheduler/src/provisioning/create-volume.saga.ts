@@ -10,11 +10,11 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId } from '@chronovirt/contracts/ids';
-import { storedFile } from '@chronovirt/contracts/image/image.events';
 import type { VolumeEvent, VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { DAY_MS } from '../durations.ts';
-import { NODE_GONE, copyMs, fact, fetchMs, owedUndo } from './node-verb.ts';
+import { NODE_GONE, fact, owedUndo } from './node-verb.ts';
+import { forgetPublished, publishMs, registerPublished } from './published.ts';
 
 export type CreateVolume = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
 export type WorkOnVolume = Extract<VolumeEvent, { type: 'VolumeWorkRequested' }>['data'];
@@ -102,7 +102,7 @@ export const workOnVolume: Saga<WorkOnVolume, Outgoing> = {
   steps: {
     disk: {
       deadlineMs: NODE_MS,
-      moreMs: ({ sizeGib, work }) => (work.kind === 'publish' ? copyMs(sizeGib) + fetchMs(sizeGib * 2 ** 30) : sizeGib * COPIED_GIB_MS),
+      moreMs: ({ sizeGib, work }) => (work.kind === 'publish' ? publishMs(sizeGib) : sizeGib * COPIED_GIB_MS),
       undoRefused: true,
       run: (input) => {
         const { nodeId, operationId, volumeId, work } = input;
@@ -114,15 +114,8 @@ export const workOnVolume: Saga<WorkOnVolume, Outgoing> = {
     image: {
       after: ['disk'],
       deadlineMs: DECIDED_MS,
-      run: ({ sizeGib, work }, facts) => {
-        if (work.kind !== 'publish') return undefined;
-        const sha256 = fact<string>(facts['disk'], 'sha256');
-        return {
-          to: 'storage', target: work.imageId, type: 'RegisterImage',
-          data: { ...work.image, imageId: work.imageId, file: storedFile(sha256, 'qcow2'), format: 'qcow2', sha256, sizeBytes: fact(facts['disk'], 'sizeBytes'), virtualBytes: fact(facts['disk'], 'virtualBytes'), minDiskGib: sizeGib },
-        };
-      },
-      undo: ({ work }) => (work.kind === 'publish' ? { to: 'storage', target: work.imageId, type: 'DeleteImage', data: { imageId: work.imageId } } : undefined),
+      run: ({ sizeGib, work }, facts) => (work.kind === 'publish' ? registerPublished(work.imageId, work.image, sizeGib, facts['disk']) : undefined),
+      undo: ({ work }) => (work.kind === 'publish' ? forgetPublished(work.imageId) : undefined),
     },
   },
   done,

@@ -11,10 +11,11 @@
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { ImageId, OperationId, VolumeId } from '@chronovirt/contracts/ids';
-import { storedFile, type PublishedImage } from '@chronovirt/contracts/image/image.events';
+import type { PublishedImage } from '@chronovirt/contracts/image/image.events';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { Saga } from '@chronovirt/decider/saga';
-import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
+import { failVm, finishVm, type OnNode, verb } from './node-verb.ts';
+import { forgetPublished, publishMs, registerPublished } from './published.ts';
 
 export interface PublishVm extends OnNode {
   readonly operationId: OperationId;
@@ -25,14 +26,12 @@ export interface PublishVm extends OnNode {
   readonly image: PublishedImage;
 }
 
-const GIB = 2 ** 30;
-
 export const publishVm: Saga<PublishVm, Outgoing> = {
   name: 'publish-vm',
   steps: {
     disk: {
       deadlineMs: 60_000,
-      moreMs: ({ sizeGib }) => copyMs(sizeGib) + fetchMs(sizeGib * GIB),
+      moreMs: ({ sizeGib }) => publishMs(sizeGib),
       undoDeadlineMs: 30_000,
       run: (vm) => verb('PublishDisk', vm, { operationId: vm.operationId, volumeId: vm.volumeId, layer: vm.layer }),
       undo: (vm) => verb('ObserveDomain', vm, {}),
@@ -40,17 +39,8 @@ export const publishVm: Saga<PublishVm, Outgoing> = {
     image: {
       after: ['disk'],
       deadlineMs: 30_000,
-      run: ({ vmId, imageId, image, sizeGib }, facts) => {
-        const sha256 = fact<string>(facts['disk'], 'sha256');
-        return {
-          to: 'storage', target: imageId, type: 'RegisterImage',
-          data: {
-            ...image, imageId, file: storedFile(sha256, 'qcow2'), format: 'qcow2', sha256, sizeBytes: fact(facts['disk'], 'sizeBytes'), virtualBytes: fact(facts['disk'], 'virtualBytes'),
-            minDiskGib: sizeGib, copiedFrom: vmId,
-          },
-        };
-      },
-      undo: ({ imageId }) => ({ to: 'storage', target: imageId, type: 'DeleteImage', data: { imageId } }),
+      run: ({ vmId, imageId, image, sizeGib }, facts) => registerPublished(imageId, image, sizeGib, facts['disk'], vmId),
+      undo: ({ imageId }) => forgetPublished(imageId),
     },
   },
   done: (vm, facts) => {
