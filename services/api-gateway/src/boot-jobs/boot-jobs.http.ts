@@ -1,26 +1,23 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { BootJobBody, type BootJobWish, type BootValue, RunOnManyBody } from '@chronovirt/contracts/boot-job/boot-job';
-import { BootJobId, BootRunId, idFrom, VmId } from '@chronovirt/contracts/ids';
+import { BootJobId, BootRunId, VmId } from '@chronovirt/contracts/ids';
 import { refuse } from '@chronovirt/decider/decider';
-import { commandIdOf } from '@chronovirt/event-log/command-id';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { decided, refusedWith } from '../command.http.ts';
+import { decided } from '../command.http.ts';
 import { GATEWAY, type Gateway } from '../gateway.ts';
-import { batchOf, type Member, rehearseMany } from '../operations/batch.http.ts';
+import { acceptMany, type Member, refuseExpected } from '../operations/batch.http.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { malformed, ProblemError, refused } from '../problem.http.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
-import { submitBatch } from '../submit.ts';
-import { pendingOperation } from '../vms/requested-vm.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';
 import { Write } from '../write.http.ts';
 import { bootJob } from './boot-job.ts';
 import type { BootJobDocument, BootRunDocument } from './boot-job.projection.ts';
 import { badVariables, bootRunOf, sameRun } from './boot-run.ts';
 import { bootJobIdOf, builtInJobs } from './built-in.os.ts';
-import { jobKnownAs, sealingNode } from './known-jobs.http.ts';
+import { jobKnownAs, runIdOf, sealingNode } from './known-jobs.http.ts';
 
 const flag = z.enum(['true', 'false']).default('false');
 const JobsQuery = PageQuery.extend({ system: flag.describe('Those too that the platform uses itself') }).meta({ id: 'BootJobsQuery' });
@@ -100,21 +97,10 @@ export class BootJobsHttp {
     const job = await jobKnownAs(this.gateway, id, 'id').catch(() => { throw new ProblemError('boot_job.not_found', { because: { jobId: id } }); });
     const vms = [...new Set(body.vms)];
     const asked = requestOf(request, { ...sameRun(job, id, body.variables), vms });
-    if (asked.expected !== undefined) throw refused(refuse('precondition.failed', { expected: asked.expected, version: 0, since: [] }));
+    refuseExpected(asked);
     const members = await Promise.all(vms.map((vm, index) => this.memberFor(vm, job, body.variables, asked.ids.member(index), asked)));
-    const batch = batchOf(asked, 'run-boot-job', members);
-    if (asked.rehearsalId !== undefined) {
-      await rehearseMany(this.gateway, asked, batch, members, reply);
-      return;
-    }
-    const { operationId, actor, commandId } = asked;
-    const outcome = await submitBatch(this.gateway.ports, batch);
-    if (outcome.kind === 'refused') throw await refusedWith(this.gateway, outcome.refusal, `operation-${operationId}`);
-    if (outcome.kind === 'answered') await this.gateway.reading.wrote(reply, `operation-${operationId}`, outcome.answer, [operationId]);
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({
-      operation: pendingOperation({ id: operationId, kind: 'run-boot-job', vmId: null, commandId, actor, members: members.map((member) => ({ operationId: member.operationId, vmId: member.vmId })) }),
-      runs: members.map((member) => ({ id: member.about.runId, vmId: member.vmId })),
-    }));
+    const operation = await acceptMany(this.gateway, asked, 'run-boot-job', members, reply);
+    if (operation !== undefined) sendJson(reply, JSON.stringify({ operation, runs: members.map((member) => ({ id: member.about.runId, vmId: member.vmId })) }));
   }
 
   private async memberFor(vm: string, job: BootJobDocument, variables: Readonly<Record<string, BootValue>>, commandId: string, asked: Asked): Promise<Member & { readonly about: { readonly runId: string; readonly name: string } }> {
@@ -127,7 +113,7 @@ export class BootJobsHttp {
     const bad = badVariables(job, variables, node, 'body.variables');
     if (bad.length > 0) throw malformed(bad);
     const { operationId } = asked.idsOf(commandId);
-    const runId = idFrom('run', commandIdOf(`${commandId}:run`));
+    const runId = runIdOf(commandId, 0);
     return { commandId, operationId, vmId, about: { runId, name }, command: { to: 'scheduler', target: vmId, type: 'ReconfigureVm', vmId, data: { vmId, operationId, addBootRun: bootRunOf(job, variables, vmId, runId, node) } } };
   }
 

@@ -1,5 +1,6 @@
 /* Boot jobs by their names, and the nodes that secrets are sealed to. */
-import { BootJobId, type NodeId } from '@chronovirt/contracts/ids';
+import { BootJobId, type BootRunId, idFrom, type NodeId } from '@chronovirt/contracts/ids';
+import { commandIdOf } from '@chronovirt/event-log/command-id';
 import { seal } from '@chronovirt/messaging/seal';
 import type { Gateway } from '../gateway.ts';
 import type { NodeSummary } from '../nodes/node-summary.projection.ts';
@@ -7,6 +8,9 @@ import { ProblemError } from '../problem.http.ts';
 import type { BootJobDocument } from './boot-job.projection.ts';
 import type { SealingNode } from './boot-run.ts';
 import { bootJobIdOf, builtInJobs } from './built-in.os.ts';
+
+/** Of the runs that one command brings, the one in this place. */
+export const runIdOf = (commandId: string, index: number): BootRunId => idFrom('run', commandIdOf(`${commandId}:run:${String(index)}`));
 
 export const jobKnownAs = async ({ views, reading }: Pick<Gateway, 'views' | 'reading'>, reference: string, field: string): Promise<BootJobDocument> => {
   const id = BootJobId.safeParse(reference).success ? reference : bootJobIdOf(reference);

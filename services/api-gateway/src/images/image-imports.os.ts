@@ -136,12 +136,11 @@ export class ImageImports {
     if (sizeGib !== null && sizeGib < sourceGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib });
     const commandId = commandIdOf(`image-import:${id}:volume`);
     const operationId = idFrom('op', commandId);
-    const outcome = await submit(this.gateway.ports, envelopeOf({ commandId, operationId, actor, requestHash: undefined, traceparent: undefined }, {
+    const refused = await this.asked({ commandId, operationId, actor }, {
       to: 'storage', target: volumeId, type: 'RequestVolume',
       data: { volumeId, operationId, name: image.name, poolId, nodeId, sizeGib: sizeGib ?? sourceGib, format, source: { kind: 'content', file: storedFile(sha256, image.format), format: image.format } },
-    }), undefined);
-    if (outcome.kind === 'pending') throw new Error('storage did not answer');
-    if (outcome.kind === 'refused') return outcome.refusal;
+    });
+    if (refused !== undefined) return refused;
     for (let absentMs = 0; ; ) {
       const volume = await this.gateway.views.document<VolumeDocument>('volume', volumeId);
       if (volume?.status === 'failed') return refuse(volume.failure?.code ?? 'volume.failed', { volumeId });
@@ -156,10 +155,14 @@ export class ImageImports {
   private async registered({ id, imageId, image, actor }: ImageImportDocument, { sha256, sizeBytes, virtualBytes }: TakenIn): Promise<Refusal | undefined> {
     const commandId = commandIdOf(`image-import:${id}:register`);
     const minDiskGib = image.format === 'iso' ? image.minDiskGib : Math.max(image.minDiskGib, Math.ceil(virtualBytes / 2 ** 30));
-    const envelope = envelopeOf({ commandId, operationId: id as OperationId, actor, requestHash: undefined, traceparent: undefined }, {
+    return this.asked({ commandId, operationId: id as OperationId, actor }, {
       to: 'storage', target: imageId, type: 'RegisterImage', data: { ...image, imageId, file: storedFile(sha256, image.format), sizeBytes, virtualBytes, minDiskGib },
     });
-    const outcome = await submit(this.gateway.ports, envelope, undefined);
+  }
+
+  /** Of storage; undefined when it is done. Throws when it may answer later. */
+  private async asked(about: { readonly commandId: string; readonly operationId: OperationId; readonly actor: string }, command: Parameters<typeof envelopeOf>[1]): Promise<Refusal | undefined> {
+    const outcome = await submit(this.gateway.ports, envelopeOf({ ...about, requestHash: undefined, traceparent: undefined }, command), undefined);
     if (outcome.kind === 'pending') throw new Error('storage did not answer');
     return outcome.kind === 'refused' ? outcome.refusal : undefined;
   }

@@ -5,6 +5,8 @@
  * A command that was accepted and then refused by its receiver leaves no event, so its operation would stay
  * pending for ever; a batch ends when its members have. Both are worked out when they are read.
  */
+import { PoolWork } from '@chronovirt/contracts/pool/pool.events';
+import { VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { isRefusal } from '@chronovirt/decider/decider';
 import { inWords } from '../problem.ts';
 import type { OperationFilters, Views } from '../views.store.ts';
@@ -13,7 +15,7 @@ import { aggregated } from './batch.ts';
 
 const SCANNED_AT_ONCE = 200;
 /** Kinds, of what is no VM, that are not done when their command was obeyed. */
-const byOthers: ReadonlySet<string> = new Set(['create-volume', 'convert-volume', 'sparsify-volume', 'wipe-volume', 'publish-volume', 'delete-volume', 'create-pool', 'start-pool', 'stop-pool', 'delete-pool', 'refresh-pool', 'delete-backup']);
+const byOthers: ReadonlySet<string> = new Set(['create-volume', ...VolumeWork.options.map(({ shape: { kind } }) => `${kind.value}-volume`), 'delete-volume', ...PoolWork.options.map((work) => `${work}-pool`), 'delete-backup']);
 
 export class Operations {
   private readonly views: Views;

@@ -5,17 +5,16 @@ import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { RunBootJobBody, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
 import { DomainXml } from '@chronovirt/contracts/console/console.commands';
-import { BootRunId, idFrom, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import { BootRunId, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
-import { passwordPurpose, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
+import { passwordPurpose, type ScreenPassword, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
-import { refuse } from '@chronovirt/decider/decider';
-import { commandIdOf, newCommandId } from '@chronovirt/event-log/command-id';
+import { newCommandId } from '@chronovirt/event-log/command-id';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { badVariables, bootRunOf, sameRun } from '../boot-jobs/boot-run.ts';
 import { RESET_PASSWORD } from '../boot-jobs/built-in.os.ts';
-import { jobKnownAs, sealingNode } from '../boot-jobs/known-jobs.http.ts';
+import { jobKnownAs, runIdOf, sealingNode } from '../boot-jobs/known-jobs.http.ts';
 import { bytesOf } from '../bytes/node-access.http.ts';
 import { noAnswer, obeyed, refusedWith } from '../command.http.ts';
 import { vmToLookAt } from '../console/vm-to-look-at.ts';
@@ -23,10 +22,10 @@ import { GATEWAY, type Gateway } from '../gateway.ts';
 import type { ImageDocument } from '../images/image.projection.ts';
 import { nameTaken } from '../images/name-taken.http.ts';
 import type { BadField } from '../problem.ts';
-import { malformed, ProblemError, refused } from '../problem.http.ts';
-import { batchOf, type Member, rehearseMany } from '../operations/batch.http.ts';
+import { malformed, ProblemError } from '../problem.http.ts';
+import { acceptMany, type Member, refuseExpected } from '../operations/batch.http.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
-import { envelopeOf, submit, submitBatch, type Submitted } from '../submit.ts';
+import { envelopeOf, submit, type Submitted } from '../submit.ts';
 import { linesOf } from '../ssh-keys/named-keys.http.ts';
 import { base64url } from '../views.store.ts';
 import { sendRehearsal, Write } from '../write.http.ts';
@@ -104,9 +103,7 @@ export class VmsHttp {
   }
 
   private async createMany(asked: Asked, wish: CreateWish, count: number, reply: FastifyReply): Promise<void> {
-    const { operationId, actor, expected } = asked;
-    // What does not exist yet cannot be as anybody has seen it; a single VM is told so by its receiver.
-    if (expected !== undefined) throw refused(refuse('precondition.failed', { expected, version: 0, since: [] }));
+    refuseExpected(asked);
     if (wish.name.length + String(count).length + 1 > 63) throw malformed([{ path: 'body.name', code: 'too_big', message: `must leave room for -${String(count)}: the members' names have at most 63 characters` }]);
     const share = { vcpus: wish.vcpus, memoryMib: wish.memoryMib };
     const members = Array.from({ length: count }, (_, index) => {
@@ -117,17 +114,8 @@ export class VmsHttp {
       const data = { ...wish, name: `${wish.name}-${String(index + 1)}`, vmId, operationId: own, ...(bootRuns === undefined ? {} : { bootRuns }) };
       return { commandId, vmId, operationId: own, data, share, about: { name: data.name }, command: { to: 'scheduler', target: vmId, type: 'CreateVm', vmId, data } } as const satisfies Member & { readonly data: CreateWish };
     });
-    const batch = batchOf(asked, 'create-vms', members);
-    if (asked.rehearsalId !== undefined) {
-      await rehearseMany(this.gateway, asked, batch, members, reply);
-      return;
-    }
-    const outcome = await submitBatch(this.gateway.ports, batch);
-    await this.positioned(reply, outcome, `operation-${operationId}`, [operationId]);
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), JSON.stringify({
-      operation: pendingOperation({ id: operationId, kind: 'create-vms', vmId: null, commandId: asked.commandId, actor, members: members.map((member) => ({ operationId: member.operationId, vmId: member.vmId })) }),
-      vms: members.map((member) => requestedVm(member.data, member.vmId, member.operationId)),
-    }));
+    const operation = await acceptMany(this.gateway, asked, 'create-vms', members, reply);
+    if (operation !== undefined) sendJson(reply, JSON.stringify({ operation, vms: members.map((member) => requestedVm(member.data, member.vmId, member.operationId)) }));
   }
 
   @Get()
@@ -173,7 +161,7 @@ export class VmsHttp {
   @ApiResponse({ status: 200, description: 'Three texts', schema: { $ref: '#/components/schemas/VmXml' } })
   async xml(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
     await this.gateway.reading.atLeast(request, reply, id);
-    const { status, observed, nodeId, generation } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
+    const { status, observed, nodeId, generation } = await this.summary(id);
     if (status === 'unknown' && observed !== null) throw new ProblemError('node.silent', { because: { nodeId } });
     const xml = await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan: await this.planned(request, id) });
     sendJson(reply, `{"vmId":${JSON.stringify(id)},"nodeId":${JSON.stringify(nodeId)},${xml.toString('utf8').slice(1)}`);
@@ -454,9 +442,7 @@ export class VmsHttp {
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
     const made = password === undefined ? madePassword(randomInt).slice(0, SCREEN_PASSWORD_LENGTH) : undefined;
     const sealed = node.seal(password ?? made ?? '', screenPurpose(id));
-    const asked = requestOf(request, {});
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'SetScreenPassword', data: { vmId: id, operationId: asked.operationId, password: { nodeId: node.id, sealed } }, kind: 'screen-password', stream: `vm-${id}` });
-    if (answer === undefined) return;
+    if (!(await this.askedForScreenPassword(request, reply, id, { nodeId: node.id, sealed }))) return;
     const { text, version } = await this.shown(id);
     tagged(reply, version);
     sendJson(reply, `{"vm":${text}${made === undefined ? '' : `,"password":${JSON.stringify(made)}`}}`);
@@ -467,9 +453,13 @@ export class VmsHttp {
   @ApiOperation({ summary: 'Ask nobody who looks at its screen for a password', operationId: 'unsetScreenPassword' })
   @ApiResponse({ status: 200, description: 'The VM', schema: { $ref: '#/components/schemas/Vm' } })
   async unsetScreenPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId): Promise<void> {
+    if (await this.askedForScreenPassword(request, reply, id, null)) await this.send(reply, id);
+  }
+
+  /** False when the reply was sent. */
+  private async askedForScreenPassword(request: FastifyRequest, reply: FastifyReply, id: VmId, password: ScreenPassword | null): Promise<boolean> {
     const asked = requestOf(request, {});
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'SetScreenPassword', data: { vmId: id, operationId: asked.operationId, password: null }, kind: 'screen-password', stream: `vm-${id}` });
-    if (answer !== undefined) await this.send(reply, id);
+    return await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: id, type: 'SetScreenPassword', data: { vmId: id, operationId: asked.operationId, password }, kind: 'screen-password', stream: `vm-${id}` }) !== undefined;
   }
 
   @Post(':id/ssh-keys')
@@ -500,7 +490,7 @@ export class VmsHttp {
 
   /** What a change would make different in the words that its libvirt is told; null when its node cannot be asked. */
   private async xmlDifference(request: FastifyRequest, id: VmId, change: unknown): Promise<object> {
-    const { nodeId, generation, status } = JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId' | 'generation' | 'status'>;
+    const { nodeId, generation, status } = await this.summary(id);
     if (nodeId === null || status === 'unknown') return { xml: null };
     const expected = async (plan: DomainPlan): Promise<string> => DomainXml.parse(JSON.parse((await this.gateway.askNode(nodeId as NodeId, { vmId: id, kind: 'xml', generation, plan })).toString('utf8'))).expected;
     try {
@@ -513,8 +503,9 @@ export class VmsHttp {
     }
   }
 
-  private async summary(id: VmId): Promise<Pick<VmSummary, 'nodeId' | 'observed'>> {
-    return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'nodeId' | 'observed'>;
+  /** What of it is shown of one that was only asked for, too. */
+  private async summary(id: VmId): Promise<Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>> {
+    return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
   }
 
   private past(expiresAt: string | null | undefined): readonly BadField[] {
@@ -576,8 +567,6 @@ export class VmsHttp {
 }
 
 type CreateWish = Omit<CreateVmBody, 'count' | 'sshKeys' | 'bootJobs'> & { readonly bootRuns?: readonly BootRun[] };
-
-const runIdOf = (commandId: string, index: number): BootRunId => idFrom('run', commandIdOf(`${commandId}:run:${String(index)}`));
 
 const formatOf = (accept: string | undefined): ListFormat => (accept?.includes('text/csv') === true ? 'csv' : accept?.includes('application/x-ndjson') === true ? 'ndjson' : 'json');
 
