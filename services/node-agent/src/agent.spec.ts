@@ -43,6 +43,7 @@ const data: { readonly [T in AgentCommand['type']]?: object } = {
   EnsureDisk: { volumeId, imageFile: 'guest.qcow2', imageFormat: 'qcow2', sizeGib: 2 },
   DefineDomain: smallPlan({ volumeId, network, mac, address: '10.21.0.5' }),
   ConfigureDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), gone: [], hostname: null, insist: false },
+  AdoptDomain: { ...smallPlan({ volumeId, network, mac, address: '10.21.0.5' }), nics: [], files: [{ volumeId, file: `/foreign/${vmId}.qcow2` }] },
   ShutdownDomain: { timeoutSeconds: 1, force: false },
   AskGuest: { request: { kind: 'add-ssh-keys', user: 'root', keys: ['ssh-ed25519 AAAA'] } },
   RemoveDomain: { nics: [{ network, mac }] },
@@ -558,6 +559,16 @@ describe('What differs from what was told', () => {
     const world = await created(await welcomed(worldOf()));
     const elsewhere = await welcomed(worldOf({ machine: world.machine }), 1, [{ vmId, generation: 2, here: false }]);
     expect(await swept(elsewhere)).toEqual([['stray', '']]);
+  });
+
+  it('is no more than that somebody else has a domain, once it was adopted and released again', async () => {
+    const world = await welcomed(worldOf());
+    world.machine.makeForeign(vmId, 'by-hand');
+    expect(await world.send('AdoptDomain')).toMatchObject({ facts: { state: 'running' } });
+    expect(await world.send('ReleaseDomain', { data: { volumes: [volumeId] } })).toMatchObject({ version: 0 });
+    // Whoever gives it up does so after the answer.
+    await welcomed(world, 2, [{ vmId, generation: 1, here: true }]);
+    expect(await swept(world)).toEqual([['foreign', '']]);
   });
 
   it('may be a domain with any bytes for a UUID; one that no words fit keeps nobody else from being told', async () => {

@@ -30,7 +30,7 @@ import type { NetworkId, NodeId, PoolId, VmId, VolumeId } from '@chronovirt/cont
 import { accept, CANCELLED, isRefusal, refuse } from './answer.ts';
 import type { Accepted, Answer, Refusal } from './answer.ts';
 import { withoutSecrets } from './boot-jobs/boot-runs.ts';
-import { concernsDisk, endsPlacement, execute, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
+import { concernsDisk, endsPlacement, execute, isOfNoDomain, isOfPool, isOfVolume, isRemoval } from './domain/execute.ts';
 import type { Unseal } from './domain/execute.ts';
 import { isKnown, isPowerVerb, planIn, powerAfter, remadeBy, remakes, volumesIn } from './domain/told.ts';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
@@ -212,7 +212,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
   const generationRefusal = (command: AgentCommand): Refusal | undefined => {
     // A volume that is gone is gone, and one that no VM has has no placement.
     if ((command.type === 'EnsureDisk' || (isOfVolume(command) && command.type !== 'RemoveVolume')) && journal.vm(command.data.volumeId)?.here === false) return refuse('volume.removed', { volumeId: command.data.volumeId });
-    if (isOfVolume(command) || isOfPool(command) || command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return undefined;
+    if (isOfNoDomain(command)) return undefined;
     const { type, data: { vmId, generation } } = command;
     if (broken.generationIgnored === true) return undefined;
     const known = journal.vm(vmId);
@@ -269,17 +269,14 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         }
         return outcome;
       }
-      if (isOfPool(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
-      if (isOfVolume(command)) {
-        if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
-        return accept(outcome === undefined ? undefined : factsOf(outcome));
-      }
-      if (command.type === 'RemoveBackup' || command.type === 'RestoreNetwork') return accept();
+      if (command.type === 'RemoveVolume' && !halted) journal.remember({ vmId: command.data.volumeId, generation: 1, here: false });
+      if (isOfNoDomain(command)) return accept(outcome === undefined ? undefined : factsOf(outcome));
       if (endsPlacement(command.type)) journal.remember({ vmId: command.data.vmId, generation: command.data.generation, here: false });
       if (concernsDisk(command.type)) return accept();
       const { vmId } = command.data;
       const facts = { ...(await observer.facts(vmId)), ...factsOf(outcome) };
-      const now = plan ?? before?.plan;
+      // A domain that was released is still there, and is somebody else's.
+      const now = endsPlacement(command.type) ? undefined : plan ?? before?.plan;
       if (now !== undefined && !halted && facts.state !== 'absent') {
         const power = command.type === 'ConfigureDomain' && command.data.restore !== null ? command.data.restore : powerAfter(command.type, before?.unsure === true ? undefined : before?.power, facts.state);
         // A verb that leaves it on or off as it was says nothing about what the machine was started again without.

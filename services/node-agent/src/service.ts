@@ -19,8 +19,10 @@ import type { Link } from './bus-link.os.ts';
 import { answerConsoles } from './console/answer-consoles.os.ts';
 import type { Consoles, Inspector } from './console/answer-consoles.os.ts';
 import type { AgentConfig } from './config.ts';
+import type { Unseal } from './domain/execute.ts';
 import { poolIdOf } from './host.os.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { gatewayBytes, type GatewayBytes } from './images/gateway-bytes.os.ts';
 import { joinOrRecall, tokenFromFile } from './join.os.ts';
 import type { Membership } from './join.os.ts';
 import { createMemoryJournal } from './journal/journal.ts';
@@ -84,27 +86,27 @@ export function startAgent(config: AgentConfig, shared: Shared, joinToken: () =>
     says = `joining at ${config.gatewayUrl}`;
     const membership = await joinOrRecall({ ...config, joinToken, log, signal: ended.signal });
     const { nodeId } = membership;
+    const openSealed: Unseal = (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose);
+    const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed: membership.credentialSeed, log });
     says = 'waiting for the hypervisor';
-    const [hypervisor, journal, consoles] = await openHypervisor(config, membership, { log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
+    const [hypervisor, journal, consoles] = await openHypervisor(config, nodeId, { gateway, unseal: openSealed, log, signal: ended.signal, onWait: (why) => { says = `waiting for libvirt: ${why}`; }, opened: (made) => { machine = made; } });
     ends.push(() => hypervisor.close());
     if (hypervisor.status !== undefined) ends.push(readiness.add(name('hypervisor'), hypervisor.status));
     ends.push(() => journal.close?.());
     says = 'connecting to the bus';
     const bus = await connectToBus(config, membership, log, ended.signal);
     ends.push(() => bus.close());
-    const { gatewayBytes } = await import('./images/gateway-bytes.os.ts');
-    const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed: membership.credentialSeed, log });
     const bootId = config.bootIdFile === undefined ? '' : (await readFile(config.bootIdFile, 'utf8')).trim();
     link = linkAgent({
       bootId: () => bootId,
       nodeId, bus, hypervisor, journal, log, volumesKnown: (volumeIds) => gateway.volumesKnown(volumeIds),
-      unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose),
+      unseal: openSealed,
       waypoints: config.waypoints === undefined ? undefined : openWaypoints(config.waypoints),
       onAnswer: ({ type, answer, seconds: took }) => { seconds.observe({ type, outcome: answer === undefined ? 'fault' : 'refused' in answer ? 'refused' : 'done' }, took); },
     });
     const opened = link;
     ends.push(() => opened.close());
-    const lines = answerConsoles({ nodeId, bus, consoles, inspector: hypervisor, log, unseal: (sealed, purpose) => unseal({ publicKey: membership.sealKey, privateKey: membership.sealPrivateKey }, sealed, purpose) });
+    const lines = answerConsoles({ nodeId, bus, consoles, inspector: hypervisor, log, unseal: openSealed });
     ends.push(() => { lines.close('node.stopping'); });
     void bus.closed.then((reason) => { if (closing === undefined && reason !== undefined) fail(refusedByBus(reason, config)); });
   };
@@ -152,6 +154,8 @@ async function connectToBus(config: AgentConfig, { nodeId, natsJwt, natsUrls, cr
 }
 
 interface Opening {
+  readonly gateway: GatewayBytes;
+  readonly unseal: Unseal;
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly onWait: (why: string) => void;
@@ -160,7 +164,7 @@ interface Opening {
 
 type Opened = Hypervisor & Inspector & { close(): Promise<void>; readonly status?: () => { readonly ok: boolean; readonly says: string } };
 
-async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed, sealKey, sealPrivateKey }: Membership, { log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
+async function openHypervisor(config: AgentConfig, nodeId: NodeId, { gateway, unseal: openSealed, log, signal, onWait, opened }: Opening): Promise<readonly [Opened, Journal & { close?(): void }, Consoles]> {
   const { hypervisor } = config;
   const { libvirtConsoles } = await import('./libvirt/libvirt-consoles.os.ts');
   if (hypervisor.kind === 'simulated') {
@@ -171,13 +175,12 @@ async function openHypervisor(config: AgentConfig, { nodeId, credentialSeed, sea
     // Its domains end with the process, so what was answered about them is worth nothing afterwards.
     return [{ ...connected, close: () => connected.close().then(() => machine.daemon.close()) }, createMemoryJournal(), libvirtConsoles(machine.host)];
   }
-  const [{ openPoolFolders }, { openJournal }, { machineHost }, { findAccel }, { gatewayBytes }] = await Promise.all([import('./pool/pool-folders.os.ts'), import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts'), import('./images/gateway-bytes.os.ts')]);
+  const [{ openPoolFolders }, { openJournal }, { machineHost }, { findAccel }] = await Promise.all([import('./pool/pool-folders.os.ts'), import('./journal/journal.store.ts'), import('./libvirt/machine.os.ts'), import('./accel.os.ts')]);
   await mkdir(config.stateDir, { recursive: true, mode: 0o700 });
   const { kind: driver, inFlightMax, poolRoots, ...machine } = hypervisor;
   const pools = await openPoolFolders({ own: { poolId: poolIdOf(nodeId, 'local'), path: machine.poolDir }, roots: poolRoots, file: join(config.stateDir, 'pools.json') });
   const accel = driver === 'test' ? { accel: 'tcg' as const, because: '' } : await findAccel({ remember: join(config.stateDir, 'accel.json') });
-  const gateway = gatewayBytes({ gatewayUrl: config.gatewayUrl, nodeId, credentialSeed, log });
-  const host = machineHost({ ...machine, pools, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log, unseal: (sealed, purpose) => unseal({ publicKey: sealKey, privateKey: sealPrivateKey }, sealed, purpose) });
+  const host = machineHost({ ...machine, pools, nodeId, driver, stateDir: config.stateDir, consoleDir: join(config.stateDir, 'console'), accel, gateway, ended: signal, log, unseal: openSealed });
   sweepImages(host, machine.imageKeepMs, { log, signal });
   log.info(host.accel, 'how guests run here');
   return [await openLibvirt(host, inFlightMax, { nodeId, log, signal, onWait }), openJournal(join(config.stateDir, 'journal.sqlite')), libvirtConsoles(host)];
@@ -194,7 +197,7 @@ function sweepImages({ sweepImages: sweep }: LibvirtHost, keepMs: number, { log,
 }
 
 /** libvirtd may start after the agent; it is waited for. */
-async function openLibvirt(host: LibvirtHost, inFlightMax: number, { nodeId, log, signal, onWait }: Omit<Opening, 'opened'> & { readonly nodeId: NodeId }): Promise<Opened> {
+async function openLibvirt(host: LibvirtHost, inFlightMax: number, { nodeId, log, signal, onWait }: Omit<Opening, 'opened' | 'gateway' | 'unseal'> & { readonly nodeId: NodeId }): Promise<Opened> {
   const { connectLibvirt } = await import('./libvirt/libvirt-hypervisor.os.ts');
   for (let attempt = 0; ; attempt++) {
     try {

@@ -29,6 +29,10 @@ const ofVolume = ['AcceptVolume', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume'
 export type VolumeCommand = Extract<AgentCommand, { readonly type: (typeof ofVolume)[number] }>;
 export const isOfVolume = (command: AgentCommand): command is VolumeCommand => (ofVolume as readonly string[]).includes(command.type);
 
+/** Verbs that name no VM: a pool's, a volume's, a stored backup's and a network's. */
+export type DomainlessCommand = PoolCommand | VolumeCommand | Extract<AgentCommand, { readonly type: 'RemoveBackup' | 'RestoreNetwork' }>;
+export const isOfNoDomain = (command: AgentCommand): command is DomainlessCommand => isOfPool(command) || isOfVolume(command) || command.type === 'RemoveBackup' || command.type === 'RestoreNetwork';
+
 /** Opens what was sealed to this node for that purpose. Throws when it was not. */
 export type Unseal = (sealed: string, purpose: string) => string;
 

@@ -47,7 +47,7 @@ import type { LibvirtHost } from './host.ts';
 import { adoptedXml, keptDefinition, namesKernel, withMedium, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
-import { createNetworks } from './libvirt-networks.os.ts';
+import { createNetworks, findNetwork } from './libvirt-networks.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
 import { bootIn, drivesOf, liveDomain, macIn } from './live-domain.os.ts';
 import { libvirtProof } from './prove.os.ts';
@@ -613,14 +613,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await slow.domainAttachDeviceFlags({ domain, xml: dimmXml(one.mib).xml, flags: ['live'] });
         await useNewMemory(domain).catch(() => undefined);
         return undefined;
-      case 'media': {
-        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).media;
-        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('media', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
-        return undefined;
-      }
+      case 'media':
       case 'seed': {
-        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted).seed;
-        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml('seed', devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
+        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted)[one.kind];
+        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml(one.kind, devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
       }
       case 'add nic':
@@ -886,9 +882,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   const networkOf = async (plan: NetworkPlan): Promise<{ readonly uuid: string; readonly name: string } | undefined> => {
     try {
-      return await fast.networkLookupByUuid({ uuid: uuidOf(plan.networkId) });
+      return await findNetwork(fast, plan);
     } catch (error) {
-      if (isNoNetwork(error)) return undefined;
       throw new HypervisorFault('find network', plan.name, error);
     }
   };

@@ -36,15 +36,18 @@ const AGAIN_MS = 2_000;
 const LINES_MENDED_MAX = 8;
 const START_MS = 120_000;
 
+/** undefined: there is none. */
+export async function findNetwork(libvirt: Libvirt, { networkId }: NetworkPlan) {
+  try {
+    return await libvirt.networkLookupByUuid({ uuid: uuidOf(networkId) });
+  } catch (error) {
+    if (isNoNetwork(error)) return undefined;
+    throw error;
+  }
+}
+
 export function createNetworks({ fast, slow, net, inTurn, refusalFor }: NetworkPorts): Pick<Hypervisor, 'compareNetworks' | 'restoreNetwork'> {
-  const find = async ({ networkId }: NetworkPlan) => {
-    try {
-      return await fast.networkLookupByUuid({ uuid: uuidOf(networkId) });
-    } catch (error) {
-      if (isNoNetwork(error)) return undefined;
-      throw error;
-    }
-  };
+  const find = (plan: NetworkPlan) => findNetwork(fast, plan);
 
   const look = async (plan: NetworkPlan): Promise<SeenNetwork | undefined> => {
     const network = await find(plan);
@@ -88,6 +91,11 @@ export function createNetworks({ fast, slow, net, inTurn, refusalFor }: NetworkP
     return found;
   };
 
+  /** Whoever was on a bridge of that name is on the one that there is now. */
+  const attachTaps = async (plan: NetworkPlan): Promise<void> => {
+    if (net !== undefined) for (const tap of await taps(plan)) await net.attach(tap, plan.bridge);
+  };
+
   const bringBack = async (plan: NetworkPlan): Promise<void> => {
     const differences = await differ(plan);
     if (differences.length === 0) return;
@@ -109,7 +117,7 @@ export function createNetworks({ fast, slow, net, inTurn, refusalFor }: NetworkP
       }
     }
     // Also after an earlier try that came no further.
-    for (const tap of net === undefined ? [] : await taps(plan)) await net?.attach(tap, plan.bridge);
+    await attachTaps(plan);
 
     const left = await differ(plan);
     if (left.some(({ field }) => field === 'firewall')) {
@@ -125,7 +133,7 @@ export function createNetworks({ fast, slow, net, inTurn, refusalFor }: NetworkP
         // Without a table there is no line that could be said again.
         await slow.networkDestroy({ network });
         await slow.networkCreate({ network }, { timeoutMs: START_MS });
-        for (const tap of net === undefined ? [] : await taps(plan)) await net?.attach(tap, plan.bridge);
+        await attachTaps(plan);
       } else {
         await slow.networkUpdate({ network, command: 'modify', section: 'ipDhcpHost', xml: hostXml(host), flags: ['live'] });
       }

@@ -141,18 +141,12 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     }
     const seen = await hypervisor.compare(told);
     if (seen !== undefined && isOfItsGuest(told.power, seen)) journal.tell({ ...told, power: 'stopped' });
-    if (seen !== undefined && isLost(told, seen)) {
-      lost.set(vmId, { field: told.plan.name, expected: told.power, seen: 'stopped' });
-      const others = seen.differences.filter(({ field }) => field !== 'state');
-      const finding = findingOf(vmId, told.plan.name, { ...seen, differences: others });
-      if (finding === undefined) ours.delete(vmId);
-      else ours.set(vmId, finding);
-      return;
-    }
-    lost.delete(vmId);
+    const wentWithTheMachine = seen !== undefined && isLost(told, seen);
+    if (wentWithTheMachine) lost.set(vmId, { field: told.plan.name, expected: told.power, seen: 'stopped' });
+    else lost.delete(vmId);
     // It runs, or rests, as it was told to: what happens to it from here on is this run's.
-    if (seen !== undefined && told.boot !== bootId() && !seen.differences.some(({ field }) => field === 'state')) journal.tell({ ...told, boot: bootId() });
-    const finding = findingOf(vmId, told.plan.name, seen);
+    if (seen !== undefined && !wentWithTheMachine && told.boot !== bootId() && !seen.differences.some(({ field }) => field === 'state')) journal.tell({ ...told, boot: bootId() });
+    const finding = findingOf(vmId, told.plan.name, wentWithTheMachine ? { ...seen, differences: seen.differences.filter(({ field }) => field !== 'state') } : seen);
     if (finding === undefined) ours.delete(vmId);
     else ours.set(vmId, finding);
   };
@@ -184,7 +178,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     return done;
   };
 
-  const around = async (): Promise<void> => {
+  const strangersAround = async (): Promise<void> => {
     const here = new Set(journal.vms().flatMap((known) => (known.here && isVm(known.vmId) ? [known.vmId] : [])));
     const strangers = await hypervisor.strangers(here);
     others = strangers.map(strangerOf);
@@ -239,6 +233,13 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     files = [...found.missing.map(missingFile), ...found.replaced.map(replacedFile), ...[...suspects.values()].flatMap(({ finding }) => finding ?? [])];
   });
 
+  /** Everything but domains of ours. Files come last: what other domains use explains some. */
+  const around = async (): Promise<void> => {
+    await strangersAround();
+    await lookAtNetworks();
+    await lookAtFiles();
+  };
+
   return {
     adopt: (next) => {
       if (next !== session) sequence = 0;
@@ -264,8 +265,6 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
       try {
         if (!reporting || said === undefined) return;
         await around();
-        await lookAtNetworks();
-        await lookAtFiles();
         await tell();
       } catch (fault) {
         failed(undefined, fault);
@@ -282,8 +281,6 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
         }
         for (const vmId of told) await lookAt(vmId);
         await around();
-        await lookAtNetworks();
-        await lookAtFiles();
         await tell(true);
         return true;
       } catch (fault) {

@@ -15,7 +15,7 @@ import { stop } from '@chronovirt/libvirt/fake/life';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
 import type { Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { DiskPlan } from '../hypervisor.ts';
-import { fileNamed, publishedAs } from './simulated-hypervisor.ts';
+import { filesOf, publishedAs } from './simulated-hypervisor.ts';
 import { createMemoryBackups } from '../backup/memory-backups.ts';
 import type { LibvirtHost } from '../libvirt/host.ts';
 
@@ -115,7 +115,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         open: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [] }),
         close: () => Promise.resolve(undefined),
         // No bytes are anywhere, so nobody puts others in their place.
-        files: async () => [{ poolId, path: '/simulated', shared: false, files: [...disks.keys()].flatMap((volumeId) => [null, ...(layers.get(volumeId)?.keys() ?? [])].map((layer) => fileNamed(`${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`))) }],
+        files: async () => [{ poolId, path: '/simulated', shared: false, files: filesOf(disks.keys(), layers) }],
         look: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [...disks.keys()].map((volumeId) => `${volumeId}.qcow2`) }),
       },
       backups: createMemoryBackups(poolId.replace('pool_', 'target_') as BackupTargetId),

@@ -45,7 +45,11 @@ export interface SimulatedTarget {
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
 /** A file that is only its name; `inode` says which. */
-export const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+
+/** The files of these disks and of the layers on them. */
+export const filesOf = (disks: Iterable<VolumeId>, layers: ReadonlyMap<VolumeId, ReadonlyMap<string, unknown>>, inodeOf: (volumeId: VolumeId) => number | undefined = () => undefined): readonly PoolFile[] =>
+  [...disks].flatMap((volumeId) => [null, ...(layers.get(volumeId)?.keys() ?? [])].map((layer) => fileNamed(`${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`, inodeOf(volumeId))));
 
 interface SimulatedDomain {
   readonly plan: DomainPlan;
@@ -102,7 +106,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   let inodeLast = 0;
   const made = (volumeId: VolumeId): void => { inodes.set(volumeId, ++inodeLast); };
   const filesNow = (): readonly PoolFile[] => {
-    const ours = [...disks.keys()].flatMap((volumeId) => [null, ...(layers.get(volumeId)?.keys() ?? [])].map((layer) => fileNamed(`${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`, inodes.get(volumeId))));
+    const ours = filesOf(disks.keys(), layers, (volumeId) => inodes.get(volumeId));
     return [...ours.filter(({ name }) => !byHand.has(name)), ...[...byHand].flatMap(([name, inode]) => (inode === null ? [] : [fileNamed(name, inode)]))];
   };
 
