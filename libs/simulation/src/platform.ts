@@ -446,7 +446,6 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     referee.checkInTime(upAt, SETTLE_MS);
     if (bus.dead.length > 0) referee.fail(`${String(bus.dead.length)} messages were set aside`);
     checkViews(referee, log, schedulers);
-    if (seed % 20 === 0) checkShapes(referee, log);
   }
   const settledAfterMs = Math.max(0, ...[...referee.operations.values()].map(({ endedAt }) => endedAt - upAt));
 
@@ -487,17 +486,4 @@ const checkViews = (referee: Referee, log: MemoryLog, schedulers: readonly Sched
 const contentOf = (view: SchedulerView): readonly string[] => {
   const nodes = [...view.candidates()].map((candidate) => ({ ...candidate, measured: null }));
   return [...nodes, ...nodes.flatMap(({ nodeId }) => view.vmsOn(nodeId)), ...view.openSagas(), ...view.owing()].map((document) => canonical(document)).sort();
-};
-
-/** The log in memory checks no shapes: here they are, all of them. */
-const checkShapes = (referee: Referee, log: MemoryLog): void => {
-  for (const { type, data, stream } of log.events) {
-    try {
-      const spec = allEvents[type];
-      if (spec === undefined) throw new Error('no such event');
-      (spec as { write(data: unknown): unknown }).write(data);
-    } catch (error) {
-      referee.fail(`${type} of ${stream} has no shape that may be written: ${String(error)}`);
-    }
-  }
 };

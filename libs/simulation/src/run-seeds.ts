@@ -36,7 +36,7 @@ export const report = async (seed: number, settings: Settings = {}): Promise<str
   const { violations, weather, story } = await simulate(seed, { ...settings, told: true });
   const faults = story.filter((line) => /\bis killed|cut off|reached again|the bus|the log|stands still|has lost|starts$|everything is up|!! /.test(line));
   return [
-    `seed ${String(seed)} (again, with all that happened: CV_SEED=${String(seed)} npx vitest run --project sim)`,
+    `seed ${String(seed)} (again, with all that happened: CV_STORM=${String(seed)} npx vitest run --project sim)`,
     ...violations.map((violation) => `  ${violation}`),
     `weather: ${JSON.stringify(weather)}`,
     ...faults.slice(0, 300),
