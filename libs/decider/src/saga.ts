@@ -183,10 +183,12 @@ const isNeeded = <I, C>(step: Step<I, C>, input: I): boolean => {
 };
 
 /** Milliseconds: the longest path of the steps' deadlines there, and of the undos' back. */
-export const deadlineMsOf = <I, C>(saga: Saga<I, C>, input: I): number => {
+export const deadlineMsOf = <I, C>(saga: Saga<I, C>, input: I): number => longestPathMs(saga, planOf(saga, input));
+
+const longestPathMs = <I, C>(saga: Saga<I, C>, plan: readonly PlannedStep[]): number => {
   const ends: Record<string, number> = {};
   let back = 0;
-  for (const { name, after, deadlineMs } of planOf(saga, input)) {
+  for (const { name, after, deadlineMs } of plan) {
     const step = stepOf(saga, name);
     ends[name] = Math.max(0, ...after.map((earlier) => ends[earlier] ?? 0)) + deadlineMs;
     if (hasUndo(step)) back += step.undoDeadlineMs ?? step.deadlineMs;
@@ -328,7 +330,8 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
     if (command.type === 'StartSaga') {
       if (state.status !== 'absent') return [];
       const { input, at } = command.data;
-      return [{ type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps: planOf(saga, input), deadlineMs: deadlineMsOf(saga, input), at } }];
+      const steps = planOf(saga, input);
+      return [{ type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps, deadlineMs: longestPathMs(saga, steps), at } }];
     }
     if (state.status === 'absent' || state.status === 'ended') return [];
     const { at } = command.data;
