@@ -201,6 +201,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
   'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces.',
   'snapshot.not_found': () => 'The VM has no such snapshot.',
+  'snapshot.of_adopted': () => 'The VM was adopted and keeps its own layout, which a new one would not have: publish the snapshot as an image, or back the VM up and restore that.',
   'snapshot.name_taken': (b) => `The VM has a snapshot called ${word(b['name'])} already.`,
   'snapshot.too_many': (b) => `The VM has ${word(b['max'])} snapshots: delete one first.`,
   'snapshot.vm_not_stopped': (b) => `The VM is ${word(b['state'])}: stop it first. What its disks hold now is lost then, unless you take a snapshot of that, too.`,
