@@ -412,7 +412,7 @@ describe('A VM that was adopted', () => {
   it('is backed up when all that its machine is made of is known', () => {
     const job = { backupId: `backup_${hex(7)}` as const, target: { targetId: `target_${hex(9)}` as const, name: 'nas' }, wants: 'auto' as const, scheduled: null };
     const backUp: VmCommand = { type: 'RequestBackup', data: { vmId, operationId: op(2), ...job } };
-    const defined = (definition: string): readonly VmEvent[] => [asked(), { ...its, data: { ...its.data, definition } } as VmEvent, observed('running'), done(1, 'adopted')];
+    const defined = (definition: string): readonly VmEvent[] => [asked(), { ...its, data: { ...its.data, definition } }, observed('running'), done(1, 'adopted')];
     given(...defined('<domain><os/></domain>')).when(backUp).then({ type: 'VmBackupRequested', data: { operationId: op(2), ...job } });
     for (const known of [defined('<domain><os><kernel>/x</kernel></os></domain>'), adopted]) given(...known).when(backUp).thenRefused('backup.of_adopted', { vmId, says: expect.any(String) as string });
   });
