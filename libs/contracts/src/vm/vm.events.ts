@@ -73,6 +73,8 @@ export const VmSpec = z.object({
   memoryMibMax: z.int().min(64).max(4_194_304),
   boot: BootOrder,
   media: Media.nullable(),
+  /** What lies in its second drive, of drivers that its system does not come with; null: nothing. Left out, it has no such drive, unless it is a Windows. */
+  drivers: Media.nullable().optional(),
   cloudInit: CloudInit.nullable(),
   ...Platform.shape,
   /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
@@ -133,6 +135,7 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  drivers: Media.nullable().optional(),
   expert: Expert.nullable().optional(),
   /** What the guest calls itself. */
   hostname: Hostname.optional(),
@@ -180,6 +183,8 @@ export const Restore = z.object({
   chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
   /** Disks beside the first. */
   volumes: z.array(AttachedVolume).max(23),
+  /** Of a machine that was adopted: what it was defined as, with the new disks in their places. */
+  layout: AdoptedLayout.optional(),
   /** Networks of interfaces beside the first, and the names of those that are gone: such interfaces are left out. */
   nics: z.array(NetworkPlan).max(15).optional(),
   without: z.array(text(100)).max(15).optional(),
@@ -197,7 +202,7 @@ export const Copy = z.object({
   nodeId: NodeId,
   /** What the first disk is a copy of, then the others, in the order of `volumes`. */
   from: z.array(VolumeId).min(1).max(24),
-  ...Restore.pick({ volumes: true, nics: true, without: true }).shape,
+  ...Restore.pick({ volumes: true, layout: true, nics: true, without: true }).shape,
 });
 export type Copy = z.infer<typeof Copy>;
 

@@ -42,7 +42,7 @@ export interface ProvisionVm {
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
 /** What it has of another machine: of a backup of one, or of a snapshot. */
-const inherited = ({ restore, copy }: ProvisionVm): Pick<Restore, 'volumes' | 'nics' | 'without'> => restore ?? copy ?? { volumes: [] };
+const inherited = ({ restore, copy }: ProvisionVm): Pick<Restore, 'volumes' | 'layout' | 'nics' | 'without'> => restore ?? copy ?? { volumes: [] };
 /** Disks beside the first. */
 const more = (vm: ProvisionVm): readonly VolumeId[] => inherited(vm).volumes.map(({ volumeId }) => volumeId);
 /** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
@@ -91,10 +91,10 @@ const PROOF_MORE_SECONDS = 60;
 
 const allGib = (vm: ProvisionVm): number => inherited(vm).volumes.reduce((sum, { sizeGib }) => sum + sizeGib, vm.spec.diskGib);
 
-/** How long its bytes may take: those of image and medium that the node may have to fetch, and those of a copy. */
+/** How long its bytes may take: those of image, medium and drivers that the node may have to fetch, and those of a copy. */
 const bytesMs = (vm: ProvisionVm): number => {
   const { fetchBytes = 0, spec, copy } = vm;
-  return fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0)) + (spec.clone === 'full' || (copy !== undefined && copy !== null) ? copyMs(allGib(vm)) : 0);
+  return fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0) + (spec.drivers?.fetchBytes ?? 0)) + (spec.clone === 'full' || (copy !== undefined && copy !== null) ? copyMs(allGib(vm)) : 0);
 };
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
@@ -188,7 +188,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: null, nics: nicsOf(vm, facts), volumes: inherited(vm).volumes, seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: inherited(vm).layout ?? null, nics: nicsOf(vm, facts), volumes: inherited(vm).volumes, seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }, ...nicsOf(vm, facts).map(({ network, mac }) => ({ network, mac }))] }),
     },
     // Its snapshot may have been deleted while it was read, and what it held be written by a merge.

@@ -20,7 +20,7 @@ const source = {
   volumes: [{ volumeId: `volume_${hex(2)}`, unit: 1, sizeGib: 5, limits: { iops: 100 } }], snapshots: { list: [snapshot] },
 } as unknown as LiveVm;
 const wished = (more: Partial<Parameters<typeof cloning>[1]> = {}, of: Vm = source, there: readonly NetworkPlan[] = [net(1), net(2)]) =>
-  cloning(of, { ofVm: `vm_${hex(1)}`, snapshotId: snapshot.snapshotId, name: 'web-2', description: undefined, network: undefined, networks: (id) => there.find(({ networkId }) => networkId === id), poolId: null, volumeOf: (unit) => `volume_${hex(90 + unit)}`, ...more });
+  cloning(of, { ofVm: `vm_${hex(1)}`, snapshotId: snapshot.snapshotId, name: 'web-2', description: undefined, network: undefined, networks: (id) => there.find(({ networkId }) => networkId === id), media: () => null, poolId: null, volumeOf: (unit) => `volume_${hex(90 + unit)}`, ...more });
 
 describe('A VM that is made of a snapshot', () => {
   it('has copies of all its disks, as large as they were then, where they lie', () => {
@@ -42,10 +42,17 @@ describe('A VM that is made of a snapshot', () => {
     expect(wished({ network: net(2) })).toMatchObject({ network: net(2), copy: { without: ['lab-3'] } });
     expect(wished({}, source, [])).toMatchObject({ refused: 'network.unknown' });
   });
-  it('is not made of what is not there, nor of a layout that it would not have', () => {
+  it('is built as one that was adopted, and needs a network where that has none', () => {
+    const disk = (n: number, unit: number) => ({ volumeId: `volume_${hex(n)}` as const, target: `sd${'ab'.charAt(unit)}`, file: '/x.qcow2', unit, sizeGib: 2 });
+    const adopted = { ...source, spec: { ...spec, cloudInit: null }, network: null, layout: { macs: ['52:54:00:00:00:09'], disks: [disk(1, 0), disk(2, 1), disk(3, 2)], definition: '<domain type="kvm"/>' } };
+    expect(wished({}, adopted)).toMatchObject({ refused: 'snapshot.needs_network' });
+    expect(wished({ network: net(2) }, adopted)).toMatchObject({
+      spec: { cloudInit: null, accel: 'require-kvm' }, copy: { layout: { macs: [], definition: '<domain type="kvm"/>', disks: [{ target: 'sda', volumeId: `volume_${hex(90)}` }, { target: 'sdb', volumeId: `volume_${hex(91)}` }] } },
+    });
+  });
+  it('is not made of what is not there', () => {
     expect(wished({}, { status: 'absent' })).toMatchObject({ refused: 'vm.not_found', because: { vmId: `vm_${hex(1)}` } });
     expect(wished({ snapshotId: `snapshot_${hex(2)}` })).toMatchObject({ refused: 'snapshot.not_found' });
-    expect(wished({}, { ...source, layout: { macs: [], disks: [] } })).toMatchObject({ refused: 'snapshot.of_adopted' });
     expect(wished({}, { ...source, nodeId: null })).toMatchObject({ refused: 'vm.not_provisioned' });
   });
 });
