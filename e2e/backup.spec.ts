@@ -188,6 +188,7 @@ describe('backups of a machine', () => {
     expect(reverted).toMatchObject({ kind: 'incremental', parent: started.id });
     await expectSame(reverted);
     await back();
+    await rest.done('DELETE', inside, undefined, 60_000);
     await acted('start');
     await up(vm);
     expect(await read(3)).toBe('');

@@ -179,13 +179,6 @@ const SCENES = {
       return () => stage.ask('POST', `${first}/revert`, undefined, 'revert');
     },
   },
-  'snapshot-inside-deleted': {
-    ends: ['succeeded'],
-    set: async (stage) => {
-      const first = await snapshotted(stage, 'internal');
-      return () => stage.ask('DELETE', first, undefined, 'delete-snapshot');
-    },
-  },
   'snapshot-deleted': {
     ends: ['succeeded'],
     set: async (stage) => {

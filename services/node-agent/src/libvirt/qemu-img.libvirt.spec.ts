@@ -10,11 +10,17 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createDisks, type Disks } from './qemu-img.os.ts';
 
 const run = promisify(execFile);
-const [first, second] = ['1', '2'].map((digit) => `snapshot_${digit.repeat(32)}` as SnapshotId) as [SnapshotId, SnapshotId];
+const first: SnapshotId = `snapshot_${'1'.repeat(32)}`;
+const second: SnapshotId = `snapshot_${'2'.repeat(32)}`;
 const operation: OperationId = `op_${'3'.repeat(32)}`;
 const poolId: PoolId = `pool_${'4'.repeat(32)}`;
 const count = `backup_${'5'.repeat(32)}`;
 const never = new AbortController().signal;
+
+interface Info {
+  readonly snapshots?: readonly { readonly name: string }[];
+  readonly 'format-specific': { readonly data: { readonly bitmaps?: readonly { readonly name: string }[] } };
+}
 
 describe('What is kept inside of a disk', () => {
   let folder: string;
@@ -33,8 +39,7 @@ describe('What is kept inside of a disk', () => {
   const io = (command: string): Promise<{ readonly stdout: string }> => run('qemu-io', ['-f', 'qcow2', '-c', command, file()]);
   const write = (pattern: number): Promise<unknown> => io(`write -P ${String(pattern)} 0 1M`);
   const holds = async (pattern: number): Promise<boolean> => !(await io(`read -P ${String(pattern)} 0 1M`).catch(({ stdout }: { stdout: string }) => ({ stdout }))).stdout.includes('failed');
-  const info = async (): Promise<{ readonly snapshots?: readonly { readonly name: string }[]; readonly 'format-specific': { readonly data: { readonly bitmaps?: readonly { readonly name: string }[] } } }> =>
-    JSON.parse((await run('qemu-img', ['info', '--output=json', file()])).stdout) as never;
+  const info = async (): Promise<Info> => JSON.parse((await run('qemu-img', ['info', '--output=json', file()])).stdout) as Info;
   const kept = async (): Promise<readonly string[]> => ((await info()).snapshots ?? []).map(({ name }) => name);
 
   it('A5-05 is there once, however often it is asked for, and what is written then is gone after going back', async () => {
