@@ -51,7 +51,7 @@ const LEVELS: readonly Level[] = [
     include: ['e2e/**/*.spec.ts'],
     exclude: [OTHER_LEVELS],
     // Each file has a platform and a node of its own, and waits for guests most of the time.
-    servers: true, testTimeoutMs: 300_000, hookTimeoutMs: 300_000, workersMax: 2,
+    servers: true, testTimeoutMs: 300_000, hookTimeoutMs: 300_000, workersMax: 3,
   },
 ];
 

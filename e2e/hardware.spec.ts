@@ -29,7 +29,7 @@ describe('a machine that is changed', () => {
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/networks', { name: 'second', kind: 'nat', cidr: '10.98.8.0/24' });
     for (const name of ['blue', 'green']) await rest.ok('POST', '/v1/images', await mediumOf(node.imageDir, `cv-spec-${name}`));
-    vm = await rest.running({ name: 'grows', image: 'micro', network: GUEST_NETWORK, vcpus: 1, vcpusMax: 2, memoryMib: 256, memoryMibMax: 1_024, diskGib: 1 }) as Machine;
+    vm = await rest.running({ name: 'grows', image: 'micro', drivers: 'cv-spec-green', network: GUEST_NETWORK, vcpus: 1, vcpusMax: 2, memoryMib: 256, memoryMibMax: 1_024, diskGib: 1 }) as Machine;
     await up();
   });
   afterAll(async () => {
@@ -106,7 +106,7 @@ describe('a machine that is changed', () => {
     expect((await inGuest('/bin/cat', '/sys/block/vda/size')).trim()).toBe(String(3 * 2 ** 21));
   });
 
-  it('A1-24 a medium is put in, changed and taken out while it runs', async () => {
+  it('A1-04 A1-24 media are put into two drives, changed and taken out while it runs', async () => {
     const read = (): Promise<string> => script('mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr0 /run/cd && cat /run/cd/name.txt; umount /run/cd');
     await changed({ media: 'cv-spec-blue' });
     expect(await rest.until('the guest reads it', read, 20_000, 500)).toBe('cv-spec-blue\n');
@@ -115,7 +115,15 @@ describe('a machine that is changed', () => {
     expect(await shown()).toMatchObject({ spec: { media: { file: 'cv-spec-green.iso' } } });
     await changed({ media: null });
     await expect(read()).rejects.toThrow();
-    expect((await refusal({ media: 'micro' })).code).toBe('image.no_medium');
+    // The second drive is another.
+    const second = (): Promise<string> => script('mkdir -p /run/cd && mount -t iso9660 -o ro /dev/sr1 /run/cd && cat /run/cd/name.txt; umount /run/cd');
+    expect(await rest.until('the guest reads the second drive', second, 30_000, 500)).toBe('cv-spec-green\n');
+    await changed({ drivers: 'cv-spec-blue' });
+    expect(await rest.until('the guest reads the other', async () => (await second()) === 'cv-spec-blue\n', 30_000, 500)).toBe(true);
+    await changed({ drivers: null });
+    await expect(second()).rejects.toThrow();
+    expect(await node.virsh('domblklist', await node.domainOf(vm))).toMatch(/sda +-\n +sdc +-/);
+    for (const drive of ['media', 'drivers']) expect((await refusal({ [drive]: 'micro' })).code).toBe('image.no_medium');
     expect((await refusal({ media: 'nothing' })).code).toBe('image.unknown');
   });
 
@@ -293,11 +301,15 @@ describe('a machine that is changed', () => {
 
   it('A1-04 a machine for a Windows starts by signed UEFI, with a TPM of its own and local time', async () => {
     const wanted = { image: undefined, media: 'cv-spec-blue', network: GUEST_NETWORK, vcpus: 1, memoryMib: 256, diskGib: 1 };
+    await rest.ok('POST', '/v1/images', { ...await mediumOf(node.imageDir, 'cv-spec-drivers'), family: 'virtio-win' });
     const windows = await rest.running({ ...wanted, name: 'windows', osFamily: 'windows', firmware: 'uefi-secure', tpm: true }) as Machine;
     const domain = await node.domainOf(windows);
     const xml = await node.virsh('dumpxml', domain);
     expect(xml).toMatch(/<loader readonly='yes' secure='yes' type='pflash'>/);
     expect(xml).toContain("<clock offset='localtime'>");
+    // It finds the drivers in a second drive, and reads both without one.
+    const drives = JSON.parse(await node.virsh('qemu-monitor-command', domain, '{"execute":"query-block"}')) as { readonly return: readonly { readonly qdev?: string; readonly inserted?: { readonly file: string } }[] };
+    expect(drives.return.flatMap(({ qdev = '', inserted }) => (qdev.startsWith('sata') ? [`${qdev} ${inserted?.file.split('/').at(-1) ?? '-'}`] : []))).toEqual(['sata0-0-0 cv-spec-blue.iso', 'sata0-0-2 cv-spec-drivers.iso']);
     // QEMU itself is asked, and the firmware speaks on the serial console.
     expect(JSON.parse(await node.virsh('qemu-monitor-command', domain, '{"execute":"query-tpm"}'))).toMatchObject({ return: [{ model: 'tpm-crb' }] });
     await rest.until('the firmware has looked for something to start', () => Promise.resolve(node.console(windows).includes('BdsDxe')), BOOTED_WITHIN_MS);

@@ -25,6 +25,9 @@
  *
  * A clean-up saga has nothing to go back to: what it could not do in time is owed, and a reconciler starts
  * it again.
+ *
+ * Which steps an input has is decided once, at the start, and recorded with what each waits for: a step that
+ * has nothing to do is not there, and what waits for it waits for what it would have waited for.
  */
 import { type Answer, type Decider, type Facts, isRefusal, refuse, type Refusal } from './decider.ts';
 
@@ -45,7 +48,10 @@ export interface Step<I, C> {
   readonly deadlineMs: number;
   /** Milliseconds on top, for what this input asks to wait for. */
   moreMs?(input: I): number;
-  /** The command that does it; undefined when this input has nothing to do here. */
+  /**
+   * The command that does it; undefined when this input has nothing to do here. That depends on the input alone:
+   * it is asked at the start, without facts, and throws where it would need some.
+   */
   run(input: I, facts: StepFacts): C | undefined;
   /** The command that takes it back; undefined when this input leaves nothing to take back. */
   readonly undo: ((input: I, facts: StepFacts) => C | undefined) | NothingToUndo;
@@ -112,6 +118,8 @@ export type SagaState<I> =
       readonly status: 'running' | 'undoing' | 'ended';
       readonly input: I;
       readonly startedAt: number;
+      /** The steps that this input has, each after those it waits for. */
+      readonly steps: readonly Pick<PlannedStep, 'name' | 'after'>[];
       /** Steps answered, with the time of the answer. */
       readonly done: Readonly<Record<string, Done>>;
       readonly refused: readonly string[];
@@ -157,13 +165,32 @@ export const orderOf = <I, C>(saga: Saga<I, C>): readonly string[] => {
   return ordered;
 };
 
+/** What this input has to do, in an order in which each step comes after what it needs. */
+export const planOf = <I, C>(saga: Saga<I, C>, input: I): readonly PlannedStep[] => {
+  const names = orderOf(saga);
+  const needed = names.filter((name) => isNeeded(stepOf(saga, name), input));
+  const awaited = (name: string): readonly string[] => (stepOf(saga, name).after ?? []).flatMap((earlier) => (needed.includes(earlier) ? [earlier] : awaited(earlier)));
+  return needed.map((name) => ({ name, after: [...new Set(awaited(name))], deadlineMs: deadlineOf(stepOf(saga, name), input) }));
+};
+
+const isNeeded = <I, C>(step: Step<I, C>, input: I): boolean => {
+  try {
+    return step.run(input, {}) !== undefined;
+  } catch {
+    // It needs facts of earlier steps, so it has something to do.
+    return true;
+  }
+};
+
 /** Milliseconds: the longest path of the steps' deadlines there, and of the undos' back. */
-export const deadlineMsOf = <I, C>(saga: Saga<I, C>, input: I): number => {
+export const deadlineMsOf = <I, C>(saga: Saga<I, C>, input: I): number => longestPathMs(saga, planOf(saga, input));
+
+const longestPathMs = <I, C>(saga: Saga<I, C>, plan: readonly PlannedStep[]): number => {
   const ends: Record<string, number> = {};
   let back = 0;
-  for (const name of orderOf(saga)) {
+  for (const { name, after, deadlineMs } of plan) {
     const step = stepOf(saga, name);
-    ends[name] = Math.max(0, ...(step.after ?? []).map((earlier) => ends[earlier] ?? 0)) + deadlineOf(step, input);
+    ends[name] = Math.max(0, ...after.map((earlier) => ends[earlier] ?? 0)) + deadlineMs;
     if (hasUndo(step)) back += step.undoDeadlineMs ?? step.deadlineMs;
   }
   return Math.max(0, ...Object.values(ends)) + back;
@@ -173,10 +200,13 @@ const deadlineOf = <I, C>(step: Step<I, C>, input: I): number => step.deadlineMs
 
 const factsOf = (done: Readonly<Record<string, Done>>): StepFacts => Object.fromEntries(Object.entries(done).map(([name, { facts }]) => [name, facts]));
 
+type Begun<I> = Exclude<SagaState<I>, { status: 'absent' }>;
+type Awaiting = Begun<never>['steps'][number];
+
 /** When a step could first be sent, or undefined while it waits for others. */
-const readySince = <I>(state: Exclude<SagaState<I>, { status: 'absent' }>, step: Step<I, never>): number | undefined => {
+const readySince = <I>(state: Begun<I>, { after }: Awaiting): number | undefined => {
   let since = state.startedAt;
-  for (const earlier of step.after ?? []) {
+  for (const earlier of after) {
     const done = state.done[earlier];
     if (done === undefined) return undefined;
     since = Math.max(since, done.at);
@@ -185,13 +215,13 @@ const readySince = <I>(state: Exclude<SagaState<I>, { status: 'absent' }>, step:
 };
 
 /** What this saga may have brought about and must take back, in the order of taking back. */
-const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: 'absent' }>): readonly string[] => {
+const toUndo = <I, C>(saga: Saga<I, C>, state: Begun<I>): readonly string[] => {
   const facts = factsOf(state.done);
-  const mayHaveHappened = orderOf(saga).filter((name) => {
-    const step = stepOf(saga, name);
-    return hasUndo(step) && (step.undoRefused === true || !state.refused.includes(name)) && !state.undone.includes(name) && readySince(state, step as Step<I, never>) !== undefined
-      && step.run(state.input, facts) !== undefined && step.undo(state.input, facts) !== undefined;
-  });
+  const mayHaveHappened = state.steps.filter((planned) => {
+    const step = stepOf(saga, planned.name);
+    return hasUndo(step) && (step.undoRefused === true || !state.refused.includes(planned.name)) && !state.undone.includes(planned.name) && readySince(state, planned) !== undefined
+      && step.undo(state.input, facts) !== undefined;
+  }).map(({ name }) => name);
   return saga.undoForward === true ? mayHaveHappened : mayHaveHappened.reverse();
 };
 
@@ -199,32 +229,36 @@ const toUndo = <I, C>(saga: Saga<I, C>, state: Exclude<SagaState<I>, { status: '
 export const underWay = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readonly { readonly step: string; readonly command: C }[] => {
   if (state.status !== 'undoing') return [];
   const facts = factsOf(state.done);
-  return Object.keys(saga.steps).flatMap((name) => {
-    const step = stepOf(saga, name);
-    if (state.done[name] !== undefined || state.refused.includes(name) || readySince(state, step as Step<I, never>) === undefined) return [];
-    const command = step.run(state.input, facts);
-    return command === undefined ? [] : [{ step: name, command }];
+  return state.steps.flatMap((planned) => {
+    const { name } = planned;
+    if (state.done[name] !== undefined || state.refused.includes(name) || readySince(state, planned) === undefined) return [];
+    return [{ step: name, command: commandOf(saga, name, state.input, facts) }];
   });
 };
 
-const comesAfter = <I, C>(saga: Saga<I, C>, later: string, earlier: string): boolean =>
-  (stepOf(saga, later).after ?? []).some((name) => name === earlier || comesAfter(saga, name, earlier));
+const commandOf = <I, C>(saga: Saga<I, C>, name: string, input: I, facts: StepFacts): C => {
+  const command = stepOf(saga, name).run(input, facts);
+  if (command === undefined) throw new Error(`saga ${saga.name}: ${name} had something to do at the start, and has nothing now`);
+  return command;
+};
+
+const comesAfter = (steps: readonly Awaiting[], later: string, earlier: string): boolean =>
+  (steps.find(({ name }) => name === later)?.after ?? []).some((name) => name === earlier || comesAfter(steps, name, earlier));
 
 /** The commands that wait for an answer now. The runner sends each, and sends it again until it is answered. */
 export const outstanding = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readonly Outstanding<C>[] => {
   if (state.status === 'absent' || state.status === 'ended') return [];
   const facts = factsOf(state.done);
-  const names = Object.keys(saga.steps);
   if (state.status === 'running') {
-    const waiting = names.filter((name) => state.done[name] === undefined);
+    const waiting = state.steps.filter(({ name }) => state.done[name] === undefined);
     if (waiting.length === 0) {
       return [{ step: 'end', phase: 'end', command: saga.done(state.input, facts), cancels: [], dueAt: null, since: Math.max(state.startedAt, ...Object.values(state.done).map(({ at }) => at)) }];
     }
-    return waiting.flatMap((name) => {
-      const step = stepOf(saga, name);
-      const since = readySince(state, step as Step<I, never>);
-      const command = since === undefined ? undefined : step.run(state.input, facts);
-      return since === undefined || command === undefined ? [] : [{ step: name, phase: 'run' as const, command, cancels: [], dueAt: since + deadlineOf(step, state.input), since }];
+    return waiting.flatMap((planned) => {
+      const { name } = planned;
+      const since = readySince(state, planned);
+      if (since === undefined) return [];
+      return [{ step: name, phase: 'run' as const, command: commandOf(saga, name, state.input, facts), cancels: [], dueAt: since + deadlineOf(stepOf(saga, name), state.input), since }];
     });
   }
   const why = state.why ?? refuse('saga.failed');
@@ -235,39 +269,18 @@ export const outstanding = <I, C>(saga: Saga<I, C>, state: SagaState<I>): readon
   const step = stepOf(saga, next);
   const undo = hasUndo(step) ? step.undo(state.input, facts) : undefined;
   if (undo === undefined) throw new Error(`saga ${saga.name}: ${next} has no undo`);
-  const withoutUndo = names.filter((name) => comesAfter(saga, name, next) && !hasUndo(stepOf(saga, name)));
+  const withoutUndo = state.steps.flatMap(({ name }) => (comesAfter(state.steps, name, next) && !hasUndo(stepOf(saga, name)) ? [name] : []));
   return [{
     step: next, phase: 'undo', command: undo, cancels: [next, ...withoutUndo],
     dueAt: state.undoingSince + (step.undoDeadlineMs ?? step.deadlineMs), since: state.undoingSince,
   }];
 };
 
-/** Steps that have nothing to do for this input are answered as soon as they could be sent. */
-const answerEmptySteps = <I, C>(saga: Saga<I, C>, state: SagaState<I>, evolve: (state: SagaState<I>, event: SagaEvent) => SagaState<I>, at: number): readonly SagaEvent[] => {
-  const events: SagaEvent[] = [];
-  let now = state;
-  for (;;) {
-    const current = now;
-    if (current.status !== 'running') return events;
-    const empty = Object.keys(saga.steps).find((name) => {
-      const step = stepOf(saga, name);
-      return current.done[name] === undefined && readySince(current, step as Step<I, never>) !== undefined && step.run(current.input, factsOf(current.done)) === undefined;
-    });
-    if (empty === undefined) return events;
-    const event: SagaEvent = { type: 'StepAnswered', data: { step: empty, facts: {}, at } };
-    events.push(event);
-    now = evolve(now, event);
-  }
-};
-
 /** The decider of a saga. Its stream is '<saga-name>-<id>' under the category 'saga-<name>'. */
 export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<SagaCommand<I>, SagaEvent, SagaState<I>> => {
-  const plan = (input: I): readonly PlannedStep[] =>
-    orderOf(saga).map((name) => ({ name, after: stepOf(saga, name).after ?? [], deadlineMs: deadlineOf(stepOf(saga, name), input) }));
-
   const evolve = (state: SagaState<I>, event: SagaEvent): SagaState<I> => {
     if (event.type === 'SagaStarted') {
-      return { status: 'running', input: event.data.input as I, startedAt: event.data.at, done: {}, refused: [], why: null, undone: [], undoingSince: 0, owed: [], outcome: null };
+      return { status: 'running', input: event.data.input as I, startedAt: event.data.at, steps: event.data.steps.filter(({ name }) => name in saga.steps), done: {}, refused: [], why: null, undone: [], undoingSince: 0, owed: [], outcome: null };
     }
     if (state.status === 'absent') return state;
     switch (event.type) {
@@ -288,9 +301,8 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
     }
   };
 
-  const failing = (state: Exclude<SagaState<I>, { status: 'absent' }>, why: Refusal, at: number): SagaState<I> => {
-    // A step that has nothing to do for this input owes nothing.
-    const owed = saga.cleanUp === true ? Object.keys(saga.steps).filter((name) => state.done[name] === undefined && stepOf(saga, name).run(state.input, factsOf(state.done)) !== undefined) : [];
+  const failing = (state: Begun<I>, why: Refusal, at: number): SagaState<I> => {
+    const owed = saga.cleanUp === true ? state.steps.flatMap(({ name }) => (state.done[name] === undefined ? [name] : [])) : [];
     return { ...state, status: 'undoing', why: state.why ?? why, undoingSince: at, owed };
   };
 
@@ -302,8 +314,7 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
       case 'run': {
         const settled = isRefusal(answer) && stepOf(saga, step).settledBy?.includes(answer.refused) === true;
         if (isRefusal(answer) && !settled) return [{ type: 'StepRefused', data: { step, refused: answer.refused, because: answer.because ?? {}, at } }];
-        const answered: SagaEvent = { type: 'StepAnswered', data: { step, facts: isRefusal(answer) ? {} : (answer.facts ?? {}), at } };
-        return [answered, ...answerEmptySteps(saga, evolve(state, answered), evolve, at)];
+        return [{ type: 'StepAnswered', data: { step, facts: isRefusal(answer) ? {} : (answer.facts ?? {}), at } }];
       }
       // An undo that is refused found nothing to take back: receivers answer so, and a fault is no answer.
       case 'undo':
@@ -319,8 +330,8 @@ export const sagaDecider = <I extends object, C>(saga: Saga<I, C>): Decider<Saga
     if (command.type === 'StartSaga') {
       if (state.status !== 'absent') return [];
       const { input, at } = command.data;
-      const started: SagaEvent = { type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps: plan(input), deadlineMs: deadlineMsOf(saga, input), at } };
-      return [started, ...answerEmptySteps(saga, evolve(state, started), evolve, at)];
+      const steps = planOf(saga, input);
+      return [{ type: 'SagaStarted', data: { saga: saga.name, input: input as Facts, steps, deadlineMs: longestPathMs(saga, steps), at } }];
     }
     if (state.status === 'absent' || state.status === 'ended') return [];
     const { at } = command.data;

@@ -39,7 +39,7 @@ export const VmAnswer = named('Vm', z.object({
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
-    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
+    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), drivers: nullable(z.object({ imageId: z.string(), file: z.string() })).optional(), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),

@@ -83,6 +83,8 @@ export interface SchedulerPorts {
 
 /** How many nodes a placement asks before it gives up: each had just been full when it was asked. */
 const NODES_ASKED_MAX = 16;
+/** Name, or family, of the image in the second drive of a Windows, unless it is said otherwise. */
+const DRIVERS = 'virtio-win';
 /** A saga that nobody moved for this long is taken over. Milliseconds. */
 const SAGA_ABANDONED_MS = 5_000;
 /** What a policy calls for and is refused is asked for again after this. Milliseconds. */
@@ -226,6 +228,9 @@ export class Scheduler {
     if (image?.format === 'iso') return stop('image.is_a_medium', { image: image.name, field: 'image' });
     const medium = this.mediumCalled(wish.media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
+    const osFamily = wish.osFamily ?? image?.osFamily;
+    const drivers = this.driversFor(wish.drivers === undefined ? image?.drivers : wish.drivers, osFamily);
+    if (isRefusal(drivers)) return handler.refuse(envelope, drivers);
     const boot = wish.boot ?? (medium !== null && image === null ? ['cdrom', 'disk'] as const : ['disk'] as const);
     if (image === null && medium === null && !boot.includes('network')) return stop('vm.nothing_to_boot', { field: 'image' });
     const network = view.entryCalled('network', wish.network);
@@ -246,9 +251,9 @@ export class Scheduler {
 
     const spec: VmSpec = {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
-      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily: wish.osFamily ?? image?.osFamily }),
+      vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, ...(drivers === undefined ? {} : { drivers }), diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
       ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }), ...(wish.expert === undefined ? {} : { expert: wish.expert }),
@@ -316,7 +321,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => { const found = this.mediumCalled(imageId); return isRefusal(found) ? null : found; }, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -330,18 +335,28 @@ export class Scheduler {
   }
 
   /** null: no medium. */
-  private mediumCalled(reference: string | null): Media | null | Refusal {
+  private mediumCalled(reference: string | null, field: 'media' | 'drivers' = 'media'): Media | null | Refusal {
     if (reference === null) return null;
     const found = this.ports.view.entryCalled('image', reference);
-    if (found === undefined) return refuse('image.unknown', { image: reference, field: 'media' });
-    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) } : refuse('image.no_medium', { image: found.name, field: 'media' });
+    if (found === undefined) return refuse('image.unknown', { image: reference, field });
+    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) } : refuse('image.no_medium', { image: found.name, field });
+  }
+
+  /** undefined: it has no second drive. A Windows has one, and what everybody uses in it, where there is that. */
+  private driversFor(reference: string | null | undefined, osFamily: VmSpec['osFamily']): Media | null | undefined | Refusal {
+    if (reference !== undefined) return this.mediumCalled(reference, 'drivers');
+    if (osFamily !== 'windows') return undefined;
+    const usual = this.mediumCalled(DRIVERS, 'drivers');
+    return isRefusal(usual) ? null : usual;
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, drivers, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
+    const driver = this.mediumCalled(drivers ?? null, 'drivers');
+    if (isRefusal(driver)) return handler.refuse(envelope, driver);
     const network = addNic === undefined ? null : view.entryCalled('network', addNic);
     if (network === undefined) return handler.refuse(envelope, refuse('network.unknown', { network: addNic ?? null, field: 'network' }));
     const holder = wish.name === undefined ? undefined : view.holderOfName(wish.name);
@@ -355,7 +370,7 @@ export class Scheduler {
       ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format, ...bytesToFetch(image) } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
       ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
-      ...wish, ...(media === undefined ? {} : { media: medium }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
+      ...wish, ...(media === undefined ? {} : { media: medium }), ...(drivers === undefined ? {} : { drivers: driver }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
   }

@@ -37,7 +37,7 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; /** Of a machine's disk. */ readonly copied?: boolean; readonly family?: string | undefined; /** Position in the log: of a family's versions the one with the highest is current. */ readonly currentSince?: number }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; readonly drivers?: string | undefined; /** Of a machine's disk. */ readonly copied?: boolean; readonly family?: string | undefined; /** Position in the log: of a family's versions the one with the highest is current. */ readonly currentSince?: number }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
 
 /** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */
@@ -46,14 +46,14 @@ export const bytesToFetch = ({ file, sizeBytes }: Pick<Extract<CatalogEntry, { k
 /** Images and networks that a VM may be asked for with. */
 export const catalog: Projection<CatalogEntry> = {
   name: 'scheduler.catalog',
-  version: 3,
+  version: 4,
   keys: (event) => (['image', 'network'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(document, recorded) {
     const event = recorded as unknown as ImageEvent | NetworkEvent;
     switch (event.type) {
       case 'ImageRegistered': {
-        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copiedFrom, family } = event.data;
-        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, copied: copiedFrom !== undefined, family, currentSince: recorded.position };
+        const { imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, drivers, copiedFrom, family } = event.data;
+        return { kind: 'image', imageId, name, file, format, minDiskGib, minMemoryMib, sizeBytes, osFamily, drivers, copied: copiedFrom !== undefined, family, currentSince: recorded.position };
       }
       case 'ImageMadeCurrent':
         return document?.kind === 'image' ? { ...document, currentSince: recorded.position } : document;

@@ -37,6 +37,8 @@ export const DomainPlan = z.object({
   disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1), limits: DiskLimits.nullable(), layer: Layer.default(null), /** libvirt's name for it, where that does not follow from `unit`. */ target: z.string().regex(/^[a-z]{2,4}$/).nullable().default(null) })).min(1).max(24),
   nics: z.array(z.object({ network: NetworkPlan, mac: Mac, address: z.ipv4() })).max(16),
   media: ImageFile.nullable(),
+  /** In its second drive; null: nothing. Left out, it has none. */
+  drivers: ImageFile.nullable().optional(),
   ...Platform.shape,
   expert: Expert.optional(),
   seed: Seed.nullable(),

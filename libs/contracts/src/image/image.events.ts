@@ -14,6 +14,7 @@ export const ImageFormat = z.enum(['qcow2', 'raw', 'iso']);
 export const ImageMetadata = z.object({
   description: text(1_000).optional(),
   osFamily: z.enum(['linux', 'windows', 'other']).optional().describe('What a VM of it is taken for, unless it is said there'),
+  drivers: text(100).min(1).optional().describe('Id or name of an image of format iso: what a VM of it finds in its second drive, unless it is said there'),
   osVersion: text(100).optional().describe('Such as debian 12'),
   arch: z.enum(['x86_64', 'aarch64']).optional(),
   features: z.array(text(64).min(1)).max(50).optional().describe('What is in it, such as cloud-init or qemu-guest-agent'),

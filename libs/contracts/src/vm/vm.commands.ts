@@ -38,6 +38,7 @@ export const CreateVmBody = z.strictObject({
   memoryMibMax: z.int().min(64).max(4_194_304).optional().describe('As far as memory can be added while it runs. Default: as much as there is'),
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
+  drivers: Reference.nullable().optional().describe('Id or name of an image of format iso, put into a second drive. Default: what its image names; for a windows the one that is called, or whose family is, virtio-win, if there is one. null: nothing'),
   cloudInit: CloudInit.optional(),
   expert: Expert.optional().describe('Devices for those who know what they do'),
   autostart: Autostart.optional().describe('Started again when its node comes back without it, after a power failure for example'),
@@ -67,6 +68,7 @@ export const ReconfigureVmBody = z.strictObject({
   diskGib: z.int().min(1).max(65_536).optional().describe('The system disk can only grow; the guest sees it at once'),
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
+  drivers: Reference.nullable().optional().describe('The same for its second drive, which a windows has, and every VM that was given drivers before it was started'),
   diskLimits: DiskLimits.nullable().optional().describe('Of the system disk; null takes them off'),
   expert: Expert.nullable().optional().describe('Devices for those who know what they do, all of them anew; null: what every machine has. From the next start on. With dryRun=true the answer shows what would be different in libvirt\'s XML'),
   hostname: Hostname.optional().describe('What the guest calls itself. At once where its guest agent answers; otherwise cloud-init does it at the next start'),
@@ -142,7 +144,7 @@ export const vmCommands = {
   SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
-    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(), expert: Expert.nullable().optional(),
+    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(), drivers: Reference.nullable().optional(), expert: Expert.nullable().optional(),
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),

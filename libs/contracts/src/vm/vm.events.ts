@@ -73,6 +73,8 @@ export const VmSpec = z.object({
   memoryMibMax: z.int().min(64).max(4_194_304),
   boot: BootOrder,
   media: Media.nullable(),
+  /** What lies in its second drive, of drivers that its system does not come with; null: nothing. Left out, it has no such drive, unless it is a Windows. */
+  drivers: Media.nullable().optional(),
   cloudInit: CloudInit.nullable(),
   ...Platform.shape,
   /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
@@ -133,6 +135,7 @@ export const Reconfiguration = z.object({
   diskGib: z.int().min(1).max(65_536).optional(),
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
+  drivers: Media.nullable().optional(),
   expert: Expert.nullable().optional(),
   /** What the guest calls itself. */
   hostname: Hostname.optional(),

@@ -17,6 +17,8 @@ export interface LiveDomain {
   readonly boot: readonly BootDevice[];
   /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
   readonly media: string | undefined | null;
+  /** The same of the second drive. */
+  readonly drivers: string | undefined | null;
   /** Path of the disk from which cloud-init learns; null: there is none. */
   readonly seed: string | null;
   /** What of devices it was made with beside the usual, as `expertText` says it. */
@@ -29,7 +31,7 @@ export interface LiveDomain {
 export type Change =
   | { readonly kind: 'vcpus'; readonly vcpus: number }
   | { readonly kind: 'memory'; readonly mib: number }
-  | { readonly kind: 'media'; readonly path: string | undefined }
+  | { readonly kind: 'media' | 'drivers'; readonly path: string | undefined }
   | { readonly kind: 'seed'; readonly path: string }
   | { readonly kind: 'add nic'; readonly nic: DomainPlan['nics'][number] }
   | { readonly kind: 'remove nic'; readonly mac: string }
@@ -49,6 +51,9 @@ export const saysBoot = ({ adopted }: DomainPlan): boolean => adopted === null |
 
 /** What lies in the drive: a medium of ours, or what was there when the domain was adopted. */
 export const mediumOf = ({ media, adopted }: DomainPlan, mediaPathOf: (file: string) => string): string | undefined => (media === null ? adopted?.drive?.file ?? undefined : mediaPathOf(media));
+
+/** What lies in the second drive. */
+export const driversOf = ({ drivers = null }: DomainPlan, mediaPathOf: (file: string) => string): string | undefined => (drivers === null ? undefined : mediaPathOf(drivers));
 
 /** `<instance>.….iso`: instances have no dots. */
 const instanceIn = (path: string): string => path.slice(path.lastIndexOf('/') + 1).split('.')[0] ?? '';
@@ -76,6 +81,8 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
 
   const wanted = mediumOf(plan, mediaPathOf);
   if (saysBoot(plan) && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
+  const drivers = driversOf(plan, mediaPathOf);
+  if (live.drivers !== null && live.drivers !== drivers) changes.push({ kind: 'drivers', path: drivers });
 
   const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
   // First what goes: what comes may need its place.

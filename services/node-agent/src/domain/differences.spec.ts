@@ -13,7 +13,7 @@ const plan: Told['plan'] = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, gen
 const told: Told = { plan, pending: [], power: 'running', unsettled: false, unsure: false };
 const path = `/pool/${volumeId}.qcow2`;
 const machine: SeenMachine = {
-  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], media: undefined, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
+  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
   title: 'spec', description: '', targets: { vda: path }, devices: { serial: 1 },
 };
 const seen: SeenFully = { state: 'running', reason: 'booted', name: 'cv-spec', nameGiven: 'cv-spec', persistent: true, defined: machine, running: machine, snapshots: [] };
@@ -33,6 +33,7 @@ describe('Differences of a domain', () => {
     ['another file below a disk', { running: { ...machine, targets: { vda: '/x' } } }, { field: 'disks.vda', where: 'running', expected: path, seen: '/x' }],
     ['an interface less', { defined: { ...machine, macs: [] } }, { field: `nics.${mac}`, where: 'defined', expected: 'attached', seen: null }],
     ['limits', { running: { ...machine, disks: [{ path, limits: { iops: 100 } }] } }, { field: 'disks.vda.iops', where: 'running', expected: null, seen: 100 }],
+    ['a medium in the second drive', { running: { ...machine, drivers: '/images/x.iso' } }, { field: 'drivers', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a medium', { running: { ...machine, media: '/images/x.iso' } }, { field: 'media', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a snapshot of libvirt\'s', { snapshots: ['a'] }, { field: 'snapshots', expected: null, seen: 'a' }],
     ['a device passed through', { defined: { ...machine, devices: { serial: 1, hostdev: 1 } } }, { field: 'devices.hostdev', where: 'defined', expected: 0, seen: 1 }],

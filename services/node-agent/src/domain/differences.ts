@@ -6,7 +6,7 @@
 import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import type { DomainPlan, Told } from '../hypervisor.ts';
-import { type LiveDomain, mediumOf, saysBoot } from './changes.ts';
+import { driversOf, type LiveDomain, mediumOf, saysBoot } from './changes.ts';
 import { targetOf } from './domain-xml.ts';
 import { expertText } from './expert-xml.ts';
 
@@ -65,6 +65,7 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
     if (!waits('memoryMib')) compare('memoryMib', plan.memoryMib, there.memoryMib, where);
     if (!waits('boot') && saysBoot(plan)) compare('boot', plan.boot.join(), there.boot.join(), where);
     if (there.media !== null && saysBoot(plan)) compare('media', mediumOf(plan, expected.mediaPathOf) ?? null, there.media ?? null, where);
+    if (there.drivers !== null) compare('drivers', driversOf(plan, expected.mediaPathOf) ?? null, there.drivers ?? null, where);
     const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
     for (const mac of macs) if (!there.macs.includes(mac)) compare(`nics.${mac}`, 'attached', null, where);
     for (const mac of there.macs) if (!macs.has(mac)) compare(`nics.${mac}`, null, 'attached', where);

@@ -88,6 +88,20 @@ describe('The XML of a domain', () => {
     for (const osFamily of ['linux', 'other'] as const) expect(domainXml({ ...plan, osFamily }, host)).toContain('<clock offset="utc">');
   });
 
+  it('has a second drive for a Windows, and for whoever is given drivers; a Windows reads all of them without drivers', () => {
+    const drives = (more: Partial<DomainPlan>): readonly object[] => readDomain(domainXml({ ...plan, media: 'install.iso', ...more }, { ...host, seedPath: '/pool/seed.iso' })).disks.filter(({ device }) => device === 'cdrom').map(({ target, bus, path }) => [target, bus, path]);
+    const first = [['sda', 'scsi', '/images/install.iso'], ['sdb', 'scsi', '/pool/seed.iso']];
+    expect(drives({})).toEqual(first);
+    expect(drives({ drivers: 'virtio.iso' })).toEqual([...first, ['sdc', 'scsi', '/images/virtio.iso']]);
+    expect(drives({ drivers: null })).toEqual([...first, ['sdc', 'scsi', undefined]]);
+    expect(drives({ osFamily: 'windows', drivers: 'virtio.iso' })).toEqual([['sda', 'sata', '/images/install.iso'], ['sdb', 'sata', '/pool/seed.iso'], ['sdc', 'sata', '/images/virtio.iso']]);
+    expect(drives({ devices: 'legacy', drivers: 'virtio.iso' })).toEqual([['sdb', 'sata', '/images/install.iso'], ['sdc', 'sata', '/pool/seed.iso'], ['sdaa', 'sata', '/images/virtio.iso']]);
+    const [disk] = plan.disks;
+    const fourth = { ...plan, devices: 'legacy' as const, drivers: 'virtio.iso' };
+    expect(domainXml(fourth, host)).toContain('<address type="drive" controller="0" bus="0" target="0" unit="5"/>');
+    expect(domainXml({ ...fourth, disks: disk === undefined ? [] : [disk, { ...disk, unit: 3 }] }, host)).not.toContain('unit="5"');
+  });
+
   it('starts by the firmware that is wanted, with a TPM where one is', () => {
     expect(domainXml({ ...plan, firmware: 'bios', tpm: false }, host)).toBe(domainXml(plan, host));
     expect(domainXml({ ...plan, firmware: 'uefi' }, host)).toMatch(/<os firmware="efi"><type[^>]*>hvm<\/type><firmware><feature enabled="no" name="secure-boot"\/><\/firmware><boot/);
@@ -125,7 +139,7 @@ describe('The XML of a domain', () => {
     for (const type of ['qemu', 'kvm', 'test'] as const) {
       for (const devices of ['virtio', 'legacy'] as const) {
         validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
-        validate(domainXml({ ...plan, devices, vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
+        validate(domainXml({ ...plan, devices, drivers: 'virtio.iso', vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
       }
     }
   });

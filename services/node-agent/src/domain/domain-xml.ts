@@ -10,6 +10,7 @@
 import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import type { DomainPlan } from '../hypervisor.ts';
+import { driversOf } from './changes.ts';
 import { expertCpu, expertDevices, expertText } from './expert-xml.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
@@ -145,15 +146,25 @@ export const diskXml = (disk: Disk, devices: DomainPlan['devices'], path: string
       disk.limits.bytesPerSecond === undefined ? undefined : element('total_bytes_sec', {}, disk.limits.bytesPerSecond),
       disk.limits.iops === undefined ? undefined : element('total_iops_sec', {}, disk.limits.iops)));
 
-/** The drive for media, with or without one in it, and that of what cloud-init is told. */
-export const driveXml = (which: 'media' | 'seed', devices: DomainPlan['devices'], path: string | undefined): Xml => {
-  const unit = which === 'media' ? 0 : 1;
-  const letters = devices === 'virtio' ? ['sda', 'sdb'] : ['sdb', 'sdc'];
+/** The drive for media, that of what cloud-init is told, and the second for media. */
+export type Drive = 'media' | 'seed' | 'drivers';
+/** libvirt's names for them. Old systems have more disks behind the first two. */
+export const DRIVES: Readonly<Record<DomainPlan['devices'], Readonly<Record<Drive, string>>>> = {
+  virtio: { media: 'sda', seed: 'sdb', drivers: 'sdc' },
+  legacy: { media: 'sdb', seed: 'sdc', drivers: 'sdaa' },
+};
+/** A q35 machine has six places for SATA; the last is taken by the disk in place 3 of an old system. What has none of them stands behind all others, on a controller of its own. */
+const LAST_PLACE = { type: 'drive', controller: 0, bus: 0, target: 0, unit: 5 };
+
+/** A drive, with or without a medium in it. A Windows learns of virtio from what lies in there, so it reads them by SATA. */
+const driveXml = (which: Drive, { devices, osFamily, disks }: DomainPlan, path: string | undefined): Xml => {
+  const behindDisks = devices === 'legacy' && which === 'drivers' && !disks.some(({ unit }) => unit === 3);
   return element('disk', { type: 'file', device: 'cdrom' },
     element('driver', { name: 'qemu', type: 'raw' }),
     path === undefined ? undefined : element('source', { file: path }),
-    element('target', { dev: letters[unit], bus: devices === 'virtio' ? 'scsi' : 'sata' }),
-    element('readonly'));
+    element('target', { dev: DRIVES[devices][which], bus: devices === 'virtio' && osFamily !== 'windows' ? 'scsi' : 'sata' }),
+    element('readonly'),
+    behindDisks ? element('address', LAST_PLACE) : undefined);
 };
 
 export const nicXml = ({ network, mac }: DomainNic, devices: DomainPlan['devices'], isolated = false): Xml =>
@@ -170,8 +181,9 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
   const ports = host.type === 'test' ? 0 : plan.disks.length + plan.nics.length + PORTS_OF_OTHERS + PORTS_FREE;
   return [
     ...plan.disks.map((disk) => diskXml(disk, plan.devices, host.diskPathOf(disk))),
-    driveXml('media', plan.devices, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
-    ...(host.seedPath === undefined ? [] : [driveXml('seed', plan.devices, host.seedPath)]),
+    driveXml('media', plan, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
+    ...(host.seedPath === undefined ? [] : [driveXml('seed', plan, host.seedPath)]),
+    ...(plan.drivers === undefined ? [] : [driveXml('drivers', plan, driversOf(plan, (file) => host.mediaPathOf(file)))]),
     ...(plan.devices === 'virtio' ? [element('controller', { type: 'scsi', index: 0, model: 'virtio-scsi' })] : []),
     // Nothing of ours is on USB, and an idle controller of the old kinds wakes the host a thousand times a second.
     element('controller', plan.expert?.usb === true ? { type: 'usb', index: 0, model: 'qemu-xhci' } : { type: 'usb', model: 'none' }),

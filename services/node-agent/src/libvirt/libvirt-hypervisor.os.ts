@@ -34,7 +34,7 @@ import type { Inspector } from '../console/answer-consoles.os.ts';
 import type { SeenMachine } from '../domain/differences.ts';
 import { changesOf, mediumOf, saysBoot } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
-import { dimmXml, diskXml, domainXml, driveXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
+import { dimmXml, diskXml, domainXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { DomainHost } from '../domain/domain-xml.ts';
 import { needsKvm } from '../domain/expert-xml.ts';
 import { resultsIn } from '../boot-jobs/boot-runs.ts';
@@ -49,7 +49,7 @@ import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
 import { createNetworks, findNetwork } from './libvirt-networks.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
-import { bootIn, drivesOf, liveDomain, macIn } from './live-domain.os.ts';
+import { bootIn, liveDomain, macIn, placesOf } from './live-domain.os.ts';
 import { libvirtProof } from './prove.os.ts';
 
 export interface LibvirtSettings {
@@ -479,8 +479,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
     await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
-    const missing = plan.media === null ? undefined : await host.mediaMissing(plan.media);
-    if (missing !== undefined) return missing;
+    for (const file of [plan.media, plan.drivers ?? null]) {
+      const missing = file === null ? undefined : await host.mediaMissing(file);
+      if (missing !== undefined) return missing;
+    }
     if (plan.expert !== undefined && needsKvm(plan.expert) && host.accel.accel !== 'kvm') return refuse('domain.needs_kvm', { vmId, model: plan.expert.cpu?.model ?? '', says: host.accel.accelBecause.slice(0, 300) });
     const seedPath = plan.seed === null ? undefined : await host.writeSeed({ ...plan, seed: plan.seed });
     if (isRefusal(seedPath)) return seedPath;
@@ -614,9 +616,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         await useNewMemory(domain).catch(() => undefined);
         return undefined;
       case 'media':
+      case 'drivers':
       case 'seed': {
-        const own = adopted === null ? undefined : drivesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted)[one.kind];
-        await slow.domainUpdateDeviceFlags({ domain, xml: own === undefined ? driveXml(one.kind, devices, one.path).xml : buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
+        // It runs on the bus that it was started with.
+        const own = placesOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), adopted ?? undefined)[one.kind];
+        if (own !== undefined) await slow.domainUpdateDeviceFlags({ domain, xml: buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
       }
       case 'add nic':
@@ -723,6 +727,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       // What runs comes first: what it refuses shall not be so at the next start either.
       const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain }), plan.adopted) : undefined;
       if (live?.media === null && saysBoot(plan) && mediumOf(plan, (file) => host.mediaPathOf(file)) !== undefined) return refuse('domain.no_drive', { vmId: plan.vmId, says: 'it runs, and has no drive for media: stop it first, and it gets one' });
+      if (live?.drivers === null && typeof plan.drivers === 'string') return refuse('domain.no_drive', { vmId: plan.vmId, says: 'it runs, and has no second drive: stop it first, and it gets one' });
       const elsewhere = live === undefined ? undefined : plan.disks.find((disk) => isOn(disk, plan, live) === 'another file');
       if (elsewhere !== undefined) return refuse('disk.other_layer', { volumeId: elsewhere.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
       const { changes, pending } = live === undefined ? { changes: [], pending: [] } : changesOf(live, plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath });

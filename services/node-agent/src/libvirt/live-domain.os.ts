@@ -7,6 +7,7 @@ import type { XmlElement } from '@chronovirt/libvirt/xml';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import { DEVICE_KINDS } from '../domain/differences.ts';
 import type { SeenMachine } from '../domain/differences.ts';
+import { type Drive, DRIVES } from '../domain/domain-xml.ts';
 import type { DomainPlan } from '../hypervisor.ts';
 
 export const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
@@ -42,12 +43,13 @@ export function drivesOf(devices: XmlElement | undefined, { drive }: Adopted): {
   return { media: others.find((one) => attributeOf(one, 'dev', 'target') === drive?.target) ?? others[0], seed: drives.find(isSeed) };
 }
 
-const placesOf = (devices: XmlElement | undefined, adopted: Adopted | undefined): ReturnType<typeof drivesOf> => {
-  if (adopted !== undefined) return drivesOf(devices, adopted);
+/** Its drives, whoever made it. */
+export const placesOf = (devices: XmlElement | undefined, adopted: Adopted | undefined): Readonly<Record<Drive, XmlElement | undefined>> => {
+  if (adopted !== undefined) return { ...drivesOf(devices, adopted), drivers: undefined };
   const disks = childrenOf(devices, 'disk');
-  const [media, seed] = disks.some((disk) => !isDrive(disk) && attributeOf(disk, 'dev', 'target') === 'sda') ? ['sdb', 'sdc'] : ['sda', 'sdb'];
-  const driveAt = (wanted: string | undefined): XmlElement | undefined => disks.find((disk) => isDrive(disk) && attributeOf(disk, 'dev', 'target') === wanted);
-  return { media: driveAt(media), seed: driveAt(seed) };
+  const { media, seed, drivers } = DRIVES[disks.some((disk) => !isDrive(disk) && attributeOf(disk, 'dev', 'target') === 'sda') ? 'legacy' : 'virtio'];
+  const driveAt = (wanted: string): XmlElement | undefined => disks.find((disk) => isDrive(disk) && attributeOf(disk, 'dev', 'target') === wanted);
+  return { media: driveAt(media), seed: driveAt(seed), drivers: driveAt(drivers) };
 };
 
 /** What a device stands for in the order of booting. */
@@ -75,7 +77,7 @@ type Adopted = NonNullable<DomainPlan['adopted']>;
 export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
   const { root, metadata, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
   const devices = childOf(root, 'devices');
-  const { media, seed } = placesOf(devices, adopted ?? undefined);
+  const { media, seed, drivers } = placesOf(devices, adopted ?? undefined);
   const ofDisks = childrenOf(devices, 'disk').filter((one) => (one.attributes['device'] ?? 'disk') === 'disk');
   return {
     vcpus, vcpusMax,
@@ -84,6 +86,7 @@ export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
     boot: bootIn(root),
     media: media === undefined ? null : mediumIn(media),
+    drivers: drivers === undefined ? null : mediumIn(drivers),
     seed: (seed === undefined ? undefined : mediumIn(seed)) ?? null,
     expert: childOf(metadata, 'cv:vm')?.attributes['expert'] ?? '',
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),

@@ -115,7 +115,7 @@ const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib, full: false });
 };
 /** How long the bytes may take that the node may have to fetch. */
-const bytesMs = (vm: ReconfigureVm): number => fetchMs((newDisk(vm)?.image?.fetchBytes ?? 0) + (vm.change.media?.fetchBytes ?? 0));
+const bytesMs = (vm: ReconfigureVm): number => fetchMs((newDisk(vm)?.image?.fetchBytes ?? 0) + (vm.change.media?.fetchBytes ?? 0) + (vm.change.drivers?.fetchBytes ?? 0));
 const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
   return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };

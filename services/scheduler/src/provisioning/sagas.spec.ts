@@ -164,7 +164,7 @@ describe('Making a VM', () => {
     expect(provisionVm.steps['address']?.after).toBeUndefined();
     for (const step of ['disk', 'domain'] as const) expect(provisionVm.steps[step]?.after).toContain('assignment');
   });
-  it('may take eight minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 30_000 + 30_000 + 60_000 + 60_000 + 9 * 30_000 - 30_000); });
+  it('may take six and a half minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 60_000 + 60_000 + 7 * 30_000); });
 });
 
 describe('Taking a VM away', () => {

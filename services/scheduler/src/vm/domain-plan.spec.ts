@@ -21,6 +21,20 @@ describe('The host name of a guest that was given none', () => {
   });
 });
 
+describe('The second drive', () => {
+  const driversOf = (more: Partial<VmSpec>, layout: Machine['layout'] = null) => planOf({ ...machine, layout, spec: { ...spec, ...more } }).drivers;
+  const drivers = { imageId: `image_${hex(7)}`, file: 'virtio.iso' } as const;
+  it('is there in a Windows, also one that was made before there was such a drive, and in what was given drivers', () => {
+    expect([driversOf({}), driversOf({ osFamily: 'linux' }), driversOf({ osFamily: 'windows' }), driversOf({ drivers }), driversOf({ drivers: null })]).toEqual([undefined, undefined, null, 'virtio.iso', null]);
+    expect(driversOf({ osFamily: 'windows', drivers }, { disks: [], macs: [] })).toBeUndefined();
+  });
+  it('is changed and emptied like the first, and otherwise left alone', () => {
+    expect(specAfterChange(spec, { drivers })).toMatchObject({ drivers });
+    expect(specAfterChange({ ...spec, drivers }, { vcpus: 2 })).toMatchObject({ drivers });
+    expect(specAfterChange({ ...spec, drivers }, { drivers: null })).toMatchObject({ drivers: null });
+  });
+});
+
 describe('What cloud-init is told', () => {
   const seedOf = (changes: Partial<Machine> = {}) => planOf({ ...machine, ...changes }).seed;
   it('is for the machine itself at first, and for a new one when it is told anew', () => {

@@ -19,7 +19,7 @@ const entry: BackupEntry = {
 };
 const wished = (there: readonly NetworkPlan[], more: Partial<Parameters<typeof restoring>[1]> = {}) => {
   const restored = restoring((id) => (id === backupId ? entry : undefined), {
-    backupId, name: 'again', network: net(1), networks: (id) => there.find(({ networkId }) => networkId === id), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`, ...more,
+    backupId, name: 'again', network: net(1), networks: (id) => there.find(({ networkId }) => networkId === id), media: () => null, nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`, ...more,
   });
   if ('refused' in restored) throw new Error(restored.refused);
   return restored;
@@ -38,6 +38,15 @@ describe('A VM that is made of a backup', () => {
   it('is wanted for as long as somebody says, not as long as the other was', () => {
     for (const field of ['expiresAt', 'autostart']) expect(wished([]).spec).not.toHaveProperty(field);
     expect(wished([]).spec).toMatchObject({ name: 'again', description: 'shop', protected: false, imageId: null, poolId: spec.poolId });
+  });
+  it('has the medium with its drivers again, as long as there is one', () => {
+    const drivers = { imageId: `image_${hex(7)}`, file: 'virtio.iso' } as const;
+    const of = (there: VmSpec['drivers'], found: typeof drivers | null) => restoring(() => ({ ...entry, taken: entry.taken === null ? null : { ...entry.taken, machine: { ...entry.taken.machine, spec: there === undefined ? spec : { ...spec, drivers: there } } } }), {
+      backupId, name: 'again', network: net(1), networks: () => undefined, media: (imageId) => (imageId === drivers.imageId ? found : null), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`,
+    });
+    expect(of(drivers, { ...drivers, file: 'now.iso' } as never)).toMatchObject({ spec: { drivers: { file: 'now.iso' } } });
+    expect(of(drivers, null)).toMatchObject({ spec: { drivers: null } });
+    expect((of(undefined, drivers) as { spec: VmSpec }).spec).not.toHaveProperty('drivers');
   });
   it('for a drill lies wherever there is room, and says what it is', () => {
     const { spec: drilled, restore } = wished([], { proof: { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } });

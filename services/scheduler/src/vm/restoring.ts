@@ -2,7 +2,7 @@
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { BackupId, NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { BackupEntry } from '../view.projection.ts';
 import { hostnameOf } from './domain-plan.ts';
@@ -30,7 +30,7 @@ export interface Restoring {
 
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
-  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly media: (imageId: string) => Media | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
 }): Restoring | Refusal => {
   const chain = chainOf(find, wish.backupId);
   if ('refused' in chain) return chain;
@@ -47,7 +47,7 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   const { expiresAt: _, autostart: __, poolId, ...spec } = machine.spec;
   return {
     spec: {
-      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null,
+      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null, ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : wish.media(spec.drivers.imageId) }),
       // What it began as is in the files: it needs that image no more.
       imageId: null,
       cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },

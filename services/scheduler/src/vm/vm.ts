@@ -199,7 +199,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
   // From what it starts nobody looked when it was adopted by an older agent.
-  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'expert'] as const).filter((field) => change[field] !== undefined);
+  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'drivers', 'expert'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -327,8 +327,12 @@ const publish = (vm: Vm, { vmId, operationId, imageId, snapshot: snapshotId, min
   const disk = (snapshot?.disks ?? disksOf(live)).find(({ unit }) => unit === 0);
   if (disk === undefined) return refuse('vm.system_disk', { vmId });
   const { volumeId, layer, sizeGib } = disk;
-  return [{ type: 'VmPublishRequested', data: { operationId, imageId, volumeId, layer, sizeGib, image: { minMemoryMib: minMemoryMib ?? live.spec.memoryMib, ...image } } }];
+  return [{ type: 'VmPublishRequested', data: { operationId, imageId, volumeId, layer, sizeGib, image: { minMemoryMib: minMemoryMib ?? live.spec.memoryMib, ...inheritedBy(live.spec), ...image } } }];
 };
+
+/** What every VM of its image needs to know, unless it is said otherwise. */
+const inheritedBy = ({ osFamily, drivers }: VmSpec): { readonly osFamily?: VmSpec['osFamily']; readonly drivers?: string } =>
+  ({ ...(osFamily === undefined ? {} : { osFamily }), ...(drivers === undefined || drivers === null ? {} : { drivers: drivers.imageId }) });
 
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);

@@ -22,6 +22,13 @@ describe('An image', () => {
     expect(usersOf(folded(asked('vm_1', 'disk', 'medium'), change(null)), 'medium').count).toBe(0);
     expect(usersOf(folded(asked('vm_1', 'disk'), change({ imageId: 'medium' }), ['vm_1', 'VmReconfigured', { change: { name: 'new' } }]), 'medium')).toEqual({ count: 1, vms: [{ id: 'vm_1', name: 'new' }] });
   });
+  it('is used while it is in a second drive', () => {
+    const change = (drivers: object | null) => ['vm_1', 'VmReconfigured', { change: { drivers } }] as const;
+    const inSecond = ['vm_1', 'VmRequested', { spec: { name: 'one', imageId: null, media: null, drivers: { imageId: 'drivers', file: 'x.iso' } } }] as const;
+    expect(usersOf(folded(inSecond), 'drivers').count).toBe(1);
+    expect(usersOf(folded(inSecond, change(null)), 'drivers').count).toBe(0);
+    expect(usersOf(folded(asked('vm_1', 'disk'), change({ imageId: 'drivers' }), ['vm_1', 'VmReconfigured', { change: { name: 'new' } }]), 'drivers').count).toBe(1);
+  });
   it('is used by volumes that began as it, whether a VM has them or not; a VM\'s first disk is the VM\'s', () => {
     const made = (name?: string) => ['volume_1', 'VolumeCreated', { imageId: 'disk', ...(name === undefined ? {} : { name }) }] as const;
     expect(usersOf(folded(made('data')), 'disk')).toEqual({ count: 1, vms: [{ id: 'volume_1', name: 'data' }] });

@@ -15,6 +15,8 @@ export interface ImageUser {
   /** What its disk began as; null: blank. */
   readonly imageId: string | null;
   readonly mediumId: string | null;
+  /** In its second drive. */
+  readonly driversId: string | null;
 }
 
 export interface ImageUsers {
@@ -27,22 +29,22 @@ const TYPES = ['VmRequested', 'VmReconfigured', 'VmDeleted', 'VolumeCreated', 'V
 
 export const imageUser: Projection<ImageUser> = {
   name: 'storage.image_user',
-  version: 1,
+  version: 2,
   keys: (event) => (TYPES.includes(event.type) && ['vm', 'volume'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(user, recorded, key) {
     const event = recorded as unknown as VmEvent | VolumeEvent; // the log has checked the shape against the table of the type
     switch (event.type) {
       case 'VmRequested': {
-        const { name, imageId, media } = event.data.spec;
-        return { vmId: key, name, imageId, mediumId: media?.imageId ?? null };
+        const { name, imageId, media, drivers } = event.data.spec;
+        return { vmId: key, name, imageId, mediumId: media?.imageId ?? null, driversId: drivers?.imageId ?? null };
       }
       case 'VmReconfigured': {
-        const { name, media } = event.data.change;
-        return user === undefined ? undefined : { ...user, name: name ?? user.name, mediumId: media === undefined ? user.mediumId : (media?.imageId ?? null) };
+        const { name, media, drivers } = event.data.change;
+        return user === undefined ? undefined : { ...user, name: name ?? user.name, mediumId: media === undefined ? user.mediumId : (media?.imageId ?? null), driversId: drivers === undefined ? user.driversId : (drivers?.imageId ?? null) };
       }
       // A VM's first disk goes with it, and is the VM's own to tell of.
       case 'VolumeCreated':
-        return event.data.name === undefined || event.data.imageId === null ? undefined : { vmId: key, name: event.data.name, imageId: event.data.imageId, mediumId: null };
+        return event.data.name === undefined || event.data.imageId === null ? undefined : { vmId: key, name: event.data.name, imageId: event.data.imageId, mediumId: null, driversId: null };
       case 'VolumeDeleted':
       case 'VmDeleted':
         return undefined;
@@ -54,6 +56,6 @@ export const imageUser: Projection<ImageUser> = {
 
 /** The same answer from documents in memory. */
 export const usersAmong = (users: Iterable<ImageUser>, imageId: string): ImageUsers => {
-  const found = [...users].filter((user) => user.imageId === imageId || user.mediumId === imageId).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const found = [...users].filter((user) => user.imageId === imageId || user.mediumId === imageId || user.driversId === imageId).sort((a, b) => (a.name < b.name ? -1 : 1));
   return { count: found.length, vms: found.slice(0, NAMED_MAX).map(({ vmId, name }) => ({ id: vmId, name })) };
 };
