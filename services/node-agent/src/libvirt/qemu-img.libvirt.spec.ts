@@ -30,7 +30,7 @@ describe('What is kept inside of a disk', () => {
   beforeAll(async () => { folder = await mkdtemp(join(tmpdir(), 'cv-inside-')); });
   afterAll(() => rm(folder, { recursive: true, force: true }));
   beforeEach(async () => {
-    disks = createDisks({ images: { pathOf: (file) => file, ensure: () => Promise.resolve(undefined) } as never, poolDir: folder });
+    disks = createDisks({ images: { pathOf: (name: string) => name, ensure: () => Promise.resolve(undefined) } as never, poolDir: folder });
     volumeId = `volume_${String(++number).padStart(32, '0')}`;
     expect(await disks.make({ volumeId, poolId, format: 'qcow2', sizeGib: 1, source: { kind: 'blank' } } as never, never)).toBeUndefined();
   });
