@@ -183,6 +183,8 @@ export const Restore = z.object({
   chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
   /** Disks beside the first. */
   volumes: z.array(AttachedVolume).max(23),
+  /** Of a machine that was adopted: what it was defined as, with the new disks in their places. */
+  layout: AdoptedLayout.optional(),
   /** Networks of interfaces beside the first, and the names of those that are gone: such interfaces are left out. */
   nics: z.array(NetworkPlan).max(15).optional(),
   without: z.array(text(100)).max(15).optional(),

@@ -44,6 +44,7 @@ import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Wat
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
 import type { LibvirtHost } from './host.ts';
+import { copiedXml } from './copied-xml.os.ts';
 import { adoptedXml, keptDefinition, namesKernel, withMedium, wordsOf } from './adopted-xml.os.ts';
 import { createInspector, nameGivenIn } from './inspect.os.ts';
 import type { Identity } from './inspect.os.ts';
@@ -487,11 +488,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const seedPath = plan.seed === null ? undefined : await host.writeSeed({ ...plan, seed: plan.seed });
     if (isRefusal(seedPath)) return seedPath;
     if (plan.adopted === null) return { xml: domainXml(plan, hostOf(vmId, seedPath, present)), seedPath };
-    const own = present === undefined ? plan.adopted.definition : await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] });
+    const own = present === undefined ? ownDefinition(plan, plan.adopted.definition, hostOf(vmId, seedPath, undefined)) : await slow.domainGetXmlDesc({ domain: present, flags: ['inactive', 'secure'] });
     if (own === undefined) return refuse('domain.definition_lost', { vmId, says: 'the domain was adopted, and its own definition is gone: define it again as it was' });
     if (namesKernel(own) && saysBoot(plan) && bootIn(parseXml(own)).join() !== plan.boot.join()) return refuse('domain.boots_kernel', { vmId, says: 'its definition names a kernel, which starts whatever the boot order is' });
     return { xml: adoptedXml(own, plan, { ...hostOf(vmId, seedPath, present), knownAs: readDomain(own).name }), seedPath };
   };
+
+  /** What was kept of another's is for a machine like it. */
+  const ownDefinition = (plan: DomainPlan, kept: string | undefined, of: DomainHost): string | undefined =>
+    kept === undefined || readDomain(kept).uuid === uuidOf(plan.vmId) ? kept : copiedXml(kept, plan, of);
 
   const defineAs = async (xml: string, { vmId, generation }: DomainPlan): Promise<void> => {
     const { uuid } = await fast.domainDefineXmlFlags({ xml });

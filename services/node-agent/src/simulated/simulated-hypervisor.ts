@@ -309,7 +309,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       if (files.some(({ file }) => file !== foreignFile(plan.vmId))) return refuse('foreign.changed', { vmId: plan.vmId });
       for (const { volumeId, sizeGib } of plan.disks) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
       return change(plan.vmId, { plan, ours: true });
-    })) ?? {},
+    })) ?? { definition: '<domain/>' },
     release: (vmId, volumes) => verb('release', vmId, () => {
       const made = domains.get(vmId)?.made;
       if (made === undefined && domains.has(vmId)) throw new Error(`${vmId} is released, and was made by us`);

@@ -108,8 +108,8 @@ describe('An action on a VM', () => {
     expect(settled).toMatchObject({ owed: [], debt: null, desired: 'stopped' });
   });
   it('is settled on its own; only what a creation left is taken away', () => {
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-power');
-    expect(sagaOf('clean-up', { debt: null, operation: null, layout: null, provisioned: null })).toBe('clean-up-vm');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: 'start', change: null, nic: null, work: null, backup: null }, operation: null, createdAs: 'made', provisioned: null })).toBe('settle-power');
+    expect(sagaOf('clean-up', { debt: null, operation: null, createdAs: 'made', provisioned: null })).toBe('clean-up-vm');
   });
 });
 
@@ -187,7 +187,7 @@ describe('A VM that is made different', () => {
   it('owes a change that a silent node kept from being taken back, and settles that', () => {
     const owing = [...running, asked({ vcpus: 2 }), failed(3, ['domain'])];
     expect(replay(vm, owing)).toMatchObject({ debt: { operationId: op(3), action: null, change: { vcpus: 2 } } });
-    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null, backup: null }, operation: null, layout: null, provisioned: null })).toBe('settle-reconfiguration');
+    expect(sagaOf('clean-up', { debt: { operationId: op(3), action: null, change: { vcpus: 2 }, nic: null, work: null, backup: null }, operation: null, createdAs: 'made', provisioned: null })).toBe('settle-reconfiguration');
     given(...owing).when(change({ vcpus: 3 }, 4)).thenRefused('vm.clean_up_owed', { vmId, owed: ['domain'], nodeId });
   });
 });
@@ -433,6 +433,13 @@ describe('A VM that was adopted', () => {
     const state = replay(vm, [...owing, cleaning]);
     expect(state.status === 'live' && sagaOf('clean-up', state)).toBe('settle-adoption');
     given(...owing, cleaning).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(2) } }).then(released(2));
+  });
+  it('is backed up when all that its machine is made of is known', () => {
+    const job = { backupId: `backup_${hex(7)}` as const, target: { targetId: `target_${hex(9)}` as const, name: 'nas' }, wants: 'auto' as const, scheduled: null };
+    const backUp: VmCommand = { type: 'RequestBackup', data: { vmId, operationId: op(2), ...job } };
+    const defined = (definition: string): readonly VmEvent[] => [asked(), { ...its, data: { ...its.data, definition } }, observed('running'), done(1, 'adopted')];
+    given(...defined('<domain><os/></domain>')).when(backUp).then({ type: 'VmBackupRequested', data: { operationId: op(2), ...job } });
+    for (const known of [defined('<domain><os><kernel>/x</kernel></os></domain>'), adopted]) given(...known).when(backUp).thenRefused('backup.of_adopted', { vmId, says: expect.any(String) as string });
   });
   it('keeps its own layout', () => {
     given(...adopted).when(reconfigure({ boot: ['cdrom', 'disk'] })).thenRefused('vm.adopted', { vmId, fields: ['boot'], field: 'boot' });

@@ -84,8 +84,9 @@ export interface LiveVm {
   readonly fetchBytes: number | undefined;
   /** null: it was adopted, with interfaces of its own. */
   readonly network: NetworkPlan | null;
-  /** How one that was adopted is built. */
+  /** How one that was adopted, or is made of a backup of such a one, is built. */
   readonly layout: AdoptedLayout | null;
+  readonly createdAs: 'made' | 'adopted';
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
   readonly desiredBefore: Desired;
@@ -126,8 +127,12 @@ export interface LiveVm {
 
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
+/** It is not ours yet: what takes it back removes nothing. */
+const isBeingAdopted = ({ createdAs, provisioned }: Pick<LiveVm, 'createdAs' | 'provisioned'>): boolean => createdAs === 'adopted' && provisioned === null;
+
 /** The saga that carries out an operation of a VM; its id is the operation's. */
-export const sagaOf = (kind: OperationKind, { debt, operation, layout, provisioned }: Pick<LiveVm, 'debt' | 'operation' | 'layout' | 'provisioned'>): string => {
+export const sagaOf = (kind: OperationKind, live: Pick<LiveVm, 'debt' | 'operation' | 'createdAs' | 'provisioned'>): string => {
+  const { debt, operation } = live;
   switch (kind) {
     case 'create': return 'provision-vm';
     case 'adopt': return 'adopt-vm';
@@ -141,7 +146,7 @@ export const sagaOf = (kind: OperationKind, { debt, operation, layout, provision
     case 'backup': return 'backup-vm';
     case 'delete': return 'delete-vm';
     // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
-    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
+    case 'clean-up': return isBeingAdopted(live) ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
   }
 };
 
@@ -253,12 +258,16 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
 };
 
+/** What keeps one that was adopted from being made again of a backup: its guest was installed on its own machine. */
+const backupObstacle = ({ definition }: AdoptedLayout): string | undefined =>
+  definition === undefined ? 'its definition is not kept: it hands QEMU words of its own, or is too long' : definition.includes('<kernel>') ? 'it starts a kernel that lies on its node, which no backup would hold' : undefined;
+
 /** Running or not: a VM that is stopped is copied as it lies. */
 const backUp = (vm: Vm, { vmId, operationId, ...job }: Extract<VmCommand, { type: 'RequestBackup' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
-  // What is kept of a machine is made anew from our own layout, on which its guest was not installed.
-  if (live.layout !== null) return refuse('backup.of_adopted', { vmId });
+  const obstacle = live.layout === null ? undefined : backupObstacle(live.layout);
+  if (obstacle !== undefined) return refuse('backup.of_adopted', { vmId, says: obstacle });
   return [{ type: 'VmBackupRequested', data: { operationId, ...job } }];
 };
 
@@ -465,7 +474,7 @@ const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCom
   if (isRefusal(live)) return live;
   if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
   // Nothing of it may be taken away before it is ours.
-  if (live.layout !== null && live.provisioned === null) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
+  if (isBeingAdopted(live)) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
   if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
   const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
   if (running && live.operation?.kind !== 'create' && !force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
@@ -595,7 +604,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { operationId } = command.data;
         if (state.operation.kind === 'delete') return [{ type: 'VmDeleted', data: { operationId } }];
-        if (state.layout !== null && state.provisioned === null) return [{ type: 'VmReleased', data: { operationId } }];
+        if (isBeingAdopted(state)) return [{ type: 'VmReleased', data: { operationId } }];
         const work = state.operation.work ?? state.debt?.work ?? null;
         const how = state.operation.kind === 'delete-snapshot' ? 'deleted the snapshot' : state.operation.kind === 'revert' ? 'reverted' : 'cleaned up';
         return [...tidiedEvents(work, operationId), { type: 'VmOperationDone', data: { operationId, how } }, ...thenDelete(state)];
@@ -672,14 +681,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: restore?.layout ?? null, createdAs: 'made', restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
