@@ -180,13 +180,14 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const snapshotAct = async (vmId: VmId): Promise<Answer> => {
     const known = referee.snapshotsOf(vmId);
     const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'DeleteSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm', 'CloneVm']);
-    if (act === 'RevertVm' && random.chance(0.8)) {
+    const kind = random.pick(['external', 'internal']);
+    if ((act === 'RevertVm' || kind === 'internal') && random.chance(0.8)) {
       await onVm(vmId, 'StopVm', { timeoutSeconds: 0, force: true });
       await world.sleep(random.between(500, 5_000));
     }
     const digits = random.digits();
     if (act === 'CloneVm') return onVm(idFrom('vm', digits), act, { ofVm: vmId, snapshotId: random.pick(known), name: `clone-${digits.slice(0, 6)}` });
-    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
+    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '', kind } : { snapshotId: random.pick(known) });
   };
 
   /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */

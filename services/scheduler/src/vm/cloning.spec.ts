@@ -17,7 +17,7 @@ const snapshot: Snapshot = {
 };
 const source = {
   status: 'live', vmId: `vm_${hex(1)}`, spec, network: net(1), nodeId: `node_${hex(7)}`, layout: null, nics: [2, 3].map((n) => ({ network: net(n), mac: '52:54:00:00:00:01', address: `10.${String(n)}.0.9` })),
-  volumes: [{ volumeId: `volume_${hex(2)}`, unit: 1, sizeGib: 5, limits: { iops: 100 } }], snapshots: { list: [snapshot] },
+  volumes: [{ volumeId: `volume_${hex(2)}`, unit: 1, sizeGib: 5, limits: { iops: 100 } }], snapshots: { list: [snapshot], inner: [] },
 } as unknown as LiveVm;
 const wished = (more: Partial<Parameters<typeof cloning>[1]> = {}, of: Vm = source, there: readonly NetworkPlan[] = [net(1), net(2)]) =>
   cloning(of, { ofVm: `vm_${hex(1)}`, snapshotId: snapshot.snapshotId, name: 'web-2', description: undefined, network: undefined, networks: (id) => there.find(({ networkId }) => networkId === id), media: () => null, poolId: null, volumeOf: (unit) => `volume_${hex(90 + unit)}`, ...more });
@@ -53,6 +53,7 @@ describe('A VM that is made of a snapshot', () => {
   it('is not made of what is not there', () => {
     expect(wished({}, { status: 'absent' })).toMatchObject({ refused: 'vm.not_found', because: { vmId: `vm_${hex(1)}` } });
     expect(wished({ snapshotId: `snapshot_${hex(2)}` })).toMatchObject({ refused: 'snapshot.not_found' });
+    expect(wished({}, { ...source, snapshots: { ...source.snapshots, inner: [{ name: snapshot.snapshotId }] } } as unknown as LiveVm)).toMatchObject({ refused: 'snapshot.internal' });
     expect(wished({}, { ...source, nodeId: null })).toMatchObject({ refused: 'vm.not_provisioned' });
   });
 });

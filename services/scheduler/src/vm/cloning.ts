@@ -24,6 +24,7 @@ export const cloning = (source: Vm, wish: {
   const { vmId, nodeId, layout, network: own, snapshots, volumes: attached } = source;
   const snapshot = snapshots.list.find((one) => one.snapshotId === wish.snapshotId);
   if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId: wish.snapshotId });
+  if (snapshots.inner.some((inner) => inner.name === wish.snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId: wish.snapshotId });
   if (nodeId === null) return refuse('vm.not_provisioned', { vmId, failure: null });
   const network = wish.network ?? (own === null ? undefined : wish.networks(own.networkId));
   if (network === undefined) return own === null ? refuse('snapshot.needs_network', { vmId, field: 'network' }) : refuse('network.unknown', { network: own.networkId, field: 'network' });

@@ -35,10 +35,10 @@ import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots,
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
 export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'publish' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
 
-/** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
+/** What an operation does to the layers of the disks; without one, to what is kept inside of them. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
-  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: string }
-  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: string }
+  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: Layer }
+  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: Layer }
   | { readonly kind: 'delete'; readonly snapshotId: SnapshotId }
   | { readonly kind: 'tidy' };
 export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
@@ -228,6 +228,10 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (detachVolume?.volumeId === provisioned.volumeId) return refuse('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
   const found = volumes.find(({ volumeId }) => volumeId === meant);
   if (meant !== undefined && found === undefined) return refuse('vm.volume_not_found', { vmId, volumeId: meant });
+  const grows = [...((change.diskGib ?? 0) > spec.diskGib ? [provisioned.volumeId] : []), ...(found !== undefined && (changeVolume?.sizeGib ?? 0) > found.sizeGib ? [found.volumeId] : [])];
+  // It would have another size after going back.
+  const keptIn = grows.find((volumeId) => live.snapshots.inner.some((one) => one.volumeId === volumeId));
+  if (keptIn !== undefined) return refuse('volume.in_internal_snapshot', { vmId, volumeId: keptIn, snapshots: namesOf(live.snapshots, keptIn) });
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
@@ -277,14 +281,22 @@ const disksOf = ({ spec, provisioned, volumes, snapshots }: LiveVm & { readonly 
   return [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib }, ...volumes].map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, layer: layers[volumeId] ?? null }));
 };
 
-const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
+const isOff = ({ observed }: LiveVm): boolean => observed?.state === 'stopped' || observed?.state === 'crashed';
+
+/** What is kept inside of a disk comes and goes only while nobody uses it. */
+const offOr = (live: LiveVm): Refusal | undefined => (isOff(live) ? undefined : refuse('snapshot.only_stopped', { vmId: live.vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; a snapshot of kind external is taken and deleted while it runs' }));
+
+const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description, kind }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const live = changeableOr(vm, vmId);
   if (isRefusal(live)) return live;
   const { list } = live.snapshots;
   if (list.length >= SNAPSHOTS_MAX) return refuse('snapshot.too_many', { vmId, max: SNAPSHOTS_MAX });
   const same = list.find((snapshot) => snapshot.name === name);
   if (same !== undefined) return refuse('snapshot.name_taken', { vmId, name, snapshotId: same.snapshotId, field: 'name' });
-  return [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: freshLayer(live.snapshots, operationId) } }];
+  const others = list.filter((snapshot) => snapshot.kind !== kind).map((snapshot) => snapshot.name);
+  if (others.length > 0) return refuse('snapshot.other_kind', { vmId, kind, snapshots: others, field: 'kind' });
+  const runs = kind === 'internal' ? offOr(live) : undefined;
+  return runs ?? [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** A VM that is ready, and a snapshot that it has. */
@@ -311,6 +323,7 @@ const findDisks = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisks' 
   if (isRefusal(live)) return live;
   const frozen = frozenIn(vm, data);
   if (frozen === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumes });
+  if (live.snapshots.inner.some(({ name }) => name === snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId });
   const { operation, debt } = live;
   if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
   if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
@@ -324,6 +337,7 @@ const publish = (vm: Vm, { vmId, operationId, imageId, snapshot: snapshotId, min
   const state = live.observed?.state ?? 'absent';
   const snapshot = live.snapshots.list.find((one) => one.snapshotId === snapshotId);
   if (snapshotId !== undefined && snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
+  if (snapshot?.kind === 'internal') return refuse('snapshot.internal', { vmId, snapshotId: snapshot.snapshotId });
   if (snapshot === undefined && state !== 'stopped') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first, or name a snapshot of it' });
   const disk = (snapshot?.disks ?? disksOf(live)).find(({ unit }) => unit === 0);
   if (disk === undefined) return refuse('vm.system_disk', { vmId });
@@ -337,20 +351,20 @@ const inheritedBy = ({ osFamily, drivers }: VmSpec): { readonly osFamily?: VmSpe
 
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
-  return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
+  if (isRefusal(found)) return found;
+  return (found.snapshot.kind === 'internal' ? offOr(found.live) : undefined) ?? [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
 };
 
 const revert = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'RevertVm' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   if (isRefusal(found)) return found;
   const { live, snapshot } = found;
-  const state = live.observed?.state ?? 'absent';
-  if (state !== 'stopped' && state !== 'crashed') return refuse('snapshot.vm_not_stopped', { vmId, state, hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+  if (!isOff(live)) return refuse('snapshot.vm_not_stopped', { vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
   // What was added would be left out, what is gone would be missing: neither is the machine as it was.
   const then = snapshot.disks.map(({ volumeId }) => volumeId).sort();
   const now = disksOf(live).map(({ volumeId }) => volumeId).sort();
   if (!same(then, now)) return refuse('snapshot.disks_changed', { vmId, snapshotId, added: now.filter((volumeId) => !then.includes(volumeId)), missing: then.filter((volumeId) => !now.includes(volumeId)) });
-  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: freshLayer(live.snapshots, operationId) } }];
+  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: snapshot.kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** What a snapshot operation has brought about, when the node has done its part. */
@@ -361,7 +375,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
     case 'take': {
       const { snapshotId, name, description, layer } = work;
       const snapshot: Snapshot = {
-        snapshotId, name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
+        snapshotId, kind: layer === null ? 'internal' : 'external', name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
         disks: [...disksOf({ ...vm, provisioned: vm.provisioned })],
       };
       return [{ type: 'VmSnapshotTaken', data: { operationId, snapshot, layer } }];
@@ -374,7 +388,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
 
 /** A revert goes on until what was written since is taken away; one that is to be deleted needs no tidying. */
 const hasToTidy = ({ operation, snapshots, waitingDelete }: LiveVm): boolean =>
-  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer)).steps.length > 0;
+  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer, operation.id)).steps.length > 0;
 
 /** What was tidied away by a clean-up that pays for a deletion or a revert; what was only undone is as before. */
 const tidiedEvents = (work: LayerWork | null, operationId: OperationId): readonly VmEvent[] => {
@@ -741,7 +755,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmReverted':
         return {
-          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer),
+          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer, event.data.operationId),
           operation: state.operation === null ? null : { ...state.operation, work: { kind: 'tidy' } },
         };
       case 'VmLayersTidied':
