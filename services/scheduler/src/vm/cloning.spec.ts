@@ -12,7 +12,7 @@ const spec: VmSpec = {
   vcpusMax: 2, memoryMibMax: 256, boot: ['disk'], media: null, cloudInit: { hostname: 'web-1', sshKeys: ['ssh-ed25519 AAAA'], networkConfig: 'version: 2' }, diskLimits: null, poolId: `pool_${hex(1)}`, expiresAt: '2026-01-01T00:00:00.000Z', autostart: { order: 1, delaySeconds: 0 },
 };
 const snapshot: Snapshot = {
-  snapshotId: `snapshot_${hex(1)}`, name: 'point', description: '', parent: null, state: 'running', frozen: true,
+  snapshotId: `snapshot_${hex(1)}`, kind: 'external', name: 'point', description: '', parent: null, state: 'running', frozen: true,
   disks: [{ volumeId: `volume_${hex(2)}`, unit: 1, sizeGib: 3, layer: 'aaaaaaaa' }, { volumeId: `volume_${hex(1)}`, unit: 0, sizeGib: 2, layer: null }],
 };
 const source = {
