@@ -769,7 +769,7 @@ export class Scheduler {
       }));
       this.remember(id);
     }
-    for (const { policyId, backupId, drill: { every: _, ...wish } } of drills) {
+    for (const { policyId, backupId, drill: { every: _, schedule: __, ...wish } } of drills) {
       const id = commandIdOf(`drill:${backupId}:${minute}`);
       if (this.begun.has(id)) continue;
       const [operationId, vmId] = [idFrom('op', id), idFrom('vm', id)];
