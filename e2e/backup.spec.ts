@@ -296,7 +296,8 @@ describe('backups of a machine', () => {
     // Its disk is blank: firmware looks at it, and that is no machine that came up.
     const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 120_000, 500);
     expect(drill).toMatchObject({ ok: false, criterion: 'disk', because: expect.stringMatching(/^drill\.not_seen: it has read \d+ KiB of its first disk$/) as string });
-    expect(await rest.operation(drill?.operationId ?? '')).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
+    // Known before its machine is taken away.
+    expect(await rest.ended(drill?.operationId ?? '', 60_000)).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
     // Once at its time, and the policy says how it went.
     const { drills } = await rest.until('the policy knows it', async () => { const now = await rest.ok<{ drills: readonly { readonly dueSince: string | null; readonly last: object | null }[] }>('GET', `/v1/backup-policies/${policy}`); return now.drills[0]?.dueSince === null && now; }, 30_000, 250);
     expect(drills).toEqual([{ vmId: clock.id, dueSince: null, last: expect.objectContaining({ backupId: first?.id, operationId: drill?.operationId, ok: false, because: drill?.because }) as object }]);
@@ -305,6 +306,15 @@ describe('backups of a machine', () => {
     await rest.until('its files went, too', () => Promise.resolve(readdirSync(join(target, clock.id)).join() === second.id), 30_000, 250);
     await rest.ok('DELETE', `/v1/backup-policies/${policy}`);
     await rest.gone(clock.id);
+  });
+
+  it('A5-10 how far the disks have come that are made of one is said while they are made, and only upwards', async () => {
+    const said = await platform.sql<{ stream: string; operation: string; percents: number[] }>(`select stream, min(data->>'operationId') as operation, array_agg((data->>'percent')::int order by position) as percents from event_log.event where type = 'VmRestoreProgressed' group by stream`);
+    const [restored] = await platform.sql<{ stream: string }>(`select stream from event_log.event where type = 'VmRequested' and data->'restore'->>'drill' = 'false' order by position limit 1`);
+    const own = said.find(({ stream }) => stream === restored?.stream);
+    expect(own?.percents.length).toBeGreaterThan(0);
+    for (const { percents } of said) expect(percents).toEqual([...new Set(percents)].sort((a, b) => a - b));
+    expect(await rest.operation(own?.operation ?? '')).toMatchObject({ kind: 'restore', status: 'succeeded', percent: 100 });
   });
 
   it('A5-10 a damaged file is refused by name, and nothing is made of it', async () => {

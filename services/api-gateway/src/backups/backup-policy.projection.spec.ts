@@ -15,7 +15,7 @@ const asked = (n: number, since: string, of: string | null = policyId): Recorded
   event(`vm-vm_${hex(9)}`, 'VmRequested', { operationId: `op_${hex(n)}`, restore: { ofVm: vmId, backupId, proof: { since, ...(of === null ? {} : { policyId: of }) } } });
 const said = (n: number, passed: boolean): RecordedEvent => event(`archive-${vmId}`, 'BackupDrilled', { vmId, backupId, operationId: `op_${hex(n)}`, passed, how: 'as it was', policyId });
 const at = (events: readonly RecordedEvent[], now: string): object | undefined => {
-  const found = events.filter((one) => backupPolicyView.keys(one).includes(policyId)).reduce<BackupPolicyDocument | undefined>((before, one) => backupPolicyView.fold(before, one), undefined);
+  const found = events.filter((one) => backupPolicyView.keys(one).includes(policyId)).reduce<BackupPolicyDocument | undefined>((before, one) => backupPolicyView.fold(before, one, policyId), undefined);
   return found === undefined ? undefined : shownPolicy(found, new Date(now)).drills[0];
 };
 
