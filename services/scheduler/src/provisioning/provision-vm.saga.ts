@@ -17,7 +17,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
 import { DAY_MS } from '../durations.ts';
-import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
+import { copyMs, fact, failVm, fetchMs, finishVm, mediaBytes, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -58,8 +58,8 @@ const withoutOf = ({ restore }: ProvisionVm): string => (restore?.without === un
 /** For the way to the node and back. */
 const PROOF_MORE_SECONDS = 60;
 
-/** How long its bytes may take: those of image, medium and drivers that the node may have to fetch, and those of a copy. */
-const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0) + (spec.drivers?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
+/** How long its bytes may take: those of image and media that the node may have to fetch, and those of a copy. */
+const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + mediaBytes(spec)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',

@@ -2,7 +2,7 @@
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { BackupId, NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Kernel, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { BackupEntry } from '../view.projection.ts';
 import { hostnameOf } from './domain-plan.ts';
@@ -28,9 +28,16 @@ export interface Restoring {
   readonly sizeGib: number;
 }
 
+/** One that is not all there any more is nothing: what the disks hold is restored all the same. */
+const kernelAgain = (then: Kernel, imageOf: (format: 'kernel' | 'initrd', imageId: string) => Media | null): Kernel | null => {
+  const kernel = imageOf('kernel', then.imageId);
+  const initrd = then.initrd === null ? null : imageOf('initrd', then.initrd.imageId);
+  return kernel === null || (initrd === null && then.initrd !== null) ? null : { ...kernel, initrd, arguments: then.arguments };
+};
+
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
-  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly media: (imageId: string) => Media | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly imageOf: (format: 'iso' | 'kernel' | 'initrd', imageId: string) => Media | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
 }): Restoring | Refusal => {
   const chain = chainOf(find, wish.backupId);
   if ('refused' in chain) return chain;
@@ -47,7 +54,8 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   const { expiresAt: _, autostart: __, poolId, ...spec } = machine.spec;
   return {
     spec: {
-      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null, ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : wish.media(spec.drivers.imageId) }),
+      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null, ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : wish.imageOf('iso', spec.drivers.imageId) }),
+      ...(spec.kernel === undefined || spec.kernel === null ? {} : { kernel: kernelAgain(spec.kernel, wish.imageOf) }),
       // What it began as is in the files: it needs that image no more.
       imageId: null,
       cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },
