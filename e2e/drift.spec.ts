@@ -6,7 +6,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { randomUUID } from 'node:crypto';
-import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
@@ -43,12 +43,17 @@ describe('a node that somebody works on by hand', () => {
   let node: QemuNode;
   let vm: Vm;
   let domain: string;
+  /** Where backups lie. */
+  let vault: string;
   /** For no VM, by name. */
   const volumes: Record<string, string> = {};
   beforeAll(async () => {
     platform = await startPlatform({ split: false });
     ({ rest } = platform);
-    node = await addQemuNode(platform, 'metal');
+    // Short, and open to QEMU's user on its way to the files.
+    vault = mkdtempSync('/var/tmp/cvd-');
+    await run('chmod', ['711', vault]);
+    node = await addQemuNode(platform, 'metal', { backupDirs: `vault=${vault}` });
     vm = await rest.running({ name: 'drifts', image: 'micro', network: GUEST_NETWORK, vcpus: 1, vcpusMax: 4, memoryMib: 128, diskGib: 1 });
     domain = await node.domainOf(vm);
     await rest.until('the guest answers', () => node.inGuest(vm, '/bin/cat', '/proc/uptime'), BOOTED_WITHIN_MS, 250);
@@ -56,6 +61,7 @@ describe('a node that somebody works on by hand', () => {
   afterAll(async () => {
     await platform.stop();
     await node.stop();
+    rmSync(vault, { recursive: true, force: true });
   });
 
   const items = (query = ''): Promise<readonly Item[]> => rest.all<Item>(`/v1/drift${query}`);
@@ -328,6 +334,9 @@ describe('a node that somebody works on by hand', () => {
       await rest.succeeded(operation.id);
       return rest.vm(vmId);
     };
+    /** Two of many that were adopted, and the files that all of them had. */
+    const adopted: Vm[] = [];
+    const files: string[] = [];
     const ticks = (serial: string): readonly number[] => (existsSync(serial) ? [...readFileSync(serial, 'utf8').matchAll(/tick (\d+)/g)].map((match) => Number(match[1])) : []);
 
     it('C-05 are found, and what cannot be kept is said', async () => {
@@ -420,12 +429,54 @@ describe('a node that somebody works on by hand', () => {
       expect(await items(`?vm=${first.id}&ignored=true`)).toEqual([]);
       for (const kept of ['pc-i440fx', `<interface type='user'>`, 'made by hand', domains[0]?.file ?? '']) expect(xml).toContain(kept);
       expect(xml).toMatch(/<memory unit='KiB'>196608</);
-      // One by one, what is left of them goes with them; what they stood on stays.
-      for (const { id } of vms.slice(0, 2)) await rest.gone(id);
-      expect(domains.map(({ file }) => existsSync(file))).toEqual(names.map(() => false));
-      expect(existsSync(join(node.imageDir, node.image.file))).toBe(true);
-      expect(await node.virsh('list', '--all', '--name')).not.toMatch(new RegExp(names.join('|')));
+      adopted.push(...vms.slice(0, 2));
+      files.push(...domains.map(({ file }) => file));
     }, 300_000);
+
+    it('C-05 A5-10 one that was adopted is backed up while it runs, and a machine that is built like it boots with what its disk held', async () => {
+      const [first, second] = adopted;
+      if (first === undefined || second === undefined) throw new Error('none was adopted');
+      const inside = (of: Pick<Vm, 'id'>, script: string): Promise<string> => node.inGuest(of, '/bin/sh', '-c', script);
+      const backup = async (word: string): Promise<{ readonly id: string; readonly kind: string }> => {
+        await inside(first, `echo ${word} | dd of=/dev/vda bs=512 seek=2000000 count=1 conv=sync,notrunc,fsync 2>/dev/null`);
+        const { operation, backupId } = await rest.ok<Accepted & { readonly backupId: string }>('POST', `/v1/vms/${first.id}/backups`, {});
+        await rest.succeeded(operation.id, 90_000);
+        return rest.ok('GET', `/v1/backups/${backupId}`);
+      };
+      const pid = await node.qemuPid(first);
+      expect(await backup('a-first-word')).toMatchObject({ kind: 'full' });
+      const last = await backup('the-last-word');
+      expect(last).toMatchObject({ kind: 'incremental' });
+      expect(await node.qemuPid(first)).toBe(pid);
+      const { machine } = JSON.parse(readFileSync(join(vault, first.id, last.id, 'manifest.json'), 'utf8')) as { readonly machine: { readonly network: unknown; readonly layout: { readonly definition: string } } };
+      expect(machine).toMatchObject({ network: null, layout: { definition: expect.stringContaining('<name>alpha</name>') as string } });
+      // Its kernel lies on the node: a machine made of its disk alone would not start.
+      await expect(rest.ok('POST', `/v1/vms/${second.id}/backups`, {})).rejects.toMatchObject({ code: 'backup.of_adopted' });
+      await expect(rest.ok('POST', `/v1/backups/${last.id}/restore`, { name: 'like-the-first' })).rejects.toMatchObject({ code: 'backup.needs_network' });
+
+      const { operation, vm: like } = await rest.ok<Accepted>('POST', `/v1/backups/${last.id}/restore`, { name: 'like-the-first', network: GUEST_NETWORK });
+      await rest.succeeded(operation.id, 90_000);
+      await rest.until('its guest answers', () => inside(like, 'cat /proc/uptime'), BOOTED_WITHIN_MS, 250);
+      expect(await inside(like, 'dd if=/dev/vda bs=512 skip=2000000 count=1 2>/dev/null')).toContain('the-last-word');
+      const built = await node.virsh('dumpxml', await node.domainOf(like));
+      const { address, mac } = await rest.vm(like.id);
+      for (const part of [`machine='pc-i440fx`, `<tb-cache unit='KiB'>32768`, `<description>made by hand`, `<mac address='${mac ?? ''}'/>`, `<source network='${GUEST_NETWORK}'`]) expect(built).toContain(part);
+      for (const part of ['alpha', first.id, `<interface type='user'>`]) expect(built).not.toContain(part);
+      // In the place of the interface that the other has.
+      const places = async (of: string): Promise<unknown> => [...(await node.virsh('dumpxml', of)).matchAll(/<interface[^]*?<\/interface>/g)].map(([xml]) => /<address type='pci'[^>]*>/.exec(xml)?.[0]);
+      expect(await places(await node.domainOf(like))).toEqual(await places('alpha'));
+      await rest.until('it is reached', () => node.pings(address ?? ''), 60_000, 500);
+      expect(await node.qemuPid(first)).toBe(pid);
+      expect(await items(`?vm=${like.id}&ignored=true`)).toEqual([]);
+      await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${like.id}?force=true&deleteDisks=true`)).operation.id);
+    });
+
+    it('C-05 one by one, what is left of them goes with them; what they stood on stays', async () => {
+      for (const { id } of adopted) await rest.gone(id);
+      expect(files.filter((file) => existsSync(file))).toEqual([]);
+      expect(existsSync(join(node.imageDir, node.image.file))).toBe(true);
+      expect(await node.virsh('list', '--all', '--name')).not.toMatch(/alpha|beta/);
+    });
 
     it('C-05 one that is stopped and has its disk elsewhere is adopted, drifts and is brought back like any other; lost, it is defined as it was', async () => {
       const { uuid } = await made('delta', { target: 'hda', bus: 'ide', start: false });

@@ -180,16 +180,17 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   const snapshotAct = async (vmId: VmId): Promise<Answer> => {
     const known = referee.snapshotsOf(vmId);
     const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'DeleteSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm']);
-    if (act === 'RevertVm' && random.chance(0.8)) {
+    const kind = random.pick(['external', 'internal']);
+    if ((act === 'RevertVm' || kind === 'internal') && random.chance(0.8)) {
       await onVm(vmId, 'StopVm', { timeoutSeconds: 0, force: true });
       await world.sleep(random.between(500, 5_000));
     }
     const digits = random.digits();
-    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
+    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '', kind } : { snapshotId: random.pick(known) });
   };
 
   /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */
-  const backupAct = async (vmId: VmId): Promise<unknown> => {
+  const backupAct = async (vmId: VmId, network?: string): Promise<unknown> => {
     const known = referee.backupsOf(vmId);
     const act = known.length === 0 ? 'BackupVm' : random.pick(['BackupVm', 'BackupVm', 'DeleteBackup', 'RestoreBackup', 'drill', 'drill']);
     const digits = random.digits();
@@ -201,9 +202,9 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     if (act === 'drill') {
       // Somebody may delete its machine before it is known whether it came up.
       if (random.chance(0.15)) world.after(random.between(0, 10_000), () => { void onVm(drilled, 'DeleteVm', { force: true }); });
-      return onVm(drilled, 'RestoreBackup', { backupId, name: drillName(drilled), drill: true, proof: { timeoutSeconds: 30 } });
+      return onVm(drilled, 'RestoreBackup', { backupId, name: drillName(drilled), ...(network === undefined ? {} : { network }), drill: true, proof: { timeoutSeconds: 30 } });
     }
-    return onVm(drilled, act, { backupId, name: `of-${digits.slice(0, 6)}`, drill: false });
+    return onVm(drilled, act, { backupId, name: `of-${digits.slice(0, 6)}`, ...(network === undefined ? {} : { network }), drill: false });
   };
 
   /** Volumes for no VM: made, copied, worked on, deleted. */
@@ -249,9 +250,11 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     for (let acts = random.between(0, 3); acts > 0; acts--) {
       await world.sleep(random.between(500, 15_000));
       if (weather === calm) return;
-      const act = random.pick(['StartVm', 'StopVm', 'RebootVm', 'ReconfigureVm', 'snapshot', 'delete']);
+      const act = random.pick(['StartVm', 'StopVm', 'RebootVm', 'ReconfigureVm', 'snapshot', 'backup', 'backup', 'delete']);
       if (act === 'delete') await deletion(vmId);
       else if (act === 'snapshot') await snapshotAct(vmId);
+      // It has a network of its own, of which nobody here knows.
+      else if (act === 'backup') await backupAct(vmId, random.chance(0.8) ? 'cv-default' : undefined);
       else await onVm(vmId, act, act === 'StopVm' ? { timeoutSeconds: 0, force: random.chance(0.5) } : act === 'ReconfigureVm' ? otherwise(`by-hand-${String(number)}`) : {});
     }
   };

@@ -49,7 +49,7 @@ import { publishVm } from './provisioning/publish-vm.saga.ts';
 import { workOnPool } from './provisioning/work-on-pool.saga.ts';
 import { reconfigureVm, settleReconfiguration } from './provisioning/reconfigure-vm.saga.ts';
 import { snapshotVm, tidyLayers } from './provisioning/snapshot-vm.saga.ts';
-import { isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
+import { firstVolumeOf, isRemoval, type LeftBehind, reactionTo } from './provisioning/policies.ts';
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
 import { hostnameOf, planOf } from './vm/domain-plan.ts';
 import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
@@ -319,17 +319,18 @@ export class Scheduler {
     const { view, commandIdOf } = this.ports;
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
     const taken = view.backup(backupId)?.taken ?? null;
-    const before = taken?.machine.network.networkId;
     const proof = drill === undefined ? undefined : {
       ...drill, word: drill.word ?? null, since: new Date(this.ports.now()).toISOString(),
       // An agent that held its file systems still then answers when it is up.
       criterion: drill.criterion ?? (taken?.frozen === true ? 'agent' as const : 'disk' as const),
     };
+    // Of one that was adopted with interfaces of its own nobody knows one; a drill is cut off from it, whichever it is.
+    const before = taken?.machine.network?.networkId ?? taken?.machine.nics?.[0]?.networkId ?? (proof === undefined ? undefined : view.anyNetwork()?.networkId);
     const network = view.entryCalled('network', wanted ?? before ?? '');
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => { const found = this.imageOf(format, imageId, format); return isRefusal(found) ? null : found; }, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => { const found = this.imageOf(format, imageId, format); return isRefusal(found) ? null : found; }, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });

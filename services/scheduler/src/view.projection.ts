@@ -541,6 +541,12 @@ export class SchedulerView {
     return found as Extract<CatalogEntry, { kind: K }> | undefined;
   }
 
+  /** Whichever; none, where there are none. */
+  anyNetwork(): NetworkPlan | undefined {
+    for (const entry of this.catalog.documents.values()) if (entry.kind === 'network') return entry.plan;
+    return undefined;
+  }
+
   vm(vmId: string): VmEntry | undefined {
     return this.index.documents.get(vmId);
   }

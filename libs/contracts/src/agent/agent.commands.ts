@@ -8,7 +8,7 @@ import { command, type CommandOf } from '../command.ts';
 import { BootRun, BOOT_RUNS_MAX } from '../boot-job/boot-job.ts';
 import { BackupWish, Proof } from '../backup/backup.ts';
 import { BackedUpMachine } from '../backup/backup.events.ts';
-import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
@@ -19,7 +19,7 @@ import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts
 import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
-import { Layer, LayerStep } from '../vm/snapshot.ts';
+import { InnerName, Layer, LayerStep } from '../vm/snapshot.ts';
 import { AdoptedLayout, BootOrder, DomainState, KernelArguments, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
@@ -68,6 +68,11 @@ export const agentCommands = {
    * With `live` a domain that runs goes over to them, its file systems frozen for that moment when its agent answers (fact `frozen`); without, one that runs is refused.
    */
   LayerDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, on: z.array(z.object({ volumeId: VolumeId, layer: Layer })).min(1).max(24), live: z.boolean() })),
+  /**
+   * What each of these disks holds is kept inside of its file, under this name; with `back` they hold, then, what was kept under that one, and count no more what is written.
+   * Refused unless the domain is stopped, its memory not kept either.
+   */
+  KeepInside: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).min(1).max(24), as: InnerName, back: SnapshotId.nullable() })),
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   /** What a layer and all below it hold is an image of the control plane's store, brought there under the operation that waits for it; facts say what it is. */

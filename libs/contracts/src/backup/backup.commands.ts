@@ -17,7 +17,7 @@ export type TakeBackupBody = z.infer<typeof TakeBackupBody>;
 /** The body of POST /v1/backups/:id/restore: a new VM. */
 export const RestoreBackupBody = z.strictObject({
   name: Name.describe('Of the new VM'),
-  network: Reference.optional().describe('Id or name of a network; without it the one that the VM was in'),
+  network: Reference.optional().describe('Id or name of a network; without it the one that the VM was in. One that was adopted with interfaces of its own was in none'),
   node: Reference.optional().describe('Id or name of a node that sees the target; without it the scheduler chooses'),
 }).meta({ id: 'RestoreBackup' });
 export type RestoreBackupBody = z.infer<typeof RestoreBackupBody>;

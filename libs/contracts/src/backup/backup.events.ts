@@ -10,7 +10,7 @@ import { event, type EventOf } from '../event.ts';
 import { BackupId, NodeId, OperationId, VmId, VolumeId } from '../ids.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { text } from '../text.ts';
-import { AttachedVolume, VmSpec } from '../vm/vm.events.ts';
+import { AdoptedLayout, AttachedVolume, VmSpec } from '../vm/vm.events.ts';
 import { BackupSlot, BackupTarget, BackupWish, DrillCriterion } from './backup.ts';
 
 export const BackupKind = z.enum(['full', 'incremental']);
@@ -23,7 +23,16 @@ export const BackupFile = z.object({ unit: z.int().min(0).max(23), volumeId: Vol
 export type BackupFile = z.infer<typeof BackupFile>;
 
 /** What it takes to make the machine again, beside its disks. */
-export const BackedUpMachine = z.object({ spec: VmSpec, network: NetworkPlan, /** Those of interfaces beside the first, in their order. */ nics: z.array(NetworkPlan).max(15).optional(), volumes: z.array(AttachedVolume).max(23) });
+export const BackedUpMachine = z.object({
+  spec: VmSpec,
+  /** null: it was adopted, with interfaces of its own. */
+  network: NetworkPlan.nullable(),
+  /** Those of interfaces beside the first, in their order. */
+  nics: z.array(NetworkPlan).max(15).optional(),
+  volumes: z.array(AttachedVolume).max(23),
+  /** Of one that was adopted, or made of such a one: what it is defined as, without secrets. */
+  layout: AdoptedLayout.optional(),
+});
 export type BackedUpMachine = z.infer<typeof BackedUpMachine>;
 
 /** What a node says of a backup that lies at its target. */

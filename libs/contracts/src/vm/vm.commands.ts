@@ -10,7 +10,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
-import { Layer } from './snapshot.ts';
+import { Layer, SnapshotKind } from './snapshot.ts';
 import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, KernelArguments, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -128,6 +128,7 @@ export type PublishVmBody = z.infer<typeof PublishVmBody>;
 export const TakeSnapshotBody = z.strictObject({
   name: Name.describe('Unique among the snapshots of the VM'),
   description: text(1_000).default(''),
+  kind: SnapshotKind.default('external').describe('external: a new file on each disk, running or not. internal: inside of the files of the disks, which must be qcow2; the VM must be stopped. A VM has snapshots of one kind'),
 }).meta({ id: 'TakeSnapshot' });
 export type TakeSnapshotBody = z.infer<typeof TakeSnapshotBody>;
 

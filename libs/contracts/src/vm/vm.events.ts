@@ -194,6 +194,8 @@ export const Restore = z.object({
   chain: z.array(z.object({ backupId: BackupId, files: z.array(z.object({ unit: z.int().min(0).max(23), bytes: z.int().min(1), sha256: z.string().regex(/^[0-9a-f]{64}$/) })).min(1).max(24) })).min(1).max(64),
   /** Disks beside the first. */
   volumes: z.array(AttachedVolume).max(23),
+  /** Of a machine that was adopted: what it was defined as, with the new disks in their places. */
+  layout: AdoptedLayout.optional(),
   /** Networks of interfaces beside the first, and the names of those that are gone: such interfaces are left out. */
   nics: z.array(NetworkPlan).max(15).optional(),
   without: z.array(text(100)).max(15).optional(),
@@ -246,17 +248,17 @@ export const vmEvents = {
   VmBootJobEnded: event(BootResult),
   /** Something is asked of the running guest. A password in it is sealed to its node. */
   VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
-  /** `layer` is what the guest is to write from then on. */
   /** What its first disk holds, or held in a snapshot, becomes an image. */
   VmPublishRequested: event(z.object({ ...Operation, imageId: ImageId, volumeId: VolumeId, layer: Layer, sizeGib: z.int().min(1), image: PublishedImage })),
-  VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer.unwrap() })),
-  VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer.unwrap() })),
+  /** `layer` is what the guest is to write from then on. null: the snapshot is an internal one. */
+  VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer })),
+  VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer })),
   VmSnapshotDeleteRequested: event(z.object({ ...Operation, snapshotId: SnapshotId })),
   /** Its layers are merged or gone, as far as nothing else stands on them. */
   VmSnapshotDeleted: event(z.object({ ...Operation, snapshotId: SnapshotId })),
-  VmRevertRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  VmRevertRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer })),
   /** The disks are as they were then; the operation goes on until what was written since is taken away. */
-  VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer })),
   /** Layers that nothing needs any more are merged or gone. */
   VmLayersTidied: event(z.object(Operation)),
   /** A domain that somebody else made on a node is to become this VM, as it is and while it runs. */

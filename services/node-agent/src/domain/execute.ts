@@ -43,6 +43,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
+    case 'KeepInside': return hypervisor.keepInside(data.vmId, data.volumes, data.as, data.back);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'PublishDisk': return hypervisor.publish(data, signal);
     case 'AdoptDomain': return hypervisor.adopt(data, data.files);

@@ -43,7 +43,7 @@ export const remadeBy = (command: AgentCommand): readonly VolumeId[] => (REMAKIN
 
 /** Whether a file is another after the verb, or gone: what it was is worth nothing. */
 export function remakes(command: AgentCommand, { volumeId, name }: KnownFile): boolean {
-  const isLayer = (one: { readonly volumeId: VolumeId; readonly layer: string | null }): boolean => one.volumeId === volumeId && one.layer !== null && name.startsWith(`${volumeId}.${one.layer}.`);
+  const isLayer = (one: { readonly volumeId: VolumeId; readonly layer?: string | null }): boolean => one.volumeId === volumeId && typeof one.layer === 'string' && name.startsWith(`${volumeId}.${one.layer}.`);
   if (command.type === 'LayerDomain') return command.data.disks.some(isLayer);
   if (command.type === 'TidyLayers') return command.data.steps.some(isLayer);
   return remadeBy(command).includes(volumeId);

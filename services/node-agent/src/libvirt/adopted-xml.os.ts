@@ -124,7 +124,7 @@ function devicesOf(devices: XmlElement, plan: DomainPlan, host: DomainHost): Xml
   });
   const added = [
     ...[...disks].filter(([target]) => !present.has(target)).map(([, disk]) => diskXml(disk, plan.devices, host.diskPathOf(disk))),
-    ...plan.nics.filter(({ mac }) => !present.has(mac)).map((nic) => nicXml(nic, plan.devices)),
+    ...plan.nics.filter(({ mac }) => !present.has(mac)).map((nic) => nicXml(nic, plan.devices, plan.isolated)),
   ];
   return { ...devices, children: [...children, ...added.map(({ xml }) => parseXml(xml))] };
 }

@@ -5,6 +5,7 @@ import type { DomainHost } from '../domain/domain-xml.ts';
 import { smallPlan } from '../domain/testing-plan.ts';
 import type { DomainPlan } from '../hypervisor.ts';
 import { adoptedXml, keptDefinition } from './adopted-xml.os.ts';
+import { copiedXml } from './copied-xml.os.ts';
 import { liveDomain } from './live-domain.os.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
@@ -88,6 +89,45 @@ describe('The XML of a domain that was adopted', () => {
     it('is not kept where QEMU is handed words of which nobody knows what they are, or where it is too long', () => {
       expect(keptDefinition(xml.replace('</domain>', "<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-x'/></qemu:commandline></domain>"))).toBeUndefined();
       expect(keptDefinition(xml.replace('mine', 'x'.repeat(70_000)))).toBeUndefined();
+    });
+  });
+
+  describe('that another machine is made of', () => {
+    const devices = `<interface type='bridge'><mac address='52:54:00:11:22:44'/><source bridge='br1'/><model type='e1000e'/><address type='pci' slot='0x09'/></interface>
+      <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/etc/shadow'/><target dev='vdz' bus='virtio'/></disk>
+      <serial type='file'><source path='/root/.bashrc'/><target port='0'/></serial><console type='file'><source path='/root/.bashrc'/><target type='serial' port='0'/></console>
+      <channel type='unix'><source mode='bind' path='/run/other.sock'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel><channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>
+      <graphics type='spice' port='5900' listen='192.0.2.1'/><audio id='1' type='spice'/><sound model='ich9'><audio id='1'/></sound><video><model type='qxl'><acceleration accel3d='yes'/></model></video>
+      <hostdev mode='subsystem' type='pci'/><filesystem type='mount'><source dir='/'/></filesystem><rng model='virtio'><backend model='egd' type='tcp'/></rng><tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>
+      <input type='tablet' bus='usb'/><input type='evdev'><source dev='/dev/input/event1'/></input><redirdev bus='usb' type='spicevmc'/><vsock><cid address='3'/></vsock>`;
+    const theirs = xml.replace('</devices>', `${devices}</devices>`).replace('<uuid>x</uuid>', '<uuid>11111111-2222-3333-4444-555555555555</uuid>').replace("placement='static'", "placement='static' cpuset='0-1'")
+      .replace('</os>', '<kernel>/boot/vmlinuz</kernel></os><genid>y</genid><seclabel type="none"/><numatune><memory mode="strict" nodeset="1"/></numatune>').replace("<boot order='1'/>", '');
+    const copied = (more: Partial<DomainPlan> = {}): string => {
+      const wanted = plan({ adopted: { macs: [], drive: { target: 'hdc', file: null } }, nics: [{ network, mac: ours, address: '10.21.0.5' }], ...more });
+      return adoptedXml(copiedXml(keptDefinition(theirs) ?? '', wanted, host), wanted, { ...host, knownAs: 'cv-web' });
+    };
+    it('has its own name, disks, interfaces, screen and console, each where the other has them', () => {
+      const said = copied();
+      for (const there of ['<name>cv-web-', `<uuid>${hex(3).replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5')}</uuid>`, 'machine="pc-i440fx-7.2"', 'cache="none"', `<model type="e1000"/>`, 'network="cv-default"', '<serial type="pty">', 'org.qemu.guest_agent.0', '/dev/urandom', 'type="tablet"', '<model type="qxl"/>']) expect(said).toContain(there);
+      expect(liveDomain(said, { macs: [], drive: { target: 'hdc', file: null } })).toMatchObject({ vcpusMax: 2, memoryMib: 256, macs: [ours], targets: { hda: `/pool/${volumeId}.qcow2` } });
+      expect(adoptedXml(said, plan({ adopted: { macs: [], drive: { target: 'hdc', file: null } }, nics: [{ network, mac: ours, address: '10.21.0.5' }] }), { ...host, knownAs: 'cv-web' })).toBe(said);
+    });
+    it('has nothing that leads out of it, whatever a definition names', () => {
+      const said = copied();
+      for (const gone of ['by-hand', '11111111', kept, 'br0', 'br1', '/etc', '/root', '/run', '/boot', '/uefi', 'spice', '5900', '192.0.2.1', 'hostdev', 'filesystem', 'egd', 'passthrough', 'evdev', 'redirdev', 'vsock', 'seclabel', 'numatune', 'cpuset', 'accel3d', 'genid', '<emulator']) expect(said).not.toContain(gone);
+    });
+    it('is unplugged for a drill, also an interface for which the other had no place', () => {
+      const second = { network: { name: 'cv-second' } as NetworkPlan, mac: '52:54:0a:16:00:05', address: '10.22.0.5' };
+      const third = { network: { name: 'cv-third' } as NetworkPlan, mac: '52:54:0a:17:00:05', address: '10.23.0.5' };
+      const said = copied({ isolated: true, nics: [{ network, mac: ours, address: '10.21.0.5' }, second, third] });
+      expect(said.match(/<link state="down"\/>/g)).toHaveLength(3);
+      expect(said).toMatch(/cv-second[^]*e1000e[^]*slot="0x09"/);
+    });
+    it('finds its firmware where it is defined', () => {
+      const efi = (os: string): string => copiedXml(theirs.replace(/<os>.*<\/os>/, os), plan(), host);
+      expect(efi(`<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><loader readonly='yes' secure='yes' type='pflash'>/evil</loader><nvram>/var/x</nvram></os>`)).toMatch(/<os firmware="efi">.*<feature enabled="yes" name="secure-boot"\/>/);
+      expect(efi(`<os firmware='efi'><type>hvm</type></os>`)).toMatch(/<os firmware="efi">.*<feature enabled="no" name="secure-boot"\/>/);
+      expect(efi(`<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><loader readonly='yes' secure='yes' type='pflash'>/evil</loader><nvram>/var/x</nvram></os>`)).not.toMatch(/evil|nvram/);
     });
   });
 });

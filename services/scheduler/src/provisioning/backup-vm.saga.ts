@@ -27,10 +27,8 @@ const abandon = ({ vmId, operationId, job: { backupId } }: BackupVm): Outgoing =
 const takeBack = (vm: BackupVm): Outgoing => verb('UndoBackup', vm, { ...planOf(vm.machine), backupId: vm.job.backupId, targetId: vm.job.target.targetId });
 
 /** What of the machine is kept with its disks. */
-const keptOf = ({ machine: { spec, first, nics, volumes } }: BackupVm) => {
-  if (first === null) throw new Error('a machine without a network of ours is not backed up');
-  return { spec, network: first.network, ...(nics.length === 0 ? {} : { nics: nics.map(({ network }) => network) }), volumes: [...volumes] };
-};
+const keptOf = ({ machine: { spec, first, nics, volumes, layout } }: BackupVm) =>
+  ({ spec, network: first?.network ?? null, ...(nics.length === 0 ? {} : { nics: nics.map(({ network }) => network) }), volumes: [...volumes], ...(layout === null ? {} : { layout }) });
 
 export const backupVm: Saga<BackupVm, Outgoing> = {
   name: 'backup-vm',

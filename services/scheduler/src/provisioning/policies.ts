@@ -152,13 +152,15 @@ const layering = (vm: LiveVm, operationId: OperationId, work: Layering): Snapsho
   const machine = machineOf(vm, vm.snapshots);
   const now = [machine.volumeId, ...vm.volumes.map(({ volumeId }) => volumeId)].map((volumeId) => ({ volumeId, layer: machine.layers[volumeId] ?? null }));
   const then = vm.snapshots.list.find(({ snapshotId }) => snapshotId === work.snapshotId)?.disks.map(({ volumeId, layer }) => ({ volumeId, layer })) ?? [];
-  return { operationId, ...placeOf(vm), kind: work.kind, machine, on: work.kind === 'take' ? now : then, layer: work.layer };
+  const of = { operationId, ...placeOf(vm), kind: work.kind, machine, on: work.kind === 'take' ? now : then };
+  if (work.layer !== null) return { ...of, layer: work.layer };
+  return work.kind === 'take' ? { ...of, layer: null, as: work.snapshotId, back: null } : { ...of, layer: null, as: operationId, back: work.snapshotId };
 };
 
 /** What an operation leaves to be tidied away, or a failed one to be taken back. */
 const tidying = (vm: LiveVm, operationId: OperationId, work: LayerWork, owedBy: OperationId | null): TidyVm => {
   if (work.kind === 'take' || work.kind === 'revert') {
-    const steps = takeBackSteps(layering(vm, operationId, work));
+    const steps = takeBackSteps(layering(vm, owedBy ?? operationId, work));
     return { operationId, ...placeOf(vm), machine: machineOf(vm, vm.snapshots), steps, owedBy: owedBy === null ? null : { saga: 'snapshot-vm', operationId: owedBy } };
   }
   const { steps, snapshots } = tidied(work.kind === 'delete' ? without(vm.snapshots, work.snapshotId) : vm.snapshots);

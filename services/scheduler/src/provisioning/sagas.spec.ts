@@ -69,6 +69,8 @@ const on = [{ volumeId: ids.volumeId, layer: null }, { volumeId: second.volumeId
 const layered: Machine = { ...machine, volumes: [second], layers: { [second.volumeId]: 'aaaaaaaa' } };
 const taking: SnapshotVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, kind: 'take', machine: layered, on, layer: 'bbbbbbbb' };
 const reverting: SnapshotVm = { ...taking, kind: 'revert' };
+const takingInside: SnapshotVm = { ...taking, on: on.map(({ volumeId }) => ({ volumeId, layer: null })), layer: null, as: `snapshot_${digits}`, back: null };
+const revertingInside: SnapshotVm = { ...takingInside, kind: 'revert', as: ids.operationId, back: `snapshot_${digits}` };
 const failedOperationId = `op_${'1'.repeat(32)}` as const;
 const tidying: TidyVm = {
   operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, machine: layered, owedBy: null,
@@ -147,7 +149,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('making an image of it', () => { expect(property(publishVm, [publishing])).toEqual([]); });
   it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
-  it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting])).toEqual([]); });
+  it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting, takingInside, revertingInside])).toEqual([]); });
   it('making a VM of a backup', () => { expect(property(provisionVm, [restored])).toEqual([]); });
   it('making one only to see whether it comes up', () => { expect(property(provisionVm, [drilled])).toEqual([]); });
   it('backing one up', () => { expect(property(backupVm, [backingUp])).toEqual([]); });
@@ -301,6 +303,21 @@ describe('Taking a snapshot', () => {
   it('going back to one needs a VM that is stopped, and is taken back by dropping what nobody wrote', () => {
     expect(snapshotVm.steps['node']?.run(reverting, {})).toMatchObject({ type: 'LayerDomain', data: { live: false } });
     expect(undoOf(reverting)).toMatchObject({ data: { steps: [{ kind: 'drop', layer: 'bbbbbbbb' }, { kind: 'drop', layer: 'bbbbbbbb' }] } });
+  });
+});
+
+describe('Keeping a snapshot inside of the disks', () => {
+  const undoOf = (vm: SnapshotVm): Outgoing | undefined => {
+    const undo = snapshotVm.steps['node']?.undo;
+    return typeof undo === 'function' ? undo(vm, {}) : undefined;
+  };
+  it('names it after itself, and is taken back by letting it go', () => {
+    expect(snapshotVm.steps['node']?.run(takingInside, {})).toMatchObject({ type: 'KeepInside', data: { volumes: [ids.volumeId, second.volumeId], as: `snapshot_${digits}`, back: null } });
+    expect(undoOf(takingInside)).toMatchObject({ type: 'TidyLayers', data: { steps: [ids.volumeId, second.volumeId].map((volumeId) => ({ kind: 'forget', volumeId, inner: `snapshot_${digits}` })) } });
+  });
+  it('going back keeps what there was under the operation, and is taken back by returning to that', () => {
+    expect(snapshotVm.steps['node']?.run(revertingInside, {})).toMatchObject({ type: 'KeepInside', data: { as: ids.operationId, back: `snapshot_${digits}` } });
+    expect(undoOf(revertingInside)).toMatchObject({ data: { steps: [ids.volumeId, second.volumeId].map((volumeId) => ({ kind: 'return', volumeId, inner: ids.operationId })) } });
   });
 });
 

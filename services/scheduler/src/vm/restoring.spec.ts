@@ -39,6 +39,22 @@ describe('A VM that is made of a backup', () => {
     for (const field of ['expiresAt', 'autostart']) expect(wished([]).spec).not.toHaveProperty(field);
     expect(wished([]).spec).toMatchObject({ name: 'again', description: 'shop', protected: false, imageId: null, poolId: spec.poolId });
   });
+  describe('that was adopted', () => {
+    const layout = { macs: ['52:54:00:11:22:33'], drive: { target: 'hdc', file: '/mnt/theirs.iso' }, definition: `<domain type="kvm"/>`, disks: [
+      { volumeId: `volume_${hex(1)}` as const, target: 'hda', file: '/var/x.qcow2', unit: 0, sizeGib: 2 }, { volumeId: `volume_${hex(5)}` as const, target: 'hdb', file: '/var/gone.qcow2', unit: 1, sizeGib: 2 },
+    ] };
+    const of = (machine: object) => restoring(() => ({ ...entry, taken: { ...entry.taken, machine: { spec: { ...spec, networkId: null }, network: null, volumes: [], layout, ...machine } } }) as BackupEntry, {
+      backupId, name: 'again', network: null, networks: () => undefined, imageOf: () => null, nodeId: null, proof: undefined, volumeOf: (unit) => `volume_${hex(90 + unit)}`,
+    });
+    it('is built as that was, with disks and interfaces of its own, and nothing in its drive', () => {
+      const built = { macs: [], drive: { target: 'hdc', file: null }, definition: layout.definition, disks: [{ volumeId: `volume_${hex(90)}`, target: 'hda', file: `volume_${hex(90)}.qcow2`, unit: 0, sizeGib: 2 }] };
+      expect(of({ network: net(1) })).toMatchObject({ restore: { layout: built }, spec: { networkId: net(1).networkId, accel: 'require-kvm' } });
+    });
+    it('is in the network of an interface that it was given, or in one that somebody names', () => {
+      expect(of({ nics: [net(2)] })).toMatchObject({ spec: { networkId: net(2).networkId } });
+      expect(of({})).toEqual({ refused: 'backup.needs_network', because: { backupId, field: 'network' } });
+    });
+  });
   it('has the medium with its drivers again, as long as there is one', () => {
     const drivers = { imageId: `image_${hex(7)}`, file: 'virtio.iso' } as const;
     const of = (there: VmSpec['drivers'], found: typeof drivers | null) => restoring(() => ({ ...entry, taken: entry.taken === null ? null : { ...entry.taken, machine: { ...entry.taken.machine, spec: there === undefined ? spec : { ...spec, drivers: there } } } }), {

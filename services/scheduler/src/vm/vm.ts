@@ -27,7 +27,7 @@ import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisio
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
+import type { Layer, Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
@@ -35,10 +35,10 @@ import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots,
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
 export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'publish' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
 
-/** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
+/** What an operation does to the layers of the disks; without one, to what is kept inside of them. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
-  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: string }
-  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: string }
+  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: Layer }
+  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: Layer }
   | { readonly kind: 'delete'; readonly snapshotId: SnapshotId }
   | { readonly kind: 'tidy' };
 export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
@@ -84,8 +84,9 @@ export interface LiveVm {
   readonly fetchBytes: number | undefined;
   /** null: it was adopted, with interfaces of its own. */
   readonly network: NetworkPlan | null;
-  /** How one that was adopted is built. */
+  /** How one that was adopted, or is made of a backup of such a one, is built. */
   readonly layout: AdoptedLayout | null;
+  readonly createdAs: 'made' | 'adopted';
   readonly desired: Desired;
   /** What was wanted before the running operation: goes back to it when that fails. */
   readonly desiredBefore: Desired;
@@ -126,8 +127,12 @@ export interface LiveVm {
 
 export type Vm = { readonly status: 'absent' } | LiveVm | { readonly status: 'deleted'; readonly nodeId: NodeId | null; readonly generation: number };
 
+/** It is not ours yet: what takes it back removes nothing. */
+const isBeingAdopted = ({ createdAs, provisioned }: Pick<LiveVm, 'createdAs' | 'provisioned'>): boolean => createdAs === 'adopted' && provisioned === null;
+
 /** The saga that carries out an operation of a VM; its id is the operation's. */
-export const sagaOf = (kind: OperationKind, { debt, operation, layout, provisioned }: Pick<LiveVm, 'debt' | 'operation' | 'layout' | 'provisioned'>): string => {
+export const sagaOf = (kind: OperationKind, live: Pick<LiveVm, 'debt' | 'operation' | 'createdAs' | 'provisioned'>): string => {
+  const { debt, operation } = live;
   switch (kind) {
     case 'create': return 'provision-vm';
     case 'adopt': return 'adopt-vm';
@@ -141,7 +146,7 @@ export const sagaOf = (kind: OperationKind, { debt, operation, layout, provision
     case 'backup': return 'backup-vm';
     case 'delete': return 'delete-vm';
     // What a creation left is taken away; a VM that is complete only has an action, a change, a request or layers settled.
-    case 'clean-up': return layout !== null && provisioned === null ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
+    case 'clean-up': return isBeingAdopted(live) ? 'settle-adoption' : debt === null ? 'clean-up-vm' : debt.work !== null ? 'tidy-layers' : debt.action !== null ? 'settle-power' : debt.change !== null ? 'settle-reconfiguration' : debt.backup !== null ? 'settle-backup' : 'settle-guest';
   }
 };
 
@@ -221,6 +226,10 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (detachVolume?.volumeId === provisioned.volumeId) return refuse('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
   const found = volumes.find(({ volumeId }) => volumeId === meant);
   if (meant !== undefined && found === undefined) return refuse('vm.volume_not_found', { vmId, volumeId: meant });
+  const grows = [...((change.diskGib ?? 0) > spec.diskGib ? [provisioned.volumeId] : []), ...(found !== undefined && (changeVolume?.sizeGib ?? 0) > found.sizeGib ? [found.volumeId] : [])];
+  // It would have another size after going back.
+  const keptIn = grows.find((volumeId) => live.snapshots.inner.some((one) => one.volumeId === volumeId));
+  if (keptIn !== undefined) return refuse('volume.in_internal_snapshot', { vmId, volumeId: keptIn, snapshots: namesOf(live.snapshots, keptIn) });
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
@@ -249,12 +258,16 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
 };
 
+/** What keeps one that was adopted from being made again of a backup: its guest was installed on its own machine. */
+const backupObstacle = ({ definition }: AdoptedLayout): string | undefined =>
+  definition === undefined ? 'its definition is not kept: it hands QEMU words of its own, or is too long' : definition.includes('<kernel>') ? 'it starts a kernel that lies on its node, which no backup would hold' : undefined;
+
 /** Running or not: a VM that is stopped is copied as it lies. */
 const backUp = (vm: Vm, { vmId, operationId, ...job }: Extract<VmCommand, { type: 'RequestBackup' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
-  // What is kept of a machine is made anew from our own layout, on which its guest was not installed.
-  if (live.layout !== null) return refuse('backup.of_adopted', { vmId });
+  const obstacle = live.layout === null ? undefined : backupObstacle(live.layout);
+  if (obstacle !== undefined) return refuse('backup.of_adopted', { vmId, says: obstacle });
   return [{ type: 'VmBackupRequested', data: { operationId, ...job } }];
 };
 
@@ -266,14 +279,22 @@ const disksOf = ({ spec, provisioned, volumes, snapshots }: LiveVm & { readonly 
   return [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib }, ...volumes].map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, layer: layers[volumeId] ?? null }));
 };
 
-const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
+const isOff = ({ observed }: LiveVm): boolean => observed?.state === 'stopped' || observed?.state === 'crashed';
+
+/** What is kept inside of a disk comes and goes only while nobody uses it. */
+const offOr = (live: LiveVm): Refusal | undefined => (isOff(live) ? undefined : refuse('snapshot.only_stopped', { vmId: live.vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; a snapshot of kind external is taken and deleted while it runs' }));
+
+const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description, kind }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const live = changeableOr(vm, vmId);
   if (isRefusal(live)) return live;
   const { list } = live.snapshots;
   if (list.length >= SNAPSHOTS_MAX) return refuse('snapshot.too_many', { vmId, max: SNAPSHOTS_MAX });
   const same = list.find((snapshot) => snapshot.name === name);
   if (same !== undefined) return refuse('snapshot.name_taken', { vmId, name, snapshotId: same.snapshotId, field: 'name' });
-  return [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: freshLayer(live.snapshots, operationId) } }];
+  const others = list.filter((snapshot) => snapshot.kind !== kind).map((snapshot) => snapshot.name);
+  if (others.length > 0) return refuse('snapshot.other_kind', { vmId, kind, snapshots: others, field: 'kind' });
+  const runs = kind === 'internal' ? offOr(live) : undefined;
+  return runs ?? [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** A VM that is ready, and a snapshot that it has. */
@@ -296,6 +317,7 @@ const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>
   if (isRefusal(live)) return live;
   const disk = frozenIn(vm, data);
   if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  if (live.snapshots.inner.some(({ name }) => name === snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId });
   const { operation, debt } = live;
   if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
   if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
@@ -309,6 +331,7 @@ const publish = (vm: Vm, { vmId, operationId, imageId, snapshot: snapshotId, min
   const state = live.observed?.state ?? 'absent';
   const snapshot = live.snapshots.list.find((one) => one.snapshotId === snapshotId);
   if (snapshotId !== undefined && snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
+  if (snapshot?.kind === 'internal') return refuse('snapshot.internal', { vmId, snapshotId: snapshot.snapshotId });
   if (snapshot === undefined && state !== 'stopped') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first, or name a snapshot of it' });
   const disk = (snapshot?.disks ?? disksOf(live)).find(({ unit }) => unit === 0);
   if (disk === undefined) return refuse('vm.system_disk', { vmId });
@@ -322,20 +345,20 @@ const inheritedBy = ({ osFamily, drivers }: VmSpec): { readonly osFamily?: VmSpe
 
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
-  return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
+  if (isRefusal(found)) return found;
+  return (found.snapshot.kind === 'internal' ? offOr(found.live) : undefined) ?? [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
 };
 
 const revert = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'RevertVm' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   if (isRefusal(found)) return found;
   const { live, snapshot } = found;
-  const state = live.observed?.state ?? 'absent';
-  if (state !== 'stopped' && state !== 'crashed') return refuse('snapshot.vm_not_stopped', { vmId, state, hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+  if (!isOff(live)) return refuse('snapshot.vm_not_stopped', { vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
   // What was added would be left out, what is gone would be missing: neither is the machine as it was.
   const then = snapshot.disks.map(({ volumeId }) => volumeId).sort();
   const now = disksOf(live).map(({ volumeId }) => volumeId).sort();
   if (!same(then, now)) return refuse('snapshot.disks_changed', { vmId, snapshotId, added: now.filter((volumeId) => !then.includes(volumeId)), missing: then.filter((volumeId) => !now.includes(volumeId)) });
-  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: freshLayer(live.snapshots, operationId) } }];
+  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: snapshot.kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** What a snapshot operation has brought about, when the node has done its part. */
@@ -346,7 +369,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
     case 'take': {
       const { snapshotId, name, description, layer } = work;
       const snapshot: Snapshot = {
-        snapshotId, name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
+        snapshotId, kind: layer === null ? 'internal' : 'external', name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
         disks: [...disksOf({ ...vm, provisioned: vm.provisioned })],
       };
       return [{ type: 'VmSnapshotTaken', data: { operationId, snapshot, layer } }];
@@ -359,7 +382,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
 
 /** A revert goes on until what was written since is taken away; one that is to be deleted needs no tidying. */
 const hasToTidy = ({ operation, snapshots, waitingDelete }: LiveVm): boolean =>
-  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer)).steps.length > 0;
+  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer, operation.id)).steps.length > 0;
 
 /** What was tidied away by a clean-up that pays for a deletion or a revert; what was only undone is as before. */
 const tidiedEvents = (work: LayerWork | null, operationId: OperationId): readonly VmEvent[] => {
@@ -451,7 +474,7 @@ const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCom
   if (isRefusal(live)) return live;
   if (live.spec.protected) return refuse('vm.protected', { vmId: live.vmId });
   // Nothing of it may be taken away before it is ours.
-  if (live.layout !== null && live.provisioned === null) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
+  if (isBeingAdopted(live)) return live.operation === null ? refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId }) : refuse('vm.busy', { operationId: live.operation.id, kind: live.operation.kind });
   if (live.operation?.kind === 'delete' || live.waitingDelete !== null) return refuse('vm.busy', { operationId: live.waitingDelete ?? live.operation?.id ?? null, kind: 'delete' });
   const running = live.observed !== null && ['running', 'paused'].includes(live.observed.state);
   if (running && live.operation?.kind !== 'create' && !force) return refuse('vm.not_stopped', { vmId: live.vmId, state: live.observed.state, hint: 'stop it first, or delete with force=true' });
@@ -581,7 +604,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         if (state.status !== 'live' || state.operation?.id !== command.data.operationId) return [];
         const { operationId } = command.data;
         if (state.operation.kind === 'delete') return [{ type: 'VmDeleted', data: { operationId } }];
-        if (state.layout !== null && state.provisioned === null) return [{ type: 'VmReleased', data: { operationId } }];
+        if (isBeingAdopted(state)) return [{ type: 'VmReleased', data: { operationId } }];
         const work = state.operation.work ?? state.debt?.work ?? null;
         const how = state.operation.kind === 'delete-snapshot' ? 'deleted the snapshot' : state.operation.kind === 'revert' ? 'reverted' : 'cleaned up';
         return [...tidiedEvents(work, operationId), { type: 'VmOperationDone', data: { operationId, how } }, ...thenDelete(state)];
@@ -658,14 +681,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: null, restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: restore?.layout ?? null, createdAs: 'made', restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
@@ -724,7 +747,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmReverted':
         return {
-          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer),
+          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer, event.data.operationId),
           operation: state.operation === null ? null : { ...state.operation, work: { kind: 'tidy' } },
         };
       case 'VmLayersTidied':
