@@ -205,6 +205,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
   'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces.',
   'snapshot.not_found': () => 'The VM has no such snapshot.',
+  'snapshot.needs_network': () => 'The VM was adopted with interfaces of its own: say in which network the new one shall be.',
   'snapshot.name_taken': (b) => `The VM has a snapshot called ${word(b['name'])} already.`,
   'snapshot.too_many': (b) => `The VM has ${word(b['max'])} snapshots: delete one first.`,
   'snapshot.only_stopped': (b) => `The VM is ${word(b['state'])}: an internal snapshot is taken and deleted only while it is stopped. One of kind external can be taken while it runs.`,

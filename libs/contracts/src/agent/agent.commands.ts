@@ -90,6 +90,8 @@ export const agentCommands = {
   UndoBackup: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId })),
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
   RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
+  /** These disks are there, and hold what these layers of others hold; they stand alone. Sizes in GiB. */
+  CopyDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, disks: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), from: VolumeId, layer: Layer })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** A domain that was started has come up: that is seen within the time. Facts: `criterion`, `seconds`, and in words what was seen. Else 'drill.not_seen'. */
   ProveDomain: command('node', 'nodeId', z.object({ ...Target, proof: Proof })),

@@ -132,6 +132,15 @@ export const TakeSnapshotBody = z.strictObject({
 }).meta({ id: 'TakeSnapshot' });
 export type TakeSnapshotBody = z.infer<typeof TakeSnapshotBody>;
 
+/** The body of POST /v1/vms/:id/snapshots/:snapshot/clone: a new VM. */
+export const CloneVmBody = z.strictObject({
+  name: Name.describe('Of the new VM'),
+  description: text(1_000).optional().describe('Default: that of the VM that it is made of'),
+  network: Reference.optional().describe('Id or name of a network; without it the one that the VM is in'),
+  pool: Reference.optional().describe('Id or name of a pool on the node of that VM; without it whichever has room'),
+}).meta({ id: 'CloneVm' });
+export type CloneVmBody = z.infer<typeof CloneVmBody>;
+
 /** The body of POST /v1/nodes/:id/foreign/:uuid/adopt. */
 export const AdoptVmBody = z.strictObject({
   name: Name.optional().describe('Of the VM. Default: the name of the domain'),
@@ -171,8 +180,10 @@ export const vmCommands = {
   BackupVm: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: Reference.optional(), wants: BackupWish, scheduled: BackupSlot.nullable() })),
   /** A new VM of a backup; references are still names. */
   RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean(), proof: DrillWish.optional() })),
-  /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
-  FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
+  /** A new VM, which is another one, of what a snapshot of this one holds; references are still names. */
+  CloneVm: command('scheduler', 'vmId', z.object({ ...Target, ofVm: VmId, snapshotId: SnapshotId, ...CloneVmBody.shape })),
+  /** From sagas: nothing changes. Facts: the `layers` that hold what the snapshot froze of these disks, in their order. With `layers`: refused when it is not those any more. */
+  FindSnapshotDisks: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumes: z.array(VolumeId).min(1).max(24), layers: z.array(Layer).max(24).optional() })),
   /** From the next time that somebody looks at its screen. null: nobody is asked for one. */
   SetScreenPassword: command('scheduler', 'vmId', z.object({ ...Target, password: ScreenPassword.nullable() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),

@@ -206,10 +206,23 @@ export const Restore = z.object({
 });
 export type Restore = z.infer<typeof Restore>;
 
+/** What the disks of a VM begin as when it is made of a snapshot of another: copies of what that froze, on the node where they lie. */
+export const Copy = z.object({
+  ofVm: VmId,
+  snapshotId: SnapshotId,
+  nodeId: NodeId,
+  /** What the first disk is a copy of, then the others, in the order of `volumes`. */
+  from: z.array(VolumeId).min(1).max(24),
+  ...Restore.pick({ volumes: true, layout: true, nics: true, without: true }).shape,
+});
+export type Copy = z.infer<typeof Copy>;
+
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
 export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
   /** What its disks begin as, when they are those of a backup. */
   restore: Restore.optional(),
+  /** What they begin as, when they are those of a snapshot. */
+  copy: Copy.optional(),
   /** What it runs at its first boot. */
   bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),
   /** Of an image that its node has to fetch, unless it has it already. */

@@ -127,9 +127,9 @@ const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfigur
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
-    const { vmId, operationId, spec: { name, description, ...spec }, network, restore, bootRuns = [] } = event.data;
+    const { vmId, operationId, spec: { name, description, ...spec }, network, restore, copy, bootRuns = [] } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: (restore ?? copy)?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);

@@ -36,7 +36,7 @@ export function volumesIn({ data }: AgentCommand): readonly VolumeId[] {
 }
 
 /** Verbs that make files of volumes, rewrite or remove them. A guest that is only changed writes the same ones. */
-const REMAKING: ReadonlySet<string> = new Set(['EnsureDisk', 'RestoreDisks', 'RemoveDisk', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume', 'AcceptVolume', 'AdoptDomain', 'ReleaseDomain', 'LayerDomain', 'TidyLayers'] satisfies AgentCommand['type'][]);
+const REMAKING: ReadonlySet<string> = new Set(['EnsureDisk', 'RestoreDisks', 'CopyDisks', 'RemoveDisk', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume', 'AcceptVolume', 'AdoptDomain', 'ReleaseDomain', 'LayerDomain', 'TidyLayers'] satisfies AgentCommand['type'][]);
 
 /** Volumes of which nobody knows what lies there, from when the verb is begun until it is answered. */
 export const remadeBy = (command: AgentCommand): readonly VolumeId[] => (REMAKING.has(command.type) ? volumesIn(command) : []);

@@ -93,7 +93,7 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
   return {
     operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network,
-    restore: vm.restore, ...(vm.bootRuns.length === 0 ? {} : { bootRuns: vm.bootRuns }), nameKey: nameKeyOf(vm.spec.name),
+    restore: vm.restore, copy: vm.copy, ...(vm.bootRuns.length === 0 ? {} : { bootRuns: vm.bootRuns }), nameKey: nameKeyOf(vm.spec.name),
   };
 };
 
@@ -118,7 +118,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
 });
 
 /** Networks of interfaces beside the first that one was to be made with, and was not. */
-const unbuilt = ({ provisioned, restore }: LiveVm): readonly NetworkPlan[] => (provisioned === null ? restore?.nics ?? [] : []);
+const unbuilt = ({ provisioned, restore, copy }: LiveVm): readonly NetworkPlan[] => (provisioned === null ? (restore ?? copy)?.nics ?? [] : []);
 
 /** Of a drill that says something of its backup. */
 const drilledOf = ({ restore, drilled }: LiveVm): NonNullable<RemoveVm['drilled']> | null => {

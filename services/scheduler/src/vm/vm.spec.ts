@@ -392,7 +392,7 @@ describe('Snapshots of a VM', () => {
     // Its disks keep their size, and what it holds is not read beside what they hold now.
     given(...one).when({ type: 'RequestReconfiguration', data: { vmId, operationId: op(5), change: { diskGib: spec.diskGib + 1 } } }).thenRefused('volume.in_internal_snapshot', { vmId, volumeId: provisioned.volumeId, snapshots: ['s3'] });
     given(...one).when({ type: 'PublishVm', data: { vmId, operationId: op(5), imageId: `image_${hex(5)}`, name: 'golden', snapshot: id(3) } }).thenRefused('snapshot.internal', { vmId, snapshotId: id(3) });
-    given(...one).when({ type: 'FindSnapshotDisk', data: { vmId, snapshotId: id(3), volumeId: provisioned.volumeId } }).thenRefused('snapshot.internal', { vmId, snapshotId: id(3) });
+    given(...one).when({ type: 'FindSnapshotDisks', data: { vmId, snapshotId: id(3), volumes: [provisioned.volumeId] } }).thenRefused('snapshot.internal', { vmId, snapshotId: id(3) });
   });
   it('are not gone back to by a VM with other disks', () => {
     const volume = { volumeId: `volume_${hex(77)}`, unit: 1, sizeGib: 1, limits: null } as const;

@@ -23,7 +23,7 @@ import { BOOT_RUNS_MAX, type BootRun } from '@chronovirt/contracts/boot-job/boot
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Copy, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
@@ -80,6 +80,8 @@ export interface LiveVm {
   readonly imageFormat: 'qcow2' | 'raw';
   /** What its disks began as, when they are those of a backup. */
   readonly restore: Restore | null;
+  /** What they began as, when it was made of a snapshot. */
+  readonly copy: Copy | null;
   /** Of its image, that its node had to fetch. */
   readonly fetchBytes: number | undefined;
   /** null: it was adopted, with interfaces of its own. */
@@ -307,21 +309,25 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   return isRefusal(live) ? live : { live, snapshot };
 };
 
-const frozenIn = (vm: Vm, { snapshotId, volumeId }: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']) =>
-  (vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks.find((disk) => disk.volumeId === volumeId) : undefined);
+/** The layers that hold these disks, in their order; undefined: some are not in the snapshot. */
+const frozenIn = (vm: Vm, { snapshotId, volumes }: Extract<VmCommand, { type: 'FindSnapshotDisks' }>['data']): readonly Layer[] | undefined => {
+  const disks = vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks ?? [] : [];
+  const found = volumes.flatMap((volumeId) => disks.filter((disk) => disk.volumeId === volumeId));
+  return found.length < volumes.length ? undefined : found.map(({ layer }) => layer);
+};
 
 /** What a snapshot froze may be written once it is being deleted, gone back to, or tidied up after; taking another one only freezes more. */
-const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']): readonly VmEvent[] | Refusal => {
-  const { vmId, snapshotId, volumeId, layer } = data;
+const findDisks = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisks' }>['data']): readonly VmEvent[] | Refusal => {
+  const { vmId, snapshotId, volumes, layers } = data;
   const live = liveOr(vm, vmId);
   if (isRefusal(live)) return live;
-  const disk = frozenIn(vm, data);
-  if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  const frozen = frozenIn(vm, data);
+  if (frozen === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumes });
   if (live.snapshots.inner.some(({ name }) => name === snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId });
   const { operation, debt } = live;
   if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
   if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
-  return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
+  return layers === undefined || same(layers, frozen) ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumes });
 };
 
 /** What is read must not be written meanwhile: what a snapshot froze is not, and a disk of a stopped machine is not while this has it in hand. */
@@ -546,14 +552,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('BackupVm is resolved into RequestBackup by its handler');
       case 'RestoreBackup':
         throw new Error('RestoreBackup is resolved into RequestVm by its handler');
+      case 'CloneVm':
+        throw new Error('CloneVm is resolved into RequestVm by its handler');
       case 'RequestBackup':
         return backUp(state, command.data);
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
       case 'AskGuest':
         return ask(state, command.data);
-      case 'FindSnapshotDisk':
-        return findDisk(state, command.data);
+      case 'FindSnapshotDisks':
+        return findDisks(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -679,16 +687,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, copy = null, bootRuns = [], fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: restore?.layout ?? null, createdAs: 'made', restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: (restore ?? copy)?.layout ?? null, createdAs: 'made', restore, copy, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        nics: [], volumes: (restore ?? copy)?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, copy: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
@@ -795,8 +803,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
         return state.status === 'live' ? { generation: state.generation, plan: planOf(changedMachine(machineOf(state, state.snapshots), command.data.change ?? {})) } : {};
-      case 'FindSnapshotDisk':
-        return { layer: frozenIn(state, command.data)?.layer ?? null };
+      case 'FindSnapshotDisks':
+        return { layers: frozenIn(state, command.data) ?? [] };
       default:
         return {};
     }
