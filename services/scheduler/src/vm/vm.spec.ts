@@ -449,8 +449,7 @@ describe('A VM that was adopted', () => {
 });
 
 describe('A machine that is made of a backup', () => {
-  const restore = { backupId: `backup_${hex(7)}`, ofVm: `vm_${hex(8)}`, targetId: `target_${hex(9)}`, chain: [], volumes: [], drill: false } as const;
-  const asked: VmEvent = { type: 'VmRequested', data: { ...wish, imageFile: null, restore } };
+  const asked: VmEvent = { type: 'VmRequested', data: { ...wish, imageFile: null, restore: { backupId: `backup_${hex(7)}`, ofVm: `vm_${hex(8)}`, targetId: `target_${hex(9)}`, chain: [], volumes: [], drill: false } } };
   const says = (percent: number, from = nodeId): VmCommand => ({ type: 'RecordRestoreProgress', data: { vmId, nodeId: from, percent } });
   const said = (percent: number): VmEvent => ({ type: 'VmRestoreProgressed', data: { operationId: op(1), percent } });
   it('says how far its disks have come, only upwards and in steps, by its own node and while it is made', () => {
