@@ -20,7 +20,7 @@ import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { InnerName, Layer, LayerStep } from '../vm/snapshot.ts';
-import { AdoptedLayout, BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
+import { AdoptedLayout, BootOrder, DomainState, KernelArguments, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfPool = { nodeId: NodeId, poolId: PoolId };
@@ -39,6 +39,8 @@ export const DomainPlan = z.object({
   media: ImageFile.nullable(),
   /** In its second drive; null: nothing. Left out, it has none. */
   drivers: ImageFile.nullable().optional(),
+  kernel: z.object({ file: ImageFile, initrd: ImageFile.nullable(), arguments: KernelArguments }).optional(),
+  bootMenu: z.boolean().optional(),
   ...Platform.shape,
   expert: Expert.optional(),
   seed: Seed.nullable(),
@@ -194,6 +196,10 @@ export type PoolReport = z.input<typeof PoolReport>;
 /** A report `cv.rpt.<node>.backup.<backupId>`: how much of it is copied. It may be less than was said before, when the copy was begun again. */
 export const BackupReport = z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, percent: z.int().min(0).max(100) });
 export type BackupReport = z.infer<typeof BackupReport>;
+
+/** A report `cv.rpt.<node>.restore.<vmId>`: how much of the disks that are made of a backup is made. It may be less than was said before, too. */
+export const RestoreReport = BackupReport.omit({ backupId: true });
+export type RestoreReport = z.infer<typeof RestoreReport>;
 
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });
