@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { z } from 'zod';
 import type { ByteStore } from '../bytes/byte-store.os.ts';
-import { HEAD_BYTES, type ImageFormat, readHeader } from './image-header.ts';
+import { HEAD_BYTES, type ImageFormat, readHeader } from '@chronovirt/contracts/image/image-header';
 
 export interface TakenIn {
   readonly sha256: string;

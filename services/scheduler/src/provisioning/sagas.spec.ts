@@ -96,6 +96,7 @@ const drilled: ProvisionVm = { ...restored, restore: restored.restore === undefi
 const place = { operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, sizeGib: 2, format: 'qcow2' } as const;
 const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'blank' } },
+  { ...place, name: 'data', source: { kind: 'found', driftId: `drift_${digits}`, file: 'theirs.qcow2' } },
   { ...place, name: 'data', source: { kind: 'image', imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' } },
   { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
   { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
