@@ -153,7 +153,7 @@ describe('backups of a machine', () => {
     expect((await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${vm.id}`)).items.map(({ id }) => id).sort()).toEqual(made.map(({ id }) => id).sort());
   });
 
-  it('A5-10 a snapshot and its deletion while it runs do not end the chain, one of a stopped machine is built on by reading', async () => {
+  it('A5-10 a snapshot and its deletion while it runs do not end the chain, one of a stopped machine is built on by reading, going back to an internal one ends it', async () => {
     const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/snapshots`, { name: 'between' });
     await rest.succeeded(operation.id);
     await write(1, 'on-the-layer');
@@ -172,12 +172,30 @@ describe('backups of a machine', () => {
     await expectSame(stopped);
     expect(stopped.disks[1]?.bytes).toBeLessThan(1_000_000);
     expect((await rest.vm(vm.id)).status).toBe('stopped');
+    await rest.done('POST', `/v1/vms/${vm.id}/snapshots`, { name: 'inside', kind: 'internal' }, 60_000);
+    const inside = `/v1/vms/${vm.id}/snapshots/${(await rest.ok<{ items: { id: string }[] }>('GET', `/v1/vms/${vm.id}/snapshots`)).items[0]?.id ?? ''}`;
     await acted('start');
     await up(vm);
     await write(3, 'after-the-start');
     const started = await taken();
     expect(started).toMatchObject({ kind: 'incremental', parent: stopped.id });
     await expectSame(started);
+    // With an internal snapshot the count went on; going back to it ends it, whatever is found by reading.
+    await acted('stop');
+    const back = (): Promise<unknown> => rest.done('POST', `${inside}/revert`, undefined, 60_000);
+    await back();
+    const reverted = await taken();
+    expect(reverted).toMatchObject({ kind: 'incremental', parent: started.id });
+    await expectSame(reverted);
+    await back();
+    await rest.done('DELETE', inside, undefined, 60_000);
+    await acted('start');
+    await up(vm);
+    expect(await read(3)).toBe('');
+    const full = await taken();
+    expect(full).toMatchObject({ kind: 'full', parent: null });
+    expect(full.because).toContain('have not kept count');
+    await expectSame(full);
   });
 
   it('A5-10 when QEMU has died nobody has kept count: the next one is full, and says why', async () => {

@@ -64,10 +64,10 @@ const volumeOf = async ({ platform: { rest }, name }: Stage): Promise<string> =>
   await rest.succeeded(operation.id);
   return volumeId;
 };
-const snapshotted = async (stage: Stage): Promise<string> => {
+const snapshotted = async (stage: Stage, kind: 'external' | 'internal' = 'external'): Promise<string> => {
   const { platform: { rest } } = stage;
   const { id } = await stopped(stage);
-  for (const name of ['first', 'second']) await rest.done('POST', `/v1/vms/${id}/snapshots`, { name });
+  for (const name of ['first', 'second']) await rest.done('POST', `/v1/vms/${id}/snapshots`, { name, kind });
   const { items } = await rest.ok<{ items: readonly { readonly id: string; readonly name: string }[] }>('GET', `/v1/vms/${id}/snapshots`);
   return `/v1/vms/${id}/snapshots/${items.find(({ name }) => name === 'first')?.id ?? ''}`;
 };
@@ -168,6 +168,14 @@ const SCENES = {
     ends: EITHER,
     set: async (stage) => {
       const first = await snapshotted(stage);
+      return () => stage.ask('POST', `${first}/revert`, undefined, 'revert');
+    },
+  },
+  'snapshot-inside': { ends: EITHER, set: ofStopped('snapshot', 'POST', '/snapshots', { name: 'first', kind: 'internal' }) },
+  'revert-inside': {
+    ends: EITHER,
+    set: async (stage) => {
+      const first = await snapshotted(stage, 'internal');
       return () => stage.ask('POST', `${first}/revert`, undefined, 'revert');
     },
   },

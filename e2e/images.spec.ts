@@ -242,7 +242,7 @@ describe('the store of images', () => {
     expect(existsSync(join(node.imageDir, `${node.image.sha256}.qcow2`))).toBe(true);
   }, 180_000);
 
-  it('A3-04 A5-06 A5-07 what a snapshot of a running VM holds becomes an image; a VM of it is another one, with what was there then', async () => {
+  it('A3-04 A5-06 A5-07 what a snapshot of a running VM holds becomes an image, or a VM in one step; a VM of either is another one, with what was there then', async () => {
     const source = await rest.running(wish('source'));
     await answers(source);
     // In the part of its disk that nobody uses.
@@ -267,6 +267,17 @@ describe('the store of images', () => {
     await answers(copy);
     expect([await read(copy), await read(source)]).toEqual(['then', 'later']);
     expect([copy.mac === source.mac, copy.address === source.address]).toEqual([false, false]);
+    // In one step, without an image: the snapshot may be deleted afterwards.
+    const made = await rest.ok<Accepted>('POST', `/v1/vms/${source.id}/snapshots/${point?.id ?? ''}/clone`, { name: 'clone' });
+    expect(made.operation.kind).toBe('clone');
+    await rest.succeeded(made.operation.id, 120_000);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${source.id}/snapshots/${point?.id ?? ''}`)).operation.id);
+    const clone = await rest.vm(made.vm.id);
+    await answers(clone);
+    expect([await read(clone), await read(source)]).toEqual(['then', 'later']);
+    expect([clone.mac === source.mac, clone.address === source.address]).toEqual([false, false]);
+    expect((await infoOf(join(node.poolDir, `${clone.id.replace('vm_', 'volume_')}.qcow2`)))['backing-filename']).toBeUndefined();
+    await rest.gone(clone.id);
     await Promise.all([source, copy].map(({ id }) => rest.gone(id)));
   }, 300_000);
 });

@@ -3,7 +3,7 @@
  *
  * Three witnesses are compared: the log (by an account of its own, ledger.ts), what REST shows, and what
  * really is on the nodes. A VM that lives holds exactly one name, an address for each interface, a volume and
- * space for each disk, and has exactly one domain; layers lie beside its disks only while it has snapshots; a VM that is deleted or whose creation failed holds nothing, and has none.
+ * space for each disk, and has exactly one domain; layers lie beside its disks only while it has snapshots, and nothing is kept inside of them but those; a VM that is deleted or whose creation failed holds nothing, and has none.
  */
 import { ledgerOf, NOBODY, readEvents, type Ledger, type VmAccount } from './ledger.ts';
 import type { Platform } from './platform.ts';
@@ -18,6 +18,8 @@ export interface NodeView {
   disks(): Promise<readonly string[]>;
   /** Of the layers on them: to which volume each belongs. */
   layers?(): Promise<readonly string[]>;
+  /** What is kept inside of their files, as qemu-img says. */
+  inner?(): Promise<readonly { readonly volumeId: string; readonly name: string }[]>;
 }
 
 export interface AtRest {
@@ -67,6 +69,10 @@ export async function broken(platform: Platform, nodes: readonly NodeView[]): Pr
       for (const volume of (await node.layers?.()) ?? []) {
         const owner = ledger.vms.get(ledger.volumes.get(volume) ?? '');
         if (owner === undefined || (owner.snapshots.size === 0 && owner.operation === undefined && owner.owed.length === 0)) complaints.push(`leaked layer: ${volume} has one, and ${owner === undefined ? 'nobody has it' : `${describe(ledger, owner.id)} has no snapshot`}`);
+      }
+      for (const { volumeId, name } of (await node.inner?.()) ?? []) {
+        const owner = ledger.vms.get(ledger.volumes.get(volumeId) ?? '');
+        if (owner === undefined || (!owner.snapshots.has(name) && owner.operation === undefined && owner.owed.length === 0)) complaints.push(`leaked snapshot: ${volumeId} keeps ${name} inside, and ${owner === undefined ? 'nobody has it' : `${describe(ledger, owner.id)} has no such snapshot`}`);
       }
     }
     for (const [vmId, where] of domains) {

@@ -13,6 +13,7 @@ const BOOTED_WITHIN_MS = 120_000;
 
 interface Snapshot {
   readonly id: string;
+  readonly kind: string;
   readonly name: string;
   readonly parent: string | null;
   readonly state: string;
@@ -58,6 +59,15 @@ describe('snapshots of a machine', () => {
   const taken = async (name: string, of: Vm = vm): Promise<Snapshot> => {
     await rest.done('POST', `/v1/vms/${of.id}/snapshots`, { name }, 60_000);
     return called(name, of);
+  };
+  const takenInside = async (name: string): Promise<Snapshot> => {
+    await rest.done('POST', `/v1/vms/${vm.id}/snapshots`, { name, kind: 'internal' }, 60_000);
+    return called(name);
+  };
+  /** Names of what a disk keeps inside, as qemu-img lists them. */
+  const insideOf = async (volumeId: string): Promise<readonly string[]> => {
+    const { stdout } = await run('qemu-img', ['snapshot', '-U', '-l', join(node.poolDir, `${volumeId}.qcow2`)]);
+    return stdout.split('\n').slice(2).filter((line) => line !== '').map((line) => line.trim().split(/\s+/)[1] ?? '');
   };
   const deleted = async (name: string, of: Vm = vm): Promise<void> => { await rest.done('DELETE', `/v1/vms/${of.id}/snapshots/${(await called(name, of)).id}`, undefined, 90_000); };
   const reverted = async (name: string): Promise<void> => { await rest.done('POST', `/v1/vms/${vm.id}/snapshots/${(await called(name)).id}/revert`, undefined, 60_000); };
@@ -198,9 +208,54 @@ describe('snapshots of a machine', () => {
     expect([node.boots(vm), await node.qemuPid(vm)]).toEqual([boots, pid]);
     await acted('stop');
     await run('qemu-img', ['check', '-q', join(node.poolDir, `${data()}.qcow2`)]);
+    // It is stopped: the next one is kept inside of its files.
+    const inside = await takenInside('inside');
     await acted('start');
     await up();
     expect(await sum()).toBe(before);
+    await write(4, 'marker');
+    expect(inside).toMatchObject({ kind: 'internal', parent: null, state: 'stopped', frozen: false, current: true, disks: [{ sizeGib: 1 }, { volumeId: data(), sizeGib: 1 }] });
+  });
+
+  it('A5-05 an internal one is inside of each disk, and nothing that would harm it is done', async () => {
+    const inside = await called('inside');
+    for (const { volumeId } of inside.disks) expect([await insideOf(volumeId), filesOf(volumeId)]).toEqual([[inside.id], [`${volumeId}.qcow2`]]);
+    expect(await node.virsh('snapshot-list', await node.domainOf(vm), '--name')).toBe('');
+    const refusal = async (method: string, path: string, body?: object): Promise<string> => {
+      const { status, code } = await refusalOf(rest.ok(method, `/v1/vms/${vm.id}${path}`, body));
+      return `${String(status)} ${code}`;
+    };
+    // It runs, and holds the marker.
+    expect(await read(4)).toBe('marker');
+    expect(await refusal('POST', '/snapshots', { name: 'other' })).toBe('409 snapshot.other_kind');
+    expect(await refusal('POST', '/snapshots', { name: 'other', kind: 'internal' })).toBe('409 snapshot.only_stopped');
+    expect(await refusal('DELETE', `/snapshots/${inside.id}`)).toBe('409 snapshot.only_stopped');
+    expect(await refusal('POST', `/snapshots/${inside.id}/revert`)).toBe('409 snapshot.vm_not_stopped');
+    expect(await refusal('PATCH', '/hardware', { diskGib: 2 })).toBe('409 volume.in_internal_snapshot');
+    expect(await refusal('PATCH', `/volumes/${data()}`, { sizeGib: 2 })).toBe('409 volume.in_internal_snapshot');
+    expect(await refusal('DELETE', `/volumes/${data()}`)).toBe('409 volume.in_snapshot');
+    expect(await refusal('DELETE', '?force=true')).toBe('409 vm.volumes_in_snapshots');
+    expect(await refusal('POST', '/rebuild')).toBe('409 vm.has_snapshots');
+    expect(await refusal('POST', '/publish', { name: 'of-inside', snapshot: inside.id })).toBe('422 snapshot.internal');
+    expect((await refusalOf(rest.ok('POST', '/v1/volumes', { name: 'copy', from: { vm: vm.id, snapshot: inside.id, volume: data() } }))).code).toBe('snapshot.internal');
+  });
+
+  it('A5-05 what was written after an internal one is gone after going back to it, and it goes without a trace', async () => {
+    await acted('stop');
+    const second = await takenInside('inside-2');
+    expect(second.parent).toBe((await called('inside')).id);
+    await reverted('inside');
+    // Nothing is left of what there was but what has a name.
+    expect(await insideOf(data())).toEqual([(await called('inside')).id, second.id]);
+    expect(await called('inside')).toMatchObject({ current: true });
+    for (const name of ['inside-2', 'inside']) await deleted(name);
+    for (const volumeId of [data(), second.disks[0]?.volumeId ?? '']) {
+      expect(await insideOf(volumeId)).toEqual([]);
+      await run('qemu-img', ['check', '-q', join(node.poolDir, `${volumeId}.qcow2`)]);
+    }
+    await acted('start');
+    await up();
+    expect([await read(0), await read(3), await read(4)]).toEqual(['before', '', '']);
   });
 
   it('A5-04 a merge whose agent is killed in the middle is ended by the next', async () => {

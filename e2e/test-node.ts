@@ -41,6 +41,12 @@ export async function addTestNode(platform: Platform, name: string): Promise<Tes
         return ours;
       },
       disks: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.(?:qcow2|raw)$/.exec(file)?.[1] ?? [])),
+      inner: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => {
+        const volumeId = /^(volume_[0-9a-f]{32})\.qcow2$/.exec(file)?.[1];
+        if (volumeId === undefined) return [];
+        const { snapshots = [] } = JSON.parse(execFileSync('qemu-img', ['info', '-U', '--output=json', join(poolDir, file)], { encoding: 'utf8' })) as { snapshots?: { name: string }[] };
+        return snapshots.map(({ name: kept }) => ({ volumeId, name: kept }));
+      })),
       layers: () => Promise.resolve(readdirSync(poolDir).flatMap((file) => /^(volume_[0-9a-f]{32})\.[^.]+\.qcow2$/.exec(file)?.[1] ?? [])),
       stop: async () => {
         await libvirt.close();

@@ -176,16 +176,18 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
       await world.sleep(random.between(1_000, 5_000));
     }
   };
-  /** Takes, deletes and goes back to snapshots; of those that are meant, some never came to be. */
+  /** Takes, deletes, goes back to and makes machines of snapshots; of those that are meant, some never came to be. */
   const snapshotAct = async (vmId: VmId): Promise<Answer> => {
     const known = referee.snapshotsOf(vmId);
-    const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'DeleteSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm']);
-    if (act === 'RevertVm' && random.chance(0.8)) {
+    const act = known.length === 0 ? 'TakeSnapshot' : random.pick(['TakeSnapshot', 'DeleteSnapshot', 'DeleteSnapshot', 'RevertVm', 'RevertVm', 'CloneVm']);
+    const kind = random.pick(['external', 'internal']);
+    if ((act === 'RevertVm' || kind === 'internal') && random.chance(0.8)) {
       await onVm(vmId, 'StopVm', { timeoutSeconds: 0, force: true });
       await world.sleep(random.between(500, 5_000));
     }
     const digits = random.digits();
-    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '' } : { snapshotId: random.pick(known) });
+    if (act === 'CloneVm') return onVm(idFrom('vm', digits), act, { ofVm: vmId, snapshotId: random.pick(known), name: `clone-${digits.slice(0, 6)}` });
+    return onVm(vmId, act, act === 'TakeSnapshot' ? { snapshotId: idFrom('snapshot', digits), name: `s-${digits.slice(0, 6)}`, description: '', kind } : { snapshotId: random.pick(known) });
   };
 
   /** Backs a machine up, deletes a backup (which another may need), or makes another machine of one. */

@@ -536,6 +536,8 @@ export class Referee {
     for (const volumeId of volumeIds) {
       const wanted = said((state.snapshots.disks.find((disk) => disk.volumeId === volumeId)?.layers ?? []).map(({ layer, on }) => [layer, on] as const));
       const has = said(machine.layers.get(volumeId) ?? []);
+      const kept = { wanted: state.snapshots.inner.filter((one) => one.volumeId === volumeId).map(({ name }) => name).sort().join(), has: [...(machine.inner.get(volumeId) ?? [])].sort().join() };
+      if (kept.has !== kept.wanted) this.fail(`${volumeId} of ${vmId} keeps inside ${kept.has} on ${nodeId} and should keep ${kept.wanted}`);
       if (has !== wanted) this.fail(`${volumeId} of ${vmId} has the layers ${has} on ${nodeId} and should have ${wanted}`);
     }
     for (const { disks, name } of state.snapshots.list) {
@@ -584,7 +586,7 @@ export class Referee {
       for (const volumeId of machine.disks.keys()) {
         const vmId = this.volumes.get(volumeId);
         if (vmId === undefined) this.fail(`leaked: disk of ${volumeId} on ${nodeId}`);
-        if (vmId === '' && machine.layers.has(volumeId)) this.fail(`${volumeId} belongs to no VM and is not whole on ${nodeId}`);
+        if (vmId === '' && (machine.layers.has(volumeId) || (machine.inner.get(volumeId)?.size ?? 0) > 0)) this.fail(`${volumeId} belongs to no VM and is not whole on ${nodeId}`);
       }
     }
     this.checkBackups();

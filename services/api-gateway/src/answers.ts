@@ -5,6 +5,7 @@ import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-pol
 import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Expert } from '@chronovirt/contracts/vm/expert';
+import { SnapshotKind } from '@chronovirt/contracts/vm/snapshot';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import { z } from 'zod';
@@ -24,7 +25,7 @@ export const ProblemAnswer = named('Problem', z.object({
 }));
 
 const snapshot = {
-  id: z.string(), name: z.string(), description: z.string(), parent: nullable(z.string()), state: DomainState.describe('What the VM did when it was taken'),
+  id: z.string(), kind: SnapshotKind, name: z.string(), description: z.string(), parent: nullable(z.string()), state: DomainState.describe('What the VM did when it was taken'),
   frozen: z.boolean().describe('Whether the guest held its file systems still for it'), takenAt: time, disks: z.array(z.object({ volumeId: z.string(), sizeGib: z.int() })),
 };
 

@@ -522,6 +522,21 @@ describe('The layers of a disk', () => {
     expect(await send('LayerDomain', { data: { ...taking, live: false } })).toMatchObject({ refused: 'domain.still_running' });
     expect(machine.layers.size).toBe(0);
   });
+  it('what is kept inside of it instead comes and goes only while it is stopped, however often that is asked', async () => {
+    const { send, machine } = await made();
+    const [as, now] = [`snapshot_${'5'.repeat(32)}`, `op_${'6'.repeat(32)}`] as const;
+    const keep = (data: object): Promise<unknown> => send('KeepInside', { data: { volumes: [volumeId], as, back: null, ...data } });
+    expect(await keep({})).toMatchObject({ refused: 'domain.still_running' });
+    await send('ShutdownDomain', { data: { timeoutSeconds: 1, force: true } });
+    for (let times = 0; times < 2; times++) expect(await keep({})).toMatchObject({ facts: { state: 'stopped' } });
+    expect(await keep({ as: now, back: `snapshot_${'7'.repeat(32)}` })).toMatchObject({ refused: 'snapshot.missing_on_node' });
+    expect(await keep({ as: now, back: as })).toMatchObject({ facts: { state: 'stopped' } });
+    expect(machine.inner.get(volumeId)).toEqual(new Set([as, now]));
+    for (let times = 0; times < 2; times++) await send('TidyLayers', { data: { ...layered(null), steps: [{ kind: 'forget', volumeId, inner: now }] } });
+    expect(machine.inner.get(volumeId)).toEqual(new Set([as]));
+    for (const type of ['RemoveDomain', 'RemoveDisk'] as const) await send(type);
+    expect(machine.inner.has(volumeId)).toBe(false);
+  });
   it('go with the disk', async () => {
     const { send, machine } = await made();
     await send('LayerDomain', { data: taking });

@@ -13,7 +13,7 @@ import type { Difference, ForeignDomain } from '@chronovirt/contracts/drift/drif
 import type { NetworkId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeDescription } from '@chronovirt/contracts/node/node.events';
-import type { LayerStep } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { Refusal } from './answer.ts';
 import type { Asked, GuestAction } from './guest/guest-agent.ts';
@@ -213,7 +213,9 @@ export interface Hypervisor {
   configure(plan: DomainPlan): Promise<Refusal | Configured>;
   /** Each disk of the plan has its layer, new, on what is named. A domain that runs is refused unless `live`. */
   layer(plan: DomainPlan, on: readonly LayerBase[], live: boolean): Promise<Refusal | Layered>;
-  /** Layers are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
+  /** What these disks of a domain that is stopped hold is kept inside of them; with `back` they hold, then, what was kept under that name. */
+  keepInside(vmId: VmId, volumes: readonly VolumeId[], as: InnerName, back: InnerName | null): Done;
+  /** Layers, and what is kept inside of disks, are merged or gone; the domain, if there is one, is as the plan says. Refused only when it is cancelled. */
   tidy(plan: DomainPlan, steps: readonly LayerStep[], signal: AbortSignal): Done;
   /** What a layer and all below it hold is brought to the control plane, as a file that stands alone. */
   publish(plan: PublishPlan, signal: AbortSignal): Promise<Refusal | Published>;

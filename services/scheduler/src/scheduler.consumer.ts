@@ -52,6 +52,7 @@ import { firstVolumeOf, isRemoval, type LeftBehind, reactionTo } from './provisi
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
 import { hostnameOf, planOf } from './vm/domain-plan.ts';
 import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
+import { cloning } from './vm/cloning.ts';
 import { restoring } from './vm/restoring.ts';
 import { machineOf, vm } from './vm/vm.ts';
 
@@ -187,6 +188,8 @@ export class Scheduler {
         return this.backupVm(envelope, command.data, handler);
       case 'RestoreBackup':
         return this.restoreBackup(envelope, command.data, handler);
+      case 'CloneVm':
+        return this.cloneVm(envelope, command.data, handler);
       case 'PlaceVm':
         return this.placeVm(envelope, command.data, handler);
       case 'UnplaceVm':
@@ -322,7 +325,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => { const found = this.mediumCalled(imageId); return isRefusal(found) ? null : found; }, nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => this.mediumIf(imageId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -333,6 +336,33 @@ export class Scheduler {
     if (isRefusal(possible)) return handler.refuse(envelope, possible);
     const request: VmCommand = { type: 'RequestVm', data: { vmId, operationId, spec, imageFile: null, imageFormat: 'qcow2', network: network.plan, restore } };
     return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), request), likelyNew: true });
+  }
+
+  /** What a snapshot holds becomes the wish for a new VM. */
+  private async cloneVm(envelope: CommandEnvelope, { vmId, operationId, ofVm, snapshotId, name, description, network: wanted, pool: poolWanted }: Extract<VmCommand, { type: 'CloneVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+    const { view, commandIdOf } = this.ports;
+    const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
+    const { state: source } = await handler.log.load(streamOf(vm.category, ofVm), vm);
+    const network = wanted === undefined ? undefined : view.entryCalled('network', wanted);
+    if (wanted !== undefined && network === undefined) return stop('network.unknown', { network: wanted, field: 'network' });
+    const pool = poolWanted === undefined ? null : view.poolCalled(poolWanted, source.status === 'live' ? source.nodeId ?? undefined : undefined);
+    if (isRefusal(pool)) return handler.refuse(envelope, pool);
+    const clone = cloning(source, {
+      ofVm, snapshotId, name, description, network: network?.plan, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => this.mediumIf(imageId), poolId: pool, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+    });
+    if ('refused' in clone) return handler.refuse(envelope, clone);
+    const holder = view.holderOfName(name);
+    if (holder !== undefined && holder !== vmId) return stop('vm.name_taken', { name, heldBy: holder, field: 'name' });
+    const possible = place(view.candidates(true), { ...clone.spec, nodeId: clone.copy.nodeId, diskGib: clone.sizeGib });
+    if (isRefusal(possible)) return handler.refuse(envelope, possible);
+    const request: VmCommand = { type: 'RequestVm', data: { vmId, operationId, spec: clone.spec, imageFile: null, imageFormat: 'qcow2', network: clone.network, copy: clone.copy } };
+    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), request), likelyNew: true });
+  }
+
+  /** null: there is no such image any more. */
+  private mediumIf(imageId: string): Media | null {
+    const found = this.mediumCalled(imageId);
+    return isRefusal(found) ? null : found;
   }
 
   /** null: no medium. */

@@ -8,7 +8,7 @@ import { command, type CommandOf } from '../command.ts';
 import { BootRun, BOOT_RUNS_MAX } from '../boot-job/boot-job.ts';
 import { BackupWish, Proof } from '../backup/backup.ts';
 import { BackedUpMachine } from '../backup/backup.events.ts';
-import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupTargetId, CommandId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { NodeDescription } from '../node/node.events.ts';
@@ -19,7 +19,7 @@ import { DiskLimits, PoolFileName, VolumeFormat, VolumeWork } from '../volume/vo
 import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
-import { Layer, LayerStep } from '../vm/snapshot.ts';
+import { InnerName, Layer, LayerStep } from '../vm/snapshot.ts';
 import { AdoptedLayout, BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
@@ -66,6 +66,11 @@ export const agentCommands = {
    * With `live` a domain that runs goes over to them, its file systems frozen for that moment when its agent answers (fact `frozen`); without, one that runs is refused.
    */
   LayerDomain: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, on: z.array(z.object({ volumeId: VolumeId, layer: Layer })).min(1).max(24), live: z.boolean() })),
+  /**
+   * What each of these disks holds is kept inside of its file, under this name; with `back` they hold, then, what was kept under that one, and count no more what is written.
+   * Refused unless the domain is stopped, its memory not kept either.
+   */
+  KeepInside: command('node', 'nodeId', z.object({ ...Target, volumes: z.array(VolumeId).min(1).max(24), as: InnerName, back: SnapshotId.nullable() })),
   /** These layers are gone, what of them is needed merged into the one below; the domain, if there is one, is as the plan says. Never refused: it is tried until it is so. */
   TidyLayers: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, steps: z.array(LayerStep).max(1_000) })),
   /** What a layer and all below it hold is an image of the control plane's store, brought there under the operation that waits for it; facts say what it is. */
@@ -83,6 +88,8 @@ export const agentCommands = {
   UndoBackup: command('node', 'nodeId', z.object({ ...Target, ...DomainPlan.shape, backupId: BackupId, targetId: BackupTargetId })),
   /** These disks are there, and hold what the last backup of the chain holds: each file is what it was when it was taken, else 'backup.damaged'. */
   RestoreDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, ...Restore.pick({ ofVm: true, targetId: true, chain: true }).shape, disks: z.array(z.object({ volumeId: VolumeId, unit: z.int().min(0).max(23), sizeGib: z.int().min(1) })).min(1).max(24) })),
+  /** These disks are there, and hold what these layers of others hold; they stand alone. Sizes in GiB. */
+  CopyDisks: command('node', 'nodeId', z.object({ ...Target, poolId: PoolId, disks: z.array(z.object({ volumeId: VolumeId, sizeGib: z.int().min(1), from: VolumeId, layer: Layer })).min(1).max(24) })),
   StartDomain: command('node', 'nodeId', z.object(Target)),
   /** A domain that was started has come up: that is seen within the time. Facts: `criterion`, `seconds`, and in words what was seen. Else 'drill.not_seen'. */
   ProveDomain: command('node', 'nodeId', z.object({ ...Target, proof: Proof })),

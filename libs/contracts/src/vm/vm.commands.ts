@@ -10,7 +10,7 @@ import { DiskLimits } from '../volume/volume.events.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
-import { Layer } from './snapshot.ts';
+import { Layer, SnapshotKind } from './snapshot.ts';
 import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
@@ -118,8 +118,18 @@ export type PublishVmBody = z.infer<typeof PublishVmBody>;
 export const TakeSnapshotBody = z.strictObject({
   name: Name.describe('Unique among the snapshots of the VM'),
   description: text(1_000).default(''),
+  kind: SnapshotKind.default('external').describe('external: a new file on each disk, running or not. internal: inside of the files of the disks, which must be qcow2; the VM must be stopped. A VM has snapshots of one kind'),
 }).meta({ id: 'TakeSnapshot' });
 export type TakeSnapshotBody = z.infer<typeof TakeSnapshotBody>;
+
+/** The body of POST /v1/vms/:id/snapshots/:snapshot/clone: a new VM. */
+export const CloneVmBody = z.strictObject({
+  name: Name.describe('Of the new VM'),
+  description: text(1_000).optional().describe('Default: that of the VM that it is made of'),
+  network: Reference.optional().describe('Id or name of a network; without it the one that the VM is in'),
+  pool: Reference.optional().describe('Id or name of a pool on the node of that VM; without it whichever has room'),
+}).meta({ id: 'CloneVm' });
+export type CloneVmBody = z.infer<typeof CloneVmBody>;
 
 /** The body of POST /v1/nodes/:id/foreign/:uuid/adopt. */
 export const AdoptVmBody = z.strictObject({
@@ -160,8 +170,10 @@ export const vmCommands = {
   BackupVm: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, target: Reference.optional(), wants: BackupWish, scheduled: BackupSlot.nullable() })),
   /** A new VM of a backup; references are still names. */
   RestoreBackup: command('scheduler', 'vmId', z.object({ ...Target, backupId: BackupId, ...RestoreBackupBody.shape, drill: z.boolean(), proof: DrillWish.optional() })),
-  /** From sagas: nothing changes. Facts: the `layer` that holds what the snapshot froze of the disk. With `layer`: refused when it is not that one any more. */
-  FindSnapshotDisk: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId, layer: Layer.optional() })),
+  /** A new VM, which is another one, of what a snapshot of this one holds; references are still names. */
+  CloneVm: command('scheduler', 'vmId', z.object({ ...Target, ofVm: VmId, snapshotId: SnapshotId, ...CloneVmBody.shape })),
+  /** From sagas: nothing changes. Facts: the `layers` that hold what the snapshot froze of these disks, in their order. With `layers`: refused when it is not those any more. */
+  FindSnapshotDisks: command('scheduler', 'vmId', z.object({ vmId: VmId, snapshotId: SnapshotId, volumes: z.array(VolumeId).min(1).max(24), layers: z.array(Layer).max(24).optional() })),
   /** From the next time that somebody looks at its screen. null: nobody is asked for one. */
   SetScreenPassword: command('scheduler', 'vmId', z.object({ ...Target, password: ScreenPassword.nullable() })),
   AskGuest: command('scheduler', 'vmId', z.object({ ...Target, request: GuestRequest })),

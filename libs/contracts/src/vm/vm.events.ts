@@ -195,10 +195,23 @@ export const Restore = z.object({
 });
 export type Restore = z.infer<typeof Restore>;
 
+/** What the disks of a VM begin as when it is made of a snapshot of another: copies of what that froze, on the node where they lie. */
+export const Copy = z.object({
+  ofVm: VmId,
+  snapshotId: SnapshotId,
+  nodeId: NodeId,
+  /** What the first disk is a copy of, then the others, in the order of `volumes`. */
+  from: z.array(VolumeId).min(1).max(24),
+  ...Restore.pick({ volumes: true, layout: true, nics: true, without: true }).shape,
+});
+export type Copy = z.infer<typeof Copy>;
+
 /** A machine as it was asked for, every name resolved into what it meant at that moment. */
 export const RequestedVm = z.object({ spec: VmSpec, imageFile: ImageFile.nullable(), imageFormat: z.enum(['qcow2', 'raw']), network: NetworkPlan,
   /** What its disks begin as, when they are those of a backup. */
   restore: Restore.optional(),
+  /** What they begin as, when they are those of a snapshot. */
+  copy: Copy.optional(),
   /** What it runs at its first boot. */
   bootRuns: z.array(BootRun).max(BOOT_RUNS_MAX).optional(),
   /** Of an image that its node has to fetch, unless it has it already. */
@@ -237,17 +250,17 @@ export const vmEvents = {
   VmBootJobEnded: event(BootResult),
   /** Something is asked of the running guest. A password in it is sealed to its node. */
   VmGuestRequested: event(z.object({ ...Operation, request: GuestRequest })),
-  /** `layer` is what the guest is to write from then on. */
   /** What its first disk holds, or held in a snapshot, becomes an image. */
   VmPublishRequested: event(z.object({ ...Operation, imageId: ImageId, volumeId: VolumeId, layer: Layer, sizeGib: z.int().min(1), image: PublishedImage })),
-  VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer.unwrap() })),
-  VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer.unwrap() })),
+  /** `layer` is what the guest is to write from then on. null: the snapshot is an internal one. */
+  VmSnapshotRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, name: Name, description: text(1_000), layer: Layer })),
+  VmSnapshotTaken: event(z.object({ ...Operation, snapshot: Snapshot, layer: Layer })),
   VmSnapshotDeleteRequested: event(z.object({ ...Operation, snapshotId: SnapshotId })),
   /** Its layers are merged or gone, as far as nothing else stands on them. */
   VmSnapshotDeleted: event(z.object({ ...Operation, snapshotId: SnapshotId })),
-  VmRevertRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  VmRevertRequested: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer })),
   /** The disks are as they were then; the operation goes on until what was written since is taken away. */
-  VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer.unwrap() })),
+  VmReverted: event(z.object({ ...Operation, snapshotId: SnapshotId, layer: Layer })),
   /** Layers that nothing needs any more are merged or gone. */
   VmLayersTidied: event(z.object(Operation)),
   /** A domain that somebody else made on a node is to become this VM, as it is and while it runs. */

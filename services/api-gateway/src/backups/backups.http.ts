@@ -10,6 +10,7 @@ import { GATEWAY, type Gateway } from '../gateway.ts';
 import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
 import { requestOf, sendJson, tagged } from '../request.http.ts';
+import { acceptedNew } from '../vms/new-vm.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
 import { Write } from '../write.http.ts';
 import type { BackupDocument } from './backup.projection.ts';
@@ -83,13 +84,8 @@ export class BackupsHttp {
 
   private async begin(request: FastifyRequest, reply: FastifyReply, backupId: BackupId, kind: string, body: object, wish: (vmId: VmId) => object): Promise<void> {
     const asked = requestOf(request, { ...body, backupId });
-    const { operationId, commandId, actor } = asked;
     const vmId = asked.ids.thing('vm');
-    const answer = await obeyed(this.gateway, reply, asked, { to: 'scheduler', target: vmId, type: 'RestoreBackup', data: { vmId, operationId, backupId, ...wish(vmId) }, kind, stream: `vm-${vmId}` });
-    if (answer === undefined) return;
-    await this.gateway.reading.own(operationId);
-    const [vm, operation] = await Promise.all([this.gateway.views.vm(vmId), this.gateway.operations.one(operationId)]);
-    sendJson(reply.code(202).header('location', `/v1/operations/${operationId}`), `{"operation":${JSON.stringify(operation ?? pendingOperation({ id: operationId, kind, vmId, commandId, actor }))},"vm":${vm?.text ?? 'null'}}`);
+    await acceptedNew(this.gateway, reply, asked, { vmId, kind, type: 'RestoreBackup', data: { backupId, ...wish(vmId) } });
   }
 
   private async known(id: BackupId): Promise<BackupDocument> {

@@ -146,7 +146,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       return mine === undefined ? undefined : { ...begun(event, key, 'create', mine.meta.vmId ?? null), commandId: mine.id, parent: operationId, waitsFor: 'its receiver to answer' };
     }
     case 'VmRequested':
-      return settle({ ...(before ?? begun(event, key, event.data.restore === undefined ? 'create' : event.data.restore.drill ? 'drill' : 'restore', id)), waitsFor: 'the saga that builds it' }, event);
+      return settle({ ...(before ?? begun(event, key, event.data.copy !== undefined ? 'clone' : event.data.restore === undefined ? 'create' : event.data.restore.drill ? 'drill' : 'restore', id)), waitsFor: 'the saga that builds it' }, event);
     case 'VmAdoptRequested':
       return settle({ ...(before ?? begun(event, key, 'adopt', id)), waitsFor: 'the saga that adopts it' }, event);
     case 'VmReleased':

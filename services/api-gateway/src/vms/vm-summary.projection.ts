@@ -10,6 +10,7 @@ import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { categoryOf, idOfStream, type SnapshotId } from '@chronovirt/contracts/ids';
 import { bootRunsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
+import type { SnapshotKind } from '@chronovirt/contracts/vm/snapshot';
 import type { AttachedVolume, Pending, PowerAction, Reconfiguration, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
 import type { Projection } from '@chronovirt/event-log/projection';
@@ -73,6 +74,7 @@ export interface VmSummary {
 
 export interface ShownSnapshot {
   readonly id: SnapshotId;
+  readonly kind: SnapshotKind;
   readonly name: string;
   readonly description: string;
   /** null: it was taken of disks that were on none. */
@@ -125,9 +127,9 @@ const stillUntold = ({ pending }: VmSummary, { hostname, cloudInit }: Reconfigur
 const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | undefined => {
   const event = recorded as RecordedEvent & VmEvent; // the log has checked the shape against the table of the type
   if (event.type === 'VmRequested') {
-    const { vmId, operationId, spec: { name, description, ...spec }, network, restore, bootRuns = [] } = event.data;
+    const { vmId, operationId, spec: { name, description, ...spec }, network, restore, copy, bootRuns = [] } = event.data;
     return settle({
-      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: restore?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
+      id: vmId, name, description, desired: 'running', observed: null, spec, networkName: network.name, nodeId: null, generation: 0, volumes: (restore ?? copy)?.volumes ?? [], nics: [], snapshots: [], currentSnapshot: null, screenPassword: null, bootRuns: bootRuns.map(shownRun), pending: [], address: null, mac: null,
       operation: { id: operationId, kind: 'create', desiredBefore: 'stopped' }, waitingDelete: null, expiry: null, failure: null,
       createdAt: event.recordedAt, changedAt: event.recordedAt, position: event.position, version: event.version,
     }, event);
@@ -190,8 +192,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
     case 'VmSnapshotRequested':
       return settle({ ...vm, operation: { id: event.data.operationId, kind: 'snapshot', desiredBefore: vm.desired } }, event);
     case 'VmSnapshotTaken': {
-      const { snapshotId, name, description, parent, state, frozen, disks } = event.data.snapshot;
-      const shown: ShownSnapshot = { id: snapshotId, name, description, parent, state, frozen, takenAt: event.recordedAt, disks: disks.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib })) };
+      const { snapshotId, kind, name, description, parent, state, frozen, disks } = event.data.snapshot;
+      const shown: ShownSnapshot = { id: snapshotId, kind, name, description, parent, state, frozen, takenAt: event.recordedAt, disks: disks.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib })) };
       return settle({ ...vm, snapshots: [...vm.snapshots, shown], currentSnapshot: snapshotId }, event);
     }
     case 'VmSnapshotDeleteRequested':
@@ -233,7 +235,7 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
 
 export const vmSummary: Projection<VmSummary> = {
   name: 'gateway.vm_summary',
-  version: 5,
+  version: 6,
   keys: (event) => (categoryOf(event.stream) === 'vm' ? [idOfStream(event.stream)] : []),
   fold,
 };

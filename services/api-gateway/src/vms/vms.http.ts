@@ -8,7 +8,7 @@ import { DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { BootRunId, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, type ScreenPassword, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
-import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
+import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CloneVmBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { newCommandId } from '@chronovirt/event-log/command-id';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -33,6 +33,7 @@ import { badCloudInit } from './cloud-init.ts';
 import { madePassword } from './password.ts';
 import { csvHeader, csvRow } from './vm-csv.ts';
 import { filterFields, operators, parseVmList, type ListFormat, type RawQuery } from './vm-list.ts';
+import { acceptedNew } from './new-vm.http.ts';
 import { pendingOperation, requestedVm } from './requested-vm.ts';
 import type { VmSummary } from './vm-summary.projection.ts';
 import { xmlDiff } from './xml-diff.ts';
@@ -295,6 +296,19 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async revert(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('snapshot', { schema: SnapshotId }) snapshotId: SnapshotId, @Body({ schema: NoBody }) _body: unknown): Promise<void> {
     await this.act(request, reply, id, 'RevertVm', 'revert', { snapshotId });
+  }
+
+  @Post(':id/snapshots/:snapshot/clone')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({
+    summary: 'Make a new VM of what a snapshot holds, with a name, address and identity of its own', operationId: 'cloneVm',
+    description: 'Its disks are copies that stand alone, on the node of the VM that it is made of; it has the same hardware, and interfaces in the same networks. cloud-init tells it that it is another: a new instance id, host name, host keys and machine id.',
+  })
+  @ApiResponse({ status: 202, description: 'Accepted: the operation, and the new VM', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async clone(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) ofVm: VmId, @Param('snapshot', { schema: SnapshotId }) snapshotId: SnapshotId, @Body({ schema: CloneVmBody }) body: CloneVmBody): Promise<void> {
+    const asked = requestOf(request, { ...body, ofVm, snapshotId });
+    await acceptedNew(this.gateway, reply, asked, { vmId: asked.ids.thing('vm'), kind: 'clone', type: 'CloneVm', data: { ofVm, snapshotId, ...body } });
   }
 
   @Post(':id/backups')

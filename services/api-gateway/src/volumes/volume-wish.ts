@@ -54,7 +54,9 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
     const vm = await found.vm(from.vm);
     if (vm === undefined) return refuse('vm.not_found', { vmId: from.vm, field: 'from' });
     const volumeId: VolumeId = from.volume ?? `volume_${from.vm.slice('vm_'.length)}`;
-    const disk = vm.snapshots.find(({ id }) => id === from.snapshot)?.disks.find((one) => one.volumeId === volumeId);
+    const snapshot = vm.snapshots.find(({ id }) => id === from.snapshot);
+    if (snapshot?.kind === 'internal') return refuse('snapshot.internal', { vmId: from.vm, snapshotId: from.snapshot, field: 'from' });
+    const disk = snapshot?.disks.find((one) => one.volumeId === volumeId);
     if (disk === undefined) return refuse('snapshot.not_found', { vmId: from.vm, snapshotId: from.snapshot, volumeId, field: 'from' });
     const poolId = (await found.volume(volumeId))?.poolId;
     const source = { kind: 'snapshot' as const, vmId: from.vm, snapshotId: from.snapshot, volumeId };

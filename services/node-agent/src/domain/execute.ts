@@ -17,7 +17,7 @@ export const isRemoval = (type: AgentCommand['type']): boolean => type === 'Remo
 export const endsPlacement = (type: AgentCommand['type']): boolean => type === 'RemoveDomain' || type === 'RemoveDisk' || type === 'ReleaseDomain';
 
 /** Verbs about a disk alone: their answer says nothing of a domain. */
-export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'RemoveDisk'].includes(type);
+export const concernsDisk = (type: AgentCommand['type']): boolean => ['EnsureDisk', 'RestoreDisks', 'CopyDisks', 'RemoveDisk'].includes(type);
 
 /** Verbs about a pool, which is no VM's. */
 const ofPool = ['OpenPool', 'ClosePool', 'LookAtPool'] as const;
@@ -43,6 +43,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'DefineDomain': return defineDomain(data, hypervisor);
     case 'ConfigureDomain': return (data.insist ? insisting : configureDomain)(data, hypervisor, signal);
     case 'LayerDomain': return hypervisor.layer(data, data.on, data.live);
+    case 'KeepInside': return hypervisor.keepInside(data.vmId, data.volumes, data.as, data.back);
     case 'TidyLayers': return hypervisor.tidy(data, data.steps, signal);
     case 'PublishDisk': return hypervisor.publish(data, signal);
     case 'AdoptDomain': return hypervisor.adopt(data, data.files);
@@ -50,6 +51,13 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'BackupDomain': return hypervisor.backup(data, data, signal, (percent) => progress?.({ vmId: data.vmId, backupId: data.backupId, percent }));
     case 'UndoBackup': return hypervisor.undoBackup(data, data);
     case 'RestoreDisks': return hypervisor.restoreDisks(data, signal);
+    case 'CopyDisks': {
+      for (const { from, layer, ...disk } of data.disks) {
+        const refused = await hypervisor.ensureVolume({ ...disk, poolId: data.poolId, format: 'qcow2', source: { kind: 'volume', volumeId: from, layer } }, signal);
+        if (refused !== undefined) return refused;
+      }
+      return undefined;
+    }
     case 'RemoveBackup': return hypervisor.removeBackup(data);
     case 'ProveDomain': return hypervisor.prove(data.vmId, data.proof, signal);
     case 'StartDomain': return hypervisor.start(data.vmId);

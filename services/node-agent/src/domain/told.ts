@@ -36,14 +36,14 @@ export function volumesIn({ data }: AgentCommand): readonly VolumeId[] {
 }
 
 /** Verbs that make files of volumes, rewrite or remove them. A guest that is only changed writes the same ones. */
-const REMAKING: ReadonlySet<string> = new Set(['EnsureDisk', 'RestoreDisks', 'RemoveDisk', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume', 'AcceptVolume', 'AdoptDomain', 'ReleaseDomain', 'LayerDomain', 'TidyLayers'] satisfies AgentCommand['type'][]);
+const REMAKING: ReadonlySet<string> = new Set(['EnsureDisk', 'RestoreDisks', 'CopyDisks', 'RemoveDisk', 'RemoveVolume', 'EnsureVolume', 'WorkOnVolume', 'SettleVolume', 'AcceptVolume', 'AdoptDomain', 'ReleaseDomain', 'LayerDomain', 'TidyLayers'] satisfies AgentCommand['type'][]);
 
 /** Volumes of which nobody knows what lies there, from when the verb is begun until it is answered. */
 export const remadeBy = (command: AgentCommand): readonly VolumeId[] => (REMAKING.has(command.type) ? volumesIn(command) : []);
 
 /** Whether a file is another after the verb, or gone: what it was is worth nothing. */
 export function remakes(command: AgentCommand, { volumeId, name }: KnownFile): boolean {
-  const isLayer = (one: { readonly volumeId: VolumeId; readonly layer: string | null }): boolean => one.volumeId === volumeId && one.layer !== null && name.startsWith(`${volumeId}.${one.layer}.`);
+  const isLayer = (one: { readonly volumeId: VolumeId; readonly layer?: string | null }): boolean => one.volumeId === volumeId && typeof one.layer === 'string' && name.startsWith(`${volumeId}.${one.layer}.`);
   if (command.type === 'LayerDomain') return command.data.disks.some(isLayer);
   if (command.type === 'TidyLayers') return command.data.steps.some(isLayer);
   return remadeBy(command).includes(volumeId);

@@ -15,7 +15,7 @@ import type { DomainUsage } from '@chronovirt/contracts/console/console.commands
 import { idFrom, uuidOf, type NodeId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { NodeFeature } from '@chronovirt/contracts/node/node.events';
-import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerStep, Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import { connect } from '@chronovirt/libvirt/connection';
 import type { Libvirt } from '@chronovirt/libvirt/connection';
 import { readDomainCapabilities } from '@chronovirt/libvirt/capabilities-xml';
@@ -810,6 +810,16 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
+  const keepInside: Hypervisor['keepInside'] = (vmId, volumes, as, back) =>
+    withDomain(vmId, 'keep a snapshot inside of the disks of', async (_, { state }) => {
+      if (state !== 'stopped' && state !== 'crashed') return refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` });
+      for (const volumeId of volumes) {
+        const refused = await disks.keepInside(volumeId, as, back);
+        if (refused !== undefined) return refused;
+      }
+      return undefined;
+    });
+
   /** A layer of a disk in use goes into the one below it, while the guest writes on. */
   const mergeLive = async (domain: Domain, target: string, own: string, into: string, signal: AbortSignal): Promise<Refusal | undefined> => {
     const pause = looking();
@@ -845,7 +855,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     await defineAs(xml.xml, plan);
   };
 
-  const tidyOne = async (domain: Domain | undefined, plan: DomainPlan, step: LayerStep, signal: AbortSignal): Promise<Refusal | undefined> => {
+  const tidyOne = async (domain: Domain | undefined, plan: DomainPlan, step: Exclude<LayerStep, InnerStep>, signal: AbortSignal): Promise<Refusal | undefined> => {
     const { volumeId, layer: name } = step;
     const own = disks.pathOf(volumeId, name);
     const disk = plan.disks.find((one) => one.volumeId === volumeId);
@@ -878,6 +888,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const domain = await find(plan.vmId);
     try {
       for (const step of steps) {
+        if (step.kind === 'forget' || step.kind === 'return') {
+          await disks.letGo(step.volumeId, step.inner, step.kind === 'return');
+          continue;
+        }
         // Its file goes last: without it the step is done.
         if (!(await disks.exists(step.volumeId, step.layer))) continue;
         const refused = await tidyOne(domain, plan, step, signal);
@@ -1023,6 +1037,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     restore,
     configure,
     layer,
+    keepInside,
     tidy,
     ...libvirtProof({ slow, host, find, look, answersAgent }),
     ...libvirtBackups({ slow, host, find, look, answersAgent }),

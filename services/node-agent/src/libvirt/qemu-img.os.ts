@@ -9,7 +9,7 @@
  * who makes it has to be told the pool; everybody else looks where it lies (`locate`), and asks `pathOf`.
  *
  * What a snapshot froze is a layer: a file of its own that others stand on. It is named by 8 digits behind the
- * volume's id; the one the disk was made with has none.
+ * volume's id; the one the disk was made with has none. An internal snapshot is inside of that one.
  *
  * An image is somebody's upload. Its header may name other files of the host (a backing file, a data
  * file), which the guest could then read; such an image is refused, and its format is always said to QEMU,
@@ -22,7 +22,7 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import { formatIn, HEAD_BYTES, readHeader } from '@chronovirt/contracts/image/image-header';
-import type { Layer } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
@@ -61,6 +61,7 @@ interface Image {
 interface Info {
   readonly 'virtual-size': number;
   readonly 'backing-filename'?: string;
+  readonly snapshots?: readonly { readonly name: string }[];
   readonly 'format-specific'?: { readonly data?: { readonly 'data-file'?: string; readonly bitmaps?: readonly { readonly name: string }[] } };
 }
 
@@ -86,6 +87,10 @@ export interface Disks {
   /** A layer stands on another that holds the same. */
   rebase(volumeId: VolumeId, layer: string, on: Layer): Promise<void>;
   drop(volumeId: VolumeId, layer: string): Promise<void>;
+  /** What a disk holds that nobody uses is kept inside of it, under this name; with `back` it holds, then, what was kept under that one, and no count of what is written goes on. */
+  keepInside(volumeId: VolumeId, as: InnerName, back: InnerName | null): Done;
+  /** Nothing is kept inside of a disk under this name; with `back` it holds that again. Throws while somebody uses the disk. */
+  letGo(volumeId: VolumeId, name: InnerName, back: boolean): Promise<void>;
   /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
   keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
   /** A disk that holds what can be read there, unless it is there already. */
@@ -267,6 +272,43 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     }
   };
 
+  /** QEMU goes back to nothing while there is a count, which would not say what comes of that. */
+  const goBack = async (path: string, name: InnerName, { 'format-specific': of }: Info): Promise<void> => {
+    for (const bitmap of of?.data?.bitmaps ?? []) await run(qemuImg, ['bitmap', '--remove', '-f', 'qcow2', path, bitmap.name], { timeout: QEMU_IMG_MS });
+    await run(qemuImg, ['snapshot', '-q', '-a', name, path], { timeout: MERGE_MS });
+  };
+
+  const isKept = ({ snapshots = [] }: Info, wanted: InnerName): boolean => snapshots.some(({ name }) => name === wanted);
+
+  const keepInside: Disks['keepInside'] = async (volumeId, as, back) => {
+    if (!(await exists(volumeId, null))) return refuse('disk.missing_on_node', { volumeId, says: 'the disk of this VM is not where this node keeps disks' });
+    if (formatOf(volumeId, null) !== 'qcow2') return refuse('disk.not_qcow2', { volumeId, says: 'the disk is raw, which has no place for a snapshot inside: convert it, or take one of kind external' });
+    const path = pathOf(volumeId, null);
+    try {
+      const info = await infoOf(path, 'qcow2');
+      if (back !== null && !isKept(info, back)) return refuse('snapshot.missing_on_node', { volumeId, name: back, says: 'the file of the disk holds no such snapshot any more' });
+      // A second one of the same name could never be told from the first.
+      if (!isKept(info, as)) await run(qemuImg, ['snapshot', '-q', '-c', as, path], { timeout: MERGE_MS });
+      if (back !== null) await goBack(path, back, info);
+      return undefined;
+    } catch (cause) {
+      return refusalFor(cause, volumeId) ?? fault('keep a snapshot inside of', volumeId, cause);
+    }
+  };
+
+  const letGo: Disks['letGo'] = async (volumeId, name, back) => {
+    if (!(await exists(volumeId, null)) || formatOf(volumeId, null) !== 'qcow2') return;
+    const path = pathOf(volumeId, null);
+    try {
+      const info = await infoOf(path, 'qcow2');
+      if (!isKept(info, name)) return;
+      if (back) await goBack(path, name, info);
+      await run(qemuImg, ['snapshot', '-q', '-d', name, path], { timeout: MERGE_MS });
+    } catch (cause) {
+      throw new DiskFault('take a snapshot out of', volumeId, cause);
+    }
+  };
+
   const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
     if (await exists(volumeId, null)) return undefined;
     const folder = await pools.folderOf(poolId);
@@ -431,6 +473,8 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
   return {
     pathOf, formatOf, locate,
     keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
+    keepInside: (volumeId, as, back) => turns(() => keepInside(volumeId, as, back)),
+    letGo: (volumeId, name, back) => turns(() => letGo(volumeId, name, back)),
     restore: (volume, from, signal) => copies(() => restore(volume, from, signal)),
     make: (volume, signal) => copies(() => make(volume, signal)),
     work: (volume, signal) => copies(() => work(volume, signal)),

@@ -13,7 +13,8 @@ import { domainEvents } from '@chronovirt/libvirt/events';
 import { FakeDaemon, targetOf } from '@chronovirt/libvirt/fake/daemon';
 import { stop } from '@chronovirt/libvirt/fake/life';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
-import type { Layer } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, Layer } from '@chronovirt/contracts/vm/snapshot';
+import { refuse } from '../answer.ts';
 import type { DiskPlan } from '../hypervisor.ts';
 import { filesOf, publishedAs } from './simulated-hypervisor.ts';
 import { createMemoryBackups } from '../backup/memory-backups.ts';
@@ -58,6 +59,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
   if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
   /** Of disks that have more than one, by volume: what each stands on. */
   const layers = new Map<VolumeId, Map<string, Layer>>();
+  const inner = new Map<VolumeId, Set<InnerName>>();
   const boots = new Map<string, number>();
   daemon.node.listeners.add(({ family, entry, subject, value }) => {
     if (family !== 'domain') return;
@@ -91,6 +93,12 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         commit: () => Promise.resolve(),
         rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
         drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
+        keepInside: async (volumeId, as, back) => {
+          if (back !== null && inner.get(volumeId)?.has(back) !== true) return refuse('snapshot.missing_on_node', { volumeId, name: back });
+          inner.set(volumeId, (inner.get(volumeId) ?? new Set<InnerName>()).add(as));
+          return undefined;
+        },
+        letGo: async (volumeId, name) => { inner.get(volumeId)?.delete(name); },
         keepCount: () => Promise.resolve(),
         formatOf: () => 'qcow2',
         restore: async ({ volumeId }) => {
@@ -107,6 +115,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         settle: () => Promise.resolve(undefined),
         remove: async (volumeId) => {
           layers.delete(volumeId);
+          inner.delete(volumeId);
           disks.delete(volumeId);
           return undefined;
         },

@@ -9,7 +9,7 @@
 import type { PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { type BackupId, type BackupTargetId, type BootRunId, idFrom, uuidOf, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
-import type { Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, InnerStep, Layer, LayerStep } from '@chronovirt/contracts/vm/snapshot';
 import type { DomainState, Pending } from '@chronovirt/contracts/vm/vm.events';
 import { refuse } from '../answer.ts';
 import { isPoweredAsTold } from '../domain/differences.ts';
@@ -70,6 +70,8 @@ export interface SimulatedMachine {
   readonly disks: ReadonlyMap<VolumeId, DiskPlan>;
   /** What each layer of a disk stands on, beside the one it was made with. */
   readonly layers: ReadonlyMap<VolumeId, ReadonlyMap<string, Layer>>;
+  /** What is kept inside of a disk. */
+  readonly inner: ReadonlyMap<VolumeId, ReadonlySet<InnerName>>;
   /** By network id, then by MAC. */
   readonly leases: ReadonlyMap<string, ReadonlyMap<string, Lease>>;
   crash(vmId: VmId): void;
@@ -97,6 +99,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   /** What guests have run at their boots. */
   const ran = new Map<VmId, Set<BootRunId>>();
   const layers = new Map<VolumeId, Map<string, Layer>>();
+  const inner = new Map<VolumeId, Set<InnerName>>();
   const leases = new Map<string, Map<string, Lease>>();
   const pools = new Set<PoolId>([settings.poolId]);
   const factsOf = (poolId: PoolId): PoolFacts => ({ capacityGib: settings.poolGib, usedGib: 0, volumesGib: 0, files: [...disks.values()].filter((disk) => (disk.poolId ?? settings.poolId) === poolId).map(({ volumeId }) => `${volumeId}.qcow2`) });
@@ -144,8 +147,14 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
   const isThere = ({ volumeId, layer }: Pick<DomainPlan['disks'][number], 'volumeId' | 'layer'>): boolean => disks.has(volumeId) && (layer === null || layers.get(volumeId)?.has(layer) === true);
 
+  /** QEMU writes nothing into the file of a disk that another QEMU has open. */
+  const letGo = (vmId: VmId, { volumeId, inner: name }: InnerStep): void => {
+    if (inner.get(volumeId)?.has(name) === true && powered(vmId)) throw new Error(`${volumeId} is in use, and ${name} is to go from inside of it`);
+    inner.get(volumeId)?.delete(name);
+  };
+
   /** One step of tidying up. What it would tear from below others is a mistake of whoever asks for it. */
-  const tidyOne = (vmId: VmId, { volumeId, ...step }: LayerStep): void => {
+  const tidyOne = (vmId: VmId, { volumeId, ...step }: Exclude<LayerStep, InnerStep>): void => {
     const of = layers.get(volumeId);
     const on = of?.get(step.layer);
     if (of === undefined || on === undefined) return;
@@ -233,6 +242,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       if (domain !== undefined && holdsMemory(domain) && domain.plan.disks.some((disk) => disk.volumeId === volumeId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
       layers.delete(volumeId);
+      inner.delete(volumeId);
       return undefined;
     }),
 
@@ -353,13 +363,26 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       });
       return refused ?? { frozen };
     },
+    keepInside: (vmId, volumes, as, back) => verb('keepInside', vmId, () => {
+      const present = domains.get(vmId);
+      if (present === undefined) return gone(vmId);
+      if (present.state !== 'stopped' && present.state !== 'crashed') return refuse('domain.still_running', { vmId, state: present.state });
+      for (const volumeId of volumes) {
+        if (!disks.has(volumeId)) return refuse('disk.missing_on_node', { volumeId });
+        if (layers.has(volumeId)) throw new Error(`${volumeId} has layers, and something is to be kept inside of the lowest`);
+        if (back !== null && inner.get(volumeId)?.has(back) !== true) return refuse('snapshot.missing_on_node', { volumeId, name: back });
+        inner.set(volumeId, (inner.get(volumeId) ?? new Set<InnerName>()).add(as));
+      }
+      return undefined;
+    }),
     tidy: (plan, steps, signal) => verb('tidy', plan.vmId, () => {
       if (signal.aborted) return refuse('command.cancelled');
       const present = domains.get(plan.vmId);
       for (const step of steps) {
         // As a node does it: first the domain lets go, then the file goes.
         if (step.kind === 'drop' && present !== undefined && !holdsMemory(present)) change(plan.vmId, { plan });
-        tidyOne(plan.vmId, step);
+        if (step.kind === 'forget' || step.kind === 'return') letGo(plan.vmId, step);
+        else tidyOne(plan.vmId, step);
       }
       return present === undefined ? undefined : change(plan.vmId, { plan });
     }),
@@ -426,7 +449,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   };
 
   return {
-    hypervisor, domains, disks, layers, leases,
+    hypervisor, domains, disks, layers, inner, leases,
     makeForeign: (vmId, name) => {
       const made: DomainPlan = {
         vmId, nodeId: 'node_00000000000000000000000000000000', generation: 1, name, vcpus: 1, vcpusMax: 1, memoryMib: 256, memoryMibMax: 256, devices: 'virtio', boot: ['disk'], media: null, seed: null, nics: [], adopted: null,

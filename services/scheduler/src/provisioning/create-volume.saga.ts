@@ -38,7 +38,7 @@ const letGo = ({ source, operationId }: CreateVolume): Outgoing | undefined =>
 const release = ({ poolId, volumeId }: CreateVolume): Outgoing => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } });
 const remove = ({ nodeId, volumeId, poolId, source }: CreateVolume): Outgoing => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId, ...(source.kind === 'found' ? { found: source.file } : {}) } });
 const askVm = ({ source }: CreateVolume, facts: StepFacts): Outgoing | undefined => (source.kind === 'snapshot'
-  ? { to: 'scheduler', target: source.vmId, type: 'FindSnapshotDisk', data: { vmId: source.vmId, snapshotId: source.snapshotId, volumeId: source.volumeId, ...(facts['source'] === undefined ? {} : { layer: fact(facts['source'], 'layer') }) } }
+  ? { to: 'scheduler', target: source.vmId, type: 'FindSnapshotDisks', data: { vmId: source.vmId, snapshotId: source.snapshotId, volumes: [source.volumeId], ...(facts['source'] === undefined ? {} : { layers: fact(facts['source'], 'layers') }) } }
   : undefined);
 
 const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
@@ -53,7 +53,7 @@ const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
     case 'volume':
       return { kind: 'volume' as const, volumeId: source.volumeId, layer: null };
     case 'snapshot':
-      return { kind: 'volume' as const, volumeId: source.volumeId, layer: fact<string | null>(facts['source'], 'layer') };
+      return { kind: 'volume' as const, volumeId: source.volumeId, layer: fact<readonly (string | null)[]>(facts['source'], 'layers')[0] ?? null };
   }
 };
 

@@ -93,7 +93,7 @@ const provisioning = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: st
   if (vm.network === null) throw new Error(`${vm.vmId} has no network`);
   return {
     operationId, vmId: vm.vmId, volumeId: firstVolumeOf(vm.vmId), spec: vm.spec, imageFile: vm.imageFile, imageFormat: vm.imageFormat, ...toFetch(vm), network: vm.network,
-    restore: vm.restore, ...(vm.bootRuns.length === 0 ? {} : { bootRuns: vm.bootRuns }), nameKey: nameKeyOf(vm.spec.name),
+    restore: vm.restore, copy: vm.copy, ...(vm.bootRuns.length === 0 ? {} : { bootRuns: vm.bootRuns }), nameKey: nameKeyOf(vm.spec.name),
   };
 };
 
@@ -118,7 +118,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
 });
 
 /** Networks of interfaces beside the first that one was to be made with, and was not. */
-const unbuilt = ({ provisioned, restore }: LiveVm): readonly NetworkPlan[] => (provisioned === null ? restore?.nics ?? [] : []);
+const unbuilt = ({ provisioned, restore, copy }: LiveVm): readonly NetworkPlan[] => (provisioned === null ? (restore ?? copy)?.nics ?? [] : []);
 
 /** Of a drill that says something of its backup. */
 const drilledOf = ({ restore, drilled }: LiveVm): NonNullable<RemoveVm['drilled']> | null => {
@@ -152,13 +152,15 @@ const layering = (vm: LiveVm, operationId: OperationId, work: Layering): Snapsho
   const machine = machineOf(vm, vm.snapshots);
   const now = [machine.volumeId, ...vm.volumes.map(({ volumeId }) => volumeId)].map((volumeId) => ({ volumeId, layer: machine.layers[volumeId] ?? null }));
   const then = vm.snapshots.list.find(({ snapshotId }) => snapshotId === work.snapshotId)?.disks.map(({ volumeId, layer }) => ({ volumeId, layer })) ?? [];
-  return { operationId, ...placeOf(vm), kind: work.kind, machine, on: work.kind === 'take' ? now : then, layer: work.layer };
+  const of = { operationId, ...placeOf(vm), kind: work.kind, machine, on: work.kind === 'take' ? now : then };
+  if (work.layer !== null) return { ...of, layer: work.layer };
+  return work.kind === 'take' ? { ...of, layer: null, as: work.snapshotId, back: null } : { ...of, layer: null, as: operationId, back: work.snapshotId };
 };
 
 /** What an operation leaves to be tidied away, or a failed one to be taken back. */
 const tidying = (vm: LiveVm, operationId: OperationId, work: LayerWork, owedBy: OperationId | null): TidyVm => {
   if (work.kind === 'take' || work.kind === 'revert') {
-    const steps = takeBackSteps(layering(vm, operationId, work));
+    const steps = takeBackSteps(layering(vm, owedBy ?? operationId, work));
     return { operationId, ...placeOf(vm), machine: machineOf(vm, vm.snapshots), steps, owedBy: owedBy === null ? null : { saga: 'snapshot-vm', operationId: owedBy } };
   }
   const { steps, snapshots } = tidied(work.kind === 'delete' ? without(vm.snapshots, work.snapshotId) : vm.snapshots);

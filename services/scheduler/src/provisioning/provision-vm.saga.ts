@@ -5,6 +5,7 @@
  *     address, addresses ────┬──────────────▶ domain ┤
  *     capacity ─▶ assignment ┤                       ├─▶ boot
  *              ─▶ space, volume ────────────▶ disk ──┘
+ *     source ───────────────────────────────▶     └▶ unchanged
  *
  * The address does not depend on the node, so it is leased while the node is chosen. Everything that a node
  * does comes after everything that only the log decides, so a refusal costs no work on a node.
@@ -12,7 +13,7 @@
 import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, PoolId, SubnetId, VmId, VolumeId } from '@chronovirt/contracts/ids';
-import { type Nic, platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type Copy, type Nic, platformOf, type Restore, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
@@ -31,6 +32,8 @@ export interface ProvisionVm {
   readonly network: NetworkPlan;
   /** What its disks begin as, when they are those of a backup. */
   readonly restore?: Restore | null;
+  /** What they begin as, when they are those of a snapshot. */
+  readonly copy?: Copy | null;
   /** What it runs at its first boot. */
   readonly bootRuns?: readonly BootRun[];
   /** SHA-256 of the name: what its reservation is called. */
@@ -38,28 +41,61 @@ export interface ProvisionVm {
 }
 
 const placed = (vm: ProvisionVm, facts: StepFacts): OnNode => ({ vmId: vm.vmId, nodeId: fact<NodeId>(facts['capacity'], 'nodeId'), generation: fact<number>(facts['assignment'], 'generation') });
-/** Disks beside the first, which come with a backup. */
-const more = ({ restore }: ProvisionVm): readonly VolumeId[] => restore?.volumes.map(({ volumeId }) => volumeId) ?? [];
+/** What it has of another machine: of a backup of one, or of a snapshot. */
+const inherited = ({ restore, copy }: ProvisionVm): Pick<Restore, 'volumes' | 'layout' | 'nics' | 'without'> => restore ?? copy ?? { volumes: [] };
+/** Disks beside the first. */
+const more = (vm: ProvisionVm): readonly VolumeId[] => inherited(vm).volumes.map(({ volumeId }) => volumeId);
 /** Names of volumes are unique: no two machines have the same name, nor two volumes the same digits. */
 const nameOf = ({ spec }: ProvisionVm, volumeId: VolumeId): string => `${spec.name.slice(0, 40)}-${volumeId.slice(-8)}`;
 
-/** Of interfaces beside the first, which come with a backup. */
-const subnetsOf = (restore: ProvisionVm['restore']): readonly SubnetId[] => restore?.nics?.map(({ subnetId }) => subnetId) ?? [];
+/** Of interfaces beside the first. */
+const subnetsOf = (vm: ProvisionVm): readonly SubnetId[] => inherited(vm).nics?.map(({ subnetId }) => subnetId) ?? [];
 
-const nicsOf = ({ restore }: ProvisionVm, facts: StepFacts): readonly Nic[] => {
-  const networks = restore?.nics ?? [];
+const nicsOf = (vm: ProvisionVm, facts: StepFacts): readonly Nic[] => {
+  const networks = inherited(vm).nics ?? [];
   if (networks.length === 0) return [];
   const leased = fact<readonly { readonly subnetId: SubnetId; readonly address: string; readonly mac: string }[]>(facts['addresses'], 'nics');
   return networks.flatMap((network) => leased.flatMap(({ subnetId, address, mac }) => (subnetId === network.subnetId ? [{ network, address, mac }] : [])));
 };
 
-const withoutOf = ({ restore }: ProvisionVm): string => (restore?.without === undefined ? '' : `, without its interfaces in networks that are gone: ${restore.without.join(', ')}`);
+const withoutOf = (vm: ProvisionVm): string => {
+  const { without } = inherited(vm);
+  return without === undefined ? '' : `, without its interfaces in networks that are gone: ${without.join(', ')}`;
+};
+
+/** What its disks are to be copies of: asked before they are read, and again when they were. */
+const sourcesOf = ({ copy }: ProvisionVm, facts: StepFacts = {}): Outgoing | undefined => (copy === undefined || copy === null ? undefined : {
+  to: 'scheduler', target: copy.ofVm, type: 'FindSnapshotDisks', data: { vmId: copy.ofVm, snapshotId: copy.snapshotId, volumes: [...copy.from], ...(facts['source'] === undefined ? {} : { layers: fact(facts['source'], 'layers') }) },
+});
+
+const disksOf = (vm: ProvisionVm, facts: StepFacts): Outgoing => {
+  const { volumeId, imageFile, imageFormat, spec, restore, copy } = vm;
+  const poolId = fact<PoolId>(facts['capacity'], 'poolId');
+  const disks = [{ volumeId, unit: 0, sizeGib: spec.diskGib }, ...inherited(vm).volumes];
+  if (restore !== undefined && restore !== null) {
+    const { ofVm, targetId, chain } = restore;
+    return verb('RestoreDisks', placed(vm, facts), { ofVm, targetId, chain, poolId, disks: disks.map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib })) });
+  }
+  if (copy !== undefined && copy !== null) {
+    const layers = fact<readonly (string | null)[]>(facts['source'], 'layers');
+    return verb('CopyDisks', placed(vm, facts), { poolId, disks: copy.from.flatMap((from, index) => {
+      const disk = disks[index];
+      return disk === undefined ? [] : [{ volumeId: disk.volumeId, sizeGib: disk.sizeGib, from, layer: layers[index] ?? null }];
+    }) });
+  }
+  return verb('EnsureDisk', placed(vm, facts), { volumeId, poolId, imageFile, imageFormat, sizeGib: spec.diskGib, full: spec.clone === 'full' });
+};
 
 /** For the way to the node and back. */
 const PROOF_MORE_SECONDS = 60;
 
+const allGib = (vm: ProvisionVm): number => inherited(vm).volumes.reduce((sum, { sizeGib }) => sum + sizeGib, vm.spec.diskGib);
+
 /** How long its bytes may take: those of image, medium and drivers that the node may have to fetch, and those of a copy. */
-const bytesMs = ({ fetchBytes = 0, spec }: ProvisionVm): number => fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0) + (spec.drivers?.fetchBytes ?? 0)) + (spec.clone === 'full' ? copyMs(spec.diskGib) : 0);
+const bytesMs = (vm: ProvisionVm): number => {
+  const { fetchBytes = 0, spec, copy } = vm;
+  return fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0) + (spec.drivers?.fetchBytes ?? 0)) + (spec.clone === 'full' || (copy !== undefined && copy !== null) ? copyMs(allGib(vm)) : 0);
+};
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   name: 'provision-vm',
@@ -77,18 +113,26 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     addresses: {
       deadlineMs: 30_000,
       undoRefused: true,
-      run: ({ vmId, restore }) => (subnetsOf(restore).length === 0 ? undefined : { to: 'ipam', target: vmId, type: 'LeaseAddresses', data: { vmId, subnetIds: subnetsOf(restore) } }),
-      undo: ({ vmId, restore }) => ({ to: 'ipam', target: vmId, type: 'ReleaseAddresses', data: { vmId, subnetIds: subnetsOf(restore) } }),
+      run: (vm) => (subnetsOf(vm).length === 0 ? undefined : { to: 'ipam', target: vm.vmId, type: 'LeaseAddresses', data: { vmId: vm.vmId, subnetIds: subnetsOf(vm) } }),
+      undo: (vm) => ({ to: 'ipam', target: vm.vmId, type: 'ReleaseAddresses', data: { vmId: vm.vmId, subnetIds: subnetsOf(vm) } }),
+    },
+    source: {
+      deadlineMs: 30_000,
+      run: (vm) => sourcesOf(vm),
+      undo: nothingToUndo('it only asks'),
     },
     capacity: {
       deadlineMs: 30_000,
-      run: ({ vmId, operationId, spec, restore }) => ({
-        to: 'scheduler', target: vmId, type: 'PlaceVm',
-        data: {
-          vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: spec.nodeId, ...(spec.poolId === undefined ? {} : { poolId: spec.poolId }), byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
-          diskGib: (restore?.volumes ?? []).reduce((sum, { sizeGib }) => sum + sizeGib, spec.diskGib),
-        },
-      }),
+      run: (vm) => {
+        const { vmId, operationId, spec, restore, copy } = vm;
+        return {
+          to: 'scheduler', target: vmId, type: 'PlaceVm',
+          data: {
+            vmId, operationId, vcpus: spec.vcpus, memoryMib: spec.memoryMib, accel: spec.accel, ...platformOf(spec), nodeId: copy?.nodeId ?? spec.nodeId, ...(spec.poolId === undefined ? {} : { poolId: spec.poolId }), byHand: spec.nodeId !== null, targetId: restore?.targetId ?? null,
+            diskGib: allGib(vm),
+          },
+        };
+      },
       undo: ({ vmId, operationId }, facts) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: facts['capacity']?.['nodeId'] ?? null } }),
     },
     assignment: {
@@ -123,21 +167,18 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
         to: 'storage', target: vm.vmId, type: 'CreateVolumes',
         data: {
           vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), nodeId: fact(facts['capacity'], 'nodeId'),
-          volumes: vm.restore?.volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: nameOf(vm, volumeId) })) ?? [],
+          volumes: inherited(vm).volumes.map(({ volumeId, sizeGib }) => ({ volumeId, sizeGib, name: nameOf(vm, volumeId) })),
         },
       }),
       undo: (vm, facts) => ({ to: 'storage', target: vm.vmId, type: 'DeleteVolumes', data: { vmId: vm.vmId, poolId: fact(facts['capacity'], 'poolId'), volumes: more(vm).map((volumeId) => ({ volumeId, name: nameOf(vm, volumeId) })) } }),
     },
     disk: {
-      after: ['assignment', 'space', 'volume', 'volumes'],
+      after: ['assignment', 'space', 'volume', 'volumes', 'source'],
       deadlineMs: 60_000,
       moreMs: (vm) => (vm.restore === undefined || vm.restore === null ? bytesMs(vm) : DAY_MS),
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => (vm.restore !== undefined && vm.restore !== null ? verb('RestoreDisks', placed(vm, facts), {
-        ofVm: vm.restore.ofVm, targetId: vm.restore.targetId, chain: vm.restore.chain, poolId: fact<PoolId>(facts['capacity'], 'poolId'),
-        disks: [{ volumeId: vm.volumeId, unit: 0, sizeGib: vm.spec.diskGib }, ...vm.restore.volumes.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib }))],
-      }) : verb('EnsureDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), imageFile: vm.imageFile, imageFormat: vm.imageFormat, sizeGib: vm.spec.diskGib, full: vm.spec.clone === 'full' })),
+      run: disksOf,
       undo: (vm, facts) => verb('RemoveDisk', placed(vm, facts), { volumeId: vm.volumeId, poolId: fact<PoolId>(facts['capacity'], 'poolId'), more: [...more(vm)] }),
     },
     domain: {
@@ -147,11 +188,18 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
       moreMs: bytesMs,
       undoDeadlineMs: 30_000,
       undoRefused: true,
-      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: vm.restore?.layout ?? null, nics: nicsOf(vm, facts), volumes: vm.restore?.volumes ?? [], seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
+      run: (vm, facts) => verb('DefineDomain', placed(vm, facts), planOf({ ...vm, first: { network: vm.network, mac: fact<string>(facts['address'], 'mac'), address: fact<string>(facts['address'], 'address') }, layout: inherited(vm).layout ?? null, nics: nicsOf(vm, facts), volumes: inherited(vm).volumes, seedVersion: 1, bootRuns: vm.bootRuns ?? [], layers: {} }, vm.restore?.drill)),
       undo: (vm, facts) => verb('RemoveDomain', placed(vm, facts), { nics: [{ network: vm.network, mac: fact<string>(facts['address'], 'mac') }, ...nicsOf(vm, facts).map(({ network, mac }) => ({ network, mac }))] }),
     },
+    // Its snapshot may have been deleted while it was read, and what it held be written by a merge.
+    unchanged: {
+      after: ['disk'],
+      deadlineMs: 30_000,
+      run: sourcesOf,
+      undo: nothingToUndo('it only asks'),
+    },
     boot: {
-      after: ['name', 'disk', 'domain'],
+      after: ['name', 'disk', 'unchanged', 'domain'],
       deadlineMs: 60_000,
       run: (vm, facts) => verb('StartDomain', placed(vm, facts), {}),
       undo: nothingToUndo('removing the domain also stops it'),
@@ -170,7 +218,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
   },
   done: (vm, facts) => finishVm({ ...vm, ...placed(vm, facts) }, facts['boot'], {
     how: `created${withoutOf(vm)}`.slice(0, 200),
-    ...(subnetsOf(vm.restore).length === 0 ? {} : { nics: nicsOf(vm, facts) }),
+    ...(subnetsOf(vm).length === 0 ? {} : { nics: nicsOf(vm, facts) }),
     ...(vm.restore?.proof === undefined ? {} : { proven: `${fact<string>(facts['proof'], 'says')}, seen ${String(fact(facts['proof'], 'seconds'))} s after its start`.slice(0, 300) }),
     provisioned: { poolId: fact(facts['capacity'], 'poolId'), volumeId: vm.volumeId, address: fact(facts['address'], 'address'), prefix: vm.network.prefix, mac: fact(facts['address'], 'mac') },
   }),

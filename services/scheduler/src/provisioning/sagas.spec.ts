@@ -69,6 +69,8 @@ const on = [{ volumeId: ids.volumeId, layer: null }, { volumeId: second.volumeId
 const layered: Machine = { ...machine, volumes: [second], layers: { [second.volumeId]: 'aaaaaaaa' } };
 const taking: SnapshotVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, kind: 'take', machine: layered, on, layer: 'bbbbbbbb' };
 const reverting: SnapshotVm = { ...taking, kind: 'revert' };
+const takingInside: SnapshotVm = { ...taking, on: on.map(({ volumeId }) => ({ volumeId, layer: null })), layer: null, as: `snapshot_${digits}`, back: null };
+const revertingInside: SnapshotVm = { ...takingInside, kind: 'revert', as: ids.operationId, back: `snapshot_${digits}` };
 const failedOperationId = `op_${'1'.repeat(32)}` as const;
 const tidying: TidyVm = {
   operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, machine: layered, owedBy: null,
@@ -91,15 +93,16 @@ const restored: ProvisionVm = {
   },
 };
 
+const cloned: ProvisionVm = { ...provision, imageFile: null, copy: { ofVm: `vm_${'8'.repeat(32)}`, snapshotId: `snapshot_${digits}`, nodeId: `node_${digits}`, from: [`volume_${'3'.repeat(32)}`, `volume_${'4'.repeat(32)}`], volumes: [second], nics: [other] } };
 const drilled: ProvisionVm = { ...restored, restore: restored.restore === undefined || restored.restore === null ? null : { ...restored.restore, drill: true, proof: { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } } };
 
 const place = { operationId: ids.operationId, volumeId: ids.volumeId, poolId: `pool_${digits}`, nodeId: `node_${digits}`, sizeGib: 2, format: 'qcow2' } as const;
 const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'blank' } },
-  { ...place, name: 'data', source: { kind: 'found', driftId: `drift_${digits}`, file: 'theirs.qcow2' } },
   { ...place, name: 'data', source: { kind: 'image', imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' } },
   { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
   { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
+  { ...place, name: 'data', source: { kind: 'found', driftId: `drift_${digits}`, file: 'theirs.qcow2' } },
 ];
 const publishing: PublishVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, volumeId: ids.volumeId, layer: null, sizeGib: 1, imageId: `image_${digits}`, image: { name: 'of-it', minMemoryMib: 256 } };
 const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }, { ...place, work: { kind: 'publish', imageId: `image_${digits}`, image: { name: 'golden', minMemoryMib: 64 } } }];
@@ -110,7 +113,7 @@ const poolWorks: readonly WorkOnPool[] = (['create', 'start', 'stop', 'delete', 
 
 const factsOf = (step: string): Facts => ({
   begin: { parent: null, replaces: null }, ...(step === 'node' ? { node: { state: 'running', reason: 'booted', session: 1, sequence: 1, kind: 'full', because: 'it was asked for', parent: null, frozen: true, files: [], manifestSha256: 'a'.repeat(64) } } : {}),
-  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, addresses: { nics: [{ subnetId: other.subnetId, address: '10.22.0.2', mac: '52:54:0a:16:00:02' }] }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layer: null },
+  capacity: { nodeId: `node_${digits}`, poolId: `pool_${digits}`, decision: {} }, assignment: { generation: 1 }, address: { address: '10.21.0.2', mac: '52:54:0a:15:00:02' }, addresses: { nics: [{ subnetId: other.subnetId, address: '10.22.0.2', mac: '52:54:0a:16:00:02' }] }, volume: { sizeGib: 3, poolId: `pool_${digits}` }, source: { layers: [null, 'aaaaaaaa'] },
 }[step] ?? { state: 'running', reason: 'booted', session: 1, sequence: 1, ...(step === 'proof' ? { criterion: 'agent', seconds: 4, says: 'its guest agent answers' } : {}), ...(step === 'disk' ? { sha256: 'a'.repeat(64), sizeBytes: 1, virtualBytes: 1 } : {}) });
 
 const WORLDS = 2_000;
@@ -148,8 +151,9 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('making an image of it', () => { expect(property(publishVm, [publishing])).toEqual([]); });
   it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
-  it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting])).toEqual([]); });
+  it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting, takingInside, revertingInside])).toEqual([]); });
   it('making a VM of a backup', () => { expect(property(provisionVm, [restored])).toEqual([]); });
+  it('making a VM of a snapshot', () => { expect(property(provisionVm, [cloned])).toEqual([]); });
   it('making one only to see whether it comes up', () => { expect(property(provisionVm, [drilled])).toEqual([]); });
   it('backing one up', () => { expect(property(backupVm, [backingUp])).toEqual([]); });
   it('settling what a backup owes', () => { expect(property(settleBackup, [{ ...backingUp, failedOperationId }])).toEqual([]); });
@@ -162,6 +166,13 @@ describe('Making a VM', () => {
   it('leases the address while the node is chosen, and asks a node only for what the log has decided', () => {
     expect(provisionVm.steps['address']?.after).toBeUndefined();
     for (const step of ['disk', 'domain'] as const) expect(provisionVm.steps[step]?.after).toContain('assignment');
+  });
+  it('of a snapshot copies every disk where it lies, and asks afterwards whether the snapshot was still so', () => {
+    const facts = { capacity: factsOf('capacity'), assignment: factsOf('assignment'), source: factsOf('source') };
+    expect(provisionVm.steps['capacity']?.run(cloned, {})).toMatchObject({ type: 'PlaceVm', data: { nodeId: `node_${digits}`, byHand: false, diskGib: 5 } });
+    expect(provisionVm.steps['disk']?.run(cloned, facts)).toMatchObject({ type: 'CopyDisks', data: { disks: [{ volumeId: ids.volumeId, sizeGib: 2, from: `volume_${'3'.repeat(32)}`, layer: null }, { volumeId: second.volumeId, sizeGib: 3, from: `volume_${'4'.repeat(32)}`, layer: 'aaaaaaaa' }] } });
+    expect(provisionVm.steps['unchanged']?.run(cloned, facts)).toMatchObject({ type: 'FindSnapshotDisks', data: { layers: [null, 'aaaaaaaa'] } });
+    expect(provisionVm.steps['boot']?.after).toContain('unchanged');
   });
   it('may take six and a half minutes at the longest, there and back', () => { expect(deadlineMsOf(provisionVm, provision)).toBe(30_000 + 30_000 + 60_000 + 60_000 + 7 * 30_000); });
 });
@@ -252,9 +263,9 @@ describe('Making a volume', () => {
     expect([createVolume.steps['source']?.run(blank, {}), createVolume.steps['release']?.run(blank, {})]).toEqual([undefined, undefined]);
   });
   it('copies what a snapshot froze, and asks afterwards whether that was still so', () => {
-    const facts = { source: { layer: 'aaaaaaaa' } };
+    const facts = { source: { layers: ['aaaaaaaa'] } };
     expect(createVolume.steps['disk']?.run(frozen, facts)).toMatchObject({ data: { source: { kind: 'volume', volumeId: second.volumeId, layer: 'aaaaaaaa' } } });
-    expect(createVolume.steps['release']?.run(frozen, facts)).toMatchObject({ type: 'FindSnapshotDisk', data: { layer: 'aaaaaaaa' } });
+    expect(createVolume.steps['release']?.run(frozen, facts)).toMatchObject({ type: 'FindSnapshotDisks', data: { layers: ['aaaaaaaa'] } });
   });
   it('that failed is settled by the very undo that never arrived, and lets go of what it held under its own name', () => {
     expect(settleVolume.steps['disk']?.run({ ...copy, operationId: `op_${'7'.repeat(32)}`, failedOperationId }, {})).toMatchObject({ type: 'RemoveVolume', as: `saga-create-volume-${failedOperationId}:disk:undo`, cancels: [`saga-create-volume-${failedOperationId}:disk:run`] });
@@ -302,6 +313,21 @@ describe('Taking a snapshot', () => {
   it('going back to one needs a VM that is stopped, and is taken back by dropping what nobody wrote', () => {
     expect(snapshotVm.steps['node']?.run(reverting, {})).toMatchObject({ type: 'LayerDomain', data: { live: false } });
     expect(undoOf(reverting)).toMatchObject({ data: { steps: [{ kind: 'drop', layer: 'bbbbbbbb' }, { kind: 'drop', layer: 'bbbbbbbb' }] } });
+  });
+});
+
+describe('Keeping a snapshot inside of the disks', () => {
+  const undoOf = (vm: SnapshotVm): Outgoing | undefined => {
+    const undo = snapshotVm.steps['node']?.undo;
+    return typeof undo === 'function' ? undo(vm, {}) : undefined;
+  };
+  it('names it after itself, and is taken back by letting it go', () => {
+    expect(snapshotVm.steps['node']?.run(takingInside, {})).toMatchObject({ type: 'KeepInside', data: { volumes: [ids.volumeId, second.volumeId], as: `snapshot_${digits}`, back: null } });
+    expect(undoOf(takingInside)).toMatchObject({ type: 'TidyLayers', data: { steps: [ids.volumeId, second.volumeId].map((volumeId) => ({ kind: 'forget', volumeId, inner: `snapshot_${digits}` })) } });
+  });
+  it('going back keeps what there was under the operation, and is taken back by returning to that', () => {
+    expect(snapshotVm.steps['node']?.run(revertingInside, {})).toMatchObject({ type: 'KeepInside', data: { as: ids.operationId, back: `snapshot_${digits}` } });
+    expect(undoOf(revertingInside)).toMatchObject({ data: { steps: [ids.volumeId, second.volumeId].map((volumeId) => ({ kind: 'return', volumeId, inner: ids.operationId })) } });
   });
 });
 

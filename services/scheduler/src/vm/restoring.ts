@@ -2,10 +2,10 @@
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { BackupId, NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { AdoptedLayout, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { BackupEntry } from '../view.projection.ts';
-import { hostnameOf } from './domain-plan.ts';
+import { anotherOf, layoutAfter, networksBeside } from './another.ts';
 
 type Taken = BackupEntry & { readonly taken: NonNullable<BackupEntry['taken']> };
 
@@ -28,15 +28,6 @@ export interface Restoring {
   readonly sizeGib: number;
 }
 
-/** It is built as the other was: its disks are found by their places, and its interfaces are new ones. What lay in its drive lies on that node. */
-const layoutOf = ({ disks, drive, definition }: AdoptedLayout, files: readonly BackupFile[], volumeOf: (unit: number) => VolumeId): AdoptedLayout => ({
-  disks: disks.filter(({ volumeId }) => files.some((file) => file.volumeId === volumeId)).map((disk) => ({ ...disk, volumeId: volumeOf(disk.unit), file: `${volumeOf(disk.unit)}.qcow2` })), macs: [],
-  ...(drive === undefined ? {} : { drive: { ...drive, file: null } }), ...(definition === undefined ? {} : { definition }),
-});
-
-/** libvirt's own words for a machine that does not run without the host's help. */
-const needsKvm = (layout: AdoptedLayout | undefined): boolean => /^<domain\b[^>]*\btype=["']kvm["']/.test(layout?.definition ?? '');
-
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly media: (imageId: string) => Media | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
@@ -49,21 +40,12 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   const network = wish.network ?? machine.network ?? machine.nics?.[0] ?? null;
   if (network === null) return refuse('backup.needs_network', { backupId: wish.backupId, field: 'network' });
   const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
-  // A VM has at most one interface in a network.
-  const others = (machine.nics ?? []).filter(({ networkId }) => networkId !== network.networkId);
-  const nics = others.flatMap(({ networkId }) => wish.networks(networkId) ?? []);
-  const without = others.flatMap(({ networkId, name }) => (wish.networks(networkId) === undefined ? [name] : []));
-  // Whether somebody wants it for ever, or started again, was said of that machine, not of this one.
-  const { expiresAt: _, autostart: __, poolId, ...spec } = machine.spec;
+  const { poolId } = machine.spec;
+  const spec = anotherOf(machine.spec, { name: wish.name, network, nodeId: wish.nodeId, layout: machine.layout ?? null, media: wish.media });
   return {
-    spec: {
-      ...spec, ...(wish.proof !== undefined ? { description: `Drill of ${wish.backupId}, taken of ${spec.name}`, tags: [] } : poolId === undefined ? {} : { poolId }), name: wish.name, ...(needsKvm(machine.layout) ? { accel: 'require-kvm' as const } : {}), networkId: network.networkId, subnetId: network.subnetId, nodeId: wish.nodeId, protected: false, media: null, ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : wish.media(spec.drivers.imageId) }),
-      // What it began as is in the files: it needs that image no more.
-      imageId: null,
-      cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(wish.name) },
-    },
+    spec: wish.proof !== undefined ? { ...spec, description: `Drill of ${wish.backupId}, taken of ${machine.spec.name}`, tags: [] } : { ...spec, ...(poolId === undefined ? {} : { poolId }) },
     restore: {
-      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, ...(machine.layout === undefined ? {} : { layout: layoutOf(machine.layout, last.taken.files, wish.volumeOf) }), ...(nics.length === 0 ? {} : { nics }), ...(without.length === 0 ? {} : { without }), drill: wish.proof !== undefined, ...(wish.proof === undefined ? {} : { proof: wish.proof }),
+      backupId: wish.backupId, ofVm, targetId: target.targetId, volumes, ...(machine.layout === undefined ? {} : { layout: layoutAfter(machine.layout, last.taken.files, wish.volumeOf) }), ...networksBeside(network, machine.nics ?? [], wish.networks), drill: wish.proof !== undefined, ...(wish.proof === undefined ? {} : { proof: wish.proof }),
       chain: chain.map(({ backupId, taken: { files } }) => ({ backupId, files: files.map(({ unit, bytes, sha256 }: BackupFile) => ({ unit, bytes, sha256 })) })),
     },
     sizeGib: spec.diskGib + volumes.reduce((sum, { sizeGib }) => sum + sizeGib, 0),

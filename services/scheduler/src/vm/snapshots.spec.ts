@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { OperationId, SnapshotId, VolumeId } from '@chronovirt/contracts/ids';
-import type { Layer, LayerStep, Snapshot } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, InnerStep, Layer, LayerStep, Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, taken, tidied, without } from './snapshots.ts';
 
 const system: VolumeId = `volume_${'1'.repeat(32)}`;
@@ -9,15 +9,16 @@ const id = (n: number): SnapshotId => `snapshot_${String(n).padStart(32, '0')}`;
 const layer = (n: number): string => n.toString(16).padStart(8, '0');
 
 /** Takes the n-th snapshot of these disks; the new layer has its number. */
-const take = (from: Snapshots, n: number, volumes: readonly VolumeId[] = [system]): Snapshots => {
+const take = (from: Snapshots, n: number, volumes: readonly VolumeId[] = [system], kind: Snapshot['kind'] = 'external'): Snapshots => {
   const active = activeLayers(from);
   const snapshot: Snapshot = {
-    snapshotId: id(n), name: `s${String(n)}`, description: '', parent: from.current, state: 'running', frozen: false,
+    snapshotId: id(n), kind, name: `s${String(n)}`, description: '', parent: from.current, state: 'running', frozen: false,
     disks: volumes.map((volumeId, unit) => ({ volumeId, unit, sizeGib: 1, layer: active[volumeId] ?? null })),
   };
-  return taken(from, snapshot, layer(n));
+  return taken(from, snapshot, kind === 'internal' ? null : layer(n));
 };
-const revert = (from: Snapshots, n: number, to: number): Snapshots => tidied(reverted(from, id(n), layer(to))).snapshots;
+const op = (n: number): OperationId => `op_${String(n).padStart(32, '0')}`;
+const revert = (from: Snapshots, n: number, to: number): Snapshots => tidied(reverted(from, id(n), layer(to), op(to))).snapshots;
 const remove = (from: Snapshots, n: number) => tidied(without(from, id(n)));
 const shape = ({ disks }: Snapshots, volumeId = system) => {
   const disk = disks.find((one) => one.volumeId === volumeId);
@@ -74,10 +75,29 @@ describe('Deleting a snapshot', () => {
 
 describe('Going back to a snapshot', () => {
   it('writes a new layer on what it froze, and takes away what nothing stands on', () => {
-    const { steps, snapshots } = tidied(reverted(two, id(1), layer(3)));
+    const { steps, snapshots } = tidied(reverted(two, id(1), layer(3), op(3)));
     expect(steps).toEqual([{ kind: 'drop', volumeId: system, layer: layer(2) }]);
     expect(shape(snapshots)).toEqual({ active: layer(3), on: { [layer(1)]: null, [layer(3)]: null } });
     expect(snapshots.current).toBe(id(1));
+  });
+});
+
+describe('An internal snapshot', () => {
+  const one = take(noSnapshots, 1, [system, data], 'internal');
+  it('is kept inside of each disk under its own name, and makes no layer', () => {
+    expect([one.disks, one.current, holds(one, data)]).toEqual([[], id(1), true]);
+    expect(one.inner).toEqual([{ volumeId: system, name: id(1) }, { volumeId: data, name: id(1) }]);
+    expect(tidied(one)).toEqual({ steps: [], snapshots: one });
+  });
+  it('goes from inside of each disk when it is deleted', () => {
+    const { steps, snapshots } = remove(one, 1);
+    expect(steps).toEqual([system, data].map((volumeId) => ({ kind: 'forget', volumeId, inner: id(1) })));
+    expect(snapshots).toEqual(noSnapshots);
+  });
+  it('that is gone back to leaves behind what there was, under the name of the operation', () => {
+    const { steps, snapshots } = tidied(reverted(take(one, 2, [system, data], 'internal'), id(1), null, op(7)));
+    expect(steps).toEqual([system, data].map((volumeId) => ({ kind: 'forget', volumeId, inner: op(7) })));
+    expect([snapshots.current, snapshots.inner.length, snapshots.list.map(({ parent }) => parent)]).toEqual([id(1), 4, [null, id(1)]]);
   });
 });
 
@@ -91,6 +111,7 @@ const contentOf = (files: Files, name: Layer): readonly string[] => {
 };
 /** As qemu-img would do it, and refuse what would lose bytes. */
 const carryOut = (files: Files, step: LayerStep): void => {
+  if (step.kind === 'forget' || step.kind === 'return') throw new Error('nothing is kept inside');
   const own = files.get(step.layer);
   if (own === undefined) throw new Error(`no layer ${step.layer}`);
   if (step.kind === 'merge') {
@@ -108,7 +129,48 @@ const carryOut = (files: Files, step: LayerStep): void => {
   if ([...files].some(([name, { on }]) => name !== 'base' && on === step.layer)) throw new Error(`something stands on ${step.layer}, which is gone`);
 };
 
+/** As qemu-img would do it. */
+const letGo = (inside: Map<InnerName, readonly string[]>, { inner }: InnerStep): void => {
+  if (!inside.delete(inner)) throw new Error(`nothing is kept as ${inner}`);
+};
+
 describe('Whatever is taken, reverted to and deleted, in any order', () => {
+  it('inside of a file: each snapshot holds what was written until it was taken, and nothing else is kept', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      let random = seed;
+      const below = (n: number): number => {
+        random = (random * 48_271) % 2_147_483_647;
+        return random % n;
+      };
+      const inside = new Map<InnerName, readonly string[]>();
+      const expected = new Map<InnerName, readonly string[]>();
+      let written: readonly string[] = [];
+      let now = noSnapshots;
+      const settle = (next: Snapshots): void => {
+        const { steps, snapshots } = tidied(next);
+        for (const step of steps) letGo(inside, step as InnerStep);
+        now = snapshots;
+      };
+      for (let number = 1; number <= 30; number++) {
+        written = [...written, `w${String(number)}`];
+        const target = now.list[below(Math.max(1, now.list.length))];
+        const act = target === undefined ? 0 : below(3);
+        if (act === 0) {
+          inside.set(id(number), written);
+          expected.set(id(number), written);
+          settle(take(now, number, [system], 'internal'));
+        } else if (target !== undefined && act === 1) {
+          inside.set(op(number), written);
+          written = inside.get(target.snapshotId) ?? [];
+          settle(reverted(now, target.snapshotId, null, op(number)));
+          expect(written).toEqual(expected.get(target.snapshotId));
+        } else if (target !== undefined) settle(without(now, target.snapshotId));
+        expect([...inside.keys()].sort()).toEqual(now.list.map(({ snapshotId }) => snapshotId).sort());
+      }
+      for (const { snapshotId } of [...now.list]) settle(without(now, snapshotId));
+      expect([now, inside.size]).toEqual([noSnapshots, 0]);
+    }
+  });
   it('each snapshot holds what was written until it was taken, and without snapshots one file is left', () => {
     for (let seed = 1; seed <= 500; seed++) {
       let random = seed;
@@ -146,7 +208,7 @@ describe('Whatever is taken, reverted to and deleted, in any order', () => {
           now = take(now, number);
         } else if (target !== undefined && act === 1) {
           files.set(layer(number), { bytes: [], on: target.disks[0]?.layer ?? null });
-          settle(reverted(now, target.snapshotId, layer(number)));
+          settle(reverted(now, target.snapshotId, layer(number), op(number)));
           written = expected.get(target.snapshotId) ?? [];
         } else if (target !== undefined) settle(without(now, target.snapshotId));
         check();

@@ -11,10 +11,14 @@
  * is again the one file it was made with, whatever happened in between: all layers stand on it, and merging
  * keeps the lower one.
  *
+ * Internal snapshots are kept inside of the files, and make no layers. So a machine has snapshots of one kind:
+ * a layer that is merged or dropped would take with it what is kept inside of it. Going back to one first keeps
+ * what there is under the operation's name, so that it can be taken back; what nothing is called after goes.
+ *
  * The same function says what a node has to do and what the machine is afterwards.
  */
 import type { OperationId, SnapshotId, VolumeId } from '@chronovirt/contracts/ids';
-import type { Layer, LayerStep, Snapshot } from '@chronovirt/contracts/vm/snapshot';
+import type { InnerName, InnerStep, Layer, LayerStep, Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import type { ActiveLayers } from './domain-plan.ts';
 
 /** A disk that has more than the layer it was made with. */
@@ -30,9 +34,11 @@ export interface Snapshots {
   /** The snapshot that the disks are on now. */
   readonly current: SnapshotId | null;
   readonly disks: readonly DiskLayers[];
+  /** What is kept inside of the files of disks. */
+  readonly inner: readonly { readonly volumeId: VolumeId; readonly name: InnerName }[];
 }
 
-export const noSnapshots: Snapshots = { list: [], current: null, disks: [] };
+export const noSnapshots: Snapshots = { list: [], current: null, disks: [], inner: [] };
 
 /** Of one VM. libvirt's own chains may be 200 deep; each layer costs a running guest an open file. */
 export const SNAPSHOTS_MAX = 32;
@@ -71,14 +77,21 @@ const stacked = (snapshots: Snapshots, on: Snapshot['disks'], layer: string, cur
   ],
 });
 
-/** What is active is frozen, as `snapshot` says, and a new layer is active. */
-export const taken = (snapshots: Snapshots, snapshot: Snapshot, layer: string): Snapshots =>
-  ({ ...stacked(snapshots, snapshot.disks, layer, snapshot.snapshotId), list: [...snapshots.list, snapshot] });
+/** What these disks hold is kept inside of them. */
+const kept = (snapshots: Snapshots, disks: Snapshot['disks'], name: InnerName, current: SnapshotId): Snapshots =>
+  ({ ...snapshots, current, inner: [...snapshots.inner, ...disks.map(({ volumeId }) => ({ volumeId, name }))] });
 
-/** A new layer is active on what a snapshot froze; the one that was active is there until it is tidied away. */
-export const reverted = (snapshots: Snapshots, snapshotId: SnapshotId, layer: string): Snapshots => {
+/** What is active is frozen, as `snapshot` says, and a new layer is active. Without one it is kept inside. */
+export const taken = (snapshots: Snapshots, snapshot: Snapshot, layer: Layer): Snapshots => {
+  const { snapshotId, disks } = snapshot;
+  return { ...(layer === null ? kept(snapshots, disks, snapshotId, snapshotId) : stacked(snapshots, disks, layer, snapshotId)), list: [...snapshots.list, snapshot] };
+};
+
+/** A new layer is active on what a snapshot froze; what was active is there until it is tidied away: without a layer, under the operation's name. */
+export const reverted = (snapshots: Snapshots, snapshotId: SnapshotId, layer: Layer, operationId: OperationId): Snapshots => {
   const snapshot = snapshots.list.find((one) => one.snapshotId === snapshotId);
-  return snapshot === undefined ? snapshots : stacked(snapshots, snapshot.disks, layer, snapshotId);
+  if (snapshot === undefined) return snapshots;
+  return layer === null ? kept(snapshots, snapshot.disks, operationId, snapshotId) : stacked(snapshots, snapshot.disks, layer, snapshotId);
 };
 
 /** Those that were taken on it are now on what it was on. Its layers are there until they are tidied away. */
@@ -107,10 +120,12 @@ export const tidied = (snapshots: Snapshots): Tidied => {
       now = after(now, next);
     }
   }
-  return { steps, snapshots: { ...now, disks: withLayers(now.disks) } };
+  const named = (name: InnerName): boolean => now.list.some(({ snapshotId }) => snapshotId === name);
+  for (const { volumeId, name } of now.inner) if (!named(name)) steps.push({ kind: 'forget', volumeId, inner: name });
+  return { steps, snapshots: { ...now, disks: withLayers(now.disks), inner: now.inner.filter(({ name }) => named(name)) } };
 };
 
-const nextStep = (snapshots: Snapshots, volumeId: VolumeId): LayerStep | undefined => {
+const nextStep = (snapshots: Snapshots, volumeId: VolumeId): Exclude<LayerStep, InnerStep> | undefined => {
   const { active, layers } = layersOf(snapshots, volumeId);
   const frozen = new Set(snapshots.list.flatMap(({ disks }) => disks.filter((disk) => disk.volumeId === volumeId).map(({ layer }) => layer)));
   const above = (layer: Layer): readonly string[] => layers.filter(({ on }) => on === layer).map((one) => one.layer);
@@ -124,7 +139,7 @@ const nextStep = (snapshots: Snapshots, volumeId: VolumeId): LayerStep | undefin
 };
 
 /** The layer that was merged has the name of the one below from now on. */
-const after = (snapshots: Snapshots, step: LayerStep): Snapshots => {
+const after = (snapshots: Snapshots, step: Exclude<LayerStep, InnerStep>): Snapshots => {
   const { volumeId, layer } = step;
   const called = (name: Layer): Layer => (step.kind === 'merge' && name === layer ? step.into : name);
   const ours = <T extends { readonly volumeId: VolumeId }>(change: (one: T) => T) => (one: T): T => (one.volumeId === volumeId ? change(one) : one);

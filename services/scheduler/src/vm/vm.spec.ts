@@ -231,7 +231,7 @@ describe('A VM that is saved', () => {
   });
   it('is not made different under what it has in memory', () => {
     given(...saved).when({ type: 'RequestReconfiguration', data: { vmId, operationId: op(3), change: { vcpus: 2 } } }).thenRefused('vm.saved', { vmId, hint });
-    given(...saved).when({ type: 'TakeSnapshot', data: { vmId, operationId: op(3), snapshotId: `snapshot_${hex(9)}`, name: 'x', description: '' } }).thenRefused('vm.saved', { vmId, hint });
+    given(...saved).when({ type: 'TakeSnapshot', data: { vmId, operationId: op(3), snapshotId: `snapshot_${hex(9)}`, name: 'x', description: '', kind: 'external' } }).thenRefused('vm.saved', { vmId, hint });
   });
   it('gives that up with force alone', () => {
     given(...saved).when({ type: 'StopVm', data: { vmId, operationId: op(3), timeoutSeconds: 5, force: false } }).thenRefused('vm.saved', { vmId, hint });
@@ -328,12 +328,12 @@ describe('What a node says of a VM', () => {
 describe('Snapshots of a VM', () => {
   const id = (n: number) => `snapshot_${hex(n)}` as const;
   const opWith = (n: number): OperationId => op(n);
-  const take = (n: number, name = `s${String(n)}`): VmCommand => ({ type: 'TakeSnapshot', data: { vmId, operationId: opWith(n), snapshotId: id(n), name, description: '' } });
+  const take = (n: number, name = `s${String(n)}`, kind: 'external' | 'internal' = 'external'): VmCommand => ({ type: 'TakeSnapshot', data: { vmId, operationId: opWith(n), snapshotId: id(n), name, description: '', kind } });
   const layer = (n: number): string => op(n).slice(-8);
   const asked = (n: number): VmEvent => ({ type: 'VmSnapshotRequested', data: { operationId: op(n), snapshotId: id(n), name: `s${String(n)}`, description: '', layer: layer(n) } });
   const finish = (n: number, frozen = false): VmCommand => ({ type: 'FinishVm', data: { vmId, operationId: op(n), how: 'done', provisioned: null, reconfigured: null, frozen, observed: null } });
   const snapshot = (n: number, parent: number | null, frozenLayer: string | null) => ({
-    snapshotId: id(n), name: `s${String(n)}`, description: '', parent: parent === null ? null : id(parent), state: 'running' as const, frozen: false,
+    snapshotId: id(n), kind: 'external' as const, name: `s${String(n)}`, description: '', parent: parent === null ? null : id(parent), state: 'running' as const, frozen: false,
     disks: [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib, layer: frozenLayer }],
   });
   const took = (n: number, parent: number | null, frozenLayer: string | null): readonly VmEvent[] => [asked(n), { type: 'VmSnapshotTaken', data: { operationId: op(n), snapshot: snapshot(n, parent, frozenLayer), layer: layer(n) } }, done(n, 'done')];
@@ -368,6 +368,31 @@ describe('Snapshots of a VM', () => {
     given(...twoStopped, reverting).when(finish(5)).then(reverted);
     expect(replay(vm, [...twoStopped, reverting, reverted])).toMatchObject({ operation: { id: op(5), work: { kind: 'tidy' } }, snapshots: { current: id(3) } });
     given(...twoStopped, reverting, reverted).when({ type: 'FinishDeleteVm', data: { vmId, operationId: op(5) } }).then({ type: 'VmLayersTidied', data: { operationId: op(5) } }, done(5, 'reverted'));
+  });
+  it('are kept inside of the files when they are internal, and only of a VM that is stopped', () => {
+    const stopped = [...running, observed('stopped', 1, 3)];
+    const inner: VmEvent = { type: 'VmSnapshotRequested', data: { operationId: op(3), snapshotId: id(3), name: 's3', description: '', layer: null } };
+    const takenInside: VmEvent = { type: 'VmSnapshotTaken', data: { operationId: op(3), snapshot: { ...snapshot(3, null, null), kind: 'internal', state: 'stopped' }, layer: null } };
+    const one = [...stopped, inner, takenInside, done(3, 'done')];
+    const hint = 'stop it first; a snapshot of kind external is taken and deleted while it runs';
+    given(...running).when(take(3, 's3', 'internal')).thenRefused('snapshot.only_stopped', { vmId, state: 'running', hint });
+    given(...running, observed('paused', 1, 3)).when(take(3, 's3', 'internal')).thenRefused('snapshot.only_stopped', { vmId, state: 'paused', hint });
+    given(...stopped).when(take(3, 's3', 'internal')).then(inner);
+    given(...stopped, inner).when(finish(3)).then(takenInside, done(3, 'done'));
+    // One kind at a time, both ways.
+    given(...one).when(take(4)).thenRefused('snapshot.other_kind', { vmId, kind: 'external', snapshots: ['s3'], field: 'kind' });
+    given(...twoStopped).when(take(5, 's5', 'internal')).thenRefused('snapshot.other_kind', { vmId, kind: 'internal', snapshots: ['s3', 's4'], field: 'kind' });
+    const back: VmEvent = { type: 'VmRevertRequested', data: { operationId: op(5), snapshotId: id(3), layer: null } };
+    given(...one).when(revertTo(5, 3)).then(back);
+    given(...one, back).when(finish(5)).then({ type: 'VmReverted', data: { operationId: op(5), snapshotId: id(3), layer: null } });
+    given(...one).when(removeOne(5, 3)).then({ type: 'VmSnapshotDeleteRequested', data: { operationId: op(5), snapshotId: id(3) } });
+    const runs = [...one, observed('running', 1, 4)];
+    given(...runs).when(removeOne(5, 3)).thenRefused('snapshot.only_stopped', { vmId, state: 'running', hint });
+    given(...runs).when(revertTo(5, 3)).thenRefused('snapshot.vm_not_stopped', { vmId, state: 'running', hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+    // Its disks keep their size, and what it holds is not read beside what they hold now.
+    given(...one).when({ type: 'RequestReconfiguration', data: { vmId, operationId: op(5), change: { diskGib: spec.diskGib + 1 } } }).thenRefused('volume.in_internal_snapshot', { vmId, volumeId: provisioned.volumeId, snapshots: ['s3'] });
+    given(...one).when({ type: 'PublishVm', data: { vmId, operationId: op(5), imageId: `image_${hex(5)}`, name: 'golden', snapshot: id(3) } }).thenRefused('snapshot.internal', { vmId, snapshotId: id(3) });
+    given(...one).when({ type: 'FindSnapshotDisks', data: { vmId, snapshotId: id(3), volumes: [provisioned.volumeId] } }).thenRefused('snapshot.internal', { vmId, snapshotId: id(3) });
   });
   it('are not gone back to by a VM with other disks', () => {
     const volume = { volumeId: `volume_${hex(77)}`, unit: 1, sizeGib: 1, limits: null } as const;

@@ -23,11 +23,11 @@ import { BOOT_RUNS_MAX, type BootRun } from '@chronovirt/contracts/boot-job/boot
 import type { BackupSlot, BackupTarget, BackupWish } from '@chronovirt/contracts/backup/backup';
 import type { BackupId, NodeId, OperationId, PoolId, SnapshotId, VmId } from '@chronovirt/contracts/ids';
 import type { ChangeVmBody, VmCommand } from '@chronovirt/contracts/vm/vm.commands';
-import type { AdoptedLayout, AttachedVolume, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, AttachedVolume, Copy, Nic, Pending, PowerAction, Provisioned, Reconfiguration, Restore, VmEvent, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
-import type { Snapshot } from '@chronovirt/contracts/vm/snapshot';
+import type { Layer, Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
@@ -35,10 +35,10 @@ import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots,
 type Observed = Extract<VmEvent, { type: 'VmObserved' }>['data'];
 export type OperationKind = 'create' | 'adopt' | 'power' | 'reconfigure' | 'guest' | 'publish' | 'snapshot' | 'revert' | 'delete-snapshot' | 'backup' | 'delete' | 'clean-up';
 
-/** What an operation does to the layers of the disks. 'tidy' is what is left of a revert once it is done. */
+/** What an operation does to the layers of the disks; without one, to what is kept inside of them. 'tidy' is what is left of a revert once it is done. */
 export type LayerWork =
-  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: string }
-  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: string }
+  | { readonly kind: 'take'; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string; readonly layer: Layer }
+  | { readonly kind: 'revert'; readonly snapshotId: SnapshotId; readonly layer: Layer }
   | { readonly kind: 'delete'; readonly snapshotId: SnapshotId }
   | { readonly kind: 'tidy' };
 export type Desired = 'running' | 'stopped' | 'paused' | 'saved' | 'deleted';
@@ -80,6 +80,8 @@ export interface LiveVm {
   readonly imageFormat: 'qcow2' | 'raw';
   /** What its disks began as, when they are those of a backup. */
   readonly restore: Restore | null;
+  /** What they began as, when it was made of a snapshot. */
+  readonly copy: Copy | null;
   /** Of its image, that its node had to fetch. */
   readonly fetchBytes: number | undefined;
   /** null: it was adopted, with interfaces of its own. */
@@ -226,6 +228,10 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (detachVolume?.volumeId === provisioned.volumeId) return refuse('vm.system_disk', { vmId, volumeId: provisioned.volumeId });
   const found = volumes.find(({ volumeId }) => volumeId === meant);
   if (meant !== undefined && found === undefined) return refuse('vm.volume_not_found', { vmId, volumeId: meant });
+  const grows = [...((change.diskGib ?? 0) > spec.diskGib ? [provisioned.volumeId] : []), ...(found !== undefined && (changeVolume?.sizeGib ?? 0) > found.sizeGib ? [found.volumeId] : [])];
+  // It would have another size after going back.
+  const keptIn = grows.find((volumeId) => live.snapshots.inner.some((one) => one.volumeId === volumeId));
+  if (keptIn !== undefined) return refuse('volume.in_internal_snapshot', { vmId, volumeId: keptIn, snapshots: namesOf(live.snapshots, keptIn) });
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
   if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
@@ -275,14 +281,22 @@ const disksOf = ({ spec, provisioned, volumes, snapshots }: LiveVm & { readonly 
   return [{ volumeId: provisioned.volumeId, unit: 0, sizeGib: spec.diskGib }, ...volumes].map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, layer: layers[volumeId] ?? null }));
 };
 
-const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
+const isOff = ({ observed }: LiveVm): boolean => observed?.state === 'stopped' || observed?.state === 'crashed';
+
+/** What is kept inside of a disk comes and goes only while nobody uses it. */
+const offOr = (live: LiveVm): Refusal | undefined => (isOff(live) ? undefined : refuse('snapshot.only_stopped', { vmId: live.vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; a snapshot of kind external is taken and deleted while it runs' }));
+
+const takeSnapshot = (vm: Vm, { vmId, operationId, snapshotId, name, description, kind }: Extract<VmCommand, { type: 'TakeSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const live = changeableOr(vm, vmId);
   if (isRefusal(live)) return live;
   const { list } = live.snapshots;
   if (list.length >= SNAPSHOTS_MAX) return refuse('snapshot.too_many', { vmId, max: SNAPSHOTS_MAX });
   const same = list.find((snapshot) => snapshot.name === name);
   if (same !== undefined) return refuse('snapshot.name_taken', { vmId, name, snapshotId: same.snapshotId, field: 'name' });
-  return [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: freshLayer(live.snapshots, operationId) } }];
+  const others = list.filter((snapshot) => snapshot.kind !== kind).map((snapshot) => snapshot.name);
+  if (others.length > 0) return refuse('snapshot.other_kind', { vmId, kind, snapshots: others, field: 'kind' });
+  const runs = kind === 'internal' ? offOr(live) : undefined;
+  return runs ?? [{ type: 'VmSnapshotRequested', data: { operationId, snapshotId, name, description, layer: kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** A VM that is ready, and a snapshot that it has. */
@@ -295,20 +309,25 @@ const snapshotOr = (vm: Vm, vmId: VmId, snapshotId: SnapshotId): { readonly live
   return isRefusal(live) ? live : { live, snapshot };
 };
 
-const frozenIn = (vm: Vm, { snapshotId, volumeId }: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']) =>
-  (vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks.find((disk) => disk.volumeId === volumeId) : undefined);
+/** The layers that hold these disks, in their order; undefined: some are not in the snapshot. */
+const frozenIn = (vm: Vm, { snapshotId, volumes }: Extract<VmCommand, { type: 'FindSnapshotDisks' }>['data']): readonly Layer[] | undefined => {
+  const disks = vm.status === 'live' ? vm.snapshots.list.find((one) => one.snapshotId === snapshotId)?.disks ?? [] : [];
+  const found = volumes.flatMap((volumeId) => disks.filter((disk) => disk.volumeId === volumeId));
+  return found.length < volumes.length ? undefined : found.map(({ layer }) => layer);
+};
 
 /** What a snapshot froze may be written once it is being deleted, gone back to, or tidied up after; taking another one only freezes more. */
-const findDisk = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisk' }>['data']): readonly VmEvent[] | Refusal => {
-  const { vmId, snapshotId, volumeId, layer } = data;
+const findDisks = (vm: Vm, data: Extract<VmCommand, { type: 'FindSnapshotDisks' }>['data']): readonly VmEvent[] | Refusal => {
+  const { vmId, snapshotId, volumes, layers } = data;
   const live = liveOr(vm, vmId);
   if (isRefusal(live)) return live;
-  const disk = frozenIn(vm, data);
-  if (disk === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumeId });
+  const frozen = frozenIn(vm, data);
+  if (frozen === undefined) return refuse('snapshot.not_found', { vmId, snapshotId, volumes });
+  if (live.snapshots.inner.some(({ name }) => name === snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId });
   const { operation, debt } = live;
   if (operation !== null && (operation.work ?? null) !== null && operation.work?.kind !== 'take') return refuse('vm.busy', { operationId: operation.id, kind: operation.kind });
   if ((debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId, owed: live.owed, nodeId: live.nodeId });
-  return layer === undefined || layer === disk.layer ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumeId });
+  return layers === undefined || same(layers, frozen) ? [] : refuse('snapshot.changed', { vmId, snapshotId, volumes });
 };
 
 /** What is read must not be written meanwhile: what a snapshot froze is not, and a disk of a stopped machine is not while this has it in hand. */
@@ -318,6 +337,7 @@ const publish = (vm: Vm, { vmId, operationId, imageId, snapshot: snapshotId, min
   const state = live.observed?.state ?? 'absent';
   const snapshot = live.snapshots.list.find((one) => one.snapshotId === snapshotId);
   if (snapshotId !== undefined && snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId });
+  if (snapshot?.kind === 'internal') return refuse('snapshot.internal', { vmId, snapshotId: snapshot.snapshotId });
   if (snapshot === undefined && state !== 'stopped') return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first, or name a snapshot of it' });
   const disk = (snapshot?.disks ?? disksOf(live)).find(({ unit }) => unit === 0);
   if (disk === undefined) return refuse('vm.system_disk', { vmId });
@@ -331,20 +351,20 @@ const inheritedBy = ({ osFamily, drivers }: VmSpec): { readonly osFamily?: VmSpe
 
 const deleteSnapshot = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'DeleteSnapshot' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
-  return isRefusal(found) ? found : [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
+  if (isRefusal(found)) return found;
+  return (found.snapshot.kind === 'internal' ? offOr(found.live) : undefined) ?? [{ type: 'VmSnapshotDeleteRequested', data: { operationId, snapshotId } }];
 };
 
 const revert = (vm: Vm, { vmId, operationId, snapshotId }: Extract<VmCommand, { type: 'RevertVm' }>['data']): readonly VmEvent[] | Refusal => {
   const found = snapshotOr(vm, vmId, snapshotId);
   if (isRefusal(found)) return found;
   const { live, snapshot } = found;
-  const state = live.observed?.state ?? 'absent';
-  if (state !== 'stopped' && state !== 'crashed') return refuse('snapshot.vm_not_stopped', { vmId, state, hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
+  if (!isOff(live)) return refuse('snapshot.vm_not_stopped', { vmId, state: live.observed?.state ?? 'absent', hint: 'stop it first; what its disks hold now is lost unless you take a snapshot of that, too' });
   // What was added would be left out, what is gone would be missing: neither is the machine as it was.
   const then = snapshot.disks.map(({ volumeId }) => volumeId).sort();
   const now = disksOf(live).map(({ volumeId }) => volumeId).sort();
   if (!same(then, now)) return refuse('snapshot.disks_changed', { vmId, snapshotId, added: now.filter((volumeId) => !then.includes(volumeId)), missing: then.filter((volumeId) => !now.includes(volumeId)) });
-  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: freshLayer(live.snapshots, operationId) } }];
+  return [{ type: 'VmRevertRequested', data: { operationId, snapshotId, layer: snapshot.kind === 'internal' ? null : freshLayer(live.snapshots, operationId) } }];
 };
 
 /** What a snapshot operation has brought about, when the node has done its part. */
@@ -355,7 +375,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
     case 'take': {
       const { snapshotId, name, description, layer } = work;
       const snapshot: Snapshot = {
-        snapshotId, name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
+        snapshotId, kind: layer === null ? 'internal' : 'external', name, description, parent: vm.snapshots.current, state: observed?.state ?? vm.observed?.state ?? 'stopped', frozen: frozen ?? false,
         disks: [...disksOf({ ...vm, provisioned: vm.provisioned })],
       };
       return [{ type: 'VmSnapshotTaken', data: { operationId, snapshot, layer } }];
@@ -368,7 +388,7 @@ const layered = (vm: LiveVm, { operationId, observed, frozen }: Extract<VmComman
 
 /** A revert goes on until what was written since is taken away; one that is to be deleted needs no tidying. */
 const hasToTidy = ({ operation, snapshots, waitingDelete }: LiveVm): boolean =>
-  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer)).steps.length > 0;
+  operation?.work?.kind === 'revert' && waitingDelete === null && tidied(reverted(snapshots, operation.work.snapshotId, operation.work.layer, operation.id)).steps.length > 0;
 
 /** What was tidied away by a clean-up that pays for a deletion or a revert; what was only undone is as before. */
 const tidiedEvents = (work: LayerWork | null, operationId: OperationId): readonly VmEvent[] => {
@@ -532,14 +552,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         throw new Error('BackupVm is resolved into RequestBackup by its handler');
       case 'RestoreBackup':
         throw new Error('RestoreBackup is resolved into RequestVm by its handler');
+      case 'CloneVm':
+        throw new Error('CloneVm is resolved into RequestVm by its handler');
       case 'RequestBackup':
         return backUp(state, command.data);
       case 'RequestReconfiguration':
         return reconfigure(state, command.data);
       case 'AskGuest':
         return ask(state, command.data);
-      case 'FindSnapshotDisk':
-        return findDisk(state, command.data);
+      case 'FindSnapshotDisks':
+        return findDisks(state, command.data);
       case 'RequestVm': {
         if (state.status !== 'absent') return refuse('vm.exists', { vmId: command.data.vmId });
         return [{ type: 'VmRequested', data: command.data }];
@@ -665,16 +687,16 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
 
   evolve(state, event) {
     if (event.type === 'VmRequested') {
-      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, bootRuns = [], fetchBytes } = event.data;
+      const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, copy = null, bootRuns = [], fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: restore?.layout ?? null, createdAs: 'made', restore, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
-        nics: [], volumes: restore?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: (restore ?? copy)?.layout ?? null, createdAs: 'made', restore, copy, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        nics: [], volumes: (restore ?? copy)?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, copy: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
@@ -733,7 +755,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'VmReverted':
         return {
-          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer),
+          ...state, snapshots: reverted(state.snapshots, event.data.snapshotId, event.data.layer, event.data.operationId),
           operation: state.operation === null ? null : { ...state.operation, work: { kind: 'tidy' } },
         };
       case 'VmLayersTidied':
@@ -781,8 +803,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return state.status === 'live' ? { generation: state.generation } : {};
       case 'PlanVm':
         return state.status === 'live' ? { generation: state.generation, plan: planOf(changedMachine(machineOf(state, state.snapshots), command.data.change ?? {})) } : {};
-      case 'FindSnapshotDisk':
-        return { layer: frozenIn(state, command.data)?.layer ?? null };
+      case 'FindSnapshotDisks':
+        return { layers: frozenIn(state, command.data) ?? [] };
       default:
         return {};
     }

@@ -1,0 +1,35 @@
+/* What a machine that is made after another keeps of it, and what it does not. */
+import type { NodeId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
+import type { AdoptedLayout, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { hostnameOf } from './domain-plan.ts';
+
+/** libvirt's own words for a machine that does not run without the host's help. */
+const needsKvm = (layout: AdoptedLayout | null): boolean => /^<domain\b[^>]*\btype=["']kvm["']/.test(layout?.definition ?? '');
+
+/**
+ * One of the same kind, with another name and identity. Whether somebody wants it for ever, or started again, was
+ * said of that machine, not of this one; what it begins as is in its disks, so it needs no image. `media` is null
+ * when there is no such image any more.
+ */
+export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, ...spec }: VmSpec, { name, network, nodeId, layout, media }: {
+  readonly name: string; readonly network: NetworkPlan; readonly nodeId: NodeId | null; readonly layout: AdoptedLayout | null; readonly media: (imageId: string) => Media | null;
+}): VmSpec => ({
+  ...spec, name, ...(needsKvm(layout) ? { accel: 'require-kvm' as const } : {}), networkId: network.networkId, subnetId: network.subnetId, nodeId, protected: false, media: null, imageId: null,
+  ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : media(spec.drivers.imageId) }),
+  cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(name) },
+});
+
+/** Built as one that was adopted: its disks are found by their places, and its interfaces are new ones. What lay in its drive lies on that node. */
+export const layoutAfter = ({ disks, drive, definition }: AdoptedLayout, kept: readonly { readonly volumeId: VolumeId }[], volumeOf: (unit: number) => VolumeId): AdoptedLayout => ({
+  disks: disks.filter(({ volumeId }) => kept.some((one) => one.volumeId === volumeId)).map((disk) => ({ ...disk, volumeId: volumeOf(disk.unit), file: `${volumeOf(disk.unit)}.qcow2` })), macs: [],
+  ...(drive === undefined ? {} : { drive: { ...drive, file: null } }), ...(definition === undefined ? {} : { definition }),
+});
+
+/** Networks of interfaces beside the first, at most one in each, and the names of those that are gone. */
+export const networksBeside = (first: NetworkPlan, others: readonly NetworkPlan[], known: (networkId: string) => NetworkPlan | undefined): Pick<Restore, 'nics' | 'without'> => {
+  const wanted = others.filter(({ networkId }) => networkId !== first.networkId);
+  const nics = wanted.flatMap(({ networkId }) => known(networkId) ?? []);
+  const without = wanted.flatMap(({ networkId, name }) => (known(networkId) === undefined ? [name] : []));
+  return { ...(nics.length === 0 ? {} : { nics }), ...(without.length === 0 ? {} : { without }) };
+};
