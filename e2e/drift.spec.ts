@@ -139,7 +139,7 @@ describe('a node that somebody works on by hand', () => {
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: volumeId })).operation.id);
     expect(await node.inGuest(vm, '/bin/sh', '-c', 'dd if=/dev/vdc bs=1 count=7 2>/dev/null')).toContain('xxxxxxx');
     await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${volumeId}?delete=true`)).operation.id);
-    expect(existsSync(pathOf(`${volumeId}.raw`))).toBe(false);
+    await rest.until('its file is gone', () => Promise.resolve(!existsSync(pathOf(`${volumeId}.raw`))), 60_000, 100);
     await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
   });
 
