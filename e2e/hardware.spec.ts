@@ -1,11 +1,17 @@
 /* What a machine is made of, changed while it exists: by REST, on a real libvirt and QEMU, seen through virsh and from inside the guest. */
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFileSync, readFileSync, statSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { guestKernel } from './installer.ts';
 import { mediumOf } from './medium.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
+import { connectConsole, offered } from './websocket.ts';
 import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
 
 const run = promisify(execFile);
@@ -325,6 +331,65 @@ describe('a machine that is changed', () => {
     expect(plain).toMatch(/<loader readonly='yes' type='pflash'>/);
     expect(plain).not.toContain('<tpm');
     await rest.gone(linux.id);
+  });
+
+  it('A1-07 it starts from the network, with a kernel and arguments, and from what is chosen in its boot menu', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'cv-tftp-'));
+    try {
+      await guestKernel(folder);
+      await writeFile(join(folder, 'boot.ipxe'), '#!ipxe\necho cv-netboot ${net0/ip}\nsanboot --no-describe --drive 0x80\n');
+      node.serveTftp(folder, '10.98.9.1');
+      const served = (): number => readFileSync(join(folder, 'log'), 'utf8').split(`boot.ipxe to ${booted.address ?? ''}`).length - 1;
+      await rest.ok('POST', '/v1/networks', { name: 'boots', kind: 'nat', cidr: '10.98.9.0/24', boot: { file: 'boot.ipxe', server: '10.98.9.1' } });
+      const booted = await rest.running({ name: 'booted', image: 'micro', network: 'boots', vcpus: 1, memoryMib: 128, diskGib: 1, boot: ['network', 'disk'] }) as Machine;
+      const domain = await node.domainOf(booted);
+      const commandLine = (): Promise<string> => node.inGuest(booted, '/bin/cat', '/proc/cmdline');
+      const words = (await rest.until('what the network says starts its disk', commandLine, BOOTED_WITHIN_MS, 250)).replace(/BOOT_IMAGE=\S+|initrd=\S+/g, '').trim();
+      const before = served();
+      expect(before).toBeGreaterThan(0);
+
+      for (const [name, file] of [['cv-spec-kernel', 'vmlinuz'], ['cv-spec-initrd', 'initrd']] as const) {
+        copyFileSync(join(folder, file), join(node.imageDir, name));
+        await rest.ok('POST', '/v1/images', { name, file: name, format: name.slice('cv-spec-'.length), sha256: createHash('sha256').update(readFileSync(join(folder, file))).digest('hex'), sizeBytes: statSync(join(folder, file)).size });
+      }
+      const change = (body: object): Promise<Operation> => rest.done('PATCH', `/v1/vms/${booted.id}/hardware`, body, 60_000);
+      const again = async (): Promise<void> => {
+        expect((await rest.vm(booted.id) as Machine).pending).toEqual(['boot']);
+        await rest.done('POST', `/v1/vms/${booted.id}/stop`, undefined, 90_000);
+        await rest.done('POST', `/v1/vms/${booted.id}/start`, undefined, 90_000);
+        expect((await rest.vm(booted.id) as Machine).pending).toEqual([]);
+      };
+      // Whatever stands in them, they are the guest's.
+      const said = `${words} cv-kernel="a <b> & 'c'",file=/etc/shadow -append x`;
+      await expect(change({ kernel: { image: 'micro' } })).rejects.toMatchObject({ code: 'image.other_format' });
+      await expect(change({ kernel: { image: 'cv-spec-initrd' } })).rejects.toMatchObject({ code: 'image.other_format' });
+      await expect(change({ kernel: { image: 'cv-spec-kernel', arguments: 'a\n-drive file=/etc/shadow' } })).rejects.toMatchObject({ status: 400 });
+      await change({ kernel: { image: 'cv-spec-kernel', initrd: 'cv-spec-initrd', arguments: said } });
+      await again();
+      expect((await rest.until('it came with its kernel', commandLine, BOOTED_WITHIN_MS, 250)).trim()).toBe(said);
+      const [kernel] = (await rest.all<{ id: string; name: string }>('/v1/images')).filter(({ name }) => name === 'cv-spec-kernel');
+      await expect(rest.ok('DELETE', `/v1/images/${kernel?.id ?? ''}`)).rejects.toMatchObject({ code: 'image.in_use' });
+      expect(await rest.all('/v1/drift')).toEqual([]);
+
+      await change({ kernel: null, bootMenu: true, boot: ['disk', 'network'] });
+      await again();
+      // Whoever wants to choose is there before it asks.
+      const terminal = await connectConsole(await offered(rest, booted, 'serial'));
+      await rest.done('POST', `/v1/vms/${booted.id}/reset`, undefined, 60_000);
+      await terminal.says(/Press ESC for boot menu/i, BOOTED_WITHIN_MS);
+      terminal.send('\x1b');
+      await terminal.says(/Select boot device/i, BOOTED_WITHIN_MS);
+      // The disk is the first in the order, and the network is chosen.
+      terminal.send(/(\d)\. iPXE/.exec(await terminal.says(/\d\. iPXE/, BOOTED_WITHIN_MS))?.[1] ?? '');
+      await terminal.says(new RegExp(`cv-netboot ${booted.address ?? ''}`), BOOTED_WITHIN_MS);
+      terminal.close();
+      await rest.until('its disk starts', commandLine, BOOTED_WITHIN_MS, 250);
+      expect(served()).toBeGreaterThan(before);
+      expect(await node.virsh('dumpxml', domain)).not.toContain('<kernel>');
+      await rest.gone(booted.id);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   it('nothing of it is left when it is gone', async () => {

@@ -9,7 +9,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameS
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
-import { guestImage, hashOf } from '../tools/guest-image.ts';
+import { type GuestImage, guestImage, hashOf } from '../tools/guest-image.ts';
 import { archive } from '../tools/guest/archive.ts';
 import { unpacked, versionsOf } from '../tools/guest/distribution.ts';
 import { GUEST_IMAGES } from './qemu-node.ts';
@@ -38,23 +38,40 @@ LABEL install
   APPEND console=tty0 console=ttyS0,115200 quiet rdinit=/install
 `;
 
+/** The guest's first partition begins at 1 MiB and holds its kernel. */
+async function kernelInto(folder: string, guest: GuestImage, tools: string): Promise<void> {
+  const raw = join(folder, '.raw');
+  await run('qemu-img', ['convert', '-O', 'raw', join(GUEST_IMAGES.images, guest.file), raw]);
+  for (const name of ['vmlinuz', 'initrd']) await run(join(tools, 'usr/bin/mcopy'), ['-n', '-i', `${raw}@@1M`, `::${name}`, join(folder, name)], { env: { MTOOLS_SKIP_CHECK: '1' } });
+}
+
+/** Kernel and system of the guest image, in files of their own: `vmlinuz` and `initrd`. */
+export async function guestKernel(folder: string): Promise<void> {
+  const guest = await guestImage(GUEST_IMAGES);
+  await kernelInto(folder, guest, await toolsOf(['mtools']));
+  rmSync(join(folder, '.raw'));
+}
+
+const toolsOf = async (packages: readonly string[]): Promise<string> => {
+  const versions = await versionsOf(packages);
+  return unpacked(versions, join(GUEST_IMAGES.cache, `installer-tools-${hashOf(...versions).slice(0, 12)}`));
+};
+
 /** What POST /v1/images takes; the file lies in the nodes' folder of images. */
 export async function installerMedium(): Promise<{ readonly name: string; readonly file: string; readonly format: 'iso'; readonly sha256: string; readonly sizeBytes: number }> {
-  const { images, cache } = GUEST_IMAGES;
+  const { images } = GUEST_IMAGES;
   const guest = await guestImage(GUEST_IMAGES);
   const file = `cv-spec-installer-${hashOf(guest.file, MENU, INSTALL).slice(0, 12)}.iso`;
   const path = join(images, file);
   if (!existsSync(path)) {
-    const versions = await versionsOf(['isolinux', 'syslinux-common', 'mtools']);
-    const tools = await unpacked(versions, join(cache, `installer-tools-${hashOf(...versions).slice(0, 12)}`));
+    const tools = await toolsOf(['isolinux', 'syslinux-common', 'mtools']);
     const work = mkdtempSync(`${path}.`);
     try {
-      const raw = join(work, 'disk.raw');
-      await run('qemu-img', ['convert', '-O', 'raw', join(images, guest.file), raw]);
       const medium = join(work, 'medium');
       mkdirSync(medium);
-      // The guest's first partition begins at 1 MiB and holds its kernel.
-      for (const name of ['vmlinuz', 'initrd']) await run(join(tools, 'usr/bin/mcopy'), ['-i', `${raw}@@1M`, `::${name}`, join(medium, name)], { env: { MTOOLS_SKIP_CHECK: '1' } });
+      await kernelInto(medium, guest, tools);
+      const raw = join(work, 'disk.raw');
+      renameSync(join(medium, '.raw'), raw);
       writeFileSync(join(medium, 'installer'), archive([{ path: 'install', kind: 'file', mode: 0o755, content: Buffer.from(INSTALL) }]));
       writeFileSync(join(medium, 'system.gz'), gzipSync(readFileSync(raw)));
       writeFileSync(join(medium, 'isolinux.cfg'), MENU);

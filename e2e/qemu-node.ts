@@ -55,6 +55,8 @@ export interface QemuNode extends NodeView {
   tcpPorts(): readonly number[];
   /** A network beyond the node, 198.51.100.0/24, with `outside` (.2) in it and the node as its gateway (.1). */
   connectOutside(): Promise<{ pings(address: string): Promise<boolean> }>;
+  /** What lies in the folder, by TFTP at that address of the node, as soon as there is such an address; what was fetched stands in its file `log`. */
+  serveTftp(folder: string, address: string): void;
   /** The machine loses its power and gets it back, its agent too. */
   powerCycle(): Promise<void>;
   stop(): Promise<void>;
@@ -169,6 +171,9 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
         const [, local, , state] = line.trim().split(/\s+/);
         return state === '0A' ? [parseInt(local?.split(':')[1] ?? '0', 16)] : []; // 0A: listening (proc(5))
       })),
+      serveTftp: (folder, address) => {
+        helpers.push(spawn('nsenter', [`--net=/proc/${String(pid)}/ns/net`, 'dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--pid-file', '--port=0', '--user=root', '--bind-dynamic', `--listen-address=${address}`, '--enable-tftp', `--tftp-root=${folder}`, `--log-facility=${join(folder, 'log')}`], { stdio: 'ignore' }));
+      },
       connectOutside: async () => {
         const outside = spawn('unshare', ['--net', 'sleep', '600'], { stdio: 'ignore' });
         helpers.push(outside);

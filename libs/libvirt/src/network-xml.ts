@@ -18,6 +18,8 @@ export interface NetworkAddress {
   readonly netmask: string | undefined;
   readonly dhcpRanges: readonly { readonly start: string; readonly end: string }[];
   readonly dhcpHosts: readonly DhcpHost[];
+  /** What is told to who starts from the network. */
+  readonly bootp: { readonly file: string; readonly server: string | undefined } | undefined;
 }
 
 export interface NetworkDescription {
@@ -44,6 +46,7 @@ export function readNetwork(xml: string): NetworkDescription {
     addresses: childrenOf(root, 'ip').map((ip) => {
       const dhcp = childOf(ip, 'dhcp');
       const prefix = ip.attributes['prefix'];
+      const bootp = childOf(dhcp, 'bootp');
       return {
         family: ip.attributes['family'] === 'ipv6' ? 'ipv6' : 'ipv4',
         address: ip.attributes['address'] ?? '',
@@ -55,6 +58,7 @@ export function readNetwork(xml: string): NetworkDescription {
           address: host.attributes['ip'] ?? '',
           name: host.attributes['name'],
         })),
+        bootp: bootp === undefined ? undefined : { file: bootp.attributes['file'] ?? '', server: bootp.attributes['server'] },
       };
     }),
     metadata: childOf(root, 'metadata'),

@@ -5,6 +5,7 @@ import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-pol
 import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
 import { Expert } from '@chronovirt/contracts/vm/expert';
+import { ImageFormat } from '@chronovirt/contracts/image/image.events';
 import { SnapshotKind } from '@chronovirt/contracts/vm/snapshot';
 import { Autostart, BootOrder, DomainState, Pending, Platform } from '@chronovirt/contracts/vm/vm.events';
 import { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
@@ -39,7 +40,7 @@ export const VmAnswer = named('Vm', z.object({
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
-    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), drivers: nullable(z.object({ imageId: z.string(), file: z.string() })).optional(), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
+    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), drivers: nullable(z.object({ imageId: z.string(), file: z.string() })).optional(), kernel: nullable(z.object({ imageId: z.string(), file: z.string(), initrd: nullable(z.object({ imageId: z.string(), file: z.string() })), arguments: z.string() })).optional(), bootMenu: z.boolean().optional(), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
@@ -85,7 +86,7 @@ export const NetworkAnswer = named('Network', z.looseObject({
 }));
 
 export const ImageAnswer = named('Image', z.looseObject({
-  id: z.string(), name: z.string(), file: z.string(), format: z.enum(['qcow2', 'raw', 'iso']), sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), release: nullable(z.string()).optional().describe('What whoever made it calls this version'),
+  id: z.string(), name: z.string(), file: z.string(), format: ImageFormat, sha256: z.string(), sizeBytes: z.int(), minDiskGib: z.int(), minMemoryMib: z.int(), release: nullable(z.string()).optional().describe('What whoever made it calls this version'),
   uses: z.int().optional().describe('VMs and volumes whose disks began as it'), current: z.boolean().optional().describe('Of a family: whether VMs that name it get this version'), createdAt: nullable(time), version: nullable(z.int()).describe('Its ETag'),
 }));
 

@@ -31,7 +31,7 @@ const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
   const part = (envelope: CommandEnvelope, name: string): Omit<Handling<never>, 'stream' | 'command'> =>
     ({ id: commandIdOf(`${envelope.id}:${name}`), cancels: [], meta: envelope.meta });
 
-  const createNetwork = async (envelope: CommandEnvelope, { networkId, name, kind, cidr, reserved }: Extract<NetworkCommand, { type: 'CreateNetwork' }>['data']): Promise<Answer> => {
+  const createNetwork = async (envelope: CommandEnvelope, { networkId, name, kind, cidr, reserved, boot }: Extract<NetworkCommand, { type: 'CreateNetwork' }>['data']): Promise<Answer> => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
     // Its parts come one after another: what does not exist yet cannot be as anybody has seen it.
@@ -48,7 +48,7 @@ const obeying = ({ handler, commandIdOf, keyOf }: IpamPorts) => {
       return (await handler.refuse(envelope, made.answer)).answer;
     }
     // The kernel allows 15 characters for an interface: a prefix and the last ten digits of the id.
-    const plan = { networkId, subnetId, name, kind, cidr: range.cidr, gateway: textOf(range.gateway), prefix: range.prefix, bridge: `cvbr-${networkId.slice(-10)}` };
+    const plan = { networkId, subnetId, name, kind, cidr: range.cidr, gateway: textOf(range.gateway), prefix: range.prefix, bridge: `cvbr-${networkId.slice(-10)}`, ...(boot === undefined ? {} : { boot }) };
     const recorded = await handler.handle(network, { id: envelope.id, requestHash: envelope.requestHash, cancels: envelope.cancels, meta: envelope.meta, stream: streamOf(network.category, networkId), command: { type: 'RecordNetwork', data: plan } });
     return recorded.answer;
   };

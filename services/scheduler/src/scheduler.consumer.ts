@@ -18,7 +18,8 @@ import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { Name } from '@chronovirt/contracts/text';
-import { type AdoptedLayout, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { type ImageFormat, isDiskFormat } from '@chronovirt/contracts/image/image.events';
+import { type AdoptedLayout, type Kernel, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
 import { answerOf, type CommandHandler, type Handled, type Handling } from '@chronovirt/event-log/handle';
@@ -86,6 +87,10 @@ export interface SchedulerPorts {
 const NODES_ASKED_MAX = 16;
 /** Name, or family, of the image in the second drive of a Windows, unless it is said otherwise. */
 const DRIVERS = 'virtio-win';
+
+const noDiskIn = ({ name, format }: { readonly name: string; readonly format: ImageFormat }): Refusal | undefined =>
+  (isDiskFormat(format) ? undefined : refuse(format === 'iso' ? 'image.is_a_medium' : 'image.other_format', { image: name, format, wanted: 'qcow2 or raw', field: 'image' }));
+
 /** A saga that nobody moved for this long is taken over. Milliseconds. */
 const SAGA_ABANDONED_MS = 5_000;
 /** What a policy calls for and is refused is asked for again after this. Milliseconds. */
@@ -228,14 +233,17 @@ export class Scheduler {
 
     const image = wish.image === undefined ? null : view.entryCalled('image', wish.image);
     if (image === undefined) return stop('image.unknown', { image: wish.image ?? null, field: 'image' });
-    if (image?.format === 'iso') return stop('image.is_a_medium', { image: image.name, field: 'image' });
+    const noDisk = image === null ? undefined : noDiskIn(image);
+    if (noDisk !== undefined) return handler.refuse(envelope, noDisk);
     const medium = this.mediumCalled(wish.media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
     const osFamily = wish.osFamily ?? image?.osFamily;
     const drivers = this.driversFor(wish.drivers === undefined ? image?.drivers : wish.drivers, osFamily);
     if (isRefusal(drivers)) return handler.refuse(envelope, drivers);
+    const kernel = this.kernelCalled(wish.kernel ?? null);
+    if (isRefusal(kernel)) return handler.refuse(envelope, kernel);
     const boot = wish.boot ?? (medium !== null && image === null ? ['cdrom', 'disk'] as const : ['disk'] as const);
-    if (image === null && medium === null && !boot.includes('network')) return stop('vm.nothing_to_boot', { field: 'image' });
+    if (image === null && medium === null && kernel === null && !boot.includes('network')) return stop('vm.nothing_to_boot', { field: 'image' });
     const network = view.entryCalled('network', wish.network);
     if (network === undefined) return stop('network.unknown', { network: wish.network, field: 'network' });
     const chosen = wish.node === undefined ? null : view.nodeCalled(wish.node);
@@ -256,7 +264,7 @@ export class Scheduler {
       name: wish.name, description: wish.description, imageId: (image?.imageId ?? null) as VmSpec['imageId'], networkId: network.plan.networkId, subnetId: network.plan.subnetId,
       vcpus: wish.vcpus, memoryMib: wish.memoryMib, diskGib: wish.diskGib, accel: wish.accel, devices: wish.devices, ...platformOf({ ...wish, osFamily }),
       nodeId: chosen === null ? null : chosen.nodeId, tags: wish.tags, protected: wish.protected,
-      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, ...(drivers === undefined ? {} : { drivers }), diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
+      vcpusMax: wish.vcpusMax ?? wish.vcpus, memoryMibMax: wish.memoryMibMax ?? wish.memoryMib, boot: [...boot], media: medium, ...(drivers === undefined ? {} : { drivers }), ...(kernel === null ? {} : { kernel }), ...(wish.bootMenu === undefined ? {} : { bootMenu: wish.bootMenu }), diskLimits: null, ...(image?.copied === true ? { newIdentity: true as const } : {}), ...(pool === null ? {} : { poolId: pool }), ...(wish.clone === 'full' && image !== null ? { clone: 'full' as const } : {}),
       // A later name of the VM is not the guest's.
       cloudInit: wish.cloudInit === undefined && image?.copied !== true ? null : { hostname: hostnameOf(wish.name), sshKeys: [], ...wish.cloudInit },
       ...(wish.expiresAt === undefined ? {} : { expiresAt: wish.expiresAt }), ...(wish.autostart === undefined ? {} : { autostart: wish.autostart }), ...(wish.expert === undefined ? {} : { expert: wish.expert }),
@@ -325,7 +333,7 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => this.mediumIf(imageId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => this.imageIf(format, imageId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
@@ -348,7 +356,7 @@ export class Scheduler {
     const pool = poolWanted === undefined ? null : view.poolCalled(poolWanted, source.status === 'live' ? source.nodeId ?? undefined : undefined);
     if (isRefusal(pool)) return handler.refuse(envelope, pool);
     const clone = cloning(source, {
-      ofVm, snapshotId, name, description, network: network?.plan, networks: (networkId) => this.networkPlan(networkId), media: (imageId) => this.mediumIf(imageId), poolId: pool, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      ofVm, snapshotId, name, description, network: network?.plan, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => this.imageIf(format, imageId), poolId: pool, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
     });
     if ('refused' in clone) return handler.refuse(envelope, clone);
     const holder = view.holderOfName(name);
@@ -360,17 +368,29 @@ export class Scheduler {
   }
 
   /** null: there is no such image any more. */
-  private mediumIf(imageId: string): Media | null {
-    const found = this.mediumCalled(imageId);
+  private imageIf(format: 'iso' | 'kernel' | 'initrd', imageId: string): Media | null {
+    const found = this.imageOf(format, imageId, format);
     return isRefusal(found) ? null : found;
   }
 
   /** null: no medium. */
   private mediumCalled(reference: string | null, field: 'media' | 'drivers' = 'media'): Media | null | Refusal {
-    if (reference === null) return null;
+    return reference === null ? null : this.imageOf('iso', reference, field);
+  }
+
+  private imageOf(format: 'iso' | 'kernel' | 'initrd', reference: string, field: string): Media | Refusal {
     const found = this.ports.view.entryCalled('image', reference);
     if (found === undefined) return refuse('image.unknown', { image: reference, field });
-    return found.format === 'iso' ? { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) } : refuse('image.no_medium', { image: found.name, field });
+    if (found.format !== format) return refuse(format === 'iso' && isDiskFormat(found.format) ? 'image.no_medium' : 'image.other_format', { image: found.name, format: found.format, wanted: format, field });
+    return { imageId: found.imageId as Media['imageId'], file: found.file, ...bytesToFetch(found) };
+  }
+
+  private kernelCalled(wish: NonNullable<Extract<VmCommand, { type: 'ReconfigureVm' }>['data']['kernel']> | null): Kernel | null | Refusal {
+    if (wish === null) return null;
+    const kernel = this.imageOf('kernel', wish.image, 'kernel.image');
+    if (isRefusal(kernel)) return kernel;
+    const initrd = wish.initrd === undefined ? null : this.imageOf('initrd', wish.initrd, 'kernel.initrd');
+    return isRefusal(initrd) ? initrd : { ...kernel, initrd, arguments: wish.arguments };
   }
 
   /** undefined: it has no second drive. A Windows has one, and what everybody uses in it, where there is that. */
@@ -382,26 +402,29 @@ export class Scheduler {
   }
 
   /** Resolves names. */
-  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, drivers, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
+  private async reconfigureVm(envelope: CommandEnvelope, { vmId, operationId, media, drivers, kernel, addNic, removeNic, addVolume, attachVolume, rebuild, ...wish }: Extract<VmCommand, { type: 'ReconfigureVm' }>['data'], handler: CommandHandler): Promise<Handled> {
     const { view } = this.ports;
     const medium = this.mediumCalled(media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
     const driver = this.mediumCalled(drivers ?? null, 'drivers');
     if (isRefusal(driver)) return handler.refuse(envelope, driver);
+    const started = this.kernelCalled(kernel ?? null);
+    if (isRefusal(started)) return handler.refuse(envelope, started);
     const network = addNic === undefined ? null : view.entryCalled('network', addNic);
     if (network === undefined) return handler.refuse(envelope, refuse('network.unknown', { network: addNic ?? null, field: 'network' }));
     const holder = wish.name === undefined ? undefined : view.holderOfName(wish.name);
     if (holder !== undefined && holder !== vmId) return handler.refuse(envelope, refuse('vm.name_taken', { name: wish.name ?? '', heldBy: holder, field: 'name' }));
     const image = addVolume?.image === undefined ? null : view.entryCalled('image', addVolume.image);
     if (image === undefined) return handler.refuse(envelope, refuse('image.unknown', { image: addVolume?.image ?? null, field: 'image' }));
-    if (image?.format === 'iso') return handler.refuse(envelope, refuse('image.is_a_medium', { image: image.name, field: 'image' }));
+    const noDisk = image === null ? undefined : noDiskIn(image);
+    if (noDisk !== undefined) return handler.refuse(envelope, noDisk);
     if (image !== null && addVolume !== undefined && addVolume.sizeGib < image.minDiskGib) return handler.refuse(envelope, refuse('image.needs_more_disk', { diskGib: addVolume.sizeGib, minDiskGib: image.minDiskGib, field: 'sizeGib' }));
     const change: Reconfiguration = {
       // Where a disk stands is the VM's own to say.
-      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format, ...bytesToFetch(image) } } }),
+      ...(addVolume === undefined ? {} : { addVolume: { ...addVolume, unit: 1, limits: addVolume.limits ?? null, image: image === null ? null : { imageId: image.imageId as NonNullable<VmSpec['imageId']>, file: image.file, format: image.format === 'raw' ? 'raw' : 'qcow2', ...bytesToFetch(image) } } }),
       ...(attachVolume === undefined ? {} : { attachVolume: { volumeId: attachVolume, unit: 1 } }),
       ...(rebuild === undefined ? {} : { rebuild: { volumeId: rebuild.volumeId, kept: { name: keptName(view.vm(vmId)?.name ?? 'vm'), deleteAt: new Date(this.ports.now() + rebuild.keepDays * DAY_MS).toISOString() } } }),
-      ...wish, ...(media === undefined ? {} : { media: medium }), ...(drivers === undefined ? {} : { drivers: driver }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
+      ...wish, ...(media === undefined ? {} : { media: medium }), ...(drivers === undefined ? {} : { drivers: driver }), ...(kernel === undefined ? {} : { kernel: started }), ...(network === null ? {} : { addNic: network.plan }), ...(removeNic === undefined ? {} : { removeNic }),
     };
     return handler.handle(vm, handling(envelope, streamOf(vm.category, vmId), { type: 'RequestReconfiguration', data: { vmId, operationId, change } } satisfies VmCommand));
   }

@@ -11,7 +11,7 @@ import { type BackupId, categoryOf, idOfStream, type NodeId, type OperationId, t
 import type { BackupSlot, BackupTarget } from '@chronovirt/contracts/backup/backup';
 import type { BackupPolicyEvent } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import type { BackedUpMachine, BackupEvent, BackupFile } from '@chronovirt/contracts/backup/backup.events';
-import { contentOf, type ImageEvent, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
+import { contentOf, type ImageEvent, type ImageFormat, type ImageMetadata } from '@chronovirt/contracts/image/image.events';
 import type { NetworkEvent, NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Autostart, Restore, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
@@ -37,7 +37,7 @@ const sumOf = (shares: ReadonlyMap<string, Share> | undefined): Share | undefine
   shares === undefined ? undefined : [...shares.values()].reduce((sum, { vcpus, memoryMib }) => ({ vcpus: sum.vcpus + vcpus, memoryMib: sum.memoryMib + memoryMib }), { vcpus: 0, memoryMib: 0 });
 
 export type CatalogEntry =
-  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: 'qcow2' | 'raw' | 'iso'; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; readonly drivers?: string | undefined; /** Of a machine's disk. */ readonly copied?: boolean; readonly family?: string | undefined; /** Position in the log: of a family's versions the one with the highest is current. */ readonly currentSince?: number }
+  | { readonly kind: 'image'; readonly imageId: string; readonly name: string; readonly file: string; readonly format: ImageFormat; readonly minDiskGib: number; readonly minMemoryMib: number; readonly sizeBytes: number; readonly osFamily?: ImageMetadata['osFamily'] | undefined; readonly drivers?: string | undefined; /** Of a machine's disk. */ readonly copied?: boolean; readonly family?: string | undefined; /** Position in the log: of a family's versions the one with the highest is current. */ readonly currentSince?: number }
   | { readonly kind: 'network'; readonly networkId: string; readonly name: string; readonly plan: NetworkPlan };
 
 /** What a node has to fetch of an image, unless it has it already: nothing of one that somebody puts on the nodes. */

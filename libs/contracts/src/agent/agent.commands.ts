@@ -20,7 +20,7 @@ import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
 import { InnerName, Layer, LayerStep } from '../vm/snapshot.ts';
-import { AdoptedLayout, BootOrder, DomainState, Pending, Platform, Restore } from '../vm/vm.events.ts';
+import { AdoptedLayout, BootOrder, DomainState, KernelArguments, Pending, Platform, Restore } from '../vm/vm.events.ts';
 
 const Target = { nodeId: NodeId, vmId: VmId, generation: z.int().min(1) };
 const OfPool = { nodeId: NodeId, poolId: PoolId };
@@ -39,6 +39,8 @@ export const DomainPlan = z.object({
   media: ImageFile.nullable(),
   /** In its second drive; null: nothing. Left out, it has none. */
   drivers: ImageFile.nullable().optional(),
+  kernel: z.object({ file: ImageFile, initrd: ImageFile.nullable(), arguments: KernelArguments }).optional(),
+  bootMenu: z.boolean().optional(),
   ...Platform.shape,
   expert: Expert.optional(),
   seed: Seed.nullable(),

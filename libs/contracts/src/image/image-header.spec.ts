@@ -1,9 +1,10 @@
+import type { ImageFormat } from './image.events.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HEAD_BYTES, readHeader } from './image-header.ts';
 import { HOSTILE, qcow2 } from './testing-qcow2.ts';
 
-const read = (file: Buffer, format: 'qcow2' | 'raw' | 'iso' = 'qcow2') => readHeader(file.subarray(0, HEAD_BYTES), file.length, format);
+const read = (file: Buffer, format: ImageFormat = 'qcow2') => readHeader(file.subarray(0, HEAD_BYTES), file.length, format);
 
 describe('A qcow2', () => {
   it('as qemu-img makes it says how large its disk is', () => {
@@ -32,6 +33,17 @@ describe('A raw disk', () => {
   it('does not begin like another format', () => {
     expect(read(qcow2({ bytes: 0x40_000 }), 'raw')).toEqual({ refused: 'image.not_of_format', because: { format: 'raw', looksLike: 'qcow2' } });
     for (const magic of ['QED\0', 'KDMV', 'COWD', '# Disk DescriptorFile', 'vhdxfile', 'conectix', 'LUKS\xba\xbe']) expect(read(Buffer.from(magic.padEnd(512, ' '), 'latin1'), 'raw')).toMatchObject({ refused: 'image.not_of_format' });
+  });
+});
+
+describe('What a machine is started with', () => {
+  it('is a kernel of Linux by its mark, and an initial root by how it is packed', () => {
+    const kernel = Buffer.alloc(4_096);
+    expect(read(kernel, 'kernel')).toMatchObject({ refused: 'image.not_of_format' });
+    kernel.write('HdrS', 0x202, 'latin1');
+    expect(read(kernel, 'kernel')).toEqual({ virtualBytes: 4_096 });
+    expect(read(kernel, 'initrd')).toMatchObject({ refused: 'image.not_of_format' });
+    for (const magic of ['070701', '\x1f\x8b\x08', '\xfd7zXZ\0', '\x28\xb5\x2f\xfd']) expect(read(Buffer.from(magic, 'latin1'), 'initrd')).toEqual({ virtualBytes: magic.length });
   });
 });
 

@@ -12,16 +12,16 @@
  * format that the bytes pretend to be. Here nobody ever guesses; still, bytes that begin like a known format are
  * no raw image, because somebody has named the wrong one.
  *
- * Source: QEMU, docs/interop/qcow2.txt and block/qcow2.h; ECMA-119, 8.4.
+ * Source: QEMU, docs/interop/qcow2.txt and block/qcow2.h; ECMA-119, 8.4; Linux, Documentation/arch/x86/boot.rst.
  */
+import type { ImageFormat } from './image.events.ts';
+
 /** As deciders and nodes refuse. */
 interface Refusal {
   readonly refused: string;
   readonly because: Readonly<Record<string, string | number>>;
 }
 const refuse = (refused: string, because: Refusal['because']): Refusal => ({ refused, because });
-
-export type ImageFormat = 'qcow2' | 'raw' | 'iso';
 
 export interface ReadHeader {
   /** Bytes that a disk over it has at least. */
@@ -58,6 +58,9 @@ const OTHER_FORMATS: readonly (readonly [name: string, at: number, magic: string
   ['vdi', 0x40, '\x7f\x10\xda\xbe'], ['luks', 0, 'LUKS\xba\xbe'], ['parallels', 0, 'WithoutFreeSpace'], ['parallels', 0, 'WithouFreSpacExt'], ['bochs', 0, 'Bochs Virtual HD Image'], ['cloop', 0, '#!/bin/sh\n#V2.0 Format'],
 ];
 
+/** cpio (two kinds), and what Linux unpacks: gzip, bzip2, lzma, xz, lzo, lz4, zstd (its lib/decompress.c). */
+const INITIAL_ROOTS: readonly string[] = ['070701', '070702', '\x1f\x8b', 'BZh', '\x5d\0\0', '\xfd7zXZ\0', '\x89LZO', '\x02\x21\x4c\x18', '\x28\xb5\x2f\xfd'];
+
 const beginsWith = (head: Uint8Array, at: number, magic: string): boolean => head.length >= at + magic.length && [...magic].every((character, index) => head[at + index] === character.charCodeAt(0));
 
 const invalid = (says: string): Refusal => refuse('image.header_invalid', { says });
@@ -78,6 +81,10 @@ export const readHeader = (head: Uint8Array, fileBytes: number, format: ImageFor
     case 'iso':
       // Volume descriptors begin at sector 16 of 2048 bytes; each has its type, then CD001.
       return beginsWith(head, 0x8001, 'CD001') ? { virtualBytes: fileBytes } : refuse('image.not_of_format', { format });
+    case 'kernel':
+      return beginsWith(head, 0x202, 'HdrS') ? { virtualBytes: fileBytes } : refuse('image.not_of_format', { format });
+    case 'initrd':
+      return INITIAL_ROOTS.some((magic) => beginsWith(head, 0, magic)) ? { virtualBytes: fileBytes } : refuse('image.not_of_format', { format });
   }
 };
 

@@ -8,7 +8,10 @@ export const ImageFile = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/, 
 /** SHA-256 of an image's bytes, hexadecimal. */
 export const Sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
-export const ImageFormat = z.enum(['qcow2', 'raw', 'iso']);
+/** qcow2 and raw are disks, iso a medium for a drive; kernel and initrd are what a machine is started with without any of them. */
+export const ImageFormat = z.enum(['qcow2', 'raw', 'iso', 'kernel', 'initrd']);
+export type ImageFormat = z.infer<typeof ImageFormat>;
+export const isDiskFormat = (format: ImageFormat): format is 'qcow2' | 'raw' => format === 'qcow2' || format === 'raw';
 
 /** What is said of an image, for people and for those who make VMs of it. What is left out is not known. */
 export const ImageMetadata = z.object({
@@ -30,7 +33,6 @@ export const ImageDescription = z.object({
   name: Name,
   /** A bare file name in every node's image folder, never a path. */
   file: ImageFile,
-  /** `iso`: a medium for a drive, not a disk. */
   format: ImageFormat,
   sha256: Sha256,
   sizeBytes: z.int().min(1),
@@ -48,10 +50,10 @@ export const PublishedImage = z.object({ name: Name, minMemoryMib: z.int().min(6
 export type PublishedImage = z.infer<typeof PublishedImage>;
 
 /** The file of an image that lies in the control plane's store: its name says what must be in it, so a node can fetch and check it by that alone. */
-export const storedFile = (sha256: string, format: z.infer<typeof ImageFormat>): string => `${sha256}.${format}`;
+export const storedFile = (sha256: string, format: ImageFormat): string => `${sha256}.${format}`;
 
 /** What a file's name says of its content; undefined for a file that somebody put into the folders of the nodes. */
-export const contentOf = (file: string): string | undefined => /^([0-9a-f]{64})\.(qcow2|raw|iso)$/.exec(file)?.[1];
+export const contentOf = (file: string): string | undefined => /^([0-9a-f]{64})\.(qcow2|raw|iso|kernel|initrd)$/.exec(file)?.[1];
 
 /** Somebody fetches the bytes of an image. Told once an hour for each who does; who it was stands in meta. */
 export const imageAccessEvents = {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { NetworkId } from '../ids.ts';
 import { Name } from '../text.ts';
-import { NetworkPlan } from './network.events.ts';
+import { NetworkBoot, NetworkPlan } from './network.events.ts';
 
 /** The body of POST /v1/networks. */
 export const CreateNetworkBody = z.strictObject({
@@ -10,6 +10,7 @@ export const CreateNetworkBody = z.strictObject({
   kind: z.enum(['nat']).default('nat'),
   cidr: z.cidrv4().describe('IPv4, prefix 8 to 30; the first address is the gateway'),
   reserved: z.array(z.ipv4()).max(1_000).default([]).describe('Addresses that are never leased, for example virtual IPs'),
+  boot: NetworkBoot.optional().describe('What VMs start that start from the network'),
 }).meta({ id: 'CreateNetwork' });
 
 export const networkCommands = {

@@ -11,16 +11,22 @@ import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
 import { Layer, SnapshotKind } from './snapshot.ts';
-import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
+import { AdoptedLayout, AttachedVolume, Autostart, BootOrder, DEFINITION_MAX, DomainState, KernelArguments, Nic, Pending, Platform, Provisioned, Reconfiguration, RequestedVm, VmSpec } from './vm.events.ts';
 
 /** An image, network or node is named by its id or its name. */
 const Reference = text(100).min(1);
+
+const KernelWish = z.strictObject({
+  image: Reference.describe('Id or name of an image of format kernel'),
+  initrd: Reference.optional().describe('Id or name of an image of format initrd'),
+  arguments: KernelArguments.default(''),
+}).meta({ id: 'KernelWish' });
 
 /** The body of POST /v1/vms. Memory in MiB, disk in GiB. */
 export const CreateVmBody = z.strictObject({
   name: Name.describe('Unique in the installation. With count, the members are <name>-1, <name>-2, …'),
   description: text(1_000).default(''),
-  image: Reference.optional().describe('Id or name of an image; without it the disk begins blank, and there must be a medium or a network to boot from'),
+  image: Reference.optional().describe('Id or name of an image; without it the disk begins blank, and there must be a medium, a network or a kernel to boot from'),
   network: Reference.describe('Id or name of a network'),
   vcpus: z.int().min(1).max(256),
   memoryMib: z.int().min(64).max(4_194_304),
@@ -39,6 +45,8 @@ export const CreateVmBody = z.strictObject({
   boot: BootOrder.optional().describe('Default: disk; with a medium and no image cdrom, then disk'),
   media: Reference.optional().describe('Id or name of an image of format iso, put into the drive'),
   drivers: Reference.nullable().optional().describe('Id or name of an image of format iso, put into a second drive. Default: what its image names; for a windows the one that is called, or whose family is, virtio-win, if there is one. null: nothing'),
+  kernel: KernelWish.optional().describe('Started with this, whatever the boot order is'),
+  bootMenu: z.boolean().optional().describe('At each start its firmware waits some seconds for somebody at its screen or serial console to choose from what it starts'),
   cloudInit: CloudInit.optional(),
   expert: Expert.optional().describe('Devices for those who know what they do'),
   autostart: Autostart.optional().describe('Started again when its node comes back without it, after a power failure for example'),
@@ -69,6 +77,8 @@ export const ReconfigureVmBody = z.strictObject({
   boot: BootOrder.optional().describe('From the next start on'),
   media: Reference.nullable().optional().describe('Id or name of an image of format iso; null ejects'),
   drivers: Reference.nullable().optional().describe('The same for its second drive, which a windows has, and every VM that was given drivers before it was started'),
+  kernel: KernelWish.nullable().optional().describe('From the next start on; null: started by its firmware'),
+  bootMenu: z.boolean().optional().describe('From the next start on'),
   diskLimits: DiskLimits.nullable().optional().describe('Of the system disk; null takes them off'),
   expert: Expert.nullable().optional().describe('Devices for those who know what they do, all of them anew; null: what every machine has. From the next start on. With dryRun=true the answer shows what would be different in libvirt\'s XML'),
   hostname: Hostname.optional().describe('What the guest calls itself. At once where its guest agent answers; otherwise cloud-init does it at the next start'),
@@ -153,7 +163,7 @@ export const vmCommands = {
   SaveVm: command('scheduler', 'vmId', z.object(Target)),
   /** From the gateway; references are still names. */
   ReconfigureVm: command('scheduler', 'vmId', z.object({
-    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(), drivers: Reference.nullable().optional(), expert: Expert.nullable().optional(),
+    ...Target, name: Name.optional(), vcpus: z.int().optional(), memoryMib: z.int().optional(), diskGib: z.int().optional(), boot: BootOrder.optional(), media: Reference.nullable().optional(), drivers: Reference.nullable().optional(), kernel: KernelWish.nullable().optional(), bootMenu: z.boolean().optional(), expert: Expert.nullable().optional(),
     hostname: Hostname.optional(), cloudInit: CloudInit.optional(), diskLimits: DiskLimits.nullable().optional(), addNic: Reference.optional(), removeNic: text(17).optional(),
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),

@@ -56,6 +56,12 @@ export const platformOf = ({ osFamily, firmware, tpm }: Platform): Platform =>
 export const Media = z.object({ imageId: ImageId, file: ImageFile, fetchBytes: z.int().min(1).optional() });
 export type Media = z.infer<typeof Media>;
 
+/** As long as Linux takes it on x86 (COMMAND_LINE_SIZE), in characters that anything can show. It is words for the guest's kernel: nothing in it names a file of the node. */
+export const KernelArguments = z.string().regex(/^[\x20-\x7e]*$/, 'must be printable ASCII').max(2_047);
+/** What it is started with, instead of by its firmware from something in its boot order. */
+export const Kernel = z.object({ ...Media.shape, initrd: Media.nullable(), arguments: KernelArguments });
+export type Kernel = z.infer<typeof Kernel>;
+
 /** Started again when its node has lost it: in the order of numbers, each so long after the one before it was started. */
 export const Autostart = z.strictObject({ order: z.int().min(0).max(10_000).default(100).describe('The lowest is started first'), delaySeconds: z.int().min(0).max(3_600).default(0).describe('After the one before it was started') }).meta({ id: 'Autostart' });
 export type Autostart = z.infer<typeof Autostart>;
@@ -75,6 +81,9 @@ export const VmSpec = z.object({
   media: Media.nullable(),
   /** What lies in its second drive, of drivers that its system does not come with; null: nothing. Left out, it has no such drive, unless it is a Windows. */
   drivers: Media.nullable().optional(),
+  kernel: Kernel.nullable().optional(),
+  /** Its firmware waits for a person to choose from what it starts. */
+  bootMenu: z.boolean().optional(),
   cloudInit: CloudInit.nullable(),
   ...Platform.shape,
   /** Its first disk is a copy of the image that stands alone; without, one that stands on the image. */
@@ -136,6 +145,8 @@ export const Reconfiguration = z.object({
   boot: BootOrder.optional(),
   media: Media.nullable().optional(),
   drivers: Media.nullable().optional(),
+  kernel: Kernel.nullable().optional(),
+  bootMenu: z.boolean().optional(),
   expert: Expert.nullable().optional(),
   /** What the guest calls itself. */
   hostname: Hostname.optional(),

@@ -12,7 +12,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { idFrom, type OperationId, streamOf, type UploadId, uuidOf } from '@chronovirt/contracts/ids';
 import type { ImageImportCommand } from '@chronovirt/contracts/image/image.commands';
-import { type ImageWish, type ImportedVolume, storedFile } from '@chronovirt/contracts/image/image.events';
+import { type ImageWish, type ImportedVolume, isDiskFormat, storedFile } from '@chronovirt/contracts/image/image.events';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import type { Gateway } from '../gateway.ts';
@@ -132,7 +132,7 @@ export class ImageImports {
   /** Into the volume; it has an operation of its own, which ends by itself, and this one ends with it. */
   private async copied({ id, image, actor }: ImageImportDocument, { volumeId, poolId, nodeId, sizeGib, format }: ImportedVolume, { sha256, virtualBytes }: TakenIn): Promise<Refusal | undefined> {
     const sourceGib = Math.ceil(virtualBytes / 2 ** 30);
-    if (image.format === 'iso') return refuse('image.is_a_medium', { image: image.name });
+    if (!isDiskFormat(image.format)) return refuse(image.format === 'iso' ? 'image.is_a_medium' : 'image.other_format', { image: image.name, format: image.format, wanted: 'qcow2 or raw' });
     if (sizeGib !== null && sizeGib < sourceGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib });
     const commandId = commandIdOf(`image-import:${id}:volume`);
     const operationId = idFrom('op', commandId);
@@ -154,7 +154,7 @@ export class ImageImports {
   /** From here on it is an image. */
   private async registered({ id, imageId, image, actor }: ImageImportDocument, { sha256, sizeBytes, virtualBytes }: TakenIn): Promise<Refusal | undefined> {
     const commandId = commandIdOf(`image-import:${id}:register`);
-    const minDiskGib = image.format === 'iso' ? image.minDiskGib : Math.max(image.minDiskGib, Math.ceil(virtualBytes / 2 ** 30));
+    const minDiskGib = isDiskFormat(image.format) ? Math.max(image.minDiskGib, Math.ceil(virtualBytes / 2 ** 30)) : image.minDiskGib;
     return this.asked({ commandId, operationId: id as OperationId, actor }, {
       to: 'storage', target: imageId, type: 'RegisterImage', data: { ...image, imageId, file: storedFile(sha256, image.format), sizeBytes, virtualBytes, minDiskGib },
     });

@@ -5,10 +5,11 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { type ImageFormat, isDiskFormat } from '@chronovirt/contracts/image/image.events';
+import { HEAD_BYTES, readHeader } from '@chronovirt/contracts/image/image-header';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { z } from 'zod';
 import type { ByteStore } from '../bytes/byte-store.os.ts';
-import { HEAD_BYTES, type ImageFormat, readHeader } from '@chronovirt/contracts/image/image-header';
 
 export interface TakenIn {
   readonly sha256: string;
@@ -61,5 +62,5 @@ const asked = async (path: string, format: ImageFormat, virtualBytes: number): P
   const info = Info.parse(JSON.parse(said));
   if (info['backing-filename'] !== undefined) return refuse('image.has_backing_file', {});
   if (format === 'qcow2' && info['format-specific']?.data?.['data-file'] !== undefined) return refuse('image.has_data_file', {});
-  return info['virtual-size'] === virtualBytes || format === 'iso' ? undefined : refuse('image.header_invalid', { says: `qemu-img finds ${String(info['virtual-size'])} bytes in it, and its header says ${String(virtualBytes)}` });
+  return info['virtual-size'] === virtualBytes || !isDiskFormat(format) ? undefined : refuse('image.header_invalid', { says: `qemu-img finds ${String(info['virtual-size'])} bytes in it, and its header says ${String(virtualBytes)}` });
 };

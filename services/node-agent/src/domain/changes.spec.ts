@@ -6,7 +6,7 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
 const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: ({ volumeId }: { readonly volumeId: string }) => `/pool/${volumeId}`, seedPath: undefined };
 const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
@@ -30,6 +30,13 @@ describe('What has to be done to a domain that runs', () => {
     const plan = { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' }, { vcpus: 2, memoryMib: 512 }) } as const;
     expect(changesOf({ ...live, media: '/images/one.iso' }, plan, paths).changes).toEqual([{ kind: 'media', path: undefined }]);
     expect(changesOf({ ...live, media: null }, { ...plan, media: 'one.iso' }, paths).changes).toEqual([]);
+  });
+  it('is left to the next start where it is what starts it', () => {
+    const kernel = { file: 'vmlinuz', initrd: 'root', arguments: 'quiet' };
+    const there = { path: '/images/vmlinuz', initrd: '/images/root', arguments: 'quiet' };
+    const pendingOf = (now: Partial<LiveDomain>, more: Parameters<typeof smallPlan>[1]) => changesOf({ ...live, ...now }, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }, paths);
+    expect(pendingOf({ kernel: there, bootMenu: true }, { kernel, bootMenu: true })).toEqual({ changes: [], pending: [] });
+    for (const [now, more] of [[{ kernel: there }, {}], [{}, { kernel }], [{ kernel: { ...there, initrd: null } }, { kernel }], [{ kernel: there }, { kernel: { ...kernel, arguments: '' } }], [{}, { bootMenu: true }], [{ bootMenu: true }, {}], [{ bootMenu: true, boot: ['cdrom'] }, {}]] as const) expect(pendingOf(now as Partial<LiveDomain>, more)).toEqual({ changes: [], pending: ['boot'] });
   });
   it('is the same with the second drive, where there is one', () => {
     const second = (there: string | undefined | null, drivers?: string | null) => changesOf({ ...live, drivers: there }, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...(drivers === undefined ? {} : { drivers }) }, paths).changes;

@@ -15,6 +15,10 @@ export interface LiveDomain {
   readonly memoryMib: number;
   readonly memoryMibMax: number;
   readonly boot: readonly BootDevice[];
+  /** Its firmware waits for somebody to choose. */
+  readonly bootMenu: boolean;
+  /** What it is started with in place of that, by path. */
+  readonly kernel: LiveKernel | null;
   /** Path of the medium in the drive; undefined: it is empty. null: there is no drive. */
   readonly media: string | undefined | null;
   /** The same of the second drive. */
@@ -26,6 +30,12 @@ export interface LiveDomain {
   readonly macs: readonly string[];
   /** By path, beside the drives for media. */
   readonly disks: readonly { readonly path: string; readonly limits: DiskLimits | null }[];
+}
+
+export interface LiveKernel {
+  readonly path: string;
+  readonly initrd: string | null;
+  readonly arguments: string;
 }
 
 export type Change =
@@ -55,6 +65,11 @@ export const mediumOf = ({ media, adopted }: DomainPlan, mediaPathOf: (file: str
 /** What lies in the second drive. */
 export const driversOf = ({ drivers = null }: DomainPlan, mediaPathOf: (file: string) => string): string | undefined => (drivers === null ? undefined : mediaPathOf(drivers));
 
+/** What it is started with, by path. */
+export const kernelOf = ({ kernel }: DomainPlan, mediaPathOf: (file: string) => string): LiveKernel | null =>
+  (kernel === undefined ? null : { path: mediaPathOf(kernel.file), initrd: kernel.initrd === null ? null : mediaPathOf(kernel.initrd), arguments: kernel.arguments });
+const sameKernel = (a: LiveKernel | null, b: LiveKernel | null): boolean => a?.path === b?.path && a?.initrd === b?.initrd && a?.arguments === b?.arguments;
+
 /** `<instance>.….iso`: instances have no dots. */
 const instanceIn = (path: string): string => path.slice(path.lastIndexOf('/') + 1).split('.')[0] ?? '';
 
@@ -72,6 +87,7 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   else if (more !== 0) pending.push('memoryMib');
 
   if (saysBoot(plan) && plan.boot.join() !== live.boot.join()) pending.push('boot');
+  else if (plan.adopted === null && (live.bootMenu !== (plan.bootMenu === true) || !sameKernel(live.kernel, kernelOf(plan, mediaPathOf)))) pending.push('boot');
 
   if (plan.adopted === null && live.expert !== expertText(plan.expert)) pending.push('expert');
 

@@ -13,7 +13,7 @@ const plan: Told['plan'] = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, gen
 const told: Told = { plan, pending: [], power: 'running', unsettled: false, unsure: false };
 const path = `/pool/${volumeId}.qcow2`;
 const machine: SeenMachine = {
-  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
+  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
   title: 'spec', description: '', targets: { vda: path }, devices: { serial: 1 },
 };
 const seen: SeenFully = { state: 'running', reason: 'booted', name: 'cv-spec', nameGiven: 'cv-spec', persistent: true, defined: machine, running: machine, snapshots: [] };
@@ -21,6 +21,13 @@ const expected = { diskPathOf: () => path, mediaPathOf: (file: string) => `/imag
 const found = (more: Partial<SeenFully>, of: Partial<Told> = {}) => differencesOf({ ...told, ...of }, { ...seen, ...more }, expected);
 
 describe('Differences of a domain', () => {
+  it('say each part of a kernel that nobody wanted, and nothing of what waits for a start', () => {
+    const running = { ...machine, bootMenu: true, kernel: { path: '/etc/shadow', initrd: null, arguments: 'init=/bin/sh' } };
+    expect(found({ running })).toEqual([
+      { field: 'bootMenu', where: 'running', expected: false, seen: true }, { field: 'kernel', where: 'running', expected: null, seen: '/etc/shadow' }, { field: 'kernel.arguments', where: 'running', expected: null, seen: 'init=/bin/sh' },
+    ]);
+    expect(found({ running }, { pending: ['boot'] })).toEqual([]);
+  });
   it('are none when it is as it was told to be', () => { expect(found({})).toEqual([]); });
   it.each<[string, Partial<SeenFully>, object]>([
     ['more CPUs at the next start', { defined: { ...machine, vcpus: 4 } }, { field: 'vcpus', where: 'defined', expected: 1, seen: 4 }],
@@ -33,6 +40,7 @@ describe('Differences of a domain', () => {
     ['another file below a disk', { running: { ...machine, targets: { vda: '/x' } } }, { field: 'disks.vda', where: 'running', expected: path, seen: '/x' }],
     ['an interface less', { defined: { ...machine, macs: [] } }, { field: `nics.${mac}`, where: 'defined', expected: 'attached', seen: null }],
     ['limits', { running: { ...machine, disks: [{ path, limits: { iops: 100 } }] } }, { field: 'disks.vda.iops', where: 'running', expected: null, seen: 100 }],
+    ['a menu of what to start', { running: { ...machine, bootMenu: true } }, { field: 'bootMenu', where: 'running', expected: false, seen: true }],
     ['a medium in the second drive', { running: { ...machine, drivers: '/images/x.iso' } }, { field: 'drivers', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a medium', { running: { ...machine, media: '/images/x.iso' } }, { field: 'media', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a snapshot of libvirt\'s', { snapshots: ['a'] }, { field: 'snapshots', expected: null, seen: 'a' }],

@@ -6,7 +6,7 @@
 import type { Difference } from '@chronovirt/contracts/drift/drift.events';
 import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import type { DomainPlan, Told } from '../hypervisor.ts';
-import { driversOf, type LiveDomain, mediumOf, saysBoot } from './changes.ts';
+import { driversOf, kernelOf, type LiveDomain, mediumOf, saysBoot } from './changes.ts';
 import { targetOf } from './domain-xml.ts';
 import { expertText } from './expert-xml.ts';
 
@@ -64,6 +64,13 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
     if (where === 'defined') compare('vcpusMax', plan.vcpusMax, there.vcpusMax, where);
     if (!waits('memoryMib')) compare('memoryMib', plan.memoryMib, there.memoryMib, where);
     if (!waits('boot') && saysBoot(plan)) compare('boot', plan.boot.join(), there.boot.join(), where);
+    if (!waits('boot') && plan.adopted === null) {
+      const kernel = kernelOf(plan, expected.mediaPathOf);
+      compare('bootMenu', plan.bootMenu === true, there.bootMenu, where);
+      compare('kernel', kernel?.path ?? null, there.kernel?.path ?? null, where);
+      compare('kernel.initrd', kernel?.initrd ?? null, there.kernel?.initrd ?? null, where);
+      compare('kernel.arguments', kernel?.arguments ?? null, there.kernel?.arguments ?? null, where);
+    }
     if (there.media !== null && saysBoot(plan)) compare('media', mediumOf(plan, expected.mediaPathOf) ?? null, there.media ?? null, where);
     if (there.drivers !== null) compare('drivers', driversOf(plan, expected.mediaPathOf) ?? null, there.drivers ?? null, where);
     const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);

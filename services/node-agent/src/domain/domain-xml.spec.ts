@@ -71,6 +71,17 @@ describe('The XML of a domain', () => {
     expect(readDomain(xml).disks).toMatchObject([{ target: 'vda' }, { target: 'sda', device: 'cdrom', path: '/images/install.iso', readOnly: true }, { target: 'sdb', device: 'cdrom', path: '/pool/seeds/one.iso' }]);
   });
 
+  it('starts with a kernel and arguments, which are text whatever stands in them; with a menu it waits where a person can be', () => {
+    const osOf = (more: Partial<DomainPlan>, on = host): string => /<os[ >].*<\/os>/.exec(domainXml({ ...plan, ...more }, on))?.[0] ?? '';
+    const words = 'quiet a="<b>" --append x,file=/etc/shadow';
+    expect(osOf({ kernel: { file: 'k', initrd: 'i', arguments: words } })).toContain('<kernel>/images/k</kernel><initrd>/images/i</initrd><cmdline>quiet a=&#34;&#60;b&#62;&#34; --append x,file=/etc/shadow</cmdline><boot dev="hd"/>');
+    expect(osOf({ kernel: { file: 'k', initrd: null, arguments: '' } })).toMatch(/<kernel>\/images\/k<\/kernel><boot/);
+    expect(osOf({ bootMenu: true })).toContain('<boot dev="hd"/><bootmenu enable="yes" timeout="10000"/><bios useserial="yes"/>');
+    expect(osOf({ bootMenu: true, firmware: 'uefi' })).toMatch(/<bootmenu enable="yes" timeout="10000"\/><\/os>/);
+    expect(osOf({ bootMenu: false })).toBe(osOf({}));
+    expect(osOf({ boot: ['network', 'disk'] })).toContain('<boot dev="network"/><boot dev="hd"/>');
+  });
+
   it('has devices for systems without virtio drivers', () => {
     const read = readDomain(domainXml({ ...plan, devices: 'legacy' }, host));
     expect(read.disks[0]).toMatchObject({ bus: 'sata', target: 'sda' });
@@ -139,7 +150,7 @@ describe('The XML of a domain', () => {
     for (const type of ['qemu', 'kvm', 'test'] as const) {
       for (const devices of ['virtio', 'legacy'] as const) {
         validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
-        validate(domainXml({ ...plan, devices, drivers: 'virtio.iso', vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
+        validate(domainXml({ ...plan, devices, drivers: 'virtio.iso', bootMenu: true, kernel: { file: 'k', initrd: 'i', arguments: 'quiet' }, vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
       }
     }
   });
@@ -156,11 +167,17 @@ describe('The XML of a network', () => {
     expect(hostXml({ mac, address: '10.21.0.5' })).toBe('<host mac="52:54:0a:15:00:05" ip="10.21.0.5"/>');
   });
 
+  it('tells who starts from it what to fetch, and from where', () => {
+    expect(networkXml({ ...network, boot: { file: 'pxelinux.0', server: '10.21.0.9' } })).toContain('<bootp file="pxelinux.0" server="10.21.0.9"/></dhcp>');
+    expect(readNetwork(networkXml({ ...network, boot: { file: 'http://boot.example/a.ipxe' } })).addresses[0]?.bootp).toEqual({ file: 'http://boot.example/a.ipxe', server: undefined });
+    expect(readNetwork(networkXml(network)).addresses[0]?.bootp).toBeUndefined();
+  });
+
   it('has no table where addresses are too many, and none outside a small one', () => {
     expect(readNetwork(networkXml({ ...network, cidr: '10.0.0.0/16', prefix: 16, gateway: '10.0.0.1' })).addresses[0]!.dhcpHosts).toEqual([]);
     const small = readNetwork(networkXml({ ...network, cidr: '10.1.2.248/29', prefix: 29, gateway: '10.1.2.254' })).addresses[0]!.dhcpHosts;
     expect(small.map((host) => host.address)).toEqual(['10.1.2.249', '10.1.2.250', '10.1.2.251', '10.1.2.252', '10.1.2.253']);
   });
 
-  it.runIf(canValidate)('is what libvirt\'s schema allows', () => { validate(networkXml(network), 'network'); });
+  it.runIf(canValidate)('is what libvirt\'s schema allows', () => { for (const boot of [undefined, { file: 'a.ipxe', server: '10.21.0.9' }]) validate(networkXml({ ...network, ...(boot === undefined ? {} : { boot }) }), 'network'); });
 });

@@ -10,7 +10,7 @@
 import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import type { DomainPlan } from '../hypervisor.ts';
-import { driversOf } from './changes.ts';
+import { driversOf, kernelOf } from './changes.ts';
 import { expertCpu, expertDevices, expertText } from './expert-xml.ts';
 import { element } from '../xml.ts';
 import type { Xml } from '../xml.ts';
@@ -76,7 +76,7 @@ export function domainXml(plan: DomainPlan, host: DomainHost): string {
     element('memory', { unit: 'MiB' }, plan.memoryMib),
     element('vcpu', { placement: 'static', current: plan.vcpusMax > plan.vcpus ? plan.vcpus : undefined }, plan.vcpusMax),
     element('os', plan.firmware === undefined || plan.firmware === 'bios' ? {} : { firmware: 'efi' },
-      element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), ...firmware(plan), ...plan.boot.map((device) => element('boot', { dev: device === 'disk' ? 'hd' : device }))),
+      element('type', host.type === 'test' ? { arch: 'i686' } : { arch: 'x86_64', machine: 'q35' }, 'hvm'), ...firmware(plan), ...kernel(plan, host), ...plan.boot.map((device) => element('boot', { dev: device === 'disk' ? 'hd' : device })), ...bootMenu(plan, host)),
     element('features', {}, element('acpi'), element('apic'),
       enlightenments.length === 0 ? undefined : element('hyperv', { mode: 'custom' }, ...enlightenments.map((name) => element(name, { state: 'on', retries: name === 'spinlocks' ? SPINLOCK_RETRIES : undefined }))),
       emulated ? element('tcg', {}, element('tb-cache', { unit: 'MiB' }, translationCacheMib(plan))) : undefined),
@@ -102,6 +102,19 @@ const firmware = ({ firmware: wanted = 'bios' }: DomainPlan): readonly Xml[] => 
   const feature = (name: string, enabled: 'yes' | 'no'): Xml => element('feature', { enabled, name });
   return [element('firmware', {}, ...(wanted === 'uefi-secure' ? [feature('enrolled-keys', 'yes'), feature('secure-boot', 'yes')] : [feature('secure-boot', 'no')]))];
 };
+
+const kernel = (plan: DomainPlan, host: DomainHost): readonly Xml[] => {
+  const found = kernelOf(plan, (file) => host.mediaPathOf(file));
+  if (found === null) return [];
+  return [element('kernel', {}, found.path), ...(found.initrd === null ? [] : [element('initrd', {}, found.initrd)]), ...(found.arguments === '' ? [] : [element('cmdline', {}, found.arguments)])];
+};
+
+/** Long enough for a person to open the console. libvirt allows 65535. */
+const BOOT_MENU_MS = 10_000;
+
+/** A BIOS shows itself on the serial console too, and takes keys from there; UEFI always does. */
+const bootMenu = ({ bootMenu: wanted, firmware: by = 'bios' }: DomainPlan, { type }: DomainHost): readonly Xml[] =>
+  (wanted === true ? [element('bootmenu', { enable: 'yes', timeout: BOOT_MENU_MS }), ...(by === 'bios' && type !== 'test' ? [element('bios', { useserial: 'yes' })] : [])] : []);
 
 /** DIMMs that can be plugged in one after another. */
 const MEMORY_SLOTS = 16;

@@ -480,7 +480,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const screenSocket = host.screenSocketOf(vmId);
     if (Buffer.byteLength(screenSocket) > SOCKET_PATH_BYTES_MAX) return refuse('node.run_dir_too_long', { bytes: Buffer.byteLength(screenSocket), says: 'CV_NODE_AGENT_RUN_DIR must be shorter: a socket has at most 107 bytes of path' });
     await disks.locate(plan.disks.map(({ volumeId }) => volumeId));
-    for (const file of [plan.media, plan.drivers ?? null]) {
+    for (const file of [plan.media, plan.drivers ?? null, plan.kernel?.file ?? null, plan.kernel?.initrd ?? null]) {
       const missing = file === null ? undefined : await host.mediaMissing(file);
       if (missing !== undefined) return missing;
     }

@@ -77,6 +77,8 @@ type Adopted = NonNullable<DomainPlan['adopted']>;
 export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
   const { root, metadata, title, vcpus, vcpusMax, memoryKibMax, disks } = readDomain(xml);
   const devices = childOf(root, 'devices');
+  const os = childOf(root, 'os');
+  const [kernel, initrd] = [childOf(os, 'kernel'), childOf(os, 'initrd')];
   const { media, seed, drivers } = placesOf(devices, adopted ?? undefined);
   const ofDisks = childrenOf(devices, 'disk').filter((one) => (one.attributes['device'] ?? 'disk') === 'disk');
   return {
@@ -85,6 +87,8 @@ export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
     memoryMib: Math.floor(memoryKibMax / 1_024),
     memoryMibMax: Math.floor(bytesOf(childOf(root, 'maxMemory'), 'KiB') / 2 ** 20),
     boot: bootIn(root),
+    bootMenu: attributeOf(root, 'enable', 'os', 'bootmenu') === 'yes',
+    kernel: kernel === undefined ? null : { path: textOf(kernel), initrd: initrd === undefined ? null : textOf(initrd), arguments: textOf(childOf(os, 'cmdline')) },
     media: media === undefined ? null : mediumIn(media),
     drivers: drivers === undefined ? null : mediumIn(drivers),
     seed: (seed === undefined ? undefined : mediumIn(seed)) ?? null,

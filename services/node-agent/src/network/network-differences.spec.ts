@@ -44,6 +44,7 @@ describe('A network', () => {
     expect(fields({ running: changed("ip='10.98.7.2'", "ip='10.98.7.99'") })).toEqual(['dhcp.52:54:0a:62:07:02 running']);
     expect(fields({ running: changed("<host mac='52:54:0a:62:07:03' ip='10.98.7.3'/>", '') })).toEqual(['dhcp.52:54:0a:62:07:03 running']);
     expect(fields({ running: changed('<dhcp>', "<dhcp><range start='10.98.7.2' end='10.98.7.6'/><host mac='52:54:00:00:00:01' ip='10.98.7.5'/>") })).toEqual(['dhcp.range running', 'dhcp.52:54:00:00:00:01 running']);
+    expect(fields({ running: changed('</dhcp>', "<bootp file='evil.0' server='10.98.7.6'/></dhcp>") })).toEqual(['boot.file running', 'boot.server running']);
     expect(fields({ defined: changed("address='10.98.7.1'", "address='10.98.8.1'") })).toEqual(['gateway defined']);
   });
   it('whose DHCP server was killed has no socket at its gateway', () => {

@@ -48,6 +48,8 @@ export function networkDifferences(plan: NetworkPlan, seen: SeenNetwork | undefi
     // Without a range only who is named gets an address.
     const [range] = own?.dhcpRanges ?? [];
     compare('dhcp.range', null, range === undefined ? null : `${range.start}-${range.end}`, where);
+    compare('boot.file', plan.boot?.file ?? null, own?.bootp?.file ?? null, where);
+    compare('boot.server', plan.boot?.server ?? null, own?.bootp?.server ?? null, where);
     const table = new Map(addressesOf(plan).map((address) => [macOf(address), address]));
     const hosts = new Map((own?.dhcpHosts ?? []).map(({ mac, address }) => [mac ?? '', address]));
     for (const [mac, address] of table) compare(`dhcp.${mac}`, address, hosts.get(mac) ?? null, where);

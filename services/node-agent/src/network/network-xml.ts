@@ -45,7 +45,8 @@ export function networkXml(plan: NetworkPlan): string {
     // No guest has the gateway's. A bridge that has to be made again is the same to guests that run.
     element('mac', { address: macOf(plan.gateway) }),
     element('ip', { address: plan.gateway, prefix: plan.prefix },
-      element('dhcp', {}, ...addressesOf(plan).map((address) => host({ mac: macOf(address), address }))))).xml;
+      element('dhcp', {}, ...addressesOf(plan).map((address) => host({ mac: macOf(address), address })),
+        plan.boot === undefined ? undefined : element('bootp', { file: plan.boot.file, server: plan.boot.server })))).xml;
 }
 
 /** An entry has no name: libvirt takes one that is there already for the same host, and refuses. */

@@ -209,7 +209,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const domain = domains.get(plan.vmId);
       if (domain === undefined) return undefined;
       const { state, reason } = domain;
-      const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.drivers, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
+      const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.drivers, one.kernel, one.bootMenu, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
       const differences = [
         ...(isPoweredAsTold(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
         ...(shown(domain.plan) === shown(plan) ? [] : [{ field: `plan, ${String(pending.length)} pending`, expected: shown(plan).slice(0, 1_000), seen: shown(domain.plan).slice(0, 1_000) }]),

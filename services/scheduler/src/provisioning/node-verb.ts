@@ -3,6 +3,7 @@ import type { AgentCommand } from '@chronovirt/contracts/agent/agent.commands';
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
+import type { Media, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import type { Facts, Refusal } from '@chronovirt/decider/decider';
 
 /** Which VM, on which node, in which generation: every verb of a node names it. */
@@ -59,6 +60,9 @@ export const finishRemoval = ({ vmId, operationId }: OfVm): Outgoing => ({ to: '
 
 /** What a node may take for bytes that it has to fetch: slower than 4 MiB in a second is as good as not at all. Milliseconds. */
 export const fetchMs = (bytes: number): number => Math.ceil(bytes / 4_194.304);
+/** Of what lies in its drives, or starts it: what its node has to fetch. */
+export const mediaBytes = ({ media, drivers, kernel }: Partial<Pick<Reconfiguration, 'media' | 'drivers' | 'kernel'>>): number =>
+  [media, drivers, kernel, kernel?.initrd].reduce((sum: number, one: Media | null | undefined) => sum + (one?.fetchBytes ?? 0), 0);
 
 /** What a copy of a disk may take, niced: 64 MiB in a second. Milliseconds. */
 export const copyMs = (sizeGib: number): number => sizeGib * 16_000;

@@ -18,7 +18,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
 import { DAY_MS } from '../durations.ts';
-import { copyMs, fact, failVm, fetchMs, finishVm, type OnNode, verb } from './node-verb.ts';
+import { copyMs, fact, failVm, fetchMs, finishVm, mediaBytes, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
   readonly operationId: OperationId;
@@ -91,10 +91,10 @@ const PROOF_MORE_SECONDS = 60;
 
 const allGib = (vm: ProvisionVm): number => inherited(vm).volumes.reduce((sum, { sizeGib }) => sum + sizeGib, vm.spec.diskGib);
 
-/** How long its bytes may take: those of image, medium and drivers that the node may have to fetch, and those of a copy. */
+/** How long its bytes may take: those of image and media that the node may have to fetch, and those of a copy. */
 const bytesMs = (vm: ProvisionVm): number => {
   const { fetchBytes = 0, spec, copy } = vm;
-  return fetchMs(fetchBytes + (spec.media?.fetchBytes ?? 0) + (spec.drivers?.fetchBytes ?? 0)) + (spec.clone === 'full' || (copy !== undefined && copy !== null) ? copyMs(allGib(vm)) : 0);
+  return fetchMs(fetchBytes + mediaBytes(spec)) + (spec.clone === 'full' || (copy !== undefined && copy !== null) ? copyMs(allGib(vm)) : 0);
 };
 
 export const provisionVm: Saga<ProvisionVm, Outgoing> = {

@@ -20,7 +20,7 @@ import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChang
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { largerOf, type Machine, planOf, type Share } from '../vm/domain-plan.ts';
-import { fact, failVm, fetchMs, finishRemoval, finishVm, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
+import { fact, failVm, fetchMs, finishRemoval, finishVm, mediaBytes, NODE_GONE, type OnNode, owedUndo, PLACEMENT_GONE, verb } from './node-verb.ts';
 
 type DiskImage = NonNullable<Reconfiguration['addVolume']>['image'];
 
@@ -115,7 +115,7 @@ const ensureDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   return disk === undefined ? undefined : verb('EnsureDisk', vm, { volumeId: disk.volumeId, poolId: vm.poolId, imageFile: disk.image?.file ?? null, imageFormat: disk.image?.format ?? 'qcow2', sizeGib: disk.sizeGib, full: false });
 };
 /** How long the bytes may take that the node may have to fetch. */
-const bytesMs = (vm: ReconfigureVm): number => fetchMs((newDisk(vm)?.image?.fetchBytes ?? 0) + (vm.change.media?.fetchBytes ?? 0) + (vm.change.drivers?.fetchBytes ?? 0));
+const bytesMs = (vm: ReconfigureVm): number => fetchMs((newDisk(vm)?.image?.fetchBytes ?? 0) + mediaBytes(vm.change));
 const removeDisk = (vm: ReconfigureVm): Outgoing | undefined => {
   const disk = newDisk(vm);
   return disk === undefined ? undefined : { to: 'node', target: vm.nodeId, type: 'RemoveVolume', data: { nodeId: vm.nodeId, vmId: vm.vmId, volumeId: disk.volumeId, poolId: vm.poolId } };

@@ -1,22 +1,32 @@
 /* What a machine that is made after another keeps of it, and what it does not. */
 import type { NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { AdoptedLayout, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { AdoptedLayout, Kernel, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { hostnameOf } from './domain-plan.ts';
 
 /** libvirt's own words for a machine that does not run without the host's help. */
 const needsKvm = (layout: AdoptedLayout | null): boolean => /^<domain\b[^>]*\btype=["']kvm["']/.test(layout?.definition ?? '');
 
+/** null: there is no such image any more. */
+export type FindImage = (format: 'iso' | 'kernel' | 'initrd', imageId: string) => Media | null;
+
+/** One that is not all there any more is nothing: what the disks hold is there all the same. */
+const kernelAgain = (then: Kernel, imageOf: FindImage): Kernel | null => {
+  const kernel = imageOf('kernel', then.imageId);
+  const initrd = then.initrd === null ? null : imageOf('initrd', then.initrd.imageId);
+  return kernel === null || (initrd === null && then.initrd !== null) ? null : { ...kernel, initrd, arguments: then.arguments };
+};
+
 /**
  * One of the same kind, with another name and identity. Whether somebody wants it for ever, or started again, was
- * said of that machine, not of this one; what it begins as is in its disks, so it needs no image. `media` is null
- * when there is no such image any more.
+ * said of that machine, not of this one; what it begins as is in its disks, so it needs no image.
  */
-export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, ...spec }: VmSpec, { name, network, nodeId, layout, media }: {
-  readonly name: string; readonly network: NetworkPlan; readonly nodeId: NodeId | null; readonly layout: AdoptedLayout | null; readonly media: (imageId: string) => Media | null;
+export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, ...spec }: VmSpec, { name, network, nodeId, layout, imageOf }: {
+  readonly name: string; readonly network: NetworkPlan; readonly nodeId: NodeId | null; readonly layout: AdoptedLayout | null; readonly imageOf: FindImage;
 }): VmSpec => ({
   ...spec, name, ...(needsKvm(layout) ? { accel: 'require-kvm' as const } : {}), networkId: network.networkId, subnetId: network.subnetId, nodeId, protected: false, media: null, imageId: null,
-  ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : media(spec.drivers.imageId) }),
+  ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : imageOf('iso', spec.drivers.imageId) }),
+  ...(spec.kernel === undefined || spec.kernel === null ? {} : { kernel: kernelAgain(spec.kernel, imageOf) }),
   cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(name) },
 });
 

@@ -20,7 +20,7 @@ const source = {
   volumes: [{ volumeId: `volume_${hex(2)}`, unit: 1, sizeGib: 5, limits: { iops: 100 } }], snapshots: { list: [snapshot], inner: [] },
 } as unknown as LiveVm;
 const wished = (more: Partial<Parameters<typeof cloning>[1]> = {}, of: Vm = source, there: readonly NetworkPlan[] = [net(1), net(2)]) =>
-  cloning(of, { ofVm: `vm_${hex(1)}`, snapshotId: snapshot.snapshotId, name: 'web-2', description: undefined, network: undefined, networks: (id) => there.find(({ networkId }) => networkId === id), media: () => null, poolId: null, volumeOf: (unit) => `volume_${hex(90 + unit)}`, ...more });
+  cloning(of, { ofVm: `vm_${hex(1)}`, snapshotId: snapshot.snapshotId, name: 'web-2', description: undefined, network: undefined, networks: (id) => there.find(({ networkId }) => networkId === id), imageOf: () => null, poolId: null, volumeOf: (unit) => `volume_${hex(90 + unit)}`, ...more });
 
 describe('A VM that is made of a snapshot', () => {
   it('has copies of all its disks, as large as they were then, where they lie', () => {

@@ -1,9 +1,9 @@
 /* A VM that is made of what a snapshot of another holds. */
 import type { PoolId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Copy, Media, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Copy, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
-import { anotherOf, layoutAfter, networksBeside } from './another.ts';
+import { anotherOf, type FindImage, layoutAfter, networksBeside } from './another.ts';
 import { hostnameOf } from './domain-plan.ts';
 import type { Vm } from './vm.ts';
 
@@ -18,7 +18,7 @@ export interface Cloning {
 /** `network` undefined: that of the other VM. `volumeOf` names the new disk in a place. */
 export const cloning = (source: Vm, wish: {
   readonly ofVm: VmId; readonly snapshotId: SnapshotId; readonly name: string; readonly description: string | undefined; readonly network: NetworkPlan | undefined; readonly networks: (networkId: string) => NetworkPlan | undefined;
-  readonly media: (imageId: string) => Media | null; readonly poolId: PoolId | null; readonly volumeOf: (unit: number) => VolumeId;
+  readonly imageOf: FindImage; readonly poolId: PoolId | null; readonly volumeOf: (unit: number) => VolumeId;
 }): Cloning | Refusal => {
   if (source.status !== 'live') return refuse('vm.not_found', { vmId: wish.ofVm });
   const { vmId, nodeId, layout, network: own, snapshots, volumes: attached } = source;
@@ -31,7 +31,7 @@ export const cloning = (source: Vm, wish: {
   const [first, ...others] = [...snapshot.disks].sort((a, b) => a.unit - b.unit);
   if (first?.unit !== 0) return refuse('vm.system_disk', { vmId });
   const volumes = others.map(({ unit, sizeGib, volumeId }) => ({ unit, sizeGib, limits: attached.find((volume) => volume.volumeId === volumeId)?.limits ?? null, volumeId: wish.volumeOf(unit) }));
-  const spec = anotherOf(source.spec, { name: wish.name, network, nodeId: null, layout, media: wish.media });
+  const spec = anotherOf(source.spec, { name: wish.name, network, nodeId: null, layout, imageOf: wish.imageOf });
   // What was said of the address was said of the other's; and nobody knows whether one that was adopted has cloud-init.
   const { networkConfig: _, ...cloudInit } = spec.cloudInit ?? { hostname: hostnameOf(wish.name), sshKeys: [] };
   return {

@@ -44,6 +44,8 @@ export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, see
   adopted: layout === null ? null : { macs: layout.macs, ...(layout.drive === undefined ? {} : { drive: layout.drive }), ...(layout.definition === undefined ? {} : { definition: layout.definition }) },
   media: spec.media?.file ?? null,
   ...(layout !== null || (spec.drivers === undefined && spec.osFamily !== 'windows') ? {} : { drivers: spec.drivers?.file ?? null }),
+  ...(spec.kernel === undefined || spec.kernel === null ? {} : { kernel: { file: spec.kernel.file, initrd: spec.kernel.initrd?.file ?? null, arguments: spec.kernel.arguments } }),
+  ...(spec.bootMenu === true ? { bootMenu: true } : {}),
   ...(spec.expert === undefined || spec.expert === null ? {} : { expert: spec.expert }),
   ...(bootRuns.length === 0 ? {} : { bootRuns: [...bootRuns] }),
   seed: spec.cloudInit === null ? null : { ...spec.cloudInit, ...(spec.newIdentity === true ? { newIdentity: true } : {}), instanceId: seedVersion === 1 ? vmId : `${vmId}-${String(seedVersion)}`, hostname: spec.cloudInit.hostname ?? hostnameOf(spec.name) },

@@ -19,7 +19,7 @@ const entry: BackupEntry = {
 };
 const wished = (there: readonly NetworkPlan[], more: Partial<Parameters<typeof restoring>[1]> = {}) => {
   const restored = restoring((id) => (id === backupId ? entry : undefined), {
-    backupId, name: 'again', network: net(1), networks: (id) => there.find(({ networkId }) => networkId === id), media: () => null, nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`, ...more,
+    backupId, name: 'again', network: net(1), networks: (id) => there.find(({ networkId }) => networkId === id), imageOf: () => null, nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`, ...more,
   });
   if ('refused' in restored) throw new Error(restored.refused);
   return restored;
@@ -44,7 +44,7 @@ describe('A VM that is made of a backup', () => {
       { volumeId: `volume_${hex(1)}` as const, target: 'hda', file: '/var/x.qcow2', unit: 0, sizeGib: 2 }, { volumeId: `volume_${hex(5)}` as const, target: 'hdb', file: '/var/gone.qcow2', unit: 1, sizeGib: 2 },
     ] };
     const of = (machine: object) => restoring(() => ({ ...entry, taken: { ...entry.taken, machine: { spec: { ...spec, networkId: null }, network: null, volumes: [], layout, ...machine } } }) as BackupEntry, {
-      backupId, name: 'again', network: null, networks: () => undefined, media: () => null, nodeId: null, proof: undefined, volumeOf: (unit) => `volume_${hex(90 + unit)}`,
+      backupId, name: 'again', network: null, networks: () => undefined, imageOf: () => null, nodeId: null, proof: undefined, volumeOf: (unit) => `volume_${hex(90 + unit)}`,
     });
     it('is built as that was, with disks and interfaces of its own, and nothing in its drive', () => {
       const built = { macs: [], drive: { target: 'hdc', file: null }, definition: layout.definition, disks: [{ volumeId: `volume_${hex(90)}`, target: 'hda', file: `volume_${hex(90)}.qcow2`, unit: 0, sizeGib: 2 }] };
@@ -58,11 +58,19 @@ describe('A VM that is made of a backup', () => {
   it('has the medium with its drivers again, as long as there is one', () => {
     const drivers = { imageId: `image_${hex(7)}`, file: 'virtio.iso' } as const;
     const of = (there: VmSpec['drivers'], found: typeof drivers | null) => restoring(() => ({ ...entry, taken: entry.taken === null ? null : { ...entry.taken, machine: { ...entry.taken.machine, spec: there === undefined ? spec : { ...spec, drivers: there } } } }), {
-      backupId, name: 'again', network: net(1), networks: () => undefined, media: (imageId) => (imageId === drivers.imageId ? found : null), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`,
+      backupId, name: 'again', network: net(1), networks: () => undefined, imageOf: (_format, imageId) => (imageId === drivers.imageId ? found : null), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`,
     });
     expect(of(drivers, { ...drivers, file: 'now.iso' } as never)).toMatchObject({ spec: { drivers: { file: 'now.iso' } } });
     expect(of(drivers, null)).toMatchObject({ spec: { drivers: null } });
     expect((of(undefined, drivers) as { spec: VmSpec }).spec).not.toHaveProperty('drivers');
+  });
+  it('is started with its kernel again, as long as all of it is there', () => {
+    const [kernel, initrd] = [`image_${hex(8)}`, `image_${hex(9)}`] as const;
+    const of = (...there: readonly string[]) => (restoring(() => ({ ...entry, taken: entry.taken === null ? null : { ...entry.taken, machine: { ...entry.taken.machine, spec: { ...spec, kernel: { imageId: kernel, file: 'k', initrd: { imageId: initrd, file: 'i' }, arguments: 'quiet' } } } } }), {
+      backupId, name: 'again', network: net(1), networks: () => undefined, imageOf: (_format, imageId) => (there.includes(imageId) ? { imageId: imageId as typeof kernel, file: 'now' } : null), nodeId: null, proof: undefined, volumeOf: () => `volume_${hex(9)}`,
+    }) as { spec: VmSpec }).spec.kernel;
+    expect(of(kernel, initrd)).toEqual({ imageId: kernel, file: 'now', initrd: { imageId: initrd, file: 'now' }, arguments: 'quiet' });
+    expect([of(kernel), of(initrd), of()]).toEqual([null, null, null]);
   });
   it('for a drill lies wherever there is room, and says what it is', () => {
     const { spec: drilled, restore } = wished([], { proof: { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } });

@@ -2,10 +2,10 @@
 import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import type { BackupId, NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
-import type { Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import type { Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { BackupEntry } from '../view.projection.ts';
-import { anotherOf, layoutAfter, networksBeside } from './another.ts';
+import { anotherOf, type FindImage, layoutAfter, networksBeside } from './another.ts';
 
 type Taken = BackupEntry & { readonly taken: NonNullable<BackupEntry['taken']> };
 
@@ -30,7 +30,7 @@ export interface Restoring {
 
 /** `volumeOf` names the new disk in a place; without a network it is that of then. */
 export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
-  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly media: (imageId: string) => Media | null; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
+  readonly backupId: BackupId; readonly name: string; readonly network: NetworkPlan | null; readonly networks: (networkId: string) => NetworkPlan | undefined; /** null: there is no such image any more. */ readonly imageOf: FindImage; readonly nodeId: NodeId | null; readonly proof: Restore['proof']; readonly volumeOf: (unit: number) => VolumeId;
 }): Restoring | Refusal => {
   const chain = chainOf(find, wish.backupId);
   if ('refused' in chain) return chain;
@@ -41,7 +41,7 @@ export const restoring = (find: (id: string) => BackupEntry | undefined, wish: {
   if (network === null) return refuse('backup.needs_network', { backupId: wish.backupId, field: 'network' });
   const volumes = machine.volumes.map(({ unit, sizeGib, limits }) => ({ unit, sizeGib, limits, volumeId: wish.volumeOf(unit) }));
   const { poolId } = machine.spec;
-  const spec = anotherOf(machine.spec, { name: wish.name, network, nodeId: wish.nodeId, layout: machine.layout ?? null, media: wish.media });
+  const spec = anotherOf(machine.spec, { name: wish.name, network, nodeId: wish.nodeId, layout: machine.layout ?? null, imageOf: wish.imageOf });
   return {
     spec: wish.proof !== undefined ? { ...spec, description: `Drill of ${wish.backupId}, taken of ${machine.spec.name}`, tags: [] } : { ...spec, ...(poolId === undefined ? {} : { poolId }) },
     restore: {

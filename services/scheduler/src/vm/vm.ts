@@ -206,7 +206,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
   // From what it starts nobody looked when it was adopted by an older agent.
-  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'drivers', 'expert'] as const).filter((field) => change[field] !== undefined);
+  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'drivers', 'kernel', 'bootMenu', 'expert'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });

@@ -29,6 +29,14 @@ describe('An image', () => {
     expect(usersOf(folded(inSecond, change(null)), 'drivers').count).toBe(0);
     expect(usersOf(folded(asked('vm_1', 'disk'), change({ imageId: 'drivers' }), ['vm_1', 'VmReconfigured', { change: { name: 'new' } }]), 'drivers').count).toBe(1);
   });
+  it('is used by what is started with it', () => {
+    const started = (kernel: object | null) => ['vm_1', 'VmReconfigured', { change: { kernel } }] as const;
+    const kernel = { imageId: 'kernel', file: 'k', initrd: { imageId: 'initrd', file: 'i' }, arguments: '' };
+    const users = folded(asked('vm_1', 'disk'), started(kernel), ['vm_1', 'VmReconfigured', { change: { name: 'new' } }]);
+    expect(['kernel', 'initrd', 'disk'].map((imageId) => usersOf(users, imageId).count)).toEqual([1, 1, 1]);
+    expect(['kernel', 'initrd'].map((imageId) => usersOf(folded(asked('vm_1', 'disk'), started(kernel), started({ ...kernel, initrd: null })), imageId).count)).toEqual([1, 0]);
+    expect(usersOf(folded(asked('vm_1', 'disk'), started(kernel), started(null)), 'kernel').count).toBe(0);
+  });
   it('is used by volumes that began as it, whether a VM has them or not; a VM\'s first disk is the VM\'s', () => {
     const made = (name?: string) => ['volume_1', 'VolumeCreated', { imageId: 'disk', ...(name === undefined ? {} : { name }) }] as const;
     expect(usersOf(folded(made('data')), 'disk')).toEqual({ count: 1, vms: [{ id: 'volume_1', name: 'data' }] });

@@ -4,7 +4,7 @@
  */
 import { NAMED_MAX } from '@chronovirt/decider/decider';
 import { categoryOf, idOfStream } from '@chronovirt/contracts/ids';
-import type { VmEvent } from '@chronovirt/contracts/vm/vm.events';
+import type { Kernel, VmEvent } from '@chronovirt/contracts/vm/vm.events';
 import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { Projection } from '@chronovirt/event-log/projection';
 
@@ -17,6 +17,9 @@ export interface ImageUser {
   readonly mediumId: string | null;
   /** In its second drive. */
   readonly driversId: string | null;
+  /** What it is started with. */
+  readonly kernelId: string | null;
+  readonly initrdId: string | null;
 }
 
 export interface ImageUsers {
@@ -25,26 +28,28 @@ export interface ImageUsers {
   readonly count: number;
 }
 
+const idsOf = (kernel: Kernel | null | undefined): Pick<ImageUser, 'kernelId' | 'initrdId'> => ({ kernelId: kernel?.imageId ?? null, initrdId: kernel?.initrd?.imageId ?? null });
+
 const TYPES = ['VmRequested', 'VmReconfigured', 'VmDeleted', 'VolumeCreated', 'VolumeDeleted'];
 
 export const imageUser: Projection<ImageUser> = {
   name: 'storage.image_user',
-  version: 2,
+  version: 3,
   keys: (event) => (TYPES.includes(event.type) && ['vm', 'volume'].includes(categoryOf(event.stream)) ? [idOfStream(event.stream)] : []),
   fold(user, recorded, key) {
     const event = recorded as unknown as VmEvent | VolumeEvent; // the log has checked the shape against the table of the type
     switch (event.type) {
       case 'VmRequested': {
-        const { name, imageId, media, drivers } = event.data.spec;
-        return { vmId: key, name, imageId, mediumId: media?.imageId ?? null, driversId: drivers?.imageId ?? null };
+        const { name, imageId, media, drivers, kernel } = event.data.spec;
+        return { vmId: key, name, imageId, mediumId: media?.imageId ?? null, driversId: drivers?.imageId ?? null, ...idsOf(kernel) };
       }
       case 'VmReconfigured': {
-        const { name, media, drivers } = event.data.change;
-        return user === undefined ? undefined : { ...user, name: name ?? user.name, mediumId: media === undefined ? user.mediumId : (media?.imageId ?? null), driversId: drivers === undefined ? user.driversId : (drivers?.imageId ?? null) };
+        const { name, media, drivers, kernel } = event.data.change;
+        return user === undefined ? undefined : { ...user, name: name ?? user.name, mediumId: media === undefined ? user.mediumId : (media?.imageId ?? null), driversId: drivers === undefined ? user.driversId : (drivers?.imageId ?? null), ...(kernel === undefined ? {} : idsOf(kernel)) };
       }
       // A VM's first disk goes with it, and is the VM's own to tell of.
       case 'VolumeCreated':
-        return event.data.name === undefined || event.data.imageId === null ? undefined : { vmId: key, name: event.data.name, imageId: event.data.imageId, mediumId: null, driversId: null };
+        return event.data.name === undefined || event.data.imageId === null ? undefined : { vmId: key, name: event.data.name, imageId: event.data.imageId, mediumId: null, driversId: null, ...idsOf(null) };
       case 'VolumeDeleted':
       case 'VmDeleted':
         return undefined;
@@ -56,6 +61,6 @@ export const imageUser: Projection<ImageUser> = {
 
 /** The same answer from documents in memory. */
 export const usersAmong = (users: Iterable<ImageUser>, imageId: string): ImageUsers => {
-  const found = [...users].filter((user) => user.imageId === imageId || user.mediumId === imageId || user.driversId === imageId).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const found = [...users].filter((user) => [user.imageId, user.mediumId, user.driversId, user.kernelId, user.initrdId].includes(imageId)).sort((a, b) => (a.name < b.name ? -1 : 1));
   return { count: found.length, vms: found.slice(0, NAMED_MAX).map(({ vmId, name }) => ({ id: vmId, name })) };
 };

@@ -11,4 +11,4 @@ export const usersIn = async (pool: pg.Pool, imageId: string): Promise<ImageUser
 
 const USERS = `
   select id, doc ->> 'name', count(*) over ()::int from storage.image_user
-  where image_id = $1 or medium_id = $1 or doc ->> 'driversId' = $1 order by doc ->> 'name' limit $2`;
+  where image_id = $1 or medium_id = $1 or $1 in (doc ->> 'driversId', doc ->> 'kernelId', doc ->> 'initrdId') order by doc ->> 'name' limit $2`;
