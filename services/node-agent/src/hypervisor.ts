@@ -225,7 +225,7 @@ export interface Hypervisor {
   undoBackup(plan: DomainPlan, backup: BackupRef): Done;
   removeBackup(backup: BackupRef): Done;
   /** Disks that hold what a backup holds, once its files were seen to be what they were. */
-  restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
+  restoreDisks(plan: RestorePlan, signal: AbortSignal, progress?: Progress): Done;
   /** A domain that was started has come up, by this criterion. */
   prove(vmId: VmId, proof: Proof, signal: AbortSignal): Promise<Refusal | Proven>;
   start(vmId: VmId): Done;

@@ -198,6 +198,10 @@ export type PoolReport = z.input<typeof PoolReport>;
 export const BackupReport = z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, percent: z.int().min(0).max(100) });
 export type BackupReport = z.infer<typeof BackupReport>;
 
+/** A report `cv.rpt.<node>.restore.<vmId>`: how much of the disks that are made of a backup is made. It may be less than was said before, too. */
+export const RestoreReport = BackupReport.omit({ backupId: true });
+export type RestoreReport = z.infer<typeof RestoreReport>;
+
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });
 export type Heartbeat = z.infer<typeof Heartbeat>;

@@ -27,10 +27,11 @@ import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import { putInPlace } from '../durable.os.ts';
-import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
+import type { DiskPlan, Done, Progress, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { ImageFiles } from '../images/image-files.os.ts';
 import { createTurns } from '../turns.ts';
+import { runWatched } from '../watched.os.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
@@ -94,7 +95,7 @@ export interface Disks {
   /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
   keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
   /** A disk that holds what can be read there, unless it is there already. */
-  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal): Done;
+  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal, progress?: Progress): Done;
   /** With all its layers. Without a pool: wherever it lies. */
   /** With `found`, the file that it was made of is that again, and not gone. */
   remove(volumeId: VolumeId, poolId?: PoolId, found?: string): Done;
@@ -309,7 +310,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     }
   };
 
-  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
+  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal, progress) => {
     if (await exists(volumeId, null)) return undefined;
     const folder = await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId });
@@ -317,7 +318,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     const unfinished = `${path}.new`;
     try {
       await rm(unfinished, { force: true });
-      await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
+      await runWatched(qemuImg, ['convert', '-p', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeoutMs: MERGE_MS, signal }, progress);
       await putInPlace(unfinished, path);
       homes.set(volumeId, { folder, format: 'qcow2' });
       return undefined;
@@ -475,7 +476,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
     keepInside: (volumeId, as, back) => turns(() => keepInside(volumeId, as, back)),
     letGo: (volumeId, name, back) => turns(() => letGo(volumeId, name, back)),
-    restore: (volume, from, signal) => copies(() => restore(volume, from, signal)),
+    restore: (volume, from, signal, progress) => copies(() => restore(volume, from, signal, progress)),
     make: (volume, signal) => copies(() => make(volume, signal)),
     work: (volume, signal) => copies(() => work(volume, signal)),
     settle: (volume, signal) => copies(() => settle(volume, signal)),
