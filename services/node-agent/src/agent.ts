@@ -344,7 +344,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
-      if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
+      const isOfFound = command.type === 'EnsureVolume' && command.data.source.kind === 'found';
+      if (isOfFound || ['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
       if (isVm(about)) void answer.then(() => (drift.knows(about) || command.type === 'TellDomain' ? drift.look(about) : undefined), () => undefined);

@@ -187,7 +187,7 @@ export interface Hypervisor {
   /** The signal ends the waiting for its image. */
   ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */
-  removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined): Done;
+  removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined, found?: string): Done;
   /** A volume that stands alone; what it is copied from is not written meanwhile. */
   ensureVolume(volume: VolumePlan, signal: AbortSignal): Done;
   workOnVolume(volume: VolumeWorkPlan, signal: AbortSignal): Done;

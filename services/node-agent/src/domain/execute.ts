@@ -87,7 +87,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'RestoreNetwork': return hypervisor.restoreNetwork(data.network);
     // What there is to say is in the journal.
     case 'AcceptVolume': return undefined;
-    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId, data.found);
     case 'OpenPool': return hypervisor.openPool(data);
     case 'ClosePool': return hypervisor.closePool(data.poolId, data.remove);
     case 'LookAtPool': return hypervisor.lookAtPool(data.poolId);

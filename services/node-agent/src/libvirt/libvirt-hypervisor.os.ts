@@ -979,11 +979,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     files: () => host.poolFolders.files(),
     publish: (plan, signal) => host.publish(plan, signal),
     ensureDisk: (disk, signal) => disks.ensure(disk, signal),
-    removeDisk: async (vmId, volumeId, poolId) => {
+    removeDisk: async (vmId, volumeId, poolId, found) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
       const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && (fileOfVolume.exec(path)?.[1] === volumeId || path === disks.pathOf(volumeId, null)));
-      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
+      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId, found);
     },
     openPool: (pool) => host.poolFolders.open(pool),
     closePool: (poolId, remove) => host.poolFolders.close(poolId, remove),

@@ -48,7 +48,7 @@ const SAID_PERCENT = [20, 50, 50, 90];
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
 /** A file that is only its name; `inode` says which. */
-const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, sizeBytes: null, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
 
 /** The files of these disks and of the layers on them. */
 export const filesOf = (disks: Iterable<VolumeId>, layers: ReadonlyMap<VolumeId, ReadonlyMap<string, unknown>>, inodeOf: (volumeId: VolumeId) => number | undefined = () => undefined): readonly PoolFile[] =>
@@ -85,6 +85,8 @@ export interface SimulatedMachine {
   /** A file comes to lie in the folder of the pool, in the place of one that is there. */
   putFile(name: string): void;
   removeFile(name: string): void;
+  /** Whether a file that was put there lies there now. */
+  hasFile(name: string): boolean;
   /** virsh net-undefine, with all that it knew. */
   undefineNetwork(networkId: string): void;
   /** The power of the whole machine fails and comes back: definitions and disks stay, nothing runs. */
@@ -111,6 +113,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   const inodes = new Map<VolumeId, number>();
   let inodeLast = 0;
   const made = (volumeId: VolumeId): void => { inodes.set(volumeId, ++inodeLast); };
+  const isLying = (name: string): boolean => (byHand.get(name) ?? null) !== null;
   const filesNow = (): readonly PoolFile[] => {
     const ours = filesOf(disks.keys(), layers, (volumeId) => inodes.get(volumeId));
     return [...ours.filter(({ name }) => !byHand.has(name)), ...[...byHand].flatMap(([name, inode]) => (inode === null ? [] : [fileNamed(name, inode)]))];
@@ -236,7 +239,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       made(disk.volumeId);
       return undefined;
     }),
-    removeDisk: (vmId, volumeId) => verb('removeDisk', vmId ?? undefined, () => {
+    removeDisk: (vmId, volumeId, _poolId, found) => verb('removeDisk', vmId ?? undefined, () => {
+      if (found !== undefined && disks.has(volumeId)) byHand.set(found, ++inodeLast);
       const domain = vmId === null ? undefined : domains.get(vmId);
       if (domain !== undefined && holdsMemory(domain) && domain.plan.disks.some((disk) => disk.volumeId === volumeId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
@@ -257,6 +261,10 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
       if (disks.has(volumeId)) return undefined;
+      if (source.kind === 'found') {
+        if (!isLying(source.file)) return refuse('volume.file_gone', { file: source.file });
+        byHand.set(source.file, null);
+      }
       disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
       made(volumeId);
       return undefined;
@@ -459,6 +467,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     startBehind: (vmId) => void startNow(vmId),
     putFile: (name) => void byHand.set(name, ++inodeLast),
     undefineNetwork: (networkId) => void leases.delete(networkId),
+    hasFile: isLying,
     removeFile: (name) => void byHand.set(name, null),
     undefineBehind: (vmId) => { if (domains.delete(vmId)) announce(vmId); },
     powerCycle: () => {
