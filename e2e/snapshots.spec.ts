@@ -292,4 +292,12 @@ describe('snapshots of a machine', () => {
     await rest.gone(large.id);
     expect(filesOf(volumeId)).toEqual([]);
   });
+
+  it('A5-04 nothing is left of a machine that goes with its disks, though a snapshot holds them', async () => {
+    const { disks } = await taken('last');
+    expect(disks).toHaveLength(2);
+    const { operation } = await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}?force=true&deleteDisks=true`);
+    await rest.succeeded(operation.id, 60_000);
+    for (const { volumeId } of disks) await rest.until('its files are gone', () => Promise.resolve(filesOf(volumeId).length === 0), 30_000);
+  });
 });

@@ -169,7 +169,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
   /** Disks that stay when their machine goes are whole only without snapshots: so those are deleted first, one after another. */
   const deletion = async (vmId: VmId): Promise<Answer> => {
     for (let tries = 0; ; tries++) {
-      const answer = await onVm(vmId, 'DeleteVm', { force: true });
+      const answer = await onVm(vmId, 'DeleteVm', { force: true, ...(random.chance(0.3) ? { deleteDisks: true } : {}) });
       if (!isRefusal(answer) || tries >= DELETES_TRIED_MAX || !['vm.volumes_in_snapshots', 'vm.busy', 'vm.clean_up_owed'].includes(answer.refused)) return answer;
       const snapshotId = referee.snapshotsOf(vmId)[0];
       if (answer.refused === 'vm.volumes_in_snapshots' && snapshotId !== undefined) await onVm(vmId, 'DeleteSnapshot', { snapshotId });

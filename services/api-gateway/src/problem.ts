@@ -205,7 +205,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.expired': (b) => `The time until which the VM was wanted is over (${word(b['expiresAt'])}): ${word(b['hint'])}.`,
   'vm.paused': () => 'The VM is paused, and its guest could not let go: resume it first, or stop it.',
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
-  'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces.',
+  'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces; or delete the disks with it (deleteDisks=true).',
   'snapshot.not_found': () => 'The VM has no such snapshot.',
   'snapshot.needs_network': () => 'The VM was adopted with interfaces of its own: say in which network the new one shall be.',
   'snapshot.name_taken': (b) => `The VM has a snapshot called ${word(b['name'])} already.`,

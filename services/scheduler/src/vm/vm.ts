@@ -490,8 +490,8 @@ const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCom
   // They stay when the VM goes, and have to be whole then.
   if (live.volumes.length > 0 && (live.operation?.work ?? null) !== null) return refuse('vm.busy', { operationId: live.operation?.id ?? null, kind: live.operation?.kind ?? '' });
   if (live.volumes.length > 0 && (live.debt?.work ?? null) !== null) return refuse('vm.clean_up_owed', { vmId: live.vmId, owed: live.owed, nodeId: live.nodeId });
-  const held = live.volumes.filter(({ volumeId }) => holds(live.snapshots, volumeId)).map(({ volumeId }) => volumeId);
-  if (held.length > 0) return refuse('vm.volumes_in_snapshots', { vmId: live.vmId, volumes: held, hint: 'delete its snapshots first' });
+  const held = deleteDisks === true ? [] : live.volumes.filter(({ volumeId }) => holds(live.snapshots, volumeId)).map(({ volumeId }) => volumeId);
+  if (held.length > 0) return refuse('vm.volumes_in_snapshots', { vmId: live.vmId, volumes: held, hint: 'delete its snapshots first, or its disks with it' });
   const requested: VmEvent = { type: 'VmDeleteRequested', data: { operationId, force, cancels: live.operation?.id ?? null, ...(deleteDisks === true ? { deleteDisks } : {}) } };
   return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
 };
