@@ -110,16 +110,17 @@ describe('backups of a machine', () => {
   };
 
   /** A policy whose time comes within a minute. */
-  const soon = (vmId: string): object => {
+  const soon = (vmId: string, drills: 'after each' | 'at its time' = 'after each'): object => {
     const at = new Date(Date.now() + (new Date().getUTCSeconds() > 50 ? 70_000 : 60_000)).toISOString().slice(11, 16);
-    return { name: 'often', vms: [vmId], target: 'vault', schedule: { dailyAt: at }, keep: { last: 1 }, fullEvery: 1, drill: { every: 1, criterion: 'disk', timeoutSeconds: 10 } };
+    return { name: 'often', vms: [vmId], target: 'vault', schedule: { dailyAt: at }, keep: { last: 1 }, fullEvery: 1, drill: { ...(drills === 'after each' ? { every: 1 } : { schedule: { dailyAt: at } }), criterion: 'disk', timeoutSeconds: 10 } };
   };
   const ofClock = async (): Promise<readonly Backup[]> => (await rest.ok<{ items: Backup[] }>('GET', `/v1/backups?vm=${clock.id}`)).items.filter(({ status }) => status === 'taken');
 
   it('A5-10 a policy says when', async () => {
     clock = await rest.running({ name: 'clock', network: GUEST_NETWORK, boot: ['disk', 'network'], vcpus: 1, memoryMib: 128, diskGib: 1 });
-    policy = (await rest.ok<{ id: string }>('POST', '/v1/backup-policies', soon(clock.id))).id;
-    expect((await rest.ok<{ items: { id: string; keep: object }[] }>('GET', '/v1/backup-policies')).items).toMatchObject([{ id: policy, keep: { last: 1, daily: 0, weekly: 0 } }]);
+    policy = (await rest.ok<{ id: string }>('POST', '/v1/backup-policies', soon(clock.id, 'at its time'))).id;
+    expect((await rest.ok<{ items: { id: string; keep: object }[] }>('GET', '/v1/backup-policies')).items).toMatchObject([{ id: policy, keep: { last: 1, daily: 0, weekly: 0 }, drills: [{ vmId: clock.id, dueSince: null, last: null }] }]);
+    expect(await refusalOf(rest.ok('POST', '/v1/backup-policies', { ...soon(clock.id), drill: { every: 1, schedule: { everyHours: 168 } } }))).toMatchObject({ status: 400 });
   });
 
   it('A5-10 a full one is taken while the guest runs and writes, its file systems held still for that moment', async () => {
@@ -295,12 +296,25 @@ describe('backups of a machine', () => {
     // Its disk is blank: firmware looks at it, and that is no machine that came up.
     const { drill } = await rest.until('it is drilled', async () => { const one = (await ofClock()).find(({ id }) => id === first?.id); return one?.drill !== undefined && one.drill !== null && one; }, 120_000, 500);
     expect(drill).toMatchObject({ ok: false, criterion: 'disk', because: expect.stringMatching(/^drill\.not_seen: it has read \d+ KiB of its first disk$/) as string });
-    expect(await rest.operation(drill?.operationId ?? '')).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
+    // Known before its machine is taken away.
+    expect(await rest.ended(drill?.operationId ?? '', 60_000)).toMatchObject({ kind: 'drill', status: 'compensated', error: { code: 'drill.not_seen' } });
+    // Once at its time, and the policy says how it went.
+    const { drills } = await rest.until('the policy knows it', async () => { const now = await rest.ok<{ drills: readonly { readonly dueSince: string | null; readonly last: object | null }[] }>('GET', `/v1/backup-policies/${policy}`); return now.drills[0]?.dueSince === null && now; }, 30_000, 250);
+    expect(drills).toEqual([{ vmId: clock.id, dueSince: null, last: expect.objectContaining({ backupId: first?.id, operationId: drill?.operationId, ok: false, because: drill?.because }) as object }]);
     await rest.ok('PUT', `/v1/backup-policies/${policy}`, soon(clock.id));
     const second = await rest.until('another came, and the first went', async () => { const all = await ofClock(); return all.length === 1 && all[0]?.id !== first?.id && all[0]; }, 150_000, 500);
     await rest.until('its files went, too', () => Promise.resolve(readdirSync(join(target, clock.id)).join() === second.id), 30_000, 250);
     await rest.ok('DELETE', `/v1/backup-policies/${policy}`);
     await rest.gone(clock.id);
+  });
+
+  it('A5-10 how far the disks have come that are made of one is said while they are made, and only upwards', async () => {
+    const said = await platform.sql<{ stream: string; operation: string; percents: number[] }>(`select stream, min(data->>'operationId') as operation, array_agg((data->>'percent')::int order by position) as percents from event_log.event where type = 'VmRestoreProgressed' group by stream`);
+    const [restored] = await platform.sql<{ stream: string }>(`select stream from event_log.event where type = 'VmRequested' and data->'restore'->>'drill' = 'false' order by position limit 1`);
+    const own = said.find(({ stream }) => stream === restored?.stream);
+    expect(own?.percents.length).toBeGreaterThan(0);
+    for (const { percents } of said) expect(percents).toEqual([...new Set(percents)].sort((a, b) => a - b));
+    expect(await rest.operation(own?.operation ?? '')).toMatchObject({ kind: 'restore', status: 'succeeded', percent: 100 });
   });
 
   it('A5-10 a damaged file is refused by name, and nothing is made of it', async () => {

@@ -80,7 +80,7 @@ describe('a node that somebody works on by hand', () => {
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/pause`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/resume`)).operation.id);
     await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { name: 'data', sizeGib: 1 })).operation.id);
-    for (const name of ['to-go', 'to-change']) {
+    for (const name of ['to-go', 'to-change', 'to-change-too']) {
       const { operation, volumeId } = await rest.ok<{ operation: { id: string }; volumeId: string }>('POST', '/v1/volumes', { name, sizeGib: 1 });
       await rest.succeeded(operation.id);
       volumes[name] = volumeId;
@@ -93,32 +93,53 @@ describe('a node that somebody works on by hand', () => {
 
   it('C-05 a qcow2 is deleted, replaced, put beside: each is found with its class, size and time, and settled when it is as it was', async () => {
     const pathOf = (file: string): string => join(node.poolDir, file);
-    const [gone, changed, own] = [pathOf(`${volumes['to-go'] ?? ''}.qcow2`), pathOf(`${volumes['to-change'] ?? ''}.qcow2`), (await node.virsh('domblklist', domain)).split(/\s+/).find((word) => word.endsWith('.qcow2')) ?? ''];
-    const stray = pathOf('somebody.qcow2');
+    const [gone, changed, changedToo, own] = [pathOf(`${volumes['to-go'] ?? ''}.qcow2`), pathOf(`${volumes['to-change'] ?? ''}.qcow2`), pathOf(`${volumes['to-change-too'] ?? ''}.qcow2`), (await node.virsh('domblklist', domain)).split(/\s+/).find((word) => word.endsWith('.qcow2')) ?? ''];
+    const [stray, hostile] = [pathOf('somebody.qcow2'), pathOf('hostile.img')];
     for (const file of [gone, changed, own]) linkSync(file, `${platform.dir}/${file.slice(-20)}`);
     rmSync(gone);
     rmSync(own);
-    await run('qemu-img', ['create', '-q', '-f', 'qcow2', pathOf('.other'), '1G']);
-    renameSync(pathOf('.other'), changed);
-    writeFileSync(stray, Buffer.alloc(3 * 2 ** 20, 1));
+    for (const file of [changed, changedToo]) {
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', pathOf('.other'), '1G']);
+      renameSync(pathOf('.other'), file);
+    }
+    writeFileSync(stray, Buffer.alloc(3 * 2 ** 20, 'x'));
+    await run('qemu-img', ['create', '-q', '-u', '-f', 'qcow2', '-F', 'raw', '-b', '/etc/shadow', hostile, '1G']);
     const found = (driftClass: string, subject: (item: Item) => boolean): Promise<Item> => rest.until(`${driftClass} is found`, async () => (await items(`?class=${driftClass}`)).find(subject), BY_SWEEP_MS, 200);
     expect(await found('disk-missing', ({ subject }) => subject === volumes['to-go'])).toMatchObject({ vmId: null, differences: [{ field: 'file', expected: gone, seen: null }], explanation: expect.stringMatching(/that no VM has, 1024 MiB large, is gone; .* at \d{4}-/) as string });
     expect(await found('disk-missing', ({ vmId }) => vmId === vm.id)).toMatchObject({ differences: [{ expected: own }], explanation: expect.stringContaining('back it up before it stops') as string });
-    expect(await found('disk-replaced', () => true)).toMatchObject({ subject: volumes['to-change'], differences: [{ field: 'file', expected: expect.stringMatching(/^inode \d+$/) as string }] });
-    const orphan = await found('orphan-disk', () => true);
-    expect(orphan).toMatchObject({ subject: stray, explanation: expect.stringContaining('a file of 3 MiB') as string });
+    for (const name of ['to-change', 'to-change-too']) expect(await found('disk-replaced', ({ subject }) => subject === volumes[name])).toMatchObject({ vmId: null, differences: [{ field: 'file', expected: expect.stringMatching(/^inode \d+$/) as string }] });
+    const orphan = await found('orphan-disk', ({ subject }) => subject === stray);
+    expect(orphan).toMatchObject({ explanation: expect.stringContaining('a file of 3 MiB') as string });
     expect(differs(orphan, 'changedAt')).toEqual([null, expect.stringMatching(/^\d{4}-/)]);
     for (const [item, action] of [[orphan, 'adopt'], [orphan, 'revert']] as const) await expect(rest.ok('POST', `/v1/drift/${item.id}/${action}`)).rejects.toMatchObject({ code: `drift.cannot_${action}` });
     await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'ignore' });
     expect(await items('?class=orphan-disk')).toEqual([]);
-    expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(1);
+    expect(await items('?class=orphan-disk&ignored=true')).toHaveLength(2);
     await rest.ok('PUT', '/v1/drift-policies/orphan-disk', { action: 'alert' });
     for (const file of [gone, own]) renameSync(`${platform.dir}/${file.slice(-20)}`, file);
-    rmSync(stray);
-    // What lies there now is what it shall be.
-    const replaced = await found('disk-replaced', () => true);
+    // What lies there now is what it shall be: of one somebody says so, of all others a policy.
+    const replaced = await found('disk-replaced', ({ subject }) => subject === volumes['to-change']);
     await expect(rest.ok('POST', `/v1/drift/${replaced.id}/revert`)).rejects.toMatchObject({ code: 'drift.cannot_revert' });
     await acted(replaced, 'adopt');
+    await rest.until('only of the other it is said', async () => (await items('?class=disk-replaced&ignored=true')).map(({ subject }) => subject).join() === volumes['to-change-too'], BY_SWEEP_MS, 200);
+    await rest.ok('PUT', '/v1/drift-policies/disk-replaced', { action: 'adopt' });
+    await rest.until('the policy has adopted it', async () => (await items('?class=disk-replaced&ignored=true')).length === 0, BY_SWEEP_MS, 200);
+    await rest.ok('PUT', '/v1/drift-policies/disk-replaced', { action: 'alert' });
+
+    const adopted = (item: Item, name: string) => rest.ok<Accepted & { readonly volumeId: string }>('POST', '/v1/volumes', { name, from: { drift: item.id } });
+    const refused = await adopted(await found('orphan-disk', ({ subject }) => subject === hostile), 'hostile');
+    expect(await rest.ended(refused.operation.id, 60_000)).toMatchObject({ status: 'compensated', error: { code: 'image.has_backing_file' } });
+    expect(readFileSync(hostile).includes('/etc/shadow')).toBe(true);
+    rmSync(hostile);
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/volumes/${refused.volumeId}`)).operation.id);
+    const { operation, volumeId } = await adopted(orphan, 'was-somebodys');
+    await rest.succeeded(operation.id, 60_000);
+    expect([existsSync(stray), readFileSync(pathOf(`${volumeId}.raw`)).equals(Buffer.alloc(3 * 2 ** 20, 'x'))]).toEqual([false, true]);
+    expect(await rest.ok('GET', `/v1/volumes/${volumeId}`)).toMatchObject({ name: 'was-somebodys', format: 'raw', sizeGib: 1, nodeId: node.nodeId, status: 'detached' });
+    await rest.succeeded((await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/volumes`, { volume: volumeId })).operation.id);
+    expect(await node.inGuest(vm, '/bin/sh', '-c', 'dd if=/dev/vdc bs=1 count=7 2>/dev/null')).toContain('xxxxxxx');
+    await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/volumes/${volumeId}?delete=true`)).operation.id);
+    await rest.until('its file is gone', () => Promise.resolve(!existsSync(pathOf(`${volumeId}.raw`))), 60_000, 100);
     await rest.until('nothing differs any more', async () => (await items('?ignored=true')).length === 0, BY_SWEEP_MS, 200);
   });
 

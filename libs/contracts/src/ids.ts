@@ -41,6 +41,8 @@ export const BootJobId = idOf('job');
 export type BootJobId = `job_${string}`;
 export const BootRunId = idOf('run');
 export type BootRunId = `run_${string}`;
+export const DriftId = idOf('drift');
+export type DriftId = `drift_${string}`;
 export const ConsoleId = idOf('console');
 export type ConsoleId = `console_${string}`;
 

@@ -136,6 +136,7 @@ export const serviceConsumers: readonly ConsumerSpec[] = [
   reportsFor('scheduler', 'vm'),
   reportsFor('scheduler', 'drift'),
   reportsFor('scheduler', 'boot'),
+  reportsFor('scheduler', 'restore'),
   reportsFor('storage', 'pool'),
   reportsFor('storage', 'backup'),
 ];

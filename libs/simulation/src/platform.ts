@@ -220,6 +220,16 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     }
     const volumeId = idFrom('volume', random.digits());
     volumes.add(volumeId);
+    if (random.chance(0.15)) {
+      const [node, file] = [random.pick(nodes), `found-${String(random.between(1, 3))}.qcow2`];
+      const driftId = `drift_${random.digits()}`;
+      // Somebody has put it there; another volume may have been made of it meanwhile.
+      if (!referee.found.some((one) => one.nodeId === node.nodeId && one.file === file)) {
+        node.machine.putFile(file);
+        referee.found.push({ nodeId: node.nodeId, file });
+      }
+      return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: node.poolId, nodeId: node.nodeId, sizeGib: 1, format: 'qcow2', source: { kind: 'found', driftId, file } }, { operationId });
+    }
     const source = known !== undefined && random.chance(0.7) ? { kind: 'volume', volumeId: known } : random.pick([{ kind: 'blank' }, { kind: 'image', imageId: image.imageId, file: image.file, format: 'qcow2' }]);
     return order('storage', volumeId, 'RequestVolume', { volumeId, operationId, name: `data-${String(random.between(1, 60))}`, poolId: pools.length > 0 && random.chance(0.4) ? random.pick(pools) : random.pick(nodes).poolId, nodeId: null, sizeGib: source.kind === 'volume' ? null : random.between(1, 3), format: random.pick(['qcow2', 'raw']), source }, { operationId });
   };

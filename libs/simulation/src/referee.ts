@@ -57,7 +57,7 @@ const once: Readonly<Record<string, (data: Readonly<Record<string, unknown>>) =>
   VmRequested: () => '', VmDeleted: () => '', VmPlaced: ({ operationId }) => operationId, VmProvisioned: () => '', VmPowerRequested: ({ operationId }) => operationId,
   VmReconfigureRequested: ({ operationId }) => operationId, VmReconfigured: ({ operationId }) => operationId, VmGuestRequested: ({ operationId }) => operationId,
   VmPublishRequested: ({ operationId }) => operationId, VmSnapshotRequested: ({ operationId }) => operationId, VmSnapshotTaken: ({ operationId }) => operationId, VmSnapshotDeleteRequested: ({ operationId }) => operationId, VmSnapshotDeleted: ({ operationId }) => operationId,
-  VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId, VmDrilled: () => '', BackupDrilled: ({ operationId }) => operationId,
+  VmRevertRequested: ({ operationId }) => operationId, VmReverted: ({ operationId }) => operationId, VmLayersTidied: ({ operationId }) => operationId, VmRestoreProgressed: ({ operationId, percent }) => `${String(operationId)} ${String(percent)}`, BackupProgressed: ({ operationId, percent }) => `${String(operationId)} ${String(percent)}`, VmDrilled: () => '', BackupDrilled: ({ operationId }) => operationId,
   VmBackupRequested: ({ operationId }) => operationId, BackupBegun: ({ backupId }) => backupId, BackupTaken: ({ backupId }) => backupId, BackupAbandoned: ({ backupId }) => backupId, BackupDeleteStarted: ({ operationId }) => operationId, BackupDeleted: ({ backupId }) => backupId,
   VmDeleteRequested: ({ operationId }) => operationId, VmDeleteStarted: ({ operationId }) => operationId, VmCleanUpStarted: ({ operationId }) => operationId,
   NodeRegistered: () => '', NodeRemoved: () => '', NodeSessionStarted: ({ session }) => session, VolumeCreated: () => '', VolumeRequested: () => '', VolumeReady: () => '', VolumeFailed: () => '', VolumeWorkRequested: ({ operationId }) => operationId, VolumeWorked: ({ operationId }) => operationId, VolumeDeleted: () => '',
@@ -78,6 +78,10 @@ export class Referee {
   readonly removed = new Set<string>();
   /** Domains that somebody else made. */
   readonly foreign: { readonly nodeId: string; readonly vmId: VmId }[] = [];
+  /** Files that somebody has put into pools. */
+  readonly found: { readonly nodeId: string; readonly file: string }[] = [];
+  /** By volume that is to be made of one, and whether it was. */
+  private readonly madeOf = new Map<string, { readonly path: string; ready: boolean }>();
   /** Those that became VMs. */
   private readonly adopted = new Set<string>();
   /** VMs whose guests died by themselves, or were started by hand. */
@@ -271,10 +275,15 @@ export class Referee {
       }
       case 'VolumeRequested':
         this.volumes.set(id, '');
+        if ((data['source'] as { kind: string }).kind === 'found') this.madeOf.set(id, { path: `${data['nodeId'] as string} ${(data['source'] as { file: string }).file}`, ready: false });
         return this.begin(data['operationId'] as string, id, 'create-volume');
       case 'VolumeWorkRequested':
         return this.begin(data['operationId'] as string, id, 'work-on-volume');
-      case 'VolumeReady':
+      case 'VolumeReady': {
+        const one = this.madeOf.get(id);
+        if (one !== undefined) one.ready = true;
+        return void this.end(data['operationId'] as string, id, 'done');
+      }
       case 'VolumeWorked':
         return void this.end(data['operationId'] as string, id, 'done');
       case 'VolumeFailed':
@@ -318,6 +327,7 @@ export class Referee {
         const vmId = data['vmId'] as string | null;
         const fields = (data['differences'] as readonly { readonly field: string }[]).map(({ field }) => field);
         const node = this.nodes.find(({ nodeId }) => nodeId === data['nodeId']);
+        if (data['class'] === 'orphan-disk' && this.found.some(({ nodeId, file }) => nodeId === data['nodeId'] && file === data['name'])) return;
         if (data['class'] === 'foreign' && node?.machine.domains.get(idFrom('vm', (data['foreign'] as { readonly uuid: string }).uuid))?.made !== undefined) return;
         // Nobody works by hand here. Only a machine that broke is not in the state it was left in, and a node that lost its power lost what ran.
         const isExplained = data['class'] === 'node-restarted' ? (node?.powerCycles ?? 0) > 0 : data['class'] === 'changed' && fields.join() === 'state' && this.broken.has(vmId ?? '');
@@ -595,6 +605,7 @@ export class Referee {
     }
     this.checkBackups();
     this.checkForeign();
+    this.checkFound();
     for (const [vmId, state] of live) if (state.provisioned !== null && state.nodeId !== null && !this.removed.has(state.nodeId)) this.checkVm(vmId as VmId, state, state.nodeId);
   }
 
@@ -635,6 +646,17 @@ export class Referee {
     const asked = this.bootsAsked.get(vmId) ?? 0;
     // A reboot done by an agent that was killed before it could write that down is done again.
     if (domain.boots > asked + node.kills) this.fail(`${vmId} came up ${String(domain.boots)} times, ${String(asked)} were asked for`);
+  }
+
+  /** What somebody has put there lies there, unless a volume was made of it. */
+  private checkFound(): void {
+    for (const { nodeId, file } of this.found) {
+      const node = this.present().find((one) => one.nodeId === nodeId);
+      if (node === undefined) continue;
+      const volumes = [...this.madeOf].filter(([, { path, ready }]) => ready && path === `${nodeId} ${file}`).map(([volumeId]) => volumeId);
+      if (volumes.length > 1) this.fail(`${file} on ${nodeId} became ${volumes.join(' and ')}`);
+      if (node.machine.hasFile(file) === (volumes.length === 1)) this.fail(`${file} on ${nodeId} ${volumes[0] === undefined ? 'is gone' : `lies there, and is ${volumes[0]}`}`);
+    }
   }
 
   /** Whatever adoptions came to: what is somebody else's is as they made it, and is neither stopped nor begun anew; it may have crashed by itself. */

@@ -144,7 +144,13 @@ export const BackupAnswer = named('Backup', z.object({
   operationId: nullable(z.string()), requestedAt: time, takenAt: nullable(time), changedAt: time, position: z.int(), version: z.int().describe('Its ETag'),
 }));
 named('BackupPage', page(BackupAnswer));
-export const BackupPolicyAnswer = named('BackupPolicy', z.object({ id: z.string(), ...BackupPolicyWish.shape, createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
+export const BackupPolicyAnswer = named('BackupPolicy', z.object({
+  id: z.string(), ...BackupPolicyWish.shape,
+  drills: z.array(z.object({
+    vmId: z.string(), dueSince: nullable(time).describe('A time for a drill has passed, and there is no result since: it waits, runs, or could not be had'),
+    last: nullable(z.object({ backupId: z.string(), operationId: z.string(), begunAt: time, ok: nullable(z.boolean()).describe('null: it runs, or its operation says why there is no result'), because: nullable(z.string()) })),
+  })).describe('Of each of its VMs, if it wants drills'),
+  createdAt: time, changedAt: time, position: z.int(), version: z.int().describe('Its ETag') }));
 named('BackupPolicyPage', page(BackupPolicyAnswer));
 export const BootJobAnswer = named('BootJob', z.object({
   id: z.string(), ...BootJobWish.shape, revision: z.int(), builtIn: z.boolean().describe('It came with the platform'), system: z.boolean().describe('The platform uses it itself'),

@@ -22,7 +22,7 @@
  * One VM's commands run one at a time: recall and record are not a lock.
  */
 import { agentCommands } from '@chronovirt/contracts/agent/agent.commands';
-import type { AgentCommand, BackupReport, DomainReport, Hello, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, BackupReport, DomainReport, Hello, RestoreReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import { type BootResult, bootSecretPurpose } from '@chronovirt/contracts/boot-job/boot-job';
 import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
@@ -49,8 +49,8 @@ export interface AgentPorts {
   readonly reportDrift: (report: DriftReport) => Promise<void>;
   /** The same for what a guest said of what it was to run at its boot. */
   readonly reportBoot: (report: BootReport) => Promise<void>;
-  /** How far a backup has come: nobody waits for it to arrive. */
-  readonly reportBackup?: (report: BackupReport) => void;
+  /** How far a backup, or what is made of one, has come: nobody waits for it to arrive. */
+  readonly reportProgress?: (report: BackupReport | RestoreReport) => void;
   /** Which of these volumes there are, as the control plane knows. */
   readonly volumesKnown: (volumeIds: readonly VolumeId[]) => Promise<readonly VolumeId[]>;
   /** Another each time that the machine was started. */
@@ -254,7 +254,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     else if (plan !== undefined && before?.unsettled !== true) journal.tell({ ...(before ?? { plan, pending: [], power: 'stopped', unsure: true }), unsettled: true });
     else if (before?.unsure === false && isPowerVerb(command.type)) journal.tell({ ...before, unsure: true });
     try {
-      const outcome = await execute(command, hypervisor, underWay.signal, unseal, (report) => { if (!halted) ports.reportBackup?.({ nodeId, ...report }); }).catch((fault: unknown) => {
+      const outcome = await execute(command, hypervisor, underWay.signal, unseal, (report) => { if (!halted) ports.reportProgress?.({ nodeId, ...report }); }).catch((fault: unknown) => {
         // Taken back meanwhile: it must not come again behind the one that took it back.
         if (underWay.signal.aborted) return CANCELLED;
         throw fault;
@@ -344,7 +344,8 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
         if (outdated !== undefined) return settle(envelope.id, outdated);
         return settle(envelope.id, await obey(envelope.id, command));
       }).finally(() => { taken.delete(copy); });
-      if (['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
+      const isOfFound = command.type === 'EnsureVolume' && command.data.source.kind === 'found';
+      if (isOfFound || ['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
       if (isVm(about)) void answer.then(() => (drift.knows(about) || command.type === 'TellDomain' ? drift.look(about) : undefined), () => undefined);

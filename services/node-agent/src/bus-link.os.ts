@@ -76,8 +76,9 @@ export function linkAgent({ nodeId, bus, hypervisor: plain, journal, log, unseal
     report: async (report) => void (await publisher.publishReport({ nodeId, category: 'vm', id: report.vmId, type: 'DomainReport', body: report })),
     reportDrift: async (report) => void (await publisher.publishReport({ nodeId, category: 'drift', id: nodeId, type: 'DriftReport', body: report })),
     reportBoot: async (report) => void (await publisher.publishReport({ nodeId, category: 'boot', id: report.vmId, type: 'BootReport', body: report })),
-    reportBackup: (report) => {
-      publisher.publishReport({ nodeId, category: 'backup', id: report.backupId, type: 'BackupReport', body: report }).catch((fault: unknown) => { log.debug({ err: fault }, 'how far a backup is was not reported'); });
+    reportProgress: (report) => {
+      const about = 'backupId' in report ? { category: 'backup', id: report.backupId, type: 'BackupReport' } as const : { category: 'restore', id: report.vmId, type: 'RestoreReport' } as const;
+      publisher.publishReport({ nodeId, ...about, body: report }).catch((fault: unknown) => { log.debug({ err: fault }, 'how far a copy is was not reported'); });
     },
     failed: (vmId, fault) => { log.warn({ err: fault, vmId }, 'a domain was not reported, the next sweep tries again'); },
   };

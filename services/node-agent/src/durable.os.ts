@@ -33,9 +33,12 @@ export async function writeDurably(path: string, text: string, mode = 0o600): Pr
   await putInPlace(unfinished, path);
 }
 
-/** SHA-256 of a file, in hex. */
-export async function sha256Of(path: string, signal?: AbortSignal): Promise<string> {
+/** SHA-256 of a file, in hex. Says how many bytes more it has read. */
+export async function sha256Of(path: string, signal?: AbortSignal, read?: (bytes: number) => void): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1_048_576, signal }) as AsyncIterable<Buffer>) hash.update(chunk);
+  for await (const chunk of createReadStream(path, { highWaterMark: 1_048_576, signal }) as AsyncIterable<Buffer>) {
+    hash.update(chunk);
+    read?.(chunk.length);
+  }
   return hash.digest('hex');
 }

@@ -187,7 +187,7 @@ export interface Hypervisor {
   /** The signal ends the waiting for its image. */
   ensureDisk(disk: DiskPlan, signal?: AbortSignal): Done;
   /** Refused while the VM runs with it. null: no VM has it. Without a pool it is looked for in all. */
-  removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined): Done;
+  removeDisk(vmId: VmId | null, volumeId: VolumeId, poolId: PoolId | undefined, found?: string): Done;
   /** A volume that stands alone; what it is copied from is not written meanwhile. */
   ensureVolume(volume: VolumePlan, signal: AbortSignal): Done;
   workOnVolume(volume: VolumeWorkPlan, signal: AbortSignal): Done;
@@ -225,7 +225,7 @@ export interface Hypervisor {
   undoBackup(plan: DomainPlan, backup: BackupRef): Done;
   removeBackup(backup: BackupRef): Done;
   /** Disks that hold what a backup holds, once its files were seen to be what they were. */
-  restoreDisks(plan: RestorePlan, signal: AbortSignal): Done;
+  restoreDisks(plan: RestorePlan, signal: AbortSignal, progress?: Progress): Done;
   /** A domain that was started has come up, by this criterion. */
   prove(vmId: VmId, proof: Proof, signal: AbortSignal): Promise<Refusal | Proven>;
   start(vmId: VmId): Done;

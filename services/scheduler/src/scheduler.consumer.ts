@@ -7,7 +7,7 @@
  * between, the leader finds the VM still calling for it, reads the same event from the log and reacts again:
  * starting a saga twice is starting it once.
  */
-import type { Hello, DomainReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
+import type { Hello, DomainReport, RestoreReport, Welcome } from '@chronovirt/contracts/agent/agent.commands';
 import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import { type BackupTarget, drillName } from '@chronovirt/contracts/backup/backup';
 import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
@@ -545,6 +545,14 @@ export class Scheduler {
     }
   }
 
+  /** How far the disks of a machine have come. What is no news writes nothing. */
+  async restoreReport({ nodeId, vmId, percent }: RestoreReport): Promise<void> {
+    await this.ports.handler.handle(vm, {
+      id: this.ports.commandIdOf(`restore:${vmId}:${nodeId}:${String(percent)}`), stream: streamOf(vm.category, vmId), cancels: [], meta: { actor: nodeId, nodeId, vmId }, store: 'events',
+      command: { type: 'RecordRestoreProgress', data: { vmId, nodeId, percent } },
+    });
+  }
+
   /** Everything that a node found. What it found before and does not name any more is settled. */
   async driftReport({ nodeId, session, sequence, findings, untold, nodeAt }: DriftReport): Promise<void> {
     const { view, commandIdOf } = this.ports;
@@ -824,7 +832,7 @@ export class Scheduler {
       }));
       this.remember(id);
     }
-    for (const { policyId, backupId, drill: { every: _, ...wish } } of drills) {
+    for (const { policyId, backupId, drill: { every: _, schedule: __, ...wish } } of drills) {
       const id = commandIdOf(`drill:${backupId}:${minute}`);
       if (this.begun.has(id)) continue;
       const [operationId, vmId] = [idFrom('op', id), idFrom('vm', id)];

@@ -1,6 +1,6 @@
 import { Controller, Inject } from '@nestjs/common';
 import { Payload } from '@nestjs/microservices';
-import { DomainReport } from '@chronovirt/contracts/agent/agent.commands';
+import { DomainReport, RestoreReport } from '@chronovirt/contracts/agent/agent.commands';
 import { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import { driftCommands, DriftReport } from '@chronovirt/contracts/drift/drift.commands';
 import { nodeCommands } from '@chronovirt/contracts/node/node.commands';
@@ -47,5 +47,12 @@ export class SchedulerRpc {
     const report = BootReport.safeParse(delivery.json());
     if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
     await this.scheduler.bootReport(report.data);
+  }
+
+  @Consumes(reportsFor('scheduler', 'restore'), { concurrency: 16, confirmed: false })
+  async restore(@Payload() delivery: Delivery): Promise<void> {
+    const report = RestoreReport.safeParse(delivery.json());
+    if (!report.success || report.data.nodeId !== parseReportSubject(delivery.subject)?.nodeId) throw new Reject('not a report of this node');
+    await this.scheduler.restoreReport(report.data);
   }
 }

@@ -269,11 +269,13 @@ export interface PolicyEntry {
   readonly slots: Readonly<Record<string, string>>;
   /** How many backups of each were asked for since one was drilled. */
   readonly undrilled: Readonly<Record<string, number>>;
+  /** When the last drill of each was asked for. */
+  readonly drilledAt: Readonly<Record<string, string>>;
 }
 
 export const backupPolicy: Projection<PolicyEntry> = {
   name: 'scheduler.backup_policy',
-  version: 2,
+  version: 3,
   keys(event) {
     if (categoryOf(event.stream) === 'backup-policy') return [idOfStream(event.stream)];
     const policyId = event.type === 'VmBackupRequested' ? ((event.data['scheduled'] ?? {}) as { readonly policyId?: string }).policyId : drilledFor(event)?.policyId;
@@ -285,7 +287,7 @@ export const backupPolicy: Projection<PolicyEntry> = {
       case 'BackupPolicySet': {
         const { vms } = event.data;
         const ofThese = <T>(all: Readonly<Record<string, T>> = {}): Readonly<Record<string, T>> => Object.fromEntries(Object.entries(all).filter(([vmId]) => vms.includes(vmId as VmId)));
-        return { policy: event.data, since: recorded.recordedAt, slots: ofThese(document?.slots), undrilled: ofThese(document?.undrilled) };
+        return { policy: event.data, since: recorded.recordedAt, slots: ofThese(document?.slots), undrilled: ofThese(document?.undrilled), drilledAt: ofThese(document?.drilledAt) };
       }
       case 'BackupPolicyDeleted':
         return undefined;
@@ -295,7 +297,8 @@ export const backupPolicy: Projection<PolicyEntry> = {
         return document === undefined || slot === undefined ? document : { ...document, slots: { ...document.slots, [vmId]: slot }, undrilled: { ...document.undrilled, [vmId]: (document.undrilled[vmId] ?? 0) + 1 } };
       }
       case 'VmRequested':
-        return document === undefined || event.data.restore === undefined ? document : { ...document, undrilled: { ...document.undrilled, [event.data.restore.ofVm]: 0 } };
+        return document === undefined || event.data.restore?.proof === undefined ? document
+          : { ...document, undrilled: { ...document.undrilled, [event.data.restore.ofVm]: 0 }, drilledAt: { ...document.drilledAt, [event.data.restore.ofVm]: event.data.restore.proof.since } };
     }
   },
 };

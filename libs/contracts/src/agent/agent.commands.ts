@@ -15,7 +15,7 @@ import { NodeDescription } from '../node/node.events.ts';
 import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
 import { PoolFigures, PoolPath, PoolType } from '../pool/pool.events.ts';
-import { DiskLimits, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
+import { DiskLimits, PoolFileName, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
 import { ASSIGNED_MAX, AssignedDevice } from '../vm/assigned.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
@@ -118,8 +118,8 @@ export const agentCommands = {
   RemoveDisk: command('node', 'nodeId', z.object({ ...Target, volumeId: VolumeId, poolId: PoolId.optional(), /** Others that came with it, in the same pool. */ more: z.array(VolumeId).max(23).optional() })),
   /** A backup is gone from its target. `vmId`: whose it was. */
   RemoveBackup: command('node', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, targetId: BackupTargetId })),
-  /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. */
-  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional() })),
+  /** The same for a disk that no VM has, or that `vmId` was to get: only what concerns the volume is at an end. `found`: what it was to be made of is that file again, and not gone. */
+  RemoveVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId, vmId: VmId.nullable(), poolId: PoolId.optional(), found: PoolFileName.optional() })),
   /** The folder is a pool of this node: with `make` it is made, and the token left in it; without, the token must be there. Below the folders that the node is configured with, nowhere else. Facts: `PoolFacts`. */
   OpenPool: command('node', 'nodeId', z.object({ ...OfPool, path: PoolPath, type: PoolType, token: text(100), make: z.boolean() })),
   /** It is none any more. With `remove` the token goes, and the folder if it is empty. */
@@ -130,13 +130,14 @@ export const agentCommands = {
   RestoreNetwork: command('node', 'nodeId', z.object({ nodeId: NodeId, network: NetworkPlan })),
   /** Whatever lies there as the volume's files is what should be there, from now on. */
   AcceptVolume: command('node', 'nodeId', z.object({ nodeId: NodeId, volumeId: VolumeId })),
-  /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. */
+  /** A volume that no VM has is there, whole: blank, or a copy of an image, of another volume, or of a frozen layer of one. It stands alone. `found`: a file in the pool's folder that was nobody's becomes its file, as it is. */
   EnsureVolume: command('node', 'nodeId', z.object({
     ...OfVolume,
     source: z.discriminatedUnion('kind', [
       z.object({ kind: z.literal('blank') }),
       z.object({ kind: z.literal('image'), file: ImageFile, format: VolumeFormat }),
       z.object({ kind: z.literal('volume'), volumeId: VolumeId, layer: Layer }),
+      z.object({ kind: z.literal('found'), file: PoolFileName }),
     ]),
   })),
   /** Something is done to the bytes of a volume that nobody uses; `format` is what they are before it. */
@@ -198,6 +199,10 @@ export type PoolReport = z.input<typeof PoolReport>;
 /** A report `cv.rpt.<node>.backup.<backupId>`: how much of it is copied. It may be less than was said before, when the copy was begun again. */
 export const BackupReport = z.object({ nodeId: NodeId, vmId: VmId, backupId: BackupId, percent: z.int().min(0).max(100) });
 export type BackupReport = z.infer<typeof BackupReport>;
+
+/** A report `cv.rpt.<node>.restore.<vmId>`: how much of the disks that are made of a backup is made. It may be less than was said before, too. */
+export const RestoreReport = BackupReport.omit({ backupId: true });
+export type RestoreReport = z.infer<typeof RestoreReport>;
 
 /** `cv.hb.<node>`, core NATS, never stored. Percentages of what the node has. */
 export const Heartbeat = z.object({ nodeId: NodeId, session: z.int(), nodeAt: z.iso.datetime(), memoryUsedPercent: z.int().min(0).max(100), loadPercent: z.int().min(0) });

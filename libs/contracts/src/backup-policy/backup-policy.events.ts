@@ -2,15 +2,14 @@
  * When VMs are backed up by themselves, and which of those backups are kept. Times are UTC.
  */
 import { z } from 'zod';
-import { PolicyDrill } from '../backup/backup.ts';
+import { PolicyDrill, scheduleUpTo } from '../backup/backup.ts';
 import { event, type EventOf } from '../event.ts';
 import { BackupPolicyId, VmId } from '../ids.ts';
 import { Name, text } from '../text.ts';
 
-export const BackupSchedule = z.union([
-  z.strictObject({ everyHours: z.int().min(1).max(168).describe('Counted from when the policy was made or changed') }),
-  z.strictObject({ dailyAt: z.string().regex(/^([01][0-9]|2[0-3]):[0-5][0-9]$/, 'must be a time such as 03:30').describe('UTC') }),
-]);
+/** In hours. */
+const WEEK = 168;
+export const BackupSchedule = scheduleUpTo(WEEK);
 export type BackupSchedule = z.infer<typeof BackupSchedule>;
 
 /** What is none of these goes, as soon as nothing that is kept builds on it. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { BackupId, NodeId, OperationId, VmId } from '../ids.ts';
+import { BackupId, BackupPolicyId, NodeId, OperationId, VmId } from '../ids.ts';
 import { Name, text } from '../text.ts';
 import { BackupSlot, BackupTarget, BackupWish, DrillCriterion } from './backup.ts';
 import { BackedUpMachine, TakenBackup } from './backup.events.ts';
@@ -39,6 +39,6 @@ export const backupCommands = {
   FinishDeleteBackup: command('storage', 'vmId', z.object(OfBackup)),
   AbandonDeleteBackup: command('storage', 'vmId', z.object(ByOperation)),
   /** From the saga that takes the machine of a drill away. */
-  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300), criterion: DrillCriterion, since: z.iso.datetime() })),
+  RecordDrill: command('storage', 'vmId', z.object({ ...ByOperation, passed: z.boolean(), how: text(300), criterion: DrillCriterion, since: z.iso.datetime(), /** Which wanted it. */ policyId: BackupPolicyId.optional() })),
 } as const;
 export type BackupCommand = CommandOf<typeof backupCommands>;

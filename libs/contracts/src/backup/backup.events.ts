@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { BackupId, NodeId, OperationId, VmId, VolumeId } from '../ids.ts';
+import { BackupId, BackupPolicyId, NodeId, OperationId, VmId, VolumeId } from '../ids.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { text } from '../text.ts';
 import { AdoptedLayout, AttachedVolume, VmSpec } from '../vm/vm.events.ts';
@@ -64,6 +64,6 @@ export const backupEvents = {
   BackupDeleteAbandoned: event(z.object({ ...OfBackup, operationId: OperationId })),
   BackupDeleted: event(z.object(OfBackup)),
   /** A machine was made of it, without a way to any network, and removed again. */
-  BackupDrilled: event(z.object({ ...OfBackup, operationId: OperationId, passed: z.boolean(), how: text(300), criterion: DrillCriterion.optional(), /** When it was begun. */ since: z.iso.datetime().optional() })),
+  BackupDrilled: event(z.object({ ...OfBackup, operationId: OperationId, passed: z.boolean(), how: text(300), criterion: DrillCriterion.optional(), /** When it was begun. */ since: z.iso.datetime().optional(), /** Which wanted it. */ policyId: BackupPolicyId.optional() })),
 } as const;
 export type BackupEvent = EventOf<typeof backupEvents>;

@@ -36,8 +36,20 @@ const wish = {
 const wordGoesWithConsole = ({ criterion, word }: { readonly criterion?: DrillCriterion | undefined; readonly word?: string | undefined }): boolean => (criterion === 'console') === (word !== undefined);
 const WORD = 'needs a word with the criterion console, and none with others';
 
+/** Times in the form that policies have for them; hours are counted from when the policy was made or changed. */
+export const scheduleUpTo = (hoursMax: number) => z.union([
+  z.strictObject({ everyHours: z.int().min(1).max(hoursMax).describe('Counted from when the policy was made or changed') }),
+  z.strictObject({ dailyAt: z.string().regex(/^([01][0-9]|2[0-3]):[0-5][0-9]$/, 'must be a time such as 03:30').describe('UTC') }),
+]);
+/** A year. */
+const DRILL_HOURS_MAX = 8_784;
+
 /** What a policy wants of drills. */
-export const PolicyDrill = z.strictObject({ every: z.int().min(1).max(100).describe('After so many backups of a VM the newest is drilled'), ...wish }).refine(wordGoesWithConsole, WORD);
+export const PolicyDrill = z.strictObject({
+  every: z.int().min(1).max(100).optional().describe('After so many backups of a VM the newest is drilled'),
+  schedule: scheduleUpTo(DRILL_HOURS_MAX).optional().describe('At these times the newest is drilled, whether it was before or not; every 168 hours is each week'),
+  ...wish,
+}).refine(wordGoesWithConsole, WORD).refine(({ every, schedule }) => (every === undefined) !== (schedule === undefined), 'needs either every or a schedule');
 export type PolicyDrill = z.infer<typeof PolicyDrill>;
 
 /** The body of POST /v1/backups/:id/drill. */

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { NodeId, OperationId, VmId } from '../ids.ts';
+import { DriftId, NodeId, OperationId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
-import { Difference, DriftAction, DriftClass, DriftId, DriftItem, ForeignDomain } from './drift.events.ts';
+import { Difference, DriftAction, DriftClass, DriftItem, ForeignDomain } from './drift.events.ts';
 
 /**
  * What a node found, before anybody compared it with other nodes. `domain`: one of ours that differs; `missing`: one of ours

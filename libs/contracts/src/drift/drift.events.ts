@@ -5,12 +5,9 @@
  */
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { NodeId, OperationId, VmId } from '../ids.ts';
+import { DriftId, NodeId, OperationId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
 import { BootDevice } from '../vm/vm.events.ts';
-
-export const DriftId = z.templateLiteral(['drift_', z.string().regex(/^[0-9a-f]{32}$/)]);
-export type DriftId = `drift_${string}`;
 
 /** What was told and what is there. null: nothing. `where` is the domain that runs, or what the next start finds. */
 export const Difference = z.object({

@@ -222,6 +222,8 @@ export const vmCommands = {
   FinishDeleteVm: command('scheduler', 'vmId', z.object(Target)),
   /** Only ever rehearsed, since it changes nothing: facts say the domain as it should be, or would be with a change of what it is itself (`plan`, of DomainPlan). */
   PlanVm: command('scheduler', 'vmId', z.object({ vmId: VmId, change: Reconfiguration.optional() })),
+  /** From reports: so much of the disks is made that it gets of a backup. */
+  RecordRestoreProgress: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, percent: z.int().min(0).max(100) })),
   /** From the scheduler, when something is due. Milliseconds since the epoch; seconds. */
   AdvanceExpiry: command('scheduler', 'vmId', z.object({ ...Target, now: z.int(), graceSeconds: z.int(), keepSeconds: z.int() })),
   /** From reports. */

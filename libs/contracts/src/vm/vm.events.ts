@@ -261,6 +261,8 @@ export const vmEvents = {
   VmReconfigured: event(z.object({ ...Operation, change: Reconfiguration, nic: Nic.nullable(), volume: AttachedVolume.nullable(), pending: z.array(Pending) })),
   /** Whoever looks at its screen is asked for it; at any time, also while an operation runs. */
   VmScreenPasswordSet: event(z.object({ password: ScreenPassword.nullable() })),
+  /** So much of its disks is made of a backup; said now and then, and only upwards. */
+  VmRestoreProgressed: event(z.object({ ...Operation, percent: z.int().min(1).max(99) })),
   /** What its guest said of a script that it was to run at a boot. */
   VmBootJobEnded: event(BootResult),
   /** Something is asked of the running guest. A password in it is sealed to its node. */

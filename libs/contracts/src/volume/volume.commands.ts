@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
-import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { DriftId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
 import { FetchUrl } from '../image/image.commands.ts';
 import { PublishedImage, Sha256 } from '../image/image.events.ts';
@@ -19,8 +19,9 @@ export const CreateVolumeBody = z.strictObject({
     z.strictObject({ image: Reference.describe('Id or name of an image') }),
     z.strictObject({ url: FetchUrl.describe('Of a qcow2 or raw file; kept in the log: no secrets'), sha256: Sha256, format: VolumeFormat.describe('Of that file') }),
     z.strictObject({ volume: VolumeId.describe('A volume that no VM has') }),
+    z.strictObject({ drift: DriftId.describe('A file in a pool that is no volume\'s (GET /v1/drift?class=orphan-disk): not copied, it becomes the volume, as it is and where it lies') }),
     z.strictObject({ vm: VmId, snapshot: SnapshotId, volume: VolumeId.optional().describe('Which of the disks; without it the one that the VM was made with') }),
-  ]).optional().describe('What it begins as, copied; without it the volume is blank'),
+  ]).optional().describe('What it begins as, copied, unless it says otherwise; without it the volume is blank'),
 }).meta({ id: 'CreateVolume' });
 export type CreateVolumeBody = z.infer<typeof CreateVolumeBody>;
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
-import { ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
+import { DriftId, ImageId, NodeId, OperationId, PoolId, SnapshotId, VmId, VolumeId } from '../ids.ts';
 import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 
@@ -19,13 +19,18 @@ export type KeptVolume = z.infer<typeof KeptVolume>;
 export const VolumeFormat = z.enum(['qcow2', 'raw']);
 export type VolumeFormat = z.infer<typeof VolumeFormat>;
 
-/** What a volume begins as. All but `blank` are copied: the volume stands alone. */
+/** The name of a file in the folder of a pool. */
+export const PoolFileName = z.string().regex(/^(?!\.{1,2}$)[^/\0]{1,255}$/, 'must be the name of a file');
+
+/** What a volume begins as. All but `blank` and `found` are copied: the volume stands alone. */
 export const VolumeSource = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('blank') }),
   z.object({ kind: z.literal('image'), imageId: ImageId, file: ImageFile, format: VolumeFormat }),
   /** Bytes that were fetched into the store for it. */
   z.object({ kind: z.literal('content'), file: ImageFile, format: VolumeFormat }),
   z.object({ kind: z.literal('volume'), volumeId: VolumeId }),
+  /** A file in the pool that was nobody's: it becomes the volume's, and that again should it not come to that. */
+  z.object({ kind: z.literal('found'), driftId: DriftId, file: PoolFileName }),
   z.object({ kind: z.literal('snapshot'), vmId: VmId, snapshotId: SnapshotId, volumeId: VolumeId }),
 ]);
 export type VolumeSource = z.infer<typeof VolumeSource>;
@@ -66,7 +71,7 @@ export const volumeEvents = {
   /** `kept`: it is deleted at that time, unless a VM has it by then. */
   VolumeDetached: event(z.object({ volumeId: VolumeId, vmId: VmId, kept: KeptVolume.optional() })),
   /** Nobody uses it and nobody may any more: its bytes go, then its space, then it is deleted. */
-  VolumeDeleteStarted: event(z.object({ operationId: OperationId, volumeId: VolumeId, poolId: PoolId, nodeId: NodeId })),
+  VolumeDeleteStarted: event(z.object({ operationId: OperationId, volumeId: VolumeId, poolId: PoolId, nodeId: NodeId, /** It was to be made of this file, and was not: should the file be the volume's, it becomes that again. */ found: PoolFileName.optional() })),
   /** Its node did not answer for a day. It can be asked for again. */
   VolumeDeleteAbandoned: event(z.object({ operationId: OperationId, volumeId: VolumeId })),
   VolumeDeleted: event(z.object({ volumeId: VolumeId, vmId: VmId.nullable() })),

@@ -11,7 +11,7 @@ import { PageQuery, pageOf } from '../page.http.ts';
 import { ProblemError } from '../problem.http.ts';
 import { requestOf, sendJson, tagged } from '../request.http.ts';
 import { Write } from '../write.http.ts';
-import type { BackupPolicyDocument } from './backup-policy.projection.ts';
+import { shownPolicy, type BackupPolicyDocument } from './backup-policy.projection.ts';
 
 @ApiTags('backups')
 @ApiBearerAuth()
@@ -28,7 +28,7 @@ export class BackupPoliciesHttp {
   @ApiResponse({ status: 200, description: 'A page', schema: { $ref: '#/components/schemas/BackupPolicyPage' } })
   async list(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Query({ schema: PageQuery }) query: z.infer<typeof PageQuery>): Promise<void> {
     await this.gateway.reading.atLeast(request, reply);
-    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'backup_policy', query, (policies: readonly BackupPolicyDocument[]) => policies)));
+    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'backup_policy', query, (policies: readonly BackupPolicyDocument[]) => policies.map((policy) => shownPolicy(policy, this.gateway.now())))));
   }
 
   @Get(':id')
@@ -77,6 +77,6 @@ export class BackupPoliciesHttp {
     const policy = await this.gateway.views.document<BackupPolicyDocument>('backup_policy', id);
     if (policy === undefined) throw new ProblemError('backup_policy.not_found', { because: { policyId: id } });
     tagged(reply, policy.version);
-    sendJson(reply, JSON.stringify(policy));
+    sendJson(reply, JSON.stringify(shownPolicy(policy, this.gateway.now())));
   }
 }

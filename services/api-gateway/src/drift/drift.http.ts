@@ -1,8 +1,8 @@
 import { Body, Controller, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { ApiBearerAuth, ApiOperation, ApiResponse, ApiTags } from '@nestjs/swagger';
 import { SetDriftPolicyBody } from '@chronovirt/contracts/drift/drift.commands';
-import { DriftClass, DriftId } from '@chronovirt/contracts/drift/drift.events';
-import { NodeId, VmId } from '@chronovirt/contracts/ids';
+import { DriftClass } from '@chronovirt/contracts/drift/drift.events';
+import { DriftId, NodeId, VmId } from '@chronovirt/contracts/ids';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { obeyed } from '../command.http.ts';

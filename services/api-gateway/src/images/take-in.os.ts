@@ -6,10 +6,10 @@ import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { type ImageFormat, isDiskFormat } from '@chronovirt/contracts/image/image.events';
+import { HEAD_BYTES, readHeader } from '@chronovirt/contracts/image/image-header';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { z } from 'zod';
 import type { ByteStore } from '../bytes/byte-store.os.ts';
-import { HEAD_BYTES, readHeader } from './image-header.ts';
 
 export interface TakenIn {
   readonly sha256: string;

@@ -10,7 +10,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { adminToken, type Called, ids, startTestingGateway, type TestingGateway, until } from '../testing-gateway.os.ts';
-import { HOSTILE, soundQcow2 } from './testing-qcow2.ts';
+import { HOSTILE, soundQcow2 } from '@chronovirt/contracts/image/testing-qcow2';
 
 let gateway: TestingGateway;
 const dir = mkdtempSync(join(tmpdir(), 'cv-bytes-'));

@@ -71,6 +71,9 @@ describe('an operation', () => {
     const progressed = (percent: number): Said => ({ stream: `archive-${vmId}`, type: 'BackupProgressed', data: { vmId, backupId: 'backup_1', operationId: op(1), percent } });
     const percents = [[], [progressed(50)], [progressed(50), progressed(20)], [progressed(50), progressed(90)]].map((said) => after(asked, begun, answered('begin'), ...said)?.percent);
     expect(percents).toEqual([33, 49, 49, 62]);
+    const made = vm('VmRequested', { vmId, operationId: op(1), restore: { drill: false } });
+    const restored = [[], [vm('VmRestoreProgressed', { operationId: op(1), percent: 50 })]].map((said) => after(made, begun, answered('begin'), ...said)?.percent);
+    expect(restored).toEqual([33, 49]);
   });
 
   it('says how it was done, where there is something to say', () => {

@@ -202,6 +202,7 @@ const fold = (before: OperationDocument | undefined, recorded: RecordedEvent, ke
       const { refused, because, owed } = event.data;
       return settle(ended(withOwed(failing(before, refused, because), owed), owed.length > 0 ? 'failed' : 'compensated', event), event);
     }
+    case 'VmRestoreProgressed':
     case 'BackupProgressed': {
       if (before === undefined || hasEnded(before)) return before;
       const done = before.steps.filter(({ status }) => status === 'done').length;

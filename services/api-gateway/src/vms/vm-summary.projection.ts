@@ -227,6 +227,8 @@ const fold = (vm: VmSummary | undefined, recorded: RecordedEvent): VmSummary | u
       return undefined;
     case 'VmScreenPasswordSet':
       return settle({ ...vm, screenPassword: event.data.password }, event);
+    case 'VmRestoreProgressed':
+      return settle(vm, event);
     case 'VmBootJobEnded':
       return settle({ ...vm, bootRuns: vm.bootRuns.filter(({ runId }) => runId !== event.data.runId) }, event);
     case 'VmObserved': {

@@ -6,6 +6,7 @@ import type { VolumeFormat, VolumeSource } from '@chronovirt/contracts/volume/vo
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
 import type { ImageDocument } from '../images/image.projection.ts';
 import type { PoolDocument } from '../pools/pool.projection.ts';
+import type { DriftDocument } from '../drift/drift.projection.ts';
 import type { VmSummary } from '../vms/vm-summary.projection.ts';
 import type { VolumeDocument } from './volume.projection.ts';
 
@@ -15,6 +16,7 @@ export interface Finding {
   node(reference: string): Promise<{ readonly id: string } | undefined>;
   image(reference: string): Promise<ImageDocument | undefined>;
   volume(id: string): Promise<VolumeDocument | undefined>;
+  drift(id: string): Promise<DriftDocument | undefined>;
   vm(id: string): Promise<Pick<VmSummary, 'nodeId' | 'snapshots'> | undefined>;
 }
 
@@ -34,6 +36,7 @@ interface Origin {
   readonly sizeGib?: number;
   /** It cannot be smaller. */
   readonly leastGib?: number;
+  readonly format?: VolumeFormat;
 }
 
 const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise<Origin | Refusal> => {
@@ -46,6 +49,7 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
   }
   // How large it is shows when it is there.
   if ('url' in from) return { source: { kind: 'content', file: storedFile(from.sha256, from.format), format: from.format } };
+  if ('drift' in from) return foundIn(from.drift, await found.drift(from.drift));
   if ('snapshot' in from) {
     const vm = await found.vm(from.vm);
     if (vm === undefined) return refuse('vm.not_found', { vmId: from.vm, field: 'from' });
@@ -64,6 +68,15 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
   return { source: { kind: 'volume', volumeId: from.volume }, poolId: volume.poolId };
 };
 
+/** A file that a node found. What it is the node has read; whether that is sound it sees when it takes it. */
+const foundIn = (driftId: Extract<VolumeSource, { kind: 'found' }>['driftId'], item: DriftDocument | undefined): Origin | Refusal => {
+  if (item === undefined) return refuse('drift.not_found', { driftId, field: 'from' });
+  const seen = (field: string): unknown => item.differences.find((one) => one.field === field)?.seen;
+  const [poolId, format, virtualBytes] = [seen('pool'), seen('format'), seen('virtualBytes')];
+  if (item.class !== 'orphan-disk' || item.name === null || typeof poolId !== 'string' || (format !== 'qcow2' && format !== 'raw') || typeof virtualBytes !== 'number') return refuse('drift.no_disk', { driftId, class: item.class, field: 'from' });
+  return { source: { kind: 'found', driftId, file: item.name }, poolId, nodeId: item.nodeId, format, sizeGib: Math.max(1, Math.ceil(virtualBytes / 2 ** 30)) };
+};
+
 const freeGib = ({ capacityGib, overcommitPercent, promisedGib }: PoolDocument & { readonly promisedGib: number }): number => Math.floor((capacityGib * overcommitPercent) / 100) - promisedGib;
 
 export const resolveWish = async (body: CreateVolumeBody, found: Finding): Promise<VolumeWish | Refusal> => {
@@ -71,6 +84,8 @@ export const resolveWish = async (body: CreateVolumeBody, found: Finding): Promi
   if (node === undefined) return refuse('node.unknown', { node: body.node ?? null, field: 'node' });
   const origin = await originOf(body.from, found);
   if ('refused' in origin) return origin;
+  const [moved] = origin.source.kind === 'found' ? (['sizeGib', 'pool', 'node'] as const).filter((field) => body[field] !== undefined) : [];
+  if (moved !== undefined) return refuse('volume.found_as_it_is', { field: moved });
   const nodeId = node?.id ?? origin.nodeId ?? null;
   const reference = body.pool ?? origin.poolId;
   const pools = (await found.pools(reference)).filter((pool) => (nodeId === null || pool.nodeIds.includes(nodeId)) && (reference !== undefined || (pool.status === 'active' && !pool.nearlyFull)));
@@ -79,5 +94,5 @@ export const resolveWish = async (body: CreateVolumeBody, found: Finding): Promi
   if (pool === undefined) return refuse('pool.unknown', { pool: reference ?? '', field: 'pool' });
   const sizeGib = body.sizeGib ?? origin.sizeGib ?? null;
   if (sizeGib !== null && origin.leastGib !== undefined && sizeGib < origin.leastGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib: origin.leastGib, field: 'sizeGib' });
-  return { poolId: pool.id as PoolId, nodeId: nodeId as NodeId | null, sizeGib, format: body.format, source: origin.source };
+  return { poolId: pool.id as PoolId, nodeId: nodeId as NodeId | null, sizeGib, format: origin.format ?? body.format, source: origin.source };
 };

@@ -14,6 +14,7 @@ import { ProblemError } from '../problem.http.ts';
 import { imageImport } from '../images/image-import.ts';
 import type { ImageDocument } from '../images/image.projection.ts';
 import { nameTaken } from '../images/name-taken.http.ts';
+import type { DriftDocument } from '../drift/drift.projection.ts';
 import type { PoolDocument } from '../pools/pool.projection.ts';
 import { type Asked, requestOf, sendJson, tagged } from '../request.http.ts';
 import { pendingOperation } from '../vms/requested-vm.ts';
@@ -74,7 +75,7 @@ export class VolumesHttp {
   @Post()
   @Write()
   @HttpCode(202)
-  @ApiOperation({ summary: 'Make a volume that no VM has: blank, or a copy of an image, of another volume, of what a snapshot holds, or of a file that a URL names', operationId: 'createVolume' })
+  @ApiOperation({ summary: 'Make a volume that no VM has: blank, or a copy of an image, of another volume, of what a snapshot holds, or of a file that a URL names; or let a file that lies in a pool and is nobody\'s be one', operationId: 'createVolume' })
   @ApiResponse({ status: 202, description: 'Accepted: the operation, and the id of the volume' })
   async create(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Body({ schema: CreateVolumeBody }) body: CreateVolumeBody): Promise<void> {
     const asked = requestOf(request, body);
@@ -164,6 +165,7 @@ export class VolumesHttp {
       node: async (reference) => (await called<{ readonly id: string }>('node_summary', reference))[0],
       image: async (reference) => (await called<ImageDocument>('image', reference))[0],
       volume: (id) => views.document<VolumeDocument>('volume', id),
+      drift: (id) => views.document<DriftDocument>('drift', id),
       vm: (id) => views.document<VmSummary>('vm_summary', id),
     };
   }

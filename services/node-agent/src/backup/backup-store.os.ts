@@ -24,14 +24,13 @@ import type { BackupFile } from '@chronovirt/contracts/backup/backup.events';
 import { refuse, type Refusal } from '../answer.ts';
 import { sha256Of, syncPath, writeDurably } from '../durable.os.ts';
 import type { Progress } from '../hypervisor.ts';
+import { runWatched } from '../watched.os.ts';
 import { fileOfUnit, Manifest, Marker } from './manifest.ts';
 
 const run = promisify(execFile);
 const QEMU_IMG_MS = 60_000;
 /** Terabytes at the speed of a slow disk. */
 const COPY_MS = 20 * 60 * 60_000;
-/** It says some two hundred lines of a dozen bytes. */
-const SAID_BYTES_MAX = 1_048_576;
 const MARKER = 'chronovirt-target.json';
 const MANIFEST = 'manifest.json';
 const MANIFEST_BYTES_MAX = 4_194_304;
@@ -66,7 +65,7 @@ export interface BackupStore {
   /** With whatever was begun of it. */
   remove(place: BackupPlace): Promise<void>;
   /** A refusal that names the first file which is not what it was. */
-  verify(of: Omit<BackupPlace, 'backupId'>, chain: Chain, signal: AbortSignal): Promise<Refusal | undefined>;
+  verify(of: Omit<BackupPlace, 'backupId'>, chain: Chain, signal: AbortSignal, progress?: Progress): Promise<Refusal | undefined>;
   /** Where the disk of the last one of a chain can be read whole, as qemu-img is told it. */
   readable(of: Omit<BackupPlace, 'backupId'>, chain: Chain, unit: number): Promise<string>;
 }
@@ -190,27 +189,17 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     }
   };
 
-  /** qemu-img says `(12.34/100%)` again and again, with -p. */
-  const watched = async (words: readonly string[], signal: AbortSignal, progress?: Progress): Promise<void> => {
-    const running = run(qemuImg, [...words], { timeout: COPY_MS, signal, maxBuffer: SAID_BYTES_MAX });
-    running.child.stdout?.on('data', (said: Buffer | string) => {
-      const last = [...String(said).matchAll(/\((\d+)\.\d+\/100%\)/g)].at(-1)?.[1];
-      if (last !== undefined) progress?.(Number(last));
-    });
-    await running;
-  };
-
   const copy: BackupStore['copy'] = async (place, unit, from, parent, signal, progress) => {
     const to = join(`${await pathOf(place)}${UNFINISHED}`, fileOfUnit(unit));
     try {
       if (parent === null) {
-        await watched(['convert', '-p', '-f', from.format, '-O', 'qcow2', '-o', 'compat=1.1', from.path, to], signal, progress);
+        await runWatched(qemuImg, ['convert', '-p', '-f', from.format, '-O', 'qcow2', '-o', 'compat=1.1', from.path, to], { timeoutMs: COPY_MS, signal }, progress);
         return;
       }
       // An empty layer on what there is, brought to stand on the parent: it takes in exactly what differs.
       await rm(to, { force: true });
       await run(qemuImg, ['create', '-q', '-f', 'qcow2', '-o', 'compat=1.1', '-F', from.format, '-b', from.path, to], { timeout: QEMU_IMG_MS });
-      await watched(['rebase', '-p', '-f', 'qcow2', '-F', 'qcow2', '-b', join('..', parent, fileOfUnit(unit)), to], signal, progress);
+      await runWatched(qemuImg, ['rebase', '-p', '-f', 'qcow2', '-F', 'qcow2', '-b', join('..', parent, fileOfUnit(unit)), to], { timeoutMs: COPY_MS, signal }, progress);
     } catch (cause) {
       throw new BackupFault('write', place.backupId, cause);
     }
@@ -260,8 +249,14 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
     }
   };
 
-  const verify: BackupStore['verify'] = async (of, chain, signal) => {
+  const verify: BackupStore['verify'] = async (of, chain, signal, progress) => {
     const at = await pathsOf(of);
+    const bytesAll = chain.flatMap(({ files }) => files).reduce((sum, { bytes }) => sum + bytes, 0);
+    let bytesRead = 0;
+    const read = (bytes: number): void => {
+      bytesRead += bytes;
+      progress?.(Math.floor((bytesRead * 100) / bytesAll));
+    };
     for (const { backupId, files } of chain) {
       const path = at(backupId);
       for (const { unit, bytes, sha256 } of files) {
@@ -270,7 +265,7 @@ export function createBackupStore({ dirs, stateDir, log, qemuImg = 'qemu-img' }:
         const damaged = (says: string): Refusal => refuse('backup.damaged', { backupId, file: fileOfUnit(unit), says });
         if (found === undefined || !found.isFile()) return damaged('the file is not there');
         if (found.size !== bytes) return damaged(`the file has ${String(found.size)} bytes and had ${String(bytes)}`);
-        if ((await sha256Of(file, signal)) !== sha256) return damaged('the file does not hold what it held');
+        if ((await sha256Of(file, signal, read)) !== sha256) return damaged('the file does not hold what it held');
       }
     }
     return undefined;

@@ -2,7 +2,7 @@
  * One verb, from the command to the state it asks for. A verb of several steps pushes an undo after
  * each; when a later step is refused or fails, they run backwards, so that what was refused did nothing.
  */
-import type { AgentCommand, BackupReport, PoolFacts } from '@chronovirt/contracts/agent/agent.commands';
+import type { AgentCommand, BackupReport, PoolFacts, RestoreReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { TakenBackup } from '@chronovirt/contracts/backup/backup.events';
 import { passwordPurpose } from '@chronovirt/contracts/vm/guest';
 import { isRefusal, refuse } from '../answer.ts';
@@ -37,7 +37,7 @@ export const isOfNoDomain = (command: AgentCommand): command is DomainlessComman
 export type Unseal = (sealed: string, purpose: string) => string;
 
 /** What there is to say when the state is as asked, else why it cannot be. Throws when nobody knows. */
-export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal, progress?: (report: Omit<BackupReport, 'nodeId'>) => void): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | Proven | PoolFacts | undefined> {
+export async function execute({ type, data }: AgentCommand, hypervisor: Hypervisor, signal: AbortSignal, unseal?: Unseal, progress?: (report: Omit<BackupReport, 'nodeId'> | Omit<RestoreReport, 'nodeId'>) => void): Promise<Refusal | Adopted | Configured | Layered | Asked | Published | TakenBackup | Proven | PoolFacts | undefined> {
   switch (type) {
     case 'EnsureDisk': return hypervisor.ensureDisk(data, signal);
     case 'DefineDomain': return defineDomain(data, hypervisor);
@@ -50,7 +50,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ReleaseDomain': return hypervisor.release(data.vmId, data.volumes);
     case 'BackupDomain': return hypervisor.backup(data, data, signal, (percent) => progress?.({ vmId: data.vmId, backupId: data.backupId, percent }));
     case 'UndoBackup': return hypervisor.undoBackup(data, data);
-    case 'RestoreDisks': return hypervisor.restoreDisks(data, signal);
+    case 'RestoreDisks': return hypervisor.restoreDisks(data, signal, (percent) => progress?.({ vmId: data.vmId, percent }));
     case 'CopyDisks': {
       for (const { from, layer, ...disk } of data.disks) {
         const refused = await hypervisor.ensureVolume({ ...disk, poolId: data.poolId, format: 'qcow2', source: { kind: 'volume', volumeId: from, layer } }, signal);
@@ -87,7 +87,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'RestoreNetwork': return hypervisor.restoreNetwork(data.network);
     // What there is to say is in the journal.
     case 'AcceptVolume': return undefined;
-    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId);
+    case 'RemoveVolume': return hypervisor.removeDisk(data.vmId, data.volumeId, data.poolId, data.found);
     case 'OpenPool': return hypervisor.openPool(data);
     case 'ClosePool': return hypervisor.closePool(data.poolId, data.remove);
     case 'LookAtPool': return hypervisor.lookAtPool(data.poolId);

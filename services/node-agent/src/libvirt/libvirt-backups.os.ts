@@ -51,6 +51,8 @@ const THAWS_MAX = 10;
 const THAW_EVERY_MS = 500;
 /** Of all that is done for a backup, in percent. */
 const COPY_SHARE = 90;
+/** Of all that is done for a restore: files are read for their digests before anything is made of them. */
+const DIGEST_SHARE = 30;
 /** VIR_DOMAIN_JOB_OPERATION_BACKUP (libvirt-domain.h). */
 const JOB_BACKUP = 9;
 
@@ -301,14 +303,19 @@ export function libvirtBackups({ slow, host: { disks, backups }, find, look, ans
       await backups.remove(place);
       return undefined;
     },
-    restoreDisks: async ({ poolId, ofVm, targetId, chain, disks: wanted }, signal) => {
+    restoreDisks: async ({ poolId, ofVm, targetId, chain, disks: wanted }, signal, progress) => {
       const there = await Promise.all(wanted.map(({ volumeId }) => disks.exists(volumeId, null)));
       if (there.every((one) => one)) return undefined;
       const of = { targetId, vmId: ofVm };
-      const refused = (await backups.missing(targetId)) ?? (await backups.verify(of, chain, signal));
+      const said = saidUpwards((percent) => progress?.(percent));
+      const refused = (await backups.missing(targetId)) ?? (await backups.verify(of, chain, signal, (percent) => { said(Math.floor((percent * DIGEST_SHARE) / 100)); }));
       if (refused !== undefined) return refused;
-      for (const { volumeId, unit } of wanted) {
-        const why = await disks.restore({ volumeId, poolId }, await backups.readable(of, chain, unit), signal);
+      const allGib = wanted.reduce((sum, { sizeGib }) => sum + sizeGib, 0);
+      let before = 0;
+      for (const { volumeId, unit, sizeGib } of wanted) {
+        const soFar = before;
+        before += sizeGib;
+        const why = await disks.restore({ volumeId, poolId }, await backups.readable(of, chain, unit), signal, (percent) => { said(DIGEST_SHARE + Math.floor(((100 - DIGEST_SHARE) * (soFar + (sizeGib * percent) / 100)) / allGib)); });
         if (why !== undefined) return why;
       }
       return undefined;

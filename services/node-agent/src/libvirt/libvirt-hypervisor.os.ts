@@ -1002,11 +1002,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     files: () => host.poolFolders.files(),
     publish: (plan, signal) => host.publish(plan, signal),
     ensureDisk: (disk, signal) => disks.ensure(disk, signal),
-    removeDisk: async (vmId, volumeId, poolId) => {
+    removeDisk: async (vmId, volumeId, poolId, found) => {
       const domain = vmId === null ? undefined : await find(vmId);
       const seen = domain === undefined ? undefined : await look(domain);
       const uses = domain !== undefined && seen !== undefined && powered(seen) && readDomain(await slow.domainGetXmlDesc({ domain })).disks.some(({ path }) => path !== undefined && (fileOfVolume.exec(path)?.[1] === volumeId || path === disks.pathOf(volumeId, null)));
-      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId);
+      return uses ? refuse('disk.in_use', { vmId, volumeId, says: 'the VM still runs' }) : disks.remove(volumeId, poolId, found);
     },
     openPool: (pool) => host.poolFolders.open(pool),
     closePool: (poolId, remove) => host.poolFolders.close(poolId, remove),
@@ -1196,8 +1196,10 @@ const mibOf = (kib: number | undefined): number | null => (kib === undefined ? n
 
 /** Interfaces are counted under the node's end of them; the domain's XML says whose that is. */
 function usageOf({ cpuTimeNs, memoryKibResident, memoryKibAvailable, memoryKibUsable, interfaces, blocks }: DomainStats, xml: string): DomainUsage {
-  const macs = new Map(childrenOf(childOf(readDomain(xml).root, 'devices'), 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
+  const devices = childOf(readDomain(xml).root, 'devices');
+  const macs = new Map(childrenOf(devices, 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
   return {
+    guestAgent: childrenOf(devices, 'channel').some((one) => attributeOf(one, 'name', 'target') === 'org.qemu.guest_agent.0' && attributeOf(one, 'state', 'target') === 'connected'),
     cpuSeconds: cpuTimeNs === undefined ? null : Number(cpuTimeNs) / 1e9,
     memory: { residentMib: mibOf(memoryKibResident), availableMib: mibOf(memoryKibAvailable), usableMib: mibOf(memoryKibUsable) },
     disks: blocks.flatMap(({ path, readBytes = 0n, writeBytes = 0n, physicalBytes = 0n }) => {

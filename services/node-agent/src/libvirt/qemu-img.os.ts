@@ -16,20 +16,22 @@
  * never guessed by it.
  */
 import { execFile } from 'node:child_process';
-import { lstatSync, readlinkSync } from 'node:fs';
+import { constants, lstatSync, readlinkSync } from 'node:fs';
 import { lstat, open, readdir, rename, rm, stat, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { PoolId, VolumeId } from '@chronovirt/contracts/ids';
+import { formatIn, HEAD_BYTES, readHeader } from '@chronovirt/contracts/image/image-header';
 import type { InnerName, Layer } from '@chronovirt/contracts/vm/snapshot';
 import type { VolumeFormat } from '@chronovirt/contracts/volume/volume.events';
 import { isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import { putInPlace } from '../durable.os.ts';
-import type { DiskPlan, Done, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
+import type { DiskPlan, Done, Progress, VolumePlan, VolumeWorkPlan } from '../hypervisor.ts';
 import type { PoolFolders } from '../pool/pool-folders.os.ts';
 import type { ImageFiles } from '../images/image-files.os.ts';
 import { createTurns } from '../turns.ts';
+import { runWatched } from '../watched.os.ts';
 
 const run = promisify(execFile);
 const GIB = 2 ** 30;
@@ -93,9 +95,10 @@ export interface Disks {
   /** A disk that nobody uses keeps count, under this name, of what is written from here on; and no longer under another. */
   keepCount(volumeId: VolumeId, layer: Layer, names: { readonly under: string | null; readonly notUnder: string | null }): Promise<void>;
   /** A disk that holds what can be read there, unless it is there already. */
-  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal): Done;
+  restore(volume: Pick<VolumePlan, 'volumeId' | 'poolId'>, from: string, signal: AbortSignal, progress?: Progress): Done;
   /** With all its layers. Without a pool: wherever it lies. */
-  remove(volumeId: VolumeId, poolId?: PoolId): Done;
+  /** With `found`, the file that it was made of is that again, and not gone. */
+  remove(volumeId: VolumeId, poolId?: PoolId, found?: string): Done;
   /** What a layer and those below it hold, as a qcow2 that stands alone; only while nobody writes it. */
   copyOut(volumeId: VolumeId, layer: Layer, to: string, signal: AbortSignal): Promise<void>;
   /** A volume that stands alone. */
@@ -307,7 +310,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     }
   };
 
-  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal) => {
+  const restore: Disks['restore'] = async ({ volumeId, poolId }, from, signal, progress) => {
     if (await exists(volumeId, null)) return undefined;
     const folder = await pools.folderOf(poolId);
     if (folder === undefined) return refuse('pool.not_on_node', { poolId });
@@ -315,7 +318,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     const unfinished = `${path}.new`;
     try {
       await rm(unfinished, { force: true });
-      await run(qemuImg, ['convert', '-q', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeout: MERGE_MS, signal });
+      await runWatched(qemuImg, ['convert', '-p', '-O', 'qcow2', '-o', 'compat=1.1', from, unfinished], { timeoutMs: MERGE_MS, signal }, progress);
       await putInPlace(unfinished, path);
       homes.set(volumeId, { folder, format: 'qcow2' });
       return undefined;
@@ -352,7 +355,10 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     const path = join(folder, nameOf(volumeId, null, format));
     if (!(await isFile(path))) {
       try {
-        if (source.kind === 'blank') {
+        if (source.kind === 'found') {
+          const refused = await take(join(folder, source.file), path, { format, sizeGib });
+          if (refused !== undefined) return refused;
+        } else if (source.kind === 'blank') {
           await blank(path, format, sizeGib);
         } else {
           const from = await originOf(source, signal);
@@ -368,7 +374,25 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     return undefined;
   };
 
-  const originOf = async (source: Exclude<VolumePlan['source'], { kind: 'blank' }>, signal: AbortSignal): Promise<Refusal | { readonly path: string; readonly format: VolumeFormat }> => {
+  /**
+   * A file becomes another's, as it is. Whoever put it there may have meant harm, or may use it still: its header is read
+   * by ourselves before anything else opens it, and QEMU says no while anybody reads or writes it.
+   */
+  const take = async (from: string, to: string, { format, sizeGib }: Pick<VolumePlan, 'format' | 'sizeGib'>): Done => {
+    const found = await lstat(from).catch(() => undefined);
+    if (found?.isFile() !== true) return refuse('volume.file_gone', { file: basename(from) });
+    if (found.nlink > 1) return refuse('volume.file_elsewhere', { file: basename(from), names: found.nlink });
+    const head = await headOf(from);
+    const read = formatIn(head) === format ? readHeader(head, found.size, format) : refuse('volume.file_changed', { file: basename(from), says: `it is no ${format} any more` });
+    if ('refused' in read) return read;
+    if (read.virtualBytes > sizeGib * GIB) return refuse('volume.file_changed', { file: basename(from), says: 'it has grown' });
+    // To the size that it has: nothing is changed, and nobody else may have it open.
+    await run(qemuImg, ['resize', '-q', '-f', format, from, String(read.virtualBytes)], { timeout: QEMU_IMG_MS });
+    await putInPlace(from, to);
+    return undefined;
+  };
+
+  const originOf = async (source: Exclude<VolumePlan['source'], { kind: 'blank' | 'found' }>, signal: AbortSignal): Promise<Refusal | { readonly path: string; readonly format: VolumeFormat }> => {
     if (source.kind === 'image') {
       const missing = await files.ensure(source.file, signal);
       if (missing !== undefined) return missing;
@@ -452,7 +476,7 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
     keepCount: (volumeId, layer, names) => turns(() => keepCount(volumeId, layer, names)),
     keepInside: (volumeId, as, back) => turns(() => keepInside(volumeId, as, back)),
     letGo: (volumeId, name, back) => turns(() => letGo(volumeId, name, back)),
-    restore: (volume, from, signal) => copies(() => restore(volume, from, signal)),
+    restore: (volume, from, signal, progress) => copies(() => restore(volume, from, signal, progress)),
     make: (volume, signal) => copies(() => make(volume, signal)),
     work: (volume, signal) => copies(() => work(volume, signal)),
     settle: (volume, signal) => copies(() => settle(volume, signal)),
@@ -496,12 +520,18 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
       const missing = disk.imageFile === null || await exists(disk.volumeId, null) ? undefined : await files.ensure(disk.imageFile, signal);
       return missing ?? (disk.full ? copies : turns)(() => ensure(disk, signal));
     },
-    remove: async (volumeId, poolId) => {
+    remove: async (volumeId, poolId, found) => {
       const only = poolId === undefined ? undefined : await pools.folderOf(poolId);
       // What is not there now may still hold it: it comes again.
       if (poolId !== undefined && only === undefined) throw new DiskFault('remove', volumeId, new Error('its pool is not there'));
       try {
         const wholes = FORMATS.map((format) => nameOf(volumeId, null, format));
+        if (found !== undefined && only !== undefined) {
+          // Where something else has its name by now it stays what it is: nobody's.
+          for (const name of wholes) if ((await isFile(join(only, name))) && !(await isThere(join(only, found)))) await putInPlace(join(only, name), join(only, found));
+          homes.delete(volumeId);
+          return undefined;
+        }
         for (const folder of only === undefined ? pools.folders() : [only]) {
           // What others stand on goes last, and what is unfinished before it: a disk that is there is a whole one.
           const layers = (await readdir(folder)).filter((name) => name.startsWith(`${volumeId}.`) && !wholes.includes(name));
@@ -522,6 +552,18 @@ export function createDisks({ images: files, poolDir, pools = { folderOf: () => 
 
 /** Where a file of a domain that was adopted lies: the volume's name is a link to it. */
 const linkedFrom = (path: string): string | undefined => (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true ? readlinkSync(path) : undefined);
+
+const isThere = (path: string): Promise<boolean> => lstat(path).then(() => true, () => false);
+
+async function headOf(path: string): Promise<Uint8Array> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
 
 const isFile = (path: string): Promise<boolean> => stat(path).then((found) => found.isFile(), () => false);
 

@@ -211,7 +211,7 @@ export function createDriftWatch({ nodeId, hypervisor, journal, volumesKnown, in
     const wanted = told.flatMap(({ plan: { vmId, name, disks }, unsettled, power }): WantedFile[] =>
       (unsettled || !isHere(vmId) ? [] : disks.map(({ volumeId, layer, sizeGib }) => ({ vmId, vmName: name, volumeId, layer, sizeGib, running: power === 'running' }))));
     const ofDomains = new Set(told.flatMap(({ plan }) => plan.disks.map(({ volumeId }) => volumeId)));
-    const present = folders.flatMap(({ files: there }) => (there ?? []).flatMap(({ name }) => volumeIn(name) ?? []));
+    const present = [...folders.flatMap(({ files: there }) => (there ?? []).flatMap(({ name }) => volumeIn(name) ?? [])), ...journal.files().map(({ volumeId }) => volumeId)];
     const isVolume = await askFor([...new Set(present)].filter((volumeId) => !ofDomains.has(volumeId)));
     const unsettled = told.filter((one) => one.unsettled).flatMap(({ plan }) => plan.disks.map(({ volumeId }) => volumeId));
     const before = suspects;
@@ -345,8 +345,15 @@ const replacedFile = ({ file: { volumeId, name }, wanted, differences }: Found['
   says: `another file lies in the place of a disk ${ofDomain(wanted)}${wanted?.running === true ? '; its guest still writes the one before, which has no name any more' : ''}`,
 });
 
-const strangeFile = (path: string, { file: { name, bytes, changedMs } }: Found['strange'][number]): Finding => ({
-  kind: 'orphan-disk', subject: shown(path), vmId: null, name: name.slice(0, SUBJECT_CHARACTERS_MAX), foreign: null,
-  differences: [{ field: 'bytes', expected: null, seen: bytes }, { field: 'changedAt', expected: null, seen: new Date(changedMs).toISOString() }],
-  says: `a file of ${String(Math.ceil(bytes / MIB))} MiB in the folder of a pool that is no volume's${volumeIn(name) === undefined ? '' : ': there is no volume of that name'}`,
+/** What may be the disk of a volume: that its header is sound is seen when it becomes one. */
+const diskIn = ({ sizeBytes, virtualBytes }: Found['strange'][number]['file']): readonly Difference[] => {
+  if (virtualBytes !== null) return [{ field: 'format', expected: null, seen: 'qcow2' }, { field: 'virtualBytes', expected: null, seen: virtualBytes }];
+  return sizeBytes === null || sizeBytes === 0 || sizeBytes % SECTOR_BYTES !== 0 ? [] : [{ field: 'format', expected: null, seen: 'raw' }, { field: 'virtualBytes', expected: null, seen: sizeBytes }];
+};
+const SECTOR_BYTES = 512;
+
+const strangeFile = (path: string, { folder: { poolId }, file }: Found['strange'][number]): Finding => ({
+  kind: 'orphan-disk', subject: shown(path), vmId: null, name: file.name.slice(0, SUBJECT_CHARACTERS_MAX), foreign: null,
+  differences: [{ field: 'bytes', expected: null, seen: file.bytes }, { field: 'changedAt', expected: null, seen: new Date(file.changedMs).toISOString() }, { field: 'pool', expected: null, seen: poolId }, ...diskIn(file)],
+  says: `a file of ${String(Math.ceil(file.bytes / MIB))} MiB in the folder of a pool that is no volume's${volumeIn(file.name) === undefined ? '' : ': there is no volume of that name'}`,
 });

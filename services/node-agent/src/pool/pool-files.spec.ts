@@ -9,7 +9,7 @@ const vmId: VmId = `vm_${hex(3)}`;
 const poolId: PoolId = `pool_${hex(4)}`;
 const DAY_MS = 24 * 3_600_000;
 
-const fileOf = (name: string, more: Partial<PoolFile> = {}): PoolFile => ({ name, bytes: 1, device: '1', inode: '7', bornMs: 10, changedMs: DAY_MS, virtualBytes: 2 ** 30, ...more });
+const fileOf = (name: string, more: Partial<PoolFile> = {}): PoolFile => ({ name, bytes: 1, sizeBytes: 1, device: '1', inode: '7', bornMs: 10, changedMs: DAY_MS, virtualBytes: 2 ** 30, ...more });
 const folderOf = (files: PoolFolder['files'], more: Partial<PoolFolder> = {}): PoolFolder => ({ poolId, path: '/pool', shared: false, files, ...more });
 const knownOf = (of: VolumeId, more: Partial<KnownFile> = {}): KnownFile => ({ folder: '/pool', name: `${of}.qcow2`, volumeId: of, device: '1', inode: '7', bornMs: 10, virtualBytes: 2 ** 30, ...more });
 const wanted = { vmId, vmName: 'web', volumeId, layer: null, sizeGib: 1, running: true };
@@ -39,6 +39,7 @@ describe('What lies in a pool', () => {
     expect(look([], { known, inHand: new Set([volumeId]) }).missing).toEqual([]);
     expect(look(undefined, { known }).missing).toEqual([]);
     expect(look([], { known, folders: [] })).toMatchObject({ missing: [], forgotten: known });
+    expect(look([], { known, isVolume: () => false })).toMatchObject({ missing: [], forgotten: known });
   });
 
   it('in a folder that others see is judged only by the node whose VM has it', () => {

@@ -20,6 +20,8 @@ export interface PoolFile {
   readonly name: string;
   /** What it takes of the disk. */
   readonly bytes: number;
+  /** How long it is. null: it is no plain file. */
+  readonly sizeBytes: number | null;
   /** By number on its file system: of a link, what it leads to. `bornMs` is milliseconds since the epoch. */
   readonly device: string;
   readonly inode: string;
@@ -136,7 +138,8 @@ export function lookThrough({ folders, known, wanted, inHand, isVolume, isHere, 
     const folder = folders.find(({ path }) => path === file.folder);
     const layer = layerIn(file.name);
     const its = wantedOf.get(keyOf(file.volumeId, layer));
-    if (folder === undefined || (folder.shared && its === undefined)) forgotten.push(file);
+    // Whose it was there is not any more: it is nobody's.
+    if (folder === undefined || (its === undefined && (folder.shared || isVolume(file.volumeId) === false))) forgotten.push(file);
     else if (folder.files !== undefined && !inHand.has(file.volumeId) && !there.has(pathOf(file))) missing.push({ volumeId: file.volumeId, layer, path: pathOf(file), wanted: its, virtualBytes: file.virtualBytes });
   }
   return { missing, replaced, strange, seen, forgotten };

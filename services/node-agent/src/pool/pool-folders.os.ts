@@ -170,8 +170,8 @@ async function filesIn(folder: string, virtualBytesOf: (path: string, stamp: str
     if (file === undefined || file.isDirectory()) return;
     const [device, inode, changedMs] = [String(file.dev), String(file.ino), Number(file.mtimeMs)];
     found.push({
-      name, bytes: Number(file.blocks) * 512, device, inode, bornMs: Number(file.birthtimeMs), changedMs,
-      virtualBytes: isWhole(name) && file.isFile() ? await virtualBytesOf(path, `${device} ${inode} ${String(file.mtimeNs)} ${String(file.size)}`) : null,
+      name, bytes: Number(file.blocks) * 512, sizeBytes: file.isFile() ? Number(file.size) : null, device, inode, bornMs: Number(file.birthtimeMs), changedMs,
+      virtualBytes: file.isFile() ? await virtualBytesOf(path, `${device} ${inode} ${String(file.mtimeNs)} ${String(file.size)}`) : null,
     });
   };
   for (let at = 0; at < names.length; at += LOOKED_AT_ONCE) await Promise.all(names.slice(at, at + LOOKED_AT_ONCE).map(look));

@@ -41,11 +41,14 @@ export interface SimulatedTarget {
   readonly backups: Map<BackupId, { readonly vmId: VmId; readonly parent: BackupId | null; readonly volumes: readonly VolumeId[] }>;
 }
 
+/** How far a copy has come, as it is said. */
+const SAID_PERCENT = [20, 50, 50, 90];
+
 /** No bytes are anywhere; but two are not the same. */
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
 /** A file that is only its name; `inode` says which. */
-const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, sizeBytes: null, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
 
 /** The files of these disks and of the layers on them. */
 export const filesOf = (disks: Iterable<VolumeId>, layers: ReadonlyMap<VolumeId, ReadonlyMap<string, unknown>>, inodeOf: (volumeId: VolumeId) => number | undefined = () => undefined): readonly PoolFile[] =>
@@ -82,6 +85,8 @@ export interface SimulatedMachine {
   /** A file comes to lie in the folder of the pool, in the place of one that is there. */
   putFile(name: string): void;
   removeFile(name: string): void;
+  /** Whether a file that was put there lies there now. */
+  hasFile(name: string): boolean;
   /** virsh net-undefine, with all that it knew. */
   undefineNetwork(networkId: string): void;
   /** The power of the whole machine fails and comes back: definitions and disks stay, nothing runs. */
@@ -108,6 +113,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
   const inodes = new Map<VolumeId, number>();
   let inodeLast = 0;
   const made = (volumeId: VolumeId): void => { inodes.set(volumeId, ++inodeLast); };
+  const isLying = (name: string): boolean => (byHand.get(name) ?? null) !== null;
   const filesNow = (): readonly PoolFile[] => {
     const ours = filesOf(disks.keys(), layers, (volumeId) => inodes.get(volumeId));
     return [...ours.filter(({ name }) => !byHand.has(name)), ...[...byHand].flatMap(([name, inode]) => (inode === null ? [] : [fileNamed(name, inode)]))];
@@ -233,7 +239,8 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       made(disk.volumeId);
       return undefined;
     }),
-    removeDisk: (vmId, volumeId) => verb('removeDisk', vmId ?? undefined, () => {
+    removeDisk: (vmId, volumeId, _poolId, found) => verb('removeDisk', vmId ?? undefined, () => {
+      if (found !== undefined && disks.has(volumeId)) byHand.set(found, ++inodeLast);
       const domain = vmId === null ? undefined : domains.get(vmId);
       if (domain !== undefined && holdsMemory(domain) && domain.plan.disks.some((disk) => disk.volumeId === volumeId)) return refuse('disk.in_use', { volumeId, vmId });
       disks.delete(volumeId);
@@ -254,6 +261,10 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     ensureVolume: ({ volumeId, poolId, format, sizeGib, source }) => verb('ensureVolume', undefined, () => {
       if (source.kind === 'volume' && !isThere(source)) return refuse('disk.missing_on_node', { volumeId: source.volumeId });
       if (disks.has(volumeId)) return undefined;
+      if (source.kind === 'found') {
+        if (!isLying(source.file)) return refuse('volume.file_gone', { file: source.file });
+        byHand.set(source.file, null);
+      }
       disks.set(volumeId, { volumeId, poolId, imageFile: null, full: false, imageFormat: format, sizeGib });
       made(volumeId);
       return undefined;
@@ -379,7 +390,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       return present === undefined ? undefined : change(plan.vmId, { plan });
     }),
     publish: async ({ operationId, volumeId, layer }) => (await verb('publish', undefined, () => (isThere({ volumeId, layer }) ? undefined : refuse('disk.missing_on_node', { volumeId })))) ?? publishedAs(operationId),
-    backup: async (plan, { backupId, targetId, wants, parent }, signal) => {
+    backup: async (plan, { backupId, targetId, wants, parent }, signal, progress) => {
       const { target } = settings;
       let made: TakenBackup | undefined;
       const refused = await verb('backup', plan.vmId, () => {
@@ -393,6 +404,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
         const on = wants !== 'full' && known !== undefined && volumes.every((volumeId) => known.volumes.includes(volumeId)) ? parent : null;
         if (wants === 'incremental' && on === null) return refuse('backup.not_incremental', { because: 'there is nothing to build on' });
         target.backups.set(backupId, { vmId: plan.vmId, parent: on, volumes });
+        for (const percent of SAID_PERCENT) progress?.(percent);
         made = {
           kind: on === null ? 'full' : 'incremental', because: 'simulated', parent: on, frozen: domains.get(plan.vmId)?.state === 'running', manifestSha256: '0'.repeat(64),
           files: plan.disks.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, bytes: 1, sha256: '0'.repeat(64) })),
@@ -403,10 +415,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     },
     undoBackup: (plan, { backupId }) => verb('undoBackup', plan.vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
     removeBackup: ({ vmId, backupId }) => verb('removeBackup', vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
-    restoreDisks: ({ vmId, chain, disks: wanted }) => verb('restoreDisks', vmId, () => {
+    restoreDisks: ({ vmId, chain, disks: wanted }, _, progress) => verb('restoreDisks', vmId, () => {
       const lost = chain.find(({ backupId }) => settings.target?.backups.has(backupId) !== true);
       if (lost !== undefined && !wanted.every(({ volumeId }) => disks.has(volumeId))) return refuse('backup.damaged', { backupId: lost.backupId, file: 'disk-0.qcow2' });
       for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
+      for (const percent of SAID_PERCENT) progress?.(percent);
       return undefined;
     }),
     prove: async (vmId, { criterion }) => (await verb('prove', vmId, () => (settings.deaf?.(vmId) === true ? refuse('drill.not_seen', { criterion, seconds: 1, says: 'it hears nothing' }) : whileRunning(vmId, () => undefined)))) ?? { criterion, seconds: 1, says: 'simulated' },
@@ -454,6 +467,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     startBehind: (vmId) => void startNow(vmId),
     putFile: (name) => void byHand.set(name, ++inodeLast),
     undefineNetwork: (networkId) => void leases.delete(networkId),
+    hasFile: isLying,
     removeFile: (name) => void byHand.set(name, null),
     undefineBehind: (vmId) => { if (domains.delete(vmId)) announce(vmId); },
     powerCycle: () => {

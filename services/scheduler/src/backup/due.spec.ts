@@ -12,7 +12,7 @@ const SINCE = Date.parse('2026-03-01T00:00:00Z');
 const HOUR = 3_600_000;
 
 const policy = (vms: readonly VmId[], more: Partial<PolicyEntry> = {}): PolicyEntry => ({
-  policy: { policyId, name: 'nightly', vms: [...vms], schedule: { everyHours: 6 }, keep: { last: 1, daily: 0, weekly: 0 }, fullEvery: 2 }, since: new Date(SINCE).toISOString(), slots: {}, undrilled: {}, ...more,
+  policy: { policyId, name: 'nightly', vms: [...vms], schedule: { everyHours: 6 }, keep: { last: 1, daily: 0, weekly: 0 }, fullEvery: 2 }, since: new Date(SINCE).toISOString(), slots: {}, undrilled: {}, drilledAt: {}, ...more,
 });
 const entry = (vmId: VmId, more: Partial<VmEntry> = {}): VmEntry => ({
   vmId, name: vmId, nodeId: `node_${digits(1)}`, generation: 1, provisioned: true, busy: false, calls: [], calledAt: 0, owed: [], failedOperationId: null, observed: 'running', autostart: null, lostAt: null, ...more,
@@ -61,6 +61,23 @@ describe('What is due', () => {
     const three = [1, 2, 3].map((n) => backup(n, { vmId: vm(n) }));
     expect(due(seen([drilling(2, [vm(1), vm(2), vm(3)])], three), SINCE).drills.map(({ backupId }) => backupId)).toEqual([id(1), id(2)]);
     expect(due(seen([drilling(2, [vm(1), vm(2), vm(3)])], three, [entry(vm(9), { drill: true })]), SINCE).drills.map(({ backupId }) => backupId)).toEqual([id(1)]);
+  });
+  it('is the drill of the newest when its time has come, once, whatever was drilled before', () => {
+    const drill = { schedule: { everyHours: 24 * 7 }, timeoutSeconds: 60 };
+    const drilling = (drilledAt: Readonly<Record<string, string>> = {}): PolicyEntry => {
+      const one = policy([vm(1)], { drilledAt, undrilled: { [vm(1)]: 50 } });
+      return { ...one, policy: { ...one.policy, drill } };
+    };
+    const two = [backup(1), backup(2, {}, id(1))];
+    const week = SINCE + 7 * 24 * HOUR;
+    expect(due(seen([drilling()], two), week - 1).drills).toEqual([]);
+    expect(due(seen([drilling()], two), week).drills).toEqual([{ policyId, backupId: id(2), drill }]);
+    // Nothing to drill: it waits for the first backup, not for the next week.
+    expect(due(seen([drilling()]), week).drills).toEqual([]);
+    // Who was away for two weeks makes up for one.
+    const done = drilling({ [vm(1)]: new Date(2 * week - SINCE + HOUR).toISOString() });
+    expect(due(seen([done], two), 2 * week - SINCE + 2 * HOUR).drills).toEqual([]);
+    expect(due(seen([done], two), 3 * week - 2 * SINCE).drills).toMatchObject([{ backupId: id(2) }]);
   });
   it('is the removal of what nobody keeps, and of nothing while one is being taken', () => {
     const all = [backup(1), backup(2, {}, id(1)), backup(3)];

@@ -3,9 +3,10 @@
  * pure function of what the scheduler sees and of the time; asking for it again asks for the same.
  */
 import type { PolicyDrill } from '@chronovirt/contracts/backup/backup';
+import { slotAt } from '@chronovirt/contracts/backup-policy/slot';
 import type { BackupId, BackupPolicyId, VmId } from '@chronovirt/contracts/ids';
 import type { BackupEntry, PolicyEntry, VmEntry } from '../view.projection.ts';
-import { chainLength, type Keepable, prunable, slotAt } from './schedule.ts';
+import { chainLength, type Keepable, prunable } from './schedule.ts';
 
 export interface Seen {
   backupPolicies(): Iterable<PolicyEntry>;
@@ -60,16 +61,18 @@ export const due = (seen: Seen, nowMs: number): { readonly backups: readonly Due
   const removals: DueRemoval[] = [];
   const drills: DueDrill[] = [];
   const drillsFree = policies.some(({ policy }) => policy.drill !== undefined) ? DRILLS_MAX - [...seen.drills()].length : 0;
-  for (const { policy, since, slots, undrilled } of policies) {
+  for (const { policy, since, slots, undrilled, drilledAt } of policies) {
     const { policyId, target, keep, fullEvery, drill } = policy;
     const slot = slotAt(policy.schedule, Date.parse(since), nowMs);
+    const drillSlot = drill?.schedule === undefined ? undefined : slotAt(drill.schedule, Date.parse(since), nowMs);
+    const wantsDrill = (vmId: VmId): boolean => (drill?.every === undefined ? drillSlot !== undefined && Date.parse(drilledAt[vmId] ?? '1970-01-01T00:00:00Z') < drillSlot : (undrilled[vmId] ?? 0) >= drill.every);
     for (const vmId of policy.vms) {
       const present = (byVm.get(vmId) ?? []).filter(({ deleting }) => deleting === null);
       const all = present.map((one) => keepableOf(one, policyId));
       // One that is being taken builds on something that is not known here yet: nothing goes meanwhile.
       if (present.every(({ taken }) => taken !== null)) for (const backupId of prunable(all, keep)) removals.push({ vmId, backupId });
       const latest = present.filter(({ taken, scheduled }) => taken !== null && scheduled?.policyId === policyId).sort((a, b) => Date.parse(b.taken?.at ?? '') - Date.parse(a.taken?.at ?? ''))[0];
-      if (drill !== undefined && latest !== undefined && drills.length < drillsFree && (undrilled[vmId] ?? 0) >= drill.every && present.every(({ taken }) => taken !== null)) drills.push({ policyId, backupId: latest.backupId, drill });
+      if (drill !== undefined && latest !== undefined && drills.length < drillsFree && wantsDrill(vmId) && present.every(({ taken }) => taken !== null)) drills.push({ policyId, backupId: latest.backupId, drill });
       const entry = seen.vm(vmId);
       if (slot === undefined || Date.parse(slots[vmId] ?? '1970-01-01T00:00:00Z') >= slot) continue;
       if (entry === undefined || entry.busy || entry.owed.length > 0 || !entry.provisioned || entry.nodeId === null || !seen.isHeard(entry.nodeId)) continue;

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { sequence } from '@chronovirt/decider/saga-property';
 import type { BackupId } from '@chronovirt/contracts/ids';
-import { chainLength, type Keepable, prunable, slotAt } from './schedule.ts';
+import { slotAt } from '@chronovirt/contracts/backup-policy/slot';
+import { chainLength, type Keepable, prunable } from './schedule.ts';
 
 const at = (text: string): number => Date.parse(text);
 const id = (n: number): BackupId => `backup_${n.toString(16).padStart(32, '0')}`;

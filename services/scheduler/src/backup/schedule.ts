@@ -1,29 +1,13 @@
 /*
- * When a VM is to be backed up, and which of its backups may go. Everything here is a function of the time.
- *
- * A policy has slots: times for which each of its VMs gets one backup. Only the latest slot that has passed
- * counts. So whoever was away for a week makes one backup, not seven; and a VM that is busy gets its backup
- * when it is not, unless the next slot has come by then.
+ * Which backups of a VM may go: a function of when they were taken. When the next is due says a policy's slot; a VM
+ * that is busy then gets its backup when it is not, unless the next slot has come by then.
  */
-import type { BackupKeep, BackupSchedule } from '@chronovirt/contracts/backup-policy/backup-policy.events';
+import type { BackupKeep } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import type { BackupId } from '@chronovirt/contracts/ids';
-import { DAY_MS, HOUR_MS, WEEK_MS } from '../durations.ts';
+import { DAY_MS, WEEK_MS } from '../durations.ts';
 
 /** 5 January 1970 was a Monday. */
 const MONDAY_MS = 4 * DAY_MS;
-
-/** The latest slot that has passed since the policy was made; undefined when none has. Milliseconds since the epoch. */
-export const slotAt = (schedule: BackupSchedule, sinceMs: number, nowMs: number): number | undefined => {
-  if ('everyHours' in schedule) {
-    const every = schedule.everyHours * HOUR_MS;
-    const passed = Math.floor((nowMs - sinceMs) / every);
-    return passed < 1 ? undefined : sinceMs + passed * every;
-  }
-  const [hours = 0, minutes = 0] = schedule.dailyAt.split(':').map(Number);
-  const ofDay = hours * HOUR_MS + minutes * 60_000;
-  const slot = Math.floor((nowMs - ofDay) / DAY_MS) * DAY_MS + ofDay;
-  return slot <= sinceMs ? undefined : slot;
-};
 
 export interface Keepable {
   readonly backupId: BackupId;

@@ -127,7 +127,7 @@ export function remedyOf(item: DriftItem, action: 'adopt' | 'revert', operationI
     case 'moved': return no('its disks are not where this node keeps them: bring the domain back by hand, or stop and undefine it there, and revert');
     case 'duplicate': return no('only you know which of the two is right: stop the other one, and undefine it by hand');
     case 'foreign': return no(action === 'adopt' ? 'give it a name: POST /v1/nodes/{id}/foreign/{uuid}/adopt' : 'it is not ours to remove');
-    case 'orphan-disk': return no('nobody knows what it holds: move the file out of the folder, or remove it, by hand');
+    case 'orphan-disk': return no(action === 'adopt' ? 'give it a name: POST /v1/volumes with "from": {"drift": …}, if it is a disk' : 'nobody knows what it holds: move the file out of the folder, or remove it, by hand');
     case 'disk-missing': return no('its bytes are gone: put the file back, restore a backup, or delete what it belonged to');
     case 'disk-replaced':
       // Its subject is the volume, and the layer where that is meant.

@@ -1,5 +1,6 @@
 /*
- * Makes a volume of its own: blank, or a copy of an image, of another volume, or of what a snapshot froze.
+ * Makes a volume of its own: blank, or a copy of an image, of another volume, or of what a snapshot froze; or of a
+ * file that somebody has put there, which is not copied, and is theirs again should the volume not come to be.
  *
  *     source ─┐
  *     space ──┴─▶ disk ─▶ release
@@ -35,7 +36,7 @@ interface Owed {
 const letGo = ({ source, operationId }: CreateVolume): Outgoing | undefined =>
   (source.kind === 'volume' ? { to: 'storage', target: source.volumeId, type: 'LetGoOfVolume', data: { volumeId: source.volumeId, operationId } } : undefined);
 const release = ({ poolId, volumeId }: CreateVolume): Outgoing => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } });
-const remove = ({ nodeId, volumeId, poolId }: CreateVolume): Outgoing => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId } });
+const remove = ({ nodeId, volumeId, poolId, source }: CreateVolume): Outgoing => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId, ...(source.kind === 'found' ? { found: source.file } : {}) } });
 const askVm = ({ source }: CreateVolume, facts: StepFacts): Outgoing | undefined => (source.kind === 'snapshot'
   ? { to: 'scheduler', target: source.vmId, type: 'FindSnapshotDisks', data: { vmId: source.vmId, snapshotId: source.snapshotId, volumes: [source.volumeId], ...(facts['source'] === undefined ? {} : { layers: fact(facts['source'], 'layers') }) } }
   : undefined);
@@ -44,6 +45,8 @@ const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
   switch (source.kind) {
     case 'blank':
       return { kind: 'blank' as const };
+    case 'found':
+      return { kind: 'found' as const, file: source.file };
     case 'image':
     case 'content':
       return { kind: 'image' as const, file: source.file, format: source.format };
@@ -75,7 +78,7 @@ export const createVolume: Saga<CreateVolume, Outgoing> = {
     disk: {
       after: ['source', 'space'],
       deadlineMs: NODE_MS,
-      moreMs: ({ source, sizeGib }) => (source.kind === 'blank' ? 0 : sizeGib * COPIED_GIB_MS),
+      moreMs: ({ source, sizeGib }) => (source.kind === 'blank' || source.kind === 'found' ? 0 : sizeGib * COPIED_GIB_MS),
       undoDeadlineMs: NODE_MS,
       undoRefused: true,
       run: (input, facts) => {

@@ -14,6 +14,8 @@ export interface DropVolume {
   readonly volumeId: VolumeId;
   readonly poolId: PoolId;
   readonly nodeId: NodeId;
+  /** The file that it was to be made of, and was not: that stays. */
+  readonly found?: string;
 }
 
 const undo = nothingToUndo('what is deleted stays deleted');
@@ -24,7 +26,7 @@ export const dropVolume: Saga<DropVolume, Outgoing> = {
   steps: {
     disk: {
       deadlineMs: DAY_MS, undo, settledBy: NODE_GONE,
-      run: ({ nodeId, volumeId, poolId }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId } }),
+      run: ({ nodeId, volumeId, poolId, found }) => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId, ...(found === undefined ? {} : { found }) } }),
     },
     space: { after: ['disk'], deadlineMs: DAY_MS, undo, run: ({ poolId, volumeId }) => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } }) },
   },

@@ -126,7 +126,7 @@ const unbuilt = ({ provisioned, restore, copy }: LiveVm): readonly NetworkPlan[]
 const drilledOf = ({ restore, drilled }: LiveVm): NonNullable<RemoveVm['drilled']> | null => {
   if (restore?.proof === undefined || drilled?.verdict !== true) return null;
   const { passed, how, operationId } = drilled;
-  return { vmId: restore.ofVm, backupId: restore.backupId, operationId, passed, how, criterion: restore.proof.criterion, since: restore.proof.since };
+  return { vmId: restore.ofVm, backupId: restore.backupId, operationId, passed, how, criterion: restore.proof.criterion, since: restore.proof.since, ...(restore.proof.policyId === undefined ? {} : { policyId: restore.proof.policyId }) };
 };
 
 /** The operation that deletes a volume because of another operation. */

@@ -105,6 +105,7 @@ const creations: readonly CreateVolume[] = [
   { ...place, name: 'data', source: { kind: 'image', imageId: `image_${digits}`, file: 'guest.qcow2', format: 'qcow2' } },
   { ...place, name: 'data', source: { kind: 'volume', volumeId: second.volumeId } },
   { ...place, name: 'data', source: { kind: 'snapshot', vmId: ids.vmId, snapshotId: `snapshot_${digits}`, volumeId: second.volumeId } },
+  { ...place, name: 'data', source: { kind: 'found', driftId: `drift_${digits}`, file: 'theirs.qcow2' } },
 ];
 const publishing: PublishVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, volumeId: ids.volumeId, layer: null, sizeGib: 1, imageId: `image_${digits}`, image: { name: 'of-it', minMemoryMib: 256 } };
 const works: readonly WorkOnVolume[] = [{ ...place, work: { kind: 'convert', format: 'raw' } }, { ...place, work: { kind: 'sparsify', compress: false } }, { ...place, work: { kind: 'wipe' } }, { ...place, work: { kind: 'publish', imageId: `image_${digits}`, image: { name: 'golden', minMemoryMib: 64 } } }];

@@ -462,6 +462,22 @@ describe('A VM that was adopted', () => {
   });
 });
 
+describe('A machine that is made of a backup', () => {
+  const asked: VmEvent = { type: 'VmRequested', data: { ...wish, imageFile: null, restore: { backupId: `backup_${hex(7)}`, ofVm: `vm_${hex(8)}`, targetId: `target_${hex(9)}`, chain: [], volumes: [], drill: false } } };
+  const says = (percent: number, from = nodeId): VmCommand => ({ type: 'RecordRestoreProgress', data: { vmId, nodeId: from, percent } });
+  const said = (percent: number): VmEvent => ({ type: 'VmRestoreProgressed', data: { operationId: op(1), percent } });
+  it('says how far its disks have come, only upwards and in steps, by its own node and while it is made', () => {
+    given(asked, placed).when(says(4)).then();
+    given(asked, placed).when(says(5)).then(said(5));
+    given(asked, placed, said(30)).when(says(34)).then();
+    given(asked, placed, said(30)).when(says(10)).then();
+    given(asked, placed, said(30)).when(says(100)).then(said(99));
+    given(asked, placed).when(says(50, `node_${hex(66)}`)).then();
+    given(asked).when(says(50)).then();
+    given(...running).when(says(50)).then();
+  });
+});
+
 describe('The machine of a drill', () => {
   const proof = { criterion: 'agent', word: null, timeoutSeconds: 60, since: '2026-01-01T00:00:00.000Z' } as const;
   const asked: VmEvent = { type: 'VmRequested', data: { ...wish, imageFile: null, restore: { backupId: `backup_${hex(7)}`, ofVm: `vm_${hex(8)}`, targetId: `target_${hex(9)}`, chain: [], volumes: [], drill: true, proof } } };

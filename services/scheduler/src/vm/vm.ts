@@ -81,6 +81,8 @@ export interface LiveVm {
   readonly imageFormat: 'qcow2' | 'raw';
   /** What its disks began as, when they are those of a backup. */
   readonly restore: Restore | null;
+  /** How much of them is made, as was last said. */
+  readonly restoredPercent: number;
   /** What they began as, when it was made of a snapshot. */
   readonly copy: Copy | null;
   /** Of its image, that its node had to fetch. */
@@ -502,6 +504,9 @@ const remove = (vm: Vm, { vmId, operationId, force, deleteDisks }: Extract<VmCom
   return live.operation === null ? [requested, { type: 'VmDeleteStarted', data: { operationId } }] : [requested];
 };
 
+/** Less than so many percent more is no news: at most twenty lines of the log for a restore. */
+const PROGRESS_STEP = 5;
+
 /** Seconds that a guest is given whose time is over. */
 const EXPIRED_STOP_SECONDS = 60;
 
@@ -548,7 +553,7 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
   category: 'vm',
   initial: { status: 'absent' },
   // It comes at any time, and says nothing of what anybody wants.
-  observations: ['VmObserved', 'VmBootJobEnded'],
+  observations: ['VmObserved', 'VmBootJobEnded', 'VmRestoreProgressed'],
 
   decide(command, state) {
     switch (command.type) {
@@ -679,6 +684,12 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'AdvanceExpiry':
         return advance(state, command.data);
+      case 'RecordRestoreProgress': {
+        if (state.status !== 'live' || state.nodeId !== command.data.nodeId || state.operation?.kind !== 'create' || state.restore === null) return [];
+        // What was begun again says less; whoever looks sees how far it came at the furthest.
+        const percent = Math.min(99, command.data.percent);
+        return percent < state.restoredPercent + PROGRESS_STEP ? [] : [{ type: 'VmRestoreProgressed', data: { operationId: state.operation.id, percent } }];
+      }
       case 'RecordBootJob': {
         if (state.status !== 'live' || state.nodeId !== command.data.nodeId) return [];
         const { runId, exitCode, output } = command.data;
@@ -697,14 +708,14 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
     if (event.type === 'VmRequested') {
       const { vmId, spec, imageFile, imageFormat, network, operationId, restore = null, copy = null, bootRuns = [], fetchBytes } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: (restore ?? copy)?.layout ?? null, createdAs: 'made', restore, copy, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile, imageFormat, fetchBytes, network, layout: (restore ?? copy)?.layout ?? null, createdAs: 'made', restore, restoredPercent: 0, copy, desired: 'running', desiredBefore: 'stopped', nodeId: null, poolId: null, generation: 0, provisioned: null,
         nics: [], volumes: (restore ?? copy)?.volumes ?? [], snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns, held: shareOf(spec), observed: null, operation: begun(operationId, 'create'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
     }
     if (event.type === 'VmAdoptRequested') {
       const { vmId, operationId, spec, nodeId, poolId, generation, layout, state: desired } = event.data;
       return {
-        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, copy: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
+        status: 'live', vmId, createdBy: operationId, spec, imageFile: null, imageFormat: 'qcow2', fetchBytes: undefined, network: null, layout, createdAs: 'adopted', restore: null, restoredPercent: 0, copy: null, desired, desiredBefore: desired, nodeId, poolId, generation, provisioned: null,
         nics: [], volumes: layout.disks.slice(1).map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, limits: null })), snapshots: noSnapshots, pending: [], expiry: { stage: 'ahead' }, seedVersion: 1, screenPassword: null, bootRuns: [], held: shareOf(spec), observed: null,
         operation: begun(operationId, 'adopt'), waitingDelete: null, deletesDisks: false, drilled: null, failure: null, owed: [], debt: null,
       };
@@ -798,6 +809,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
         return { status: 'deleted', nodeId: state.nodeId, generation: state.generation };
       case 'VmScreenPasswordSet':
         return { ...state, screenPassword: event.data.password };
+      case 'VmRestoreProgressed':
+        return { ...state, restoredPercent: event.data.percent };
       case 'VmBootJobEnded':
         return { ...state, bootRuns: state.bootRuns.filter(({ runId }) => runId !== event.data.runId) };
       case 'VmObserved':

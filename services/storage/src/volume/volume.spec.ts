@@ -98,6 +98,12 @@ describe('A volume of its own', () => {
     given(requested, ready, converting, dirty).when(attach(other)).thenRefused('volume.dirty', { volumeId, nodeId });
     given(requested, ready, converting, dirty, { type: 'VolumeSettled', data: { operationId: second, volumeId } }).when(convert).then(converting);
   });
+  it('that was to be made of a file, and was not, goes without it; made, it goes with it', () => {
+    const asked: VolumeEvent = { type: 'VolumeRequested', data: { ...wish, source: { kind: 'found', driftId: `drift_${'1'.repeat(32)}`, file: 'theirs.qcow2' } } };
+    const going = { operationId, volumeId, poolId: wish.poolId, nodeId };
+    given(asked, { type: 'VolumeFailed', data: owed }).when(removal).then({ type: 'VolumeDeleteStarted', data: { ...going, found: 'theirs.qcow2' } });
+    given(asked, ready).when(removal).then({ type: 'VolumeDeleteStarted', data: going });
+  });
   it('is held while it is copied', () => {
     const held: VolumeEvent = { type: 'VolumeHeld', data: { operationId: second, volumeId } };
     given(requested, ready).when({ type: 'HoldVolume', data: { operationId: second, volumeId } }).then(held);

@@ -28,6 +28,8 @@ export interface LiveVolume {
   readonly operation: { readonly id: OperationId; readonly kind: 'create' | 'copy' | VolumeWork['kind']; readonly format: VolumeFormat } | null;
   /** The operation that left something owed. */
   readonly owing: OperationId | null;
+  /** The file that it is to be made of, until it is. */
+  readonly found: string | null;
 }
 
 export type Volume = { readonly status: 'absent' } | { readonly status: 'deleted'; readonly name: string | null } | LiveVolume;
@@ -121,7 +123,7 @@ export const volume: Decider<OfVolume, VolumeEvent, Volume> = {
         if (!isLive(state)) return refuse('volume.not_found', { volumeId });
         const taken = takenBy(volumeId, state);
         // One that failed, or owes something, is cleaned away by this as well.
-        return taken ?? [{ type: 'VolumeDeleteStarted', data: { operationId: command.data.operationId, volumeId, poolId: state.poolId, nodeId: state.nodeId } }];
+        return taken ?? [{ type: 'VolumeDeleteStarted', data: { operationId: command.data.operationId, volumeId, poolId: state.poolId, nodeId: state.nodeId, ...(state.found === null ? {} : { found: state.found }) } }];
       }
       case 'AbandonVolumeDelete':
         return state.status === 'deleting' ? [{ type: 'VolumeDeleteAbandoned', data: command.data }] : [];
@@ -132,16 +134,16 @@ export const volume: Decider<OfVolume, VolumeEvent, Volume> = {
   evolve(state, event) {
     if (event.type === 'VolumeCreated') {
       const { vmId, poolId, nodeId, sizeGib, name = null } = event.data;
-      return { status: 'live', name, vmId, poolId, nodeId, sizeGib, format: 'qcow2', operation: null, owing: null };
+      return { status: 'live', name, vmId, poolId, nodeId, sizeGib, format: 'qcow2', operation: null, owing: null, found: null };
     }
     if (event.type === 'VolumeRequested') {
-      const { name, poolId, nodeId, sizeGib, format, operationId } = event.data;
-      return { status: 'creating', name, vmId: null, poolId, nodeId, sizeGib, format, operation: { id: operationId, kind: 'create', format }, owing: null };
+      const { name, poolId, nodeId, sizeGib, format, operationId, source } = event.data;
+      return { status: 'creating', name, vmId: null, poolId, nodeId, sizeGib, format, operation: { id: operationId, kind: 'create', format }, owing: null, found: source.kind === 'found' ? source.file : null };
     }
     if (!isLive(state)) return state;
     switch (event.type) {
       case 'VolumeReady':
-        return { ...state, status: 'live', operation: null };
+        return { ...state, status: 'live', operation: null, found: null };
       case 'VolumeFailed':
         return { ...state, status: 'failed', operation: null, owing: event.data.owed.length > 0 ? event.data.operationId : null };
       case 'VolumeHeld':

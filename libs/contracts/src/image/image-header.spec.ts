@@ -1,4 +1,4 @@
-import type { ImageFormat } from '@chronovirt/contracts/image/image.events';
+import type { ImageFormat } from './image.events.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HEAD_BYTES, readHeader } from './image-header.ts';

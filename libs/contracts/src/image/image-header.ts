@@ -14,8 +14,14 @@
  *
  * Source: QEMU, docs/interop/qcow2.txt and block/qcow2.h; ECMA-119, 8.4; Linux, Documentation/arch/x86/boot.rst.
  */
-import type { ImageFormat } from '@chronovirt/contracts/image/image.events';
-import { refuse, type Refusal } from '@chronovirt/decider/decider';
+import type { ImageFormat } from './image.events.ts';
+
+/** As deciders and nodes refuse. */
+interface Refusal {
+  readonly refused: string;
+  readonly because: Readonly<Record<string, string | number>>;
+}
+const refuse = (refused: string, because: Refusal['because']): Refusal => ({ refused, because });
 
 export interface ReadHeader {
   /** Bytes that a disk over it has at least. */
@@ -58,6 +64,9 @@ const INITIAL_ROOTS: readonly string[] = ['070701', '070702', '\x1f\x8b', 'BZh',
 const beginsWith = (head: Uint8Array, at: number, magic: string): boolean => head.length >= at + magic.length && [...magic].every((character, index) => head[at + index] === character.charCodeAt(0));
 
 const invalid = (says: string): Refusal => refuse('image.header_invalid', { says });
+
+/** What a file is that nobody says anything of: a qcow2 where it begins like one, else raw. An ISO is raw to whoever reads blocks. */
+export const formatIn = (head: Uint8Array): 'qcow2' | 'raw' => (beginsWith(head, 0, '\x51\x46\x49\xfb') ? 'qcow2' : 'raw');
 
 /** Judges a file of `fileBytes` bytes that begins with `head`: all of it, or its first HEAD_BYTES. */
 export const readHeader = (head: Uint8Array, fileBytes: number, format: ImageFormat): ReadHeader | Refusal => {
