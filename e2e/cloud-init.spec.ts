@@ -254,10 +254,13 @@ describe('a guest of a cloud image', () => {
     expect(await rest.ok('GET', `/v1/vms/${vm.id}`)).toMatchObject({ name: 'renamed', spec: { cloudInit: { hostname: 'web-2.example.org' } } });
   });
 
-  it('A1-35 says why there is no password where there is no such user, or no agent', async () => {
+  it('A1-35 says why there is no password where there is no such user, or no agent; unless told how, it takes the way that there is', async () => {
     expect(await failed(await asked('POST', 'password', { user: 'nobody-here' }))).toEqual(['compensated', 'guest.refused']);
     await ssh(mine, 'sudo systemctl stop qemu-guest-agent');
-    expect(await failed(await asked('POST', 'password', { user: 'debian' }))).toEqual(['compensated', 'guest.no_agent']);
+    expect(await failed(await asked('POST', 'password', { user: 'debian', method: 'guest-agent' }))).toEqual(['compensated', 'guest.no_agent']);
+    const set = await rest.ok<Accepted & { readonly method: string; readonly runId: string }>('POST', `/v1/vms/${vm.id}/password`, { user: 'debian' });
+    expect([set.method, (await done(set)).how]).toEqual(['next-boot', 'at the next boot']);
+    await done(await rest.ok<Accepted>('DELETE', `/v1/vms/${vm.id}/boot-jobs/${set.runId}`));
   });
 
   it('A1-21 A1-33 A1-35 A1-37 what it cannot be told now it is told at its next start, as a new instance of the same machine', async () => {

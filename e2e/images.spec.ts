@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startPlatform, type Platform } from './platform.ts';
@@ -192,6 +192,39 @@ describe('the store of images', () => {
     expect(await known('fetched')).toMatchObject({ sha256: sumOf(larger), sizeBytes: larger.length });
     slowly = false;
   }, 120_000);
+
+  it('A3-08 a new version of a family is what its next VM boots, older ones stay while they are used, and it can be gone back to', async () => {
+    const bytes = readFileSync(micro);
+    const version = (n: number): Buffer => Buffer.concat([bytes, Buffer.alloc(n * MIB - (bytes.length % MIB))]);
+    const published = async (n: number, sha256: string): Promise<Operation> => {
+      files.set(`/os-${String(n)}.qcow2`, version(n));
+      return imported({ name: `os-${String(n)}`, family: 'os', url: `${away}/os-${String(n)}.qcow2`, format: 'qcow2', sha256, minMemoryMib: 64 });
+    };
+    /** A VM of the family, and the sum of what its disk stands on. */
+    const booted = async (name: string): Promise<readonly [Vm, string]> => {
+      const vm = await rest.running(wish(name, { image: 'os' }), 60_000);
+      await answers(vm);
+      return [vm, basename((await infoOf(await diskOf(vm)))['backing-filename'] ?? '', '.qcow2')];
+    };
+    const [one, two] = [sumOf(version(1)), sumOf(version(2))];
+    expect((await published(1, one)).status).toBe('succeeded');
+    const [older, below] = await booted('of-one');
+    expect(below).toBe(one);
+    // What did not come whole changes nothing.
+    expect((await published(2, sumOf(Buffer.from('another')))).error?.code).toBe('image.checksum_mismatch');
+    expect((await rest.all<Image>('/v1/images?family=os')).map(({ name }) => name)).toEqual(['os-1']);
+    expect((await published(2, two)).status).toBe('succeeded');
+    const [newer, belowNewer] = await booted('of-two');
+    expect([belowNewer, basename((await infoOf(await diskOf(older)))['backing-filename'] ?? '', '.qcow2')]).toEqual([two, one]);
+    await answers(older);
+    const first = await known('os-1');
+    expect((await refusalOf(rest.ok('DELETE', `/v1/images/${first.id}`))).code).toBe('image.in_use');
+    await rest.ok('POST', `/v1/images/${first.id}/use`);
+    const [again, belowAgain] = await booted('of-one-again');
+    expect(belowAgain).toBe(one);
+    await Promise.all([older, newer, again].map(({ id }) => rest.gone(id)));
+    for (const name of ['os-1', 'os-2']) await rest.ok('DELETE', `/v1/images/${(await known(name)).id}`);
+  }, 180_000);
 
   it('A4-09 a volume is made of what a URL names, checked like an image, and there is no image of it', async () => {
     files.set('/data.raw', Buffer.concat([Buffer.alloc(3 * MIB, 'of the URL'), Buffer.alloc(MIB)]));

@@ -12,7 +12,7 @@ interface Shown extends Vm {
   readonly volumes: readonly { readonly volumeId: string }[];
   readonly snapshots: readonly { readonly id: string }[];
   readonly usage: {
-    readonly cpuSeconds: number; readonly memory: { readonly residentMib: number };
+    readonly guestAgent: boolean; readonly cpuSeconds: number; readonly memory: { readonly residentMib: number };
     readonly disks: readonly { readonly volumeId: string; readonly writtenBytes: number }[]; readonly nics: readonly { readonly mac: string; readonly receivedBytes: number }[];
   } | null;
 }
@@ -67,6 +67,7 @@ describe('the life of a machine', () => {
     const [data] = shown.volumes;
     const domain = await node.domainOf(vm);
     const seconds = Number(/cpu\.time=(\d+)/.exec(await node.virsh('domstats', '--cpu-total', domain))?.[1]) / 1e9;
+    expect(shown.usage?.guestAgent).toBe(true);
     expect(shown.usage?.cpuSeconds).toBeGreaterThan(0.5);
     expect(shown.usage?.cpuSeconds).toBeLessThanOrEqual(seconds);
     expect(shown.usage?.memory.residentMib).toBeGreaterThan(64);

@@ -43,11 +43,11 @@ export type BoundariesAnswer = {
   readonly trouble: string;
 };
 
-/** Runs the command in `root` and waits for it; refuses to wait longer than a minute. */
+/** Runs the command in `root` and waits for it; refuses to wait longer than three minutes. */
 export async function askBoundaries(root: string, outputType: 'err-long' | 'json'): Promise<BoundariesAnswer> {
   const [program, ...args] = boundariesCommand(root, outputType);
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 });
+    const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], timeout: 180_000 });
     const output: Buffer[] = [];
     const trouble: Buffer[] = [];
     child.stdout.on('data', (chunk: Buffer) => output.push(chunk));

@@ -89,6 +89,7 @@ export class NodeProgram extends Program {
       },
       report: (report: DomainReport) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.vm', report)),
       reportBoot: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.boot', report)),
+      reportProgress: (report) => { if (party !== undefined && life.on) void bus.publish(party, 'backupId' in report ? 'reports.backup' : 'reports.restore', report).catch(() => undefined); },
       reportDrift: (report) => (party === undefined || !life.on ? Promise.reject(new Error('not connected')) : bus.publish(party, 'reports.drift', report)),
     }, this.broken);
     this.agent = agent;

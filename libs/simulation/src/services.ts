@@ -2,7 +2,7 @@
  * The services of the simulation: the production parts, joined to the simulated log, bus and clock in the way
  * their `service.ts` joins them to Postgres, NATS and the machine's clock.
  */
-import type { DomainReport, Heartbeat, Hello, PoolReport } from '@chronovirt/contracts/agent/agent.commands';
+import type { BackupReport, DomainReport, Heartbeat, Hello, PoolReport, RestoreReport } from '@chronovirt/contracts/agent/agent.commands';
 import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { BootReport } from '@chronovirt/contracts/boot-job/boot-job.commands';
 import type { DriftReport } from '@chronovirt/contracts/drift/drift.commands';
@@ -137,6 +137,7 @@ export class SchedulerService extends Service {
     const mailbox = new Mailbox();
     bus.consume('reports.boot', { ...party, handle: (body) => mailbox.run((body as BootReport).nodeId, () => scheduler.bootReport(body as BootReport).then(() => undefined)) });
     bus.consume('reports.drift', { ...party, handle: (body) => mailbox.run((body as DriftReport).nodeId, () => scheduler.driftReport(body as DriftReport).then(() => undefined)) });
+    bus.consume('reports.restore', { ...party, handle: (body) => mailbox.run((body as RestoreReport).vmId, () => scheduler.restoreReport(body as RestoreReport).then(() => undefined)) });
     bus.consume('reports.vm', { ...party, handle: (body) => mailbox.run((body as DomainReport).vmId, () => scheduler.report(body as DomainReport).then(() => undefined)) });
     bus.consume('heartbeats', {
       ...party,
@@ -167,7 +168,7 @@ export class StorageService extends Service {
   }
 
   protected begin(life: Life): void {
-    const { obey, report } = storage({
+    const { obey, report, progress } = storage({
       handler: new CommandHandler(this.logOf(life, this.around.log, this.around.isLogAway)), commandIdOf, keyOf,
       // Up to the log's end, as the service waits for.
       usersOf: (imageId) => {
@@ -177,6 +178,7 @@ export class StorageService extends Service {
       },
     });
     const party = this.listen(life, obey);
+    this.around.bus.consume('reports.backup', { ...party, handle: (body) => progress(body as BackupReport).then(() => undefined) });
     this.around.bus.consume('reports.pool', { ...party, handle: (body) => report(body as PoolReport).then(() => undefined) });
   }
 }

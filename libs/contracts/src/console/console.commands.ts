@@ -26,6 +26,7 @@ export type DomainXml = z.infer<typeof DomainXml>;
 
 /** What a domain has used since it was started. null: its hypervisor does not say. */
 export const DomainUsage = z.object({
+  guestAgent: z.boolean().optional().describe('Whether a program in the guest has opened the port of its agent'),
   cpuSeconds: z.number().nullable().describe('Of all its CPUs together'),
   memory: z.object({ residentMib: z.int().nullable().describe('Of its process on the node'), availableMib: z.int().nullable().describe('Of the guest, by its balloon driver'), usableMib: z.int().nullable().describe('What of that is free or could be') }),
   disks: z.array(z.object({ volumeId: z.string(), readBytes: z.int(), writtenBytes: z.int(), fileBytes: z.int().describe('What the file takes on the node') })),

@@ -17,7 +17,7 @@ export const GuestUser = z.string().regex(/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/, 'mu
 export const SetPasswordBody = z.strictObject({
   user: GuestUser,
   password: text(128).min(8).regex(/^[^\u0000-\u001f\u007f]*$/, 'must not hold control characters').optional().describe('Without it one is made, and shown in the answer to this request, once'),
-  method: z.enum(['guest-agent', 'next-boot']).optional().describe('Default: the guest agent of a VM that runs; else at its next boot, by cloud-init'),
+  method: z.enum(['guest-agent', 'next-boot']).optional().describe('Default: the guest agent of a VM that runs, where one is there; else at its next boot, by cloud-init'),
 }).meta({ id: 'SetPassword' });
 export type SetPasswordBody = z.infer<typeof SetPasswordBody>;
 

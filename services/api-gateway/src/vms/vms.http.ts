@@ -4,7 +4,7 @@ import { ApiBearerAuth, ApiOperation, ApiQuery, ApiResponse, ApiTags } from '@ne
 import { TakeBackupBody } from '@chronovirt/contracts/backup/backup.commands';
 import { RunBootJobBody, type BootRun } from '@chronovirt/contracts/boot-job/boot-job';
 import { DomainPlan } from '@chronovirt/contracts/agent/agent.commands';
-import { DomainXml } from '@chronovirt/contracts/console/console.commands';
+import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.commands';
 import { BootRunId, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, type ScreenPassword, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
@@ -419,17 +419,18 @@ export class VmsHttp {
   @Write()
   @HttpCode(202)
   @ApiOperation({
-    summary: 'Set the password of a user: by the guest agent of one that runs, by cloud-init at the next boot of one that does not', operationId: 'setPassword',
+    summary: 'Set the password of a user: by the guest agent of one that runs, by cloud-init at the next boot of one that does not, or has no agent', operationId: 'setPassword',
     description: 'The answer and the operation say how. The password is sealed to the node and written nowhere. With an Idempotency-Key it has to be given, and the key stands for VM, user and method: a password that was made could not be shown again.',
   })
   @ApiResponse({ status: 202, description: 'Accepted, with the password where one was made', schema: { $ref: '#/components/schemas/AcceptedPassword' } })
   async setPassword(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: SetPasswordBody }) { user, password, method: wanted }: SetPasswordBody): Promise<void> {
     if (password === undefined && request.headers['idempotency-key'] !== undefined) throw malformed([{ path: 'body.password', code: 'required', message: 'must be given with an Idempotency-Key: one that is made is shown once' }]);
     await this.gateway.reading.atLeast(request, reply, id);
-    const { nodeId, observed } = await this.summary(id);
+    const { nodeId, observed, spec } = await this.summary(id);
     const node = await sealingNode(this.gateway, nodeId);
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
-    const method = wanted ?? (observed?.state === 'stopped' || observed?.state === 'crashed' ? 'next-boot' : 'guest-agent');
+    const off = observed?.state === 'stopped' || observed?.state === 'crashed';
+    const method = wanted ?? (off || (spec.cloudInit !== null && observed?.state === 'running' && await this.isWithoutAgent(node.id, id)) ? 'next-boot' : 'guest-agent');
     const made = password === undefined ? madePassword(randomInt) : undefined;
     const secret = password ?? made ?? '';
     // What a request is told apart by is kept: the password must not be in it, sealed or not.
@@ -518,8 +519,19 @@ export class VmsHttp {
   }
 
   /** What of it is shown of one that was only asked for, too. */
-  private async summary(id: VmId): Promise<Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>> {
-    return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation'>;
+  private async summary(id: VmId): Promise<Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation' | 'spec'>> {
+    return JSON.parse((await this.shown(id)).text) as Pick<VmSummary, 'status' | 'observed' | 'nodeId' | 'generation' | 'spec'>;
+  }
+
+  /** What its node says now. false: it has one, or nobody knows. */
+  private async isWithoutAgent(nodeId: NodeId, vmId: VmId): Promise<boolean> {
+    try {
+      const usage = DomainUsage.partial().parse(JSON.parse((await this.gateway.askNode(nodeId, { vmId, kind: 'usage' })).toString('utf8')));
+      return usage.guestAgent === false;
+    } catch {
+      // Whoever asks the agent itself is told why it cannot be asked.
+      return false;
+    }
   }
 
   private past(expiresAt: string | null | undefined): readonly BadField[] {

@@ -1176,8 +1176,10 @@ const mibOf = (kib: number | undefined): number | null => (kib === undefined ? n
 
 /** Interfaces are counted under the node's end of them; the domain's XML says whose that is. */
 function usageOf({ cpuTimeNs, memoryKibResident, memoryKibAvailable, memoryKibUsable, interfaces, blocks }: DomainStats, xml: string): DomainUsage {
-  const macs = new Map(childrenOf(childOf(readDomain(xml).root, 'devices'), 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
+  const devices = childOf(readDomain(xml).root, 'devices');
+  const macs = new Map(childrenOf(devices, 'interface').map((one) => [attributeOf(one, 'dev', 'target'), macIn(one)]));
   return {
+    guestAgent: childrenOf(devices, 'channel').some((one) => attributeOf(one, 'name', 'target') === 'org.qemu.guest_agent.0' && attributeOf(one, 'state', 'target') === 'connected'),
     cpuSeconds: cpuTimeNs === undefined ? null : Number(cpuTimeNs) / 1e9,
     memory: { residentMib: mibOf(memoryKibResident), availableMib: mibOf(memoryKibAvailable), usableMib: mibOf(memoryKibUsable) },
     disks: blocks.flatMap(({ path, readBytes = 0n, writeBytes = 0n, physicalBytes = 0n }) => {

@@ -41,6 +41,9 @@ export interface SimulatedTarget {
   readonly backups: Map<BackupId, { readonly vmId: VmId; readonly parent: BackupId | null; readonly volumes: readonly VolumeId[] }>;
 }
 
+/** How far a copy has come, as it is said. */
+const SAID_PERCENT = [20, 50, 50, 90];
+
 /** No bytes are anywhere; but two are not the same. */
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
@@ -387,7 +390,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       return present === undefined ? undefined : change(plan.vmId, { plan });
     }),
     publish: async ({ operationId, volumeId, layer }) => (await verb('publish', undefined, () => (isThere({ volumeId, layer }) ? undefined : refuse('disk.missing_on_node', { volumeId })))) ?? publishedAs(operationId),
-    backup: async (plan, { backupId, targetId, wants, parent }, signal) => {
+    backup: async (plan, { backupId, targetId, wants, parent }, signal, progress) => {
       const { target } = settings;
       let made: TakenBackup | undefined;
       const refused = await verb('backup', plan.vmId, () => {
@@ -401,6 +404,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
         const on = wants !== 'full' && known !== undefined && volumes.every((volumeId) => known.volumes.includes(volumeId)) ? parent : null;
         if (wants === 'incremental' && on === null) return refuse('backup.not_incremental', { because: 'there is nothing to build on' });
         target.backups.set(backupId, { vmId: plan.vmId, parent: on, volumes });
+        for (const percent of SAID_PERCENT) progress?.(percent);
         made = {
           kind: on === null ? 'full' : 'incremental', because: 'simulated', parent: on, frozen: domains.get(plan.vmId)?.state === 'running', manifestSha256: '0'.repeat(64),
           files: plan.disks.map(({ volumeId, unit, sizeGib }) => ({ volumeId, unit, sizeGib, bytes: 1, sha256: '0'.repeat(64) })),
@@ -411,10 +415,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     },
     undoBackup: (plan, { backupId }) => verb('undoBackup', plan.vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
     removeBackup: ({ vmId, backupId }) => verb('removeBackup', vmId, () => { settings.target?.backups.delete(backupId); return undefined; }),
-    restoreDisks: ({ vmId, chain, disks: wanted }) => verb('restoreDisks', vmId, () => {
+    restoreDisks: ({ vmId, chain, disks: wanted }, _, progress) => verb('restoreDisks', vmId, () => {
       const lost = chain.find(({ backupId }) => settings.target?.backups.has(backupId) !== true);
       if (lost !== undefined && !wanted.every(({ volumeId }) => disks.has(volumeId))) return refuse('backup.damaged', { backupId: lost.backupId, file: 'disk-0.qcow2' });
       for (const { volumeId, sizeGib } of wanted) if (!disks.has(volumeId)) disks.set(volumeId, { volumeId, sizeGib, imageFile: null, imageFormat: 'qcow2', full: false });
+      for (const percent of SAID_PERCENT) progress?.(percent);
       return undefined;
     }),
     prove: async (vmId, { criterion }) => (await verb('prove', vmId, () => (settings.deaf?.(vmId) === true ? refuse('drill.not_seen', { criterion, seconds: 1, says: 'it hears nothing' }) : whileRunning(vmId, () => undefined)))) ?? { criterion, seconds: 1, says: 'simulated' },
