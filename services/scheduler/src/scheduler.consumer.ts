@@ -218,6 +218,8 @@ export class Scheduler {
       case 'StartSession':
       case 'ReserveCapacity':
       case 'ResizeCapacity':
+      case 'HoldDevice':
+      case 'ReleaseDevice':
       case 'ReleaseCapacity':
         return handler.handle(node, handling(envelope, streamOf(node.category, command.data.nodeId), command));
       default:
