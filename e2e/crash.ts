@@ -42,6 +42,8 @@ interface Scene {
   /** Brings about what must be there first; what it answers begins what is looked at. */
   readonly set: (stage: Stage) => Promise<() => Promise<Accepted>>;
   readonly ends: readonly Operation['status'][];
+  /** What must hold of it besides, once it has ended; it may give back what only it knows of. */
+  readonly afterwards?: (stage: Pick<Stage, 'node' | 'name'>, operation: Operation) => Promise<void>;
   /** Nothing is left to be given back. */
   readonly takesAway?: boolean;
 }
@@ -74,6 +76,9 @@ const snapshotted = async (stage: Stage, kind: 'external' | 'internal' = 'extern
 
 const poolOf = (stage: Stage): object => ({ type: 'dir', name: stage.name, node: AGENT, path: join(stage.root, stage.name) });
 
+/** Domains that somebody made by hand, by the name of their scene. */
+const foreign = new Map<string, string>();
+
 const SCENES = {
   create: { ends: EITHER, set: ({ name, ask }) => Promise.resolve(() => ask('POST', '/v1/vms', wish(name), 'create')) },
   undo: {
@@ -98,6 +103,21 @@ const SCENES = {
       return () => ask('DELETE', `/v1/vms/${id}?force=true`, undefined, 'delete');
     },
   },
+  saved: {
+    ends: EITHER,
+    set: async ({ platform: { rest }, name, ask }) => {
+      const { id } = await rest.running(wish(name));
+      return () => ask('POST', `/v1/vms/${id}/save`, undefined, 'save');
+    },
+  },
+  'went-on': {
+    ends: EITHER,
+    set: async ({ platform: { rest }, name, ask }) => {
+      const { id } = await rest.running(wish(name));
+      await rest.done('POST', `/v1/vms/${id}/save`);
+      return () => ask('POST', `/v1/vms/${id}/start`, undefined, 'go-on');
+    },
+  },
   start: { ends: EITHER, set: ofStopped('start', 'POST', '/start') },
   rename: { ends: EITHER, set: (stage) => ofStopped('rename', 'PATCH', '/hardware', { name: `${stage.name}-renamed` })(stage) },
   'disk-added': { ends: EITHER, set: ofStopped('disk', 'POST', '/volumes', { name: 'data', sizeGib: 1 }) },
@@ -113,6 +133,23 @@ const SCENES = {
       await rest.done('POST', `/v1/vms/${id}/volumes`, { name: 'data', sizeGib: 1 });
       const [volume] = ((await rest.vm(id)) as Vm & { volumes: readonly { volumeId: string }[] }).volumes;
       return () => ask('DELETE', `/v1/vms/${id}/volumes/${volume?.volumeId ?? ''}?delete=true`, undefined, 'delete-disk');
+    },
+  },
+  adopted: {
+    ends: EITHER,
+    set: async ({ platform: { rest }, node, name, ask }) => {
+      const uuid = await node.makeForeign(name);
+      foreign.set(name, uuid);
+      await rest.until('it is found', async () => (await rest.all<{ readonly foreign: { readonly uuid: string } | null }>('/v1/drift?class=foreign')).some((item) => item.foreign?.uuid === uuid), FOUND_WITHIN_MS, 100);
+      return () => ask('POST', `/v1/nodes/${node.nodeId}/foreign/${uuid}/adopt`, {}, 'adopt');
+    },
+    // Whatever became of it, it runs; it is either ours or not at all.
+    afterwards: async ({ node, name }, { status }) => {
+      const uuid = foreign.get(name) ?? '';
+      const seen = await node.seen(uuid);
+      if (!seen.runs || seen.ours !== (status === 'succeeded')) throw new Error(`the adoption ended ${status}, and the domain ${seen.runs ? 'runs' : 'does not run'} and ${seen.ours ? 'carries our words' : 'is nobody\'s'}`);
+      foreign.delete(name);
+      if (!seen.ours) await node.removeForeign(uuid);
     },
   },
   'volume-made': { ends: EITHER, set: ({ name, ask }) => Promise.resolve(() => ask('POST', '/v1/volumes', { name, sizeGib: 1 }, 'volume')) },
@@ -225,6 +262,8 @@ export async function openCrashField(): Promise<CrashField> {
     const node = await addTestNode(platform, AGENT);
     await platform.rest.ok('POST', '/v1/networks', { name: SECOND_NETWORK, kind: 'nat', cidr: '10.77.2.0/24' });
     await platform.rest.ok('POST', '/v1/images', { name: LOST_IMAGE, file: 'lost.qcow2', format: 'qcow2', sha256: '0'.repeat(64), sizeBytes: 1 });
+    // To libvirt's test driver every disk has a tebibyte.
+    for (const pool of await platform.rest.all<{ readonly id: string }>('/v1/pools')) await platform.rest.ok('PATCH', `/v1/pools/${pool.id}`, { overcommitPercent: 10_000 });
     return {
       platform, node, root,
       stop: async () => {
@@ -240,19 +279,21 @@ export async function openCrashField(): Promise<CrashField> {
 }
 
 /** What happens anyway, whatever is asked for, and what a quick copy has no time to say. */
-const BACKGROUND = /^(vm\.RecordDomainState|archive\.RecordBackupProgress|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
+const BACKGROUND = /^(vm\.RecordDomainState|agent\.TellDomain|drift\.|archive\.RecordBackupProgress|node\.(StartSession|RegisterNode|ChangeNode)|pool\.RegisterPool|presence\.|machine|join-token|token|operation)\b/;
 const AT_RECEIVER = /^(vm|vm-name|node|subnet|pool|volume|archive|agent)\./;
 const HELD_AT_MOST_MS = 15_000;
+/** The next comparison of everything sees it. */
+const FOUND_WITHIN_MS = 60_000;
 const ENDS_WITHIN_MS = 180_000;
 /** On top of an operation's deadline, once every part is up again. */
 const GRACE_MS = 60_000;
 const AT_REST_WITHIN_MS = 90_000;
 
 /** Runs every scenario once and says which points there are, in an order that never changes. */
-export async function crashPoints(field: CrashField): Promise<readonly CrashPoint[]> {
+export async function crashPoints(field: CrashField, scenarios: readonly Scenario[] = SCENARIOS): Promise<readonly CrashPoint[]> {
   const folder = join(field.platform.waypoints ?? '', 'trace');
   const passed = new Map<Scenario, readonly string[]>();
-  for (const scenario of SCENARIOS) {
+  for (const scenario of scenarios) {
     let names: readonly string[] = [];
     await play(field, scenario, `trace-${scenario}`, {
       begins: () => { mkdirSync(folder); },
@@ -264,7 +305,7 @@ export async function crashPoints(field: CrashField): Promise<readonly CrashPoin
     });
     passed.set(scenario, names.filter((name) => !BACKGROUND.test(name)));
   }
-  return SCENARIOS.flatMap((scenario) => (passed.get(scenario) ?? []).flatMap((waypoint) => victimsAt(waypoint).map((victim): CrashPoint => ({ scenario, waypoint, victim }))));
+  return scenarios.flatMap((scenario) => (passed.get(scenario) ?? []).flatMap((waypoint) => victimsAt(waypoint).map((victim): CrashPoint => ({ scenario, waypoint, victim }))));
 }
 
 const victimsAt = (waypoint: string): readonly Part[] => {
@@ -307,11 +348,14 @@ async function play(field: CrashField, scenario: Scenario, name: string, { begin
   // Before the VM is deleted: that would also take away what was forgotten.
   await atRest(platform, [node], AT_REST_WITHIN_MS);
   ended();
+  await sceneOf(scenario).afterwards?.({ node, name }, played.operation);
+  // An adoption that was taken back leaves no VM.
+  const isGone = operation.vmId !== null && (await platform.rest.call('GET', `/v1/vms/${operation.vmId}`)).status === 404;
   const giveBack = async (path: string): Promise<void> => {
     const { operation: last } = await ask('DELETE', path, undefined, `give-back-${path}`);
     await rest.succeeded(last.id, ENDS_WITHIN_MS);
   };
-  if (operation.vmId !== null && sceneOf(scenario).takesAway !== true) await giveBack(`/v1/vms/${operation.vmId}?force=true&deleteDisks=true`);
+  if (operation.vmId !== null && sceneOf(scenario).takesAway !== true && !isGone) await giveBack(`/v1/vms/${operation.vmId}?force=true&deleteDisks=true`);
   for (const [what, isOurs] of [['volumes', ({ status }) => status === 'detached' || status === 'failed'], ['pools', ({ type, status }) => type === 'dir' && status !== 'deleting']] as const satisfies readonly (readonly [string, (one: Left) => boolean])[]) {
     for (const one of await rest.all<Left>(`/v1/${what}`)) if (isOurs(one)) await giveBack(`/v1/${what}/${one.id}`);
   }

@@ -36,7 +36,7 @@ export async function broken(platform: Platform, nodes: readonly NodeView[]): Pr
 
   const disksOf = ({ volumes }: VmAccount): number => 1 + volumes.size;
   const holders: readonly (readonly [string, ReadonlyMap<string, string>, (vm: VmAccount) => number])[] = [
-    ['address', ledger.addresses, ({ nics }) => 1 + nics.size], ['space', ledger.space, disksOf], ['volume', ledger.volumes, disksOf], ['name', ledger.names, () => 1],
+    ['address', ledger.addresses, ({ nics, adopted }) => (adopted ? 0 : 1) + nics.size], ['space', ledger.space, disksOf], ['volume', ledger.volumes, disksOf], ['name', ledger.names, () => 1],
   ];
   for (const [what, map, due] of holders) {
     const held = new Map<string, number>();

@@ -17,6 +17,8 @@ export interface LoggedEvent {
 export interface VmAccount {
   readonly id: string;
   name: string;
+  /** With interfaces of its own. */
+  adopted: boolean;
   provisioned: boolean;
   deleted: boolean;
   /** The operation in hand. */
@@ -112,7 +114,7 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
       const id = stream.slice(stream.lastIndexOf('-') + 1);
       const known = vms.get(id);
       if (known !== undefined) return known;
-      const made: VmAccount = { id, name: '', provisioned: false, deleted: false, operation: undefined, owed: [], observed: undefined, nodeId: undefined, generation: 0, volumes: new Set(), nics: new Set(), snapshots: new Set() };
+      const made: VmAccount = { id, name: '', adopted: false, provisioned: false, deleted: false, operation: undefined, owed: [], observed: undefined, nodeId: undefined, generation: 0, volumes: new Set(), nics: new Set(), snapshots: new Set() };
       vms.set(id, made);
       return made;
     };
@@ -140,6 +142,17 @@ export function ledgerOf(events: readonly LoggedEvent[]): Ledger {
         one.operation = text('operationId');
         break;
       }
+      case 'VmAdoptRequested': {
+        neverAgain(`VmAdoptRequested by ${text('operationId')}`);
+        const { disks } = data['layout'] as { readonly disks: readonly { readonly volumeId: string }[] };
+        // One that was nobody's again may be adopted anew.
+        vms.delete(stream.slice(stream.lastIndexOf('-') + 1));
+        Object.assign(vm(), { name: String((data['spec'] as { name: string }).name), operation: text('operationId'), nodeId: text('nodeId'), generation: number('generation'), adopted: true, volumes: new Set(disks.slice(1).map(({ volumeId }) => volumeId)) });
+        break;
+      }
+      case 'VmReleased':
+        Object.assign(vm(), { operation: undefined, deleted: true, owed: [] });
+        break;
       case 'VmPlaced': {
         neverAgain(`the placement of ${text('operationId')}`);
         const one = vm();

@@ -3,11 +3,13 @@
  * the test's own. The wire, the journal, the disks (qcow2 files) and the daemon's state are real; guests are
  * not. The test's own connection keeps the driver's state alive while no agent is connected.
  */
-import { closeSync, mkdirSync, openSync, readSync, readdirSync } from 'node:fs';
+import { chmodSync, closeSync, mkdirSync, openSync, readSync, readdirSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { connect } from '@chronovirt/libvirt/connection';
+import { METADATA_NAMESPACE } from '@chronovirt/node-agent/domain/domain-xml';
 import { startLibvirtd } from '../libs/libvirt/src/testing-libvirtd.os.ts';
 import type { NodeView } from './invariants.ts';
 import type { Platform } from './platform.ts';
@@ -16,6 +18,12 @@ export interface TestNode extends NodeView {
   /** The agent's name among the platform's parts. */
   readonly part: string;
   readonly poolDir: string;
+  /** Somebody makes a domain of their own there, and starts it. Answers its UUID. */
+  makeForeign(name: string): Promise<string>;
+  /** Whether it runs, and whether it carries our words. */
+  seen(uuid: string): Promise<{ readonly runs: boolean; readonly ours: boolean }>;
+  /** They take it away again. */
+  removeForeign(uuid: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -29,12 +37,34 @@ export async function addTestNode(platform: Platform, name: string): Promise<Tes
     for (const dir of [imageDir, backupDir]) mkdirSync(dir);
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(imageDir, 'blank.qcow2'), '16M']);
     const nodeId = await platform.addAgent({ name, hypervisor: 'test', libvirtSocket: daemon.socket, imageDir, poolDir, runDir: join(daemon.directory, 'agent'), backupDirs: `vault=${backupDir}` });
+    // What is saved the daemon writes itself, as somebody else.
+    chmodSync(poolDir, 0o777);
+    const isOurs = (domain: { readonly uuid: string; readonly name: string }): Promise<boolean> => libvirt.domainGetMetadata({ domain, kind: 'element', uri: METADATA_NAMESPACE }).then(() => true, () => false);
+    const foreignDir = join(platform.dir, `${name}-foreign`);
+    mkdirSync(foreignDir);
     return {
       nodeId, part: name, poolDir,
+      makeForeign: async (of) => {
+        const [uuid, file] = [randomUUID(), join(foreignDir, `${of}.qcow2`)];
+        execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', file, '1G']);
+        const domain = await libvirt.domainDefineXmlFlags({ xml: `<domain type='test'><name>${of}</name><uuid>${uuid}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='i686'>hvm</type></os><devices>
+          <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${file}'/><target dev='vda' bus='virtio'/></disk></devices></domain>` });
+        await libvirt.domainCreateWithFlags({ domain });
+        return uuid;
+      },
+      seen: async (uuid) => {
+        const domain = await libvirt.domainLookupByUuid({ uuid });
+        return { runs: (await libvirt.domainGetState({ domain })).state === 'running', ours: await isOurs(domain) };
+      },
+      removeForeign: async (uuid) => {
+        const domain = await libvirt.domainLookupByUuid({ uuid });
+        await libvirt.domainDestroyFlags({ domain });
+        await libvirt.domainUndefineFlags({ domain });
+      },
       domains: async () => {
         const ours: { vmId: string; running: boolean }[] = [];
         for (const domain of await libvirt.connectListAllDomains()) {
-          if (!domain.name.startsWith('cv-')) continue;
+          if (!domain.name.startsWith('cv-') && !(await isOurs(domain))) continue;
           const { state } = await libvirt.domainGetState({ domain });
           ours.push({ vmId: idFrom('vm', domain.uuid), running: state === 'running' });
         }

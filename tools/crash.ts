@@ -22,7 +22,7 @@ if (drawCount !== undefined && !(Number.isInteger(drawCount) && drawCount > 0)) 
 const seed = Number(process.env['CV_SEED'] ?? randomInt(2 ** 32));
 
 if (!isBuilt()) await build();
-const { crashPoints, draw, nameOfPoint, openCrashField, tryPoint } = await import('../e2e/crash.ts');
+const { crashPoints, draw, nameOfPoint, openCrashField, SCENARIOS, tryPoint } = await import('../e2e/crash.ts');
 const { deadLetters } = await import('../e2e/bus.ts');
 
 let interrupted = false;
@@ -33,7 +33,9 @@ let letters = 0;
 
 let field: CrashField | undefined = await openCrashField();
 try {
-  const all = (await crashPoints(field)).filter((point) => words.every((word) => nameOfPoint(point).includes(word)));
+  // Where a word is a scenario's name, the others need not be played.
+  const named = SCENARIOS.filter((scenario) => words.includes(scenario));
+  const all = (await crashPoints(field, named.length === 0 ? SCENARIOS : named)).filter((point) => words.every((word) => nameOfPoint(point).includes(word)));
   const points = drawCount === undefined ? all : draw(all, drawCount, seed);
   console.log(`${String(points.length)} of ${String(all.length)} crash points${drawCount === undefined ? '' : `, drawn with CV_SEED=${String(seed)}`}`);
   for (const [index, point] of points.entries()) {

@@ -164,6 +164,7 @@ export const simulate = async (seed: number, settings: Settings = {}): Promise<O
     ...(random.chance(0.3) ? { addNic: 'cv-second' } : {}),
     ...(random.chance(0.3) ? { diskGib: random.between(2, 6) } : {}),
     ...(random.chance(0.4) ? { addBootRun: bootRun() } : {}),
+    ...(random.chance(0.3) ? random.pick([{ addDevice: { kind: 'pci', address: '0000:01:00.0' } }, { addDevice: { kind: 'virtual-usb', model: 'tablet' } }, { removeDevice: 'pci-0000:01:00.0' }, { removeDevice: 'virtual-usb-tablet' }] as const) : {}),
     boot: [random.pick(['disk', 'cdrom'])],
   });
   /** Disks that stay when their machine goes are whole only without snapshots: so those are deleted first, one after another. */

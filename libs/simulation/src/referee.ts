@@ -13,6 +13,7 @@ import { replay } from '@chronovirt/decider/decider';
 import { canonical } from '@chronovirt/event-log/canonical';
 import type { MemoryLog } from '@chronovirt/event-log/memory-log';
 import type { RecordedEvent } from '@chronovirt/event-log/log';
+import { deviceName, isOfNode } from '@chronovirt/contracts/vm/assigned';
 import { capacityOf } from '@chronovirt/scheduler/node/capacity';
 import { nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
@@ -94,6 +95,8 @@ export class Referee {
   private readonly capacity = new Map<string, Capacity>();
   private readonly space = new Map<string, Space>();
   private readonly volumes = new Map<string, string>();
+  /** Devices of nodes, by node and name, with the VM that has it. */
+  private readonly devices = new Map<string, string>();
   private readonly names = new Map<string, { readonly owner: string; readonly category: string }>();
   private readonly world: World;
   private readonly log: MemoryLog;
@@ -174,6 +177,16 @@ export class Referee {
         return;
       case 'NodeRemoved':
         this.removed.add(id);
+        for (const key of [...this.devices.keys()]) if (key.startsWith(`${id} `)) this.devices.delete(key);
+        return;
+      case 'DeviceHeld': {
+        const key = `${id} ${String(data['device'])}`;
+        if (this.devices.has(key)) this.fail(`${key} is lent to ${String(data['vmId'])} and to ${String(this.devices.get(key))}`);
+        this.devices.set(key, data['vmId'] as string);
+        return;
+      }
+      case 'DeviceReleased':
+        if (!this.devices.delete(`${id} ${String(data['device'])}`)) this.fail(`${id} is given back twice ${String(data['device'])}`);
         return;
       case 'CapacityReserved': {
         const { held } = this.capacityOf(id);
@@ -385,6 +398,7 @@ export class Referee {
         else if (this.operations.get(operationId)?.what === 'create') this.checkNothingHeld(vmId);
         return end('failed');
       case 'VmDeleted':
+        for (const [device, owner] of this.devices) if (owner === vmId) this.fail(`${vmId} is deleted, and still has ${device}`);
         this.owing.delete(vmId);
         return end('done');
     }
@@ -607,6 +621,9 @@ export class Referee {
     if (state.network !== null && this.leases.get(`${state.network.subnetId} ${vmId}`) !== state.provisioned.address) this.fail(`${vmId} has lost its address`);
     for (const { network, address } of state.nics) if (this.leases.get(`${network.subnetId} ${vmId}`) !== address) this.fail(`${vmId} has lost its address ${address}`);
     this.checkLayers(vmId, state, node);
+    const lent = [...this.devices].flatMap(([key, owner]) => (owner === vmId ? [key] : [])).sort();
+    const ought = (state.spec.assigned ?? []).filter(isOfNode).map((device) => `${nodeId} ${deviceName(device)}`).sort();
+    if (lent.join() !== ought.join()) this.fail(`${vmId} should have [${ought.join()}] and has [${lent.join()}]`);
     if (!isKnown(node.journal.told(vmId))) this.fail(`${nodeId} does not know what it was told of ${vmId}: ${JSON.stringify(node.journal.told(vmId))}`);
     const wanted = planOf({ ...state, volumeId: state.provisioned.volumeId, first: state.network === null ? null : { network: state.network, mac: state.provisioned.mac ?? '', address: state.provisioned.address ?? '' }, layers: activeLayers(state.snapshots) });
     const has = domain.plan;

@@ -4,6 +4,7 @@ import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
+import { AssignedDevice } from '@chronovirt/contracts/vm/assigned';
 import { Expert } from '@chronovirt/contracts/vm/expert';
 import { ImageFormat } from '@chronovirt/contracts/image/image.events';
 import { SnapshotKind } from '@chronovirt/contracts/vm/snapshot';
@@ -40,7 +41,7 @@ export const VmAnswer = named('Vm', z.object({
   spec: z.object({
     imageId: nullable(z.string()), networkId: nullable(z.string()), subnetId: nullable(z.string()), vcpus: z.int(), memoryMib: z.int(), diskGib: z.int(),
     accel: z.enum(['any', 'require-kvm']), devices: z.enum(['virtio', 'legacy']), ...Platform.shape, nodeId: nullable(z.string()), tags: z.array(z.string()), protected: z.boolean(),
-    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), drivers: nullable(z.object({ imageId: z.string(), file: z.string() })).optional(), kernel: nullable(z.object({ imageId: z.string(), file: z.string(), initrd: nullable(z.object({ imageId: z.string(), file: z.string() })), arguments: z.string() })).optional(), bootMenu: z.boolean().optional(), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
+    vcpusMax: z.int(), memoryMibMax: z.int(), boot: nullable(BootOrder), media: nullable(z.object({ imageId: z.string(), file: z.string() })), drivers: nullable(z.object({ imageId: z.string(), file: z.string() })).optional(), kernel: nullable(z.object({ imageId: z.string(), file: z.string(), initrd: nullable(z.object({ imageId: z.string(), file: z.string() })), arguments: z.string() })).optional(), bootMenu: z.boolean().optional(), assigned: z.array(AssignedDevice).optional(), cloudInit: nullable(CloudInit), diskLimits: nullable(DiskLimits), expert: nullable(Expert).optional(), expiresAt: nullable(time).optional(), autostart: nullable(Autostart).optional(),
   }),
   volumes: z.array(z.object({ volumeId: z.string(), unit: z.int(), sizeGib: z.int(), limits: nullable(DiskLimits) })).describe('Disks beside the first; unit 1 is the guest\'s vdb'),
   nics: z.array(z.object({ networkId: z.string(), network: z.string(), address: z.string(), mac: z.string() })).describe('Interfaces beside the first'),
@@ -52,6 +53,7 @@ export const VmAnswer = named('Vm', z.object({
   failure: nullable(z.object({ code: z.string(), message: z.string(), because: z.unknown(), owed: z.array(z.string()) })),
   createdAt: nullable(time), changedAt: nullable(time), position: nullable(z.int()), version: nullable(z.int()).describe('Its ETag'),
   image: nullable(z.object({ id: z.string(), name: nullable(z.string()), deleted: z.boolean() })).optional().describe('What its first disk began as; null: as nothing. Where one VM is asked for'),
+  pinned: z.object({ because: z.string() }).optional().describe('It stays on its node, and why'),
   usage: nullable(DomainUsage).optional().describe('With include=usage: since it was started'),
 }));
 

@@ -15,7 +15,7 @@ export const heldTake = (take: Take, waypoints: Waypoints): Take => async (envel
 };
 
 const EFFECTS = [
-  'ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'publish', 'openPool', 'closePool', 'define', 'configure', 'layer', 'keepInside', 'tidy', 'start', 'shutdown', 'destroy', 'remove',
+  'ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'publish', 'openPool', 'closePool', 'define', 'configure', 'layer', 'keepInside', 'tidy', 'adopt', 'release', 'start', 'save', 'shutdown', 'destroy', 'remove',
   'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'prove',
 ] as const;
 

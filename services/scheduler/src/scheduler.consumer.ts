@@ -35,7 +35,7 @@ import { node } from './node/node.ts';
 import type { Candidate } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { due } from './backup/due.ts';
-import { poolFor } from './placement/candidate.ts';
+import { mostLeftGib, poolFor } from './placement/candidate.ts';
 import { adoptVm, settleAdoption } from './provisioning/adopt-vm.saga.ts';
 import { backupVm, type DropBackup, dropBackup, settleBackup } from './provisioning/backup-vm.saga.ts';
 import { cleanUpVm, deleteVm } from './provisioning/delete-vm.saga.ts';
@@ -218,6 +218,8 @@ export class Scheduler {
       case 'StartSession':
       case 'ReserveCapacity':
       case 'ResizeCapacity':
+      case 'HoldDevice':
+      case 'ReleaseDevice':
       case 'ReleaseCapacity':
         return handler.handle(node, handling(envelope, streamOf(node.category, command.data.nodeId), command));
       default:
@@ -296,7 +298,7 @@ export class Scheduler {
     };
     const diskGib = layout.disks[0]?.sizeGib ?? 1;
     const pool = poolFor(home, { vcpus: 0, memoryMib: 0, diskGib, accel: 'any', nodeId });
-    if (pool === undefined) return stop('pool.no_space', { nodeId, sizeGib: diskGib });
+    if (pool === undefined) return stop('pool.no_space', { nodeId, sizeGib: diskGib, freeGib: mostLeftGib(home) });
     const spec: VmSpec = {
       name: name.data, description, imageId: null, networkId: null, subnetId: null, vcpus: foreign.vcpus, vcpusMax: foreign.vcpusMax, memoryMib: foreign.memoryMib, memoryMibMax: foreign.memoryMibMax, diskGib,
       accel: 'any', devices: 'virtio', nodeId, tags: [], protected: false, boot: foreign.boot ?? ['disk'], media: null, cloudInit: null, diskLimits: null,

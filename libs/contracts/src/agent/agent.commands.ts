@@ -16,6 +16,7 @@ import { Mac } from '../subnet/subnet.events.ts';
 import { Name, text } from '../text.ts';
 import { PoolFigures, PoolPath, PoolType } from '../pool/pool.events.ts';
 import { DiskLimits, PoolFileName, VolumeFormat, VolumeWork } from '../volume/volume.events.ts';
+import { ASSIGNED_MAX, AssignedDevice } from '../vm/assigned.ts';
 import { CloudInit } from '../vm/cloud-init.ts';
 import { Expert } from '../vm/expert.ts';
 import { GuestRequest } from '../vm/guest.ts';
@@ -41,6 +42,7 @@ export const DomainPlan = z.object({
   drivers: ImageFile.nullable().optional(),
   kernel: z.object({ file: ImageFile, initrd: ImageFile.nullable(), arguments: KernelArguments }).optional(),
   bootMenu: z.boolean().optional(),
+  assigned: z.array(AssignedDevice).max(ASSIGNED_MAX).optional(),
   ...Platform.shape,
   expert: Expert.optional(),
   seed: Seed.nullable(),

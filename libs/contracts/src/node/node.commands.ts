@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { command, type CommandOf } from '../command.ts';
 import { BackupTargetId, NodeId, OperationId, PoolId, VmId } from '../ids.ts';
 import { Json, text } from '../text.ts';
+import { DeviceName } from '../vm/assigned.ts';
 import { Platform } from '../vm/vm.events.ts';
 import { NodeDescription, NodePolicy } from './node.events.ts';
 
@@ -38,6 +39,9 @@ export const nodeCommands = {
   ReserveCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int(), poolId: PoolId.nullable(), byHand: z.boolean(), decision: Json })),
   /** What is set aside for a VM becomes this much; nothing, when nothing is set aside. */
   ResizeCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, vcpus: z.int(), memoryMib: z.int() })),
+  HoldDevice: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, device: DeviceName })),
+  /** null: all that the VM has. */
+  ReleaseDevice: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId, device: DeviceName.nullable() })),
   ReleaseCapacity: command('scheduler', 'nodeId', z.object({ nodeId: NodeId, vmId: VmId })),
 } as const;
 export type NodeCommand = CommandOf<typeof nodeCommands>;

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { event, type EventOf } from '../event.ts';
 import { BackupTargetId, NodeId, VmId } from '../ids.ts';
 import { Json, Name, text } from '../text.ts';
+import { ASSIGNABLE_MAX, AssignableDevice, DeviceName } from '../vm/assigned.ts';
 
 /** What not every node can give a VM, as its libvirt says. */
 export const NodeFeature = z.enum(['uefi', 'uefi-secure', 'tpm']);
@@ -20,6 +21,8 @@ export const NodeDescription = z.object({
   /** Folders for backups that it sees. One that several nodes see has the same id on each. */
   backupTargets: z.array(z.object({ targetId: BackupTargetId, name: Name })).max(16).optional(),
   features: z.array(NodeFeature).optional(),
+  /** Devices of its own that it can lend to a VM. */
+  assignable: z.array(AssignableDevice).max(ASSIGNABLE_MAX).optional(),
 });
 export type NodeDescription = z.infer<typeof NodeDescription>;
 
@@ -61,6 +64,9 @@ export const nodeEvents = {
   CapacityReleased: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int() })),
   /** A VM was made larger, or that was taken back. */
   CapacityResized: event(z.object({ vmId: VmId, vcpus: z.int(), memoryMib: z.int(), before: z.object({ vcpus: z.int(), memoryMib: z.int() }) })),
+  /** A device of it is this VM's alone, whether that runs or not. */
+  DeviceHeld: event(z.object({ vmId: VmId, device: DeviceName })),
+  DeviceReleased: event(z.object({ vmId: VmId, device: DeviceName })),
   /** An operator says that this machine is gone for good: what it held may be given to others. */
   NodeRemoved: event(z.object({ reason: text(300) })),
 } as const;

@@ -1,10 +1,12 @@
 /* What a change makes of a machine: the same for whoever decides, carries out or shows it. */
+import { deviceName } from './assigned.ts';
 import type { AdoptedLayout, AttachedVolume, Nic, Reconfiguration, VmSpec } from './vm.events.ts';
 
 /** The wish with a change in it. A machine that is made larger than it could become can become that large. */
-export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, drivers, kernel, bootMenu, diskLimits, hostname, cloudInit, expert }: Reconfiguration): S => ({
+export const specAfterChange = <S extends Omit<VmSpec, 'name' | 'description'> & { readonly name?: string }>(spec: S, { name, vcpus, memoryMib, diskGib, boot, media, drivers, kernel, bootMenu, diskLimits, hostname, cloudInit, expert, addDevice, removeDevice }: Reconfiguration): S => ({
   ...spec, cloudInit: toldAfterChange(spec.cloudInit, hostname, cloudInit),
   ...(name === undefined || spec.name === undefined ? {} : { name }), diskGib: diskGib ?? spec.diskGib, boot: boot ?? spec.boot, media: media === undefined ? spec.media : media, diskLimits: diskLimits === undefined ? spec.diskLimits : diskLimits,
+  ...(addDevice === undefined && removeDevice === undefined ? {} : { assigned: [...(spec.assigned ?? []).filter((device) => deviceName(device) !== removeDevice), ...(addDevice === undefined ? [] : [addDevice])] }),
   ...(drivers === undefined ? {} : { drivers }), ...(kernel === undefined ? {} : { kernel }), ...(bootMenu === undefined ? {} : { bootMenu }), ...(expert === undefined ? {} : { expert }),
   vcpus: vcpus ?? spec.vcpus, vcpusMax: Math.max(spec.vcpusMax, vcpus ?? 0),
   memoryMib: memoryMib ?? spec.memoryMib, memoryMibMax: Math.max(spec.memoryMibMax, memoryMib ?? 0),

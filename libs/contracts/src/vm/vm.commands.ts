@@ -7,6 +7,7 @@ import { BackupId, BootRunId, ImageId, NodeId, OperationId, PoolId, SnapshotId, 
 import { PublishedImage } from '../image/image.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits } from '../volume/volume.events.ts';
+import { AssignedDevice, DeviceName } from './assigned.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
@@ -168,7 +169,7 @@ export const vmCommands = {
     addVolume: z.object({ volumeId: VolumeId, name: Name, sizeGib: z.int(), image: Reference.optional(), limits: DiskLimits.optional() }).optional(),
     attachVolume: VolumeId.optional(), changeVolume: z.object({ volumeId: VolumeId, sizeGib: z.int().optional(), limits: DiskLimits.nullable().optional() }).optional(),
     detachVolume: z.object({ volumeId: VolumeId, delete: z.boolean() }).optional(), rebuild: z.object({ volumeId: VolumeId, keepDays: z.int() }).optional(),
-    addBootRun: BootRun.optional(), removeBootRun: BootRunId.optional(),
+    addBootRun: BootRun.optional(), removeBootRun: BootRunId.optional(), addDevice: AssignedDevice.optional(), removeDevice: DeviceName.optional(),
   })),
   /** Its first disk, or what a snapshot froze of it, becomes an image. */
   PublishVm: command('scheduler', 'vmId', z.object({ ...Target, imageId: ImageId, ...PublishVmBody.shape })),

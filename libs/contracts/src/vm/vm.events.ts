@@ -7,6 +7,7 @@ import { ImageFile, PublishedImage } from '../image/image.events.ts';
 import { NetworkPlan } from '../network/network.events.ts';
 import { Json, Name, text } from '../text.ts';
 import { DiskLimits, KeptVolume } from '../volume/volume.events.ts';
+import { ASSIGNED_MAX, AssignedDevice, DeviceName } from './assigned.ts';
 import { CloudInit, Hostname } from './cloud-init.ts';
 import { Expert } from './expert.ts';
 import { GuestRequest, ScreenPassword } from './guest.ts';
@@ -100,6 +101,7 @@ export const VmSpec = z.object({
   autostart: Autostart.nullable().optional(),
   /** null: the devices that every machine has. */
   expert: Expert.nullable().optional(),
+  assigned: z.array(AssignedDevice).max(ASSIGNED_MAX).optional(),
 });
 export type VmSpec = z.infer<typeof VmSpec>;
 
@@ -164,6 +166,8 @@ export const Reconfiguration = z.object({
   /** A second, third, … interface; at most one in each network. */
   addNic: NetworkPlan.optional(),
   removeNic: z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/).optional(),
+  addDevice: AssignedDevice.optional(),
+  removeDevice: DeviceName.optional(),
   /** At its next boot. */
   addBootRun: BootRun.optional(),
   /** It is not to be run after all. */
@@ -174,7 +178,7 @@ export const Reconfiguration = z.object({
 export type Reconfiguration = z.infer<typeof Reconfiguration>;
 
 /** What of a running machine differs from what it should be until it is stopped and started. */
-export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit', 'expert']);
+export const Pending = z.enum(['vcpus', 'memoryMib', 'boot', 'hostname', 'cloudInit', 'expert', 'devices']);
 export type Pending = z.infer<typeof Pending>;
 
 /** What a node says of a domain. 'saved': it does not run, and its memory lies in a file from which a start goes on. 'absent': the node has no such domain. */

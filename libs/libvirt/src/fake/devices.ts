@@ -84,7 +84,9 @@ export function attach(node: FakeNode, domain: FakeDomain, xml: string, flags: r
       node.setTree(domain, 'config', grown(withDevices(root, inPlace(devices, device)), device, 1));
       continue;
     }
-    const alias = device.name === 'disk' ? diskAlias(diskFacts(device)) : `${prefixOf(device)}${nextNumber(devices, prefixOf(device))}`;
+    // A name that a user gave is kept.
+    const own = aliasOf(device);
+    const alias = own?.startsWith('ua-') === true ? own : device.name === 'disk' ? diskAlias(diskFacts(device)) : `${prefixOf(device)}${nextNumber(devices, prefixOf(device))}`;
     let plug: XmlElement = { ...device, children: [...childrenOf(device).filter((child) => child.name !== 'alias'), element('alias', { name: alias })] };
     if (device.name === 'interface') {
       const network = attributeOf(device, 'network', 'source');

@@ -15,11 +15,15 @@ import { Write } from '../write.http.ts';
 import type { DriftDocument, DriftPolicyDocument } from './drift.projection.ts';
 
 const DriftQuery = PageQuery.extend({
-  node: NodeId.optional().describe('Of one node'),
+  node: NodeId.optional().describe('Of one node; without, a file in a pool that several nodes see is shown once'),
   vm: VmId.optional().describe('Of one VM'),
   class: DriftClass.optional(),
   ignored: z.enum(['true', 'false']).default('false').describe('Also what somebody or the policy of its class ignores'),
 }).meta({ id: 'DriftQuery' });
+
+const poolOf = (of: string): string => `jsonb_path_query_first(${of}.doc, '$.differences[*] ? (@.field == "pool").seen')`;
+/** Of a pool that several nodes see each of them finds every file: one is enough to be shown. */
+const FOUND_ONCE = `not exists (select from gateway.drift o where drift.class = 'orphan-disk' and o.class = drift.class and o.doc ->> 'name' = drift.doc ->> 'name' and ${poolOf('o')} = ${poolOf('drift')} and o.node_id < drift.node_id)`;
 
 @ApiTags('drift')
 @ApiBearerAuth()
@@ -38,10 +42,10 @@ export class DriftHttp {
     await this.gateway.reading.atLeast(request, reply);
     // The schema allows nothing but ids and names of classes there.
     const where = [
-      ...(node === undefined ? [] : [`node_id = '${node}'`]), ...(vm === undefined ? [] : [`vm_id = '${vm}'`]), ...(driftClass === undefined ? [] : [`class = '${driftClass}'`]),
+      node === undefined ? FOUND_ONCE : `node_id = '${node}'`, ...(vm === undefined ? [] : [`vm_id = '${vm}'`]), ...(driftClass === undefined ? [] : [`class = '${driftClass}'`]),
       ...(ignored === 'true' ? [] : [`doc -> 'acted' ->> 'action' is distinct from 'ignore' and not exists (select from gateway.drift_policy p where p.id = class and p.doc ->> 'action' = 'ignore')`]),
     ].join(' and ');
-    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'drift', query, (items: readonly DriftDocument[]) => items.map(shown), where === '' ? undefined : where)));
+    sendJson(reply, JSON.stringify(await pageOf(this.gateway.views, 'drift', query, (items: readonly DriftDocument[]) => items.map(shown), where)));
   }
 
   @Get('drift/:id')

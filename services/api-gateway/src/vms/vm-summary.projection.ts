@@ -7,6 +7,7 @@
  * read, instead of being written 200 times when a node with 200 VMs falls silent.
  */
 import type { BootRun } from '@chronovirt/contracts/boot-job/boot-job';
+import { deviceName, isOfNode } from '@chronovirt/contracts/vm/assigned';
 import { categoryOf, idOfStream, type SnapshotId } from '@chronovirt/contracts/ids';
 import { bootRunsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
@@ -62,6 +63,8 @@ export interface VmSummary {
   readonly operationId: string | null;
   readonly operation: { readonly id: string; readonly kind: string; readonly desiredBefore: Desired } | null;
   readonly waitingDelete: string | null;
+  /** It stays on its node, and why. */
+  readonly pinned?: { readonly because: string } | undefined;
   /** How far a VM has come whose time is over, or soon is, and when that goes on. */
   readonly expiry: { readonly stage: 'week' | 'day' | 'expired' | 'recycled'; readonly next: string } | null;
   readonly failure: { readonly code: string; readonly message: string; readonly because: unknown; readonly owed: readonly string[] } | null;
@@ -115,7 +118,8 @@ const statusOf = (vm: Omit<VmSummary, 'status' | 'statusBecause'>): Pick<VmSumma
 type Facts = Omit<VmSummary, 'status' | 'statusBecause' | 'operationId'>;
 const settle = (vm: Facts, event: RecordedEvent): VmSummary => {
   const now = { ...vm, operationId: vm.operation?.id ?? vm.waitingDelete, changedAt: event.recordedAt, position: event.position, version: event.version };
-  return { ...now, ...statusOf(now) };
+  const bound = (vm.spec.assigned ?? []).filter(isOfNode).map(deviceName);
+  return { ...now, ...statusOf(now), ...(bound.length === 0 ? { pinned: undefined } : { pinned: { because: `it has devices of its node: ${bound.join(', ')}` } }) };
 };
 
 const shownRun = ({ runId, jobId, name, revision, system }: BootRun) => ({ runId, jobId, name, revision, system });

@@ -8,6 +8,7 @@ import { DomainUsage, DomainXml } from '@chronovirt/contracts/console/console.co
 import { BootRunId, type NodeId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { Mac } from '@chronovirt/contracts/subnet/subnet.events';
 import { passwordPurpose, type ScreenPassword, ScreenPasswordBody, screenPurpose, SetPasswordBody, SshKeysBody, type GuestRequest } from '@chronovirt/contracts/vm/guest';
+import { AssignedDevice, DeviceName } from '@chronovirt/contracts/vm/assigned';
 import { AddNicBody, AddVolumeBody, ChangeVmBody, ChangeVolumeBody, CloneVmBody, CreateVmBody, PublishVmBody, RebuildVmBody, ReconfigureVmBody, StopVmBody, TakeSnapshotBody } from '@chronovirt/contracts/vm/vm.commands';
 import { newCommandId } from '@chronovirt/event-log/command-id';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -235,6 +236,24 @@ export class VmsHttp {
   @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
   async removeVolume(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('volume', { schema: VolumeId }) volumeId: VolumeId, @Query({ schema: RemoveVolumeQuery }) query: z.infer<typeof RemoveVolumeQuery>): Promise<void> {
     await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { detachVolume: { volumeId, delete: query.delete === 'true' } });
+  }
+
+  @Post(':id/devices')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Give it a device: one of its node (as GET /v1/nodes/:id lists them), which is then its alone and binds it to that node, or a virtual one by USB. A running guest gets it at once where it can', operationId: 'addDevice' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async addDevice(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Body({ schema: AssignedDevice }) body: AssignedDevice): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { addDevice: body });
+  }
+
+  @Delete(':id/devices/:device')
+  @Write()
+  @HttpCode(202)
+  @ApiOperation({ summary: 'Take a device away and give it back to its node; a running guest has to let go of it', operationId: 'removeDevice' })
+  @ApiResponse({ status: 202, description: 'Accepted', schema: { $ref: '#/components/schemas/AcceptedVm' } })
+  async removeDevice(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('id', { schema: VmId }) id: VmId, @Param('device', { schema: DeviceName }) device: string): Promise<void> {
+    await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { removeDevice: device });
   }
 
   @Post(':id/rebuild')

@@ -6,7 +6,7 @@ import { smallPlan } from './testing-plan.ts';
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
 const network: NetworkPlan = { networkId: `network_${hex(5)}`, subnetId: `subnet_${hex(6)}`, name: 'cv-default', kind: 'nat', cidr: '10.21.0.0/24', gateway: '10.21.0.1', prefix: 24, bridge: 'cv-br0' };
 const mac = '52:54:0a:15:00:05';
-const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
+const live: LiveDomain = { vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', assigned: [], usb: false, macs: [mac], disks: [{ path: `/pool/volume_${hex(3)}`, limits: null }] };
 const paths = { mediaPathOf: (file: string) => `/images/${file}`, diskPathOf: ({ volumeId }: { readonly volumeId: string }) => `/pool/${volumeId}`, seedPath: undefined };
 const wantedPlan = () => smallPlan({ volumeId: `volume_${hex(3)}`, network, mac, address: '10.21.0.5' });
 const wanted = (more: Parameters<typeof smallPlan>[1] = {}) =>
@@ -37,6 +37,15 @@ describe('What has to be done to a domain that runs', () => {
     const pendingOf = (now: Partial<LiveDomain>, more: Parameters<typeof smallPlan>[1]) => changesOf({ ...live, ...now }, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...more }, paths);
     expect(pendingOf({ kernel: there, bootMenu: true }, { kernel, bootMenu: true })).toEqual({ changes: [], pending: [] });
     for (const [now, more] of [[{ kernel: there }, {}], [{}, { kernel }], [{ kernel: { ...there, initrd: null } }, { kernel }], [{ kernel: there }, { kernel: { ...kernel, arguments: '' } }], [{}, { bootMenu: true }], [{ bootMenu: true }, {}], [{ bootMenu: true, boot: ['cdrom'] }, {}]] as const) expect(pendingOf(now as Partial<LiveDomain>, more)).toEqual({ changes: [], pending: ['boot'] });
+  });
+  it('is to plug in what was assigned to it and take out what was not; by USB only where there is such a bus', () => {
+    const pci = { kind: 'pci', address: '0000:01:00.0' } as const;
+    const tablet = { kind: 'virtual-usb', model: 'tablet' } as const;
+    const of = (now: Partial<LiveDomain>, assigned?: (typeof pci | typeof tablet)[]) => changesOf({ ...live, ...now }, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...(assigned === undefined ? {} : { assigned }) }, paths);
+    expect(of({}, [pci, tablet])).toEqual({ changes: [{ kind: 'add device', device: pci }], pending: ['devices'] });
+    expect(of({ usb: true, assigned: ['ua-cv-pci-0000-01-00-0'] }, [pci, tablet])).toEqual({ changes: [{ kind: 'add device', device: tablet }], pending: [] });
+    expect(of({ usb: true, assigned: ['ua-cv-pci-0000-01-00-0', 'ua-cv-virtual-usb-tablet'] }, [tablet])).toEqual({ changes: [{ kind: 'remove device', alias: 'ua-cv-pci-0000-01-00-0' }], pending: [] });
+    expect(of({ assigned: ['ua-cv-usb-1234-abcd'] }).changes).toHaveLength(1);
   });
   it('is the same with the second drive, where there is one', () => {
     const second = (there: string | undefined | null, drivers?: string | null) => changesOf({ ...live, drivers: there }, { nodeId: `node_${hex(1)}`, vmId: `vm_${hex(2)}`, generation: 1, ...wantedPlan(), vcpus: 2, vcpusMax: 4, memoryMib: 512, memoryMibMax: 2_048, ...(drivers === undefined ? {} : { drivers }) }, paths).changes;

@@ -3,9 +3,11 @@
  * one that runs. The answer is computed from what there is, never remembered, so a change that was begun
  * and not ended is simply continued.
  */
+import type { AssignedDevice } from '@chronovirt/contracts/vm/assigned';
 import type { BootDevice, Pending } from '@chronovirt/contracts/vm/vm.events';
 import type { DiskLimits } from '@chronovirt/contracts/volume/volume.events';
 import type { DomainPlan } from '../hypervisor.ts';
+import { aliasOf, isUsb } from './assigned-xml.ts';
 import { expertText } from './expert-xml.ts';
 
 /** A domain as it runs now. Memory in MiB, with what was plugged in. */
@@ -27,6 +29,9 @@ export interface LiveDomain {
   readonly seed: string | null;
   /** What of devices it was made with beside the usual, as `expertText` says it. */
   readonly expert: string;
+  /** Devices that were assigned to it, by alias; and whether it can be given one by USB. */
+  readonly assigned: readonly string[];
+  readonly usb: boolean;
   readonly macs: readonly string[];
   /** By path, beside the drives for media. */
   readonly disks: readonly { readonly path: string; readonly limits: DiskLimits | null }[];
@@ -43,6 +48,8 @@ export type Change =
   | { readonly kind: 'memory'; readonly mib: number }
   | { readonly kind: 'media' | 'drivers'; readonly path: string | undefined }
   | { readonly kind: 'seed'; readonly path: string }
+  | { readonly kind: 'add device'; readonly device: AssignedDevice }
+  | { readonly kind: 'remove device'; readonly alias: string }
   | { readonly kind: 'add nic'; readonly nic: DomainPlan['nics'][number] }
   | { readonly kind: 'remove nic'; readonly mac: string }
   | { readonly kind: 'add disk'; readonly disk: Disk }
@@ -99,6 +106,16 @@ export function changesOf(live: LiveDomain, plan: DomainPlan, { mediaPathOf, dis
   if (saysBoot(plan) && live.media !== null && live.media !== wanted) changes.push({ kind: 'media', path: wanted });
   const drivers = driversOf(plan, mediaPathOf);
   if (live.drivers !== null && live.drivers !== drivers) changes.push({ kind: 'drivers', path: drivers });
+
+  if (plan.adopted === null) {
+    const { assigned = [] } = plan;
+    const aliases = new Set(assigned.map(aliasOf));
+    for (const alias of live.assigned) if (!aliases.has(alias)) changes.push({ kind: 'remove device', alias });
+    const missing = assigned.filter((device) => !live.assigned.includes(aliasOf(device)));
+    for (const device of missing) if (live.usb || !isUsb(device)) changes.push({ kind: 'add device', device });
+    // There is no plugging in of a controller.
+    if (missing.some((device) => isUsb(device) && !live.usb)) pending.push('devices');
+  }
 
   const macs = new Set([...plan.nics.map(({ mac }) => mac), ...(plan.adopted?.macs ?? [])]);
   // First what goes: what comes may need its place.

@@ -13,7 +13,7 @@ const plan: Told['plan'] = { vmId: `vm_${hex(2)}`, nodeId: `node_${hex(3)}`, gen
 const told: Told = { plan, pending: [], power: 'running', unsettled: false, unsure: false };
 const path = `/pool/${volumeId}.qcow2`;
 const machine: SeenMachine = {
-  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', macs: [mac], disks: [{ path, limits: null }],
+  vcpus: 1, vcpusMax: 1, memoryMib: 128, memoryMibMax: 0, boot: ['disk'], bootMenu: false, kernel: null, media: undefined, drivers: null, seed: null, expert: '', assigned: [], usb: false, macs: [mac], disks: [{ path, limits: null }],
   title: 'spec', description: '', targets: { vda: path }, devices: { serial: 1 },
 };
 const seen: SeenFully = { state: 'running', reason: 'booted', name: 'cv-spec', nameGiven: 'cv-spec', persistent: true, defined: machine, running: machine, snapshots: [] };
@@ -41,6 +41,7 @@ describe('Differences of a domain', () => {
     ['an interface less', { defined: { ...machine, macs: [] } }, { field: `nics.${mac}`, where: 'defined', expected: 'attached', seen: null }],
     ['limits', { running: { ...machine, disks: [{ path, limits: { iops: 100 } }] } }, { field: 'disks.vda.iops', where: 'running', expected: null, seen: 100 }],
     ['a menu of what to start', { running: { ...machine, bootMenu: true } }, { field: 'bootMenu', where: 'running', expected: false, seen: true }],
+    ['a device of its node', { defined: { ...machine, assigned: ['ua-cv-pci-0000-01-00-0'] } }, { field: 'devices.ua-cv-pci-0000-01-00-0', where: 'defined', expected: null, seen: 'attached' }],
     ['a medium in the second drive', { running: { ...machine, drivers: '/images/x.iso' } }, { field: 'drivers', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a medium', { running: { ...machine, media: '/images/x.iso' } }, { field: 'media', where: 'running', expected: null, seen: '/images/x.iso' }],
     ['a snapshot of libvirt\'s', { snapshots: ['a'] }, { field: 'snapshots', expected: null, seen: 'a' }],

@@ -8,6 +8,7 @@ import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import type { DomainPlan, Told } from '../hypervisor.ts';
 import { driversOf, kernelOf, type LiveDomain, mediumOf, saysBoot } from './changes.ts';
 import { targetOf } from './domain-xml.ts';
+import { aliasOf } from './assigned-xml.ts';
 import { expertText } from './expert-xml.ts';
 
 /** One domain, as its libvirt tells of it. */
@@ -87,7 +88,12 @@ export function differencesOf({ plan, pending, power }: Told, seen: SeenFully, e
     }
     for (const [target, path] of Object.entries(there.targets)) if (!targets.has(target)) compare(`disks.${target}`, null, path, where);
     if (plan.adopted === null && !waits('expert')) compare('expert', expertText(plan.expert), there.expert, where);
-    for (const kind of DEVICE_KINDS) if (!waits('expert')) compare(`devices.${kind}`, expected.devices[kind] ?? 0, there.devices[kind] ?? 0, where);
+    if (plan.adopted === null && !waits('devices')) {
+      const aliases = new Set((plan.assigned ?? []).map(aliasOf));
+      for (const alias of aliases) if (!there.assigned.includes(alias)) compare(`devices.${alias}`, 'attached', null, where);
+      for (const alias of there.assigned) if (!aliases.has(alias)) compare(`devices.${alias}`, null, 'attached', where);
+    }
+    for (const kind of DEVICE_KINDS) if (!waits('expert') && !(kind === 'hostdev' && waits('devices'))) compare(`devices.${kind}`, expected.devices[kind] ?? 0, there.devices[kind] ?? 0, where);
   };
   machine(seen.defined, 'defined');
   if (seen.running !== undefined) machine(seen.running, 'running');

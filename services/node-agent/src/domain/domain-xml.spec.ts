@@ -82,6 +82,13 @@ describe('The XML of a domain', () => {
     expect(osOf({ boot: ['network', 'disk'] })).toContain('<boot dev="network"/><boot dev="hd"/>');
   });
 
+  it('has what was assigned to it, with a controller for what is on USB', () => {
+    const of = (assigned: NonNullable<DomainPlan['assigned']>): string => domainXml({ ...plan, assigned }, host);
+    expect(of([])).toContain('<controller type="usb" model="none"/>');
+    expect(of([{ kind: 'pci', address: '0000:01:00.0' }])).toMatch(/<controller type="usb" model="none"\/>.*<hostdev mode="subsystem" type="pci" managed="yes">/);
+    for (const device of [{ kind: 'usb', vendor: '0781', product: '5567' }, { kind: 'virtual-usb', model: 'keyboard' }] as const) expect(of([device])).toContain('<controller type="usb" index="0" model="qemu-xhci"/>');
+  });
+
   it('has devices for systems without virtio drivers', () => {
     const read = readDomain(domainXml({ ...plan, devices: 'legacy' }, host));
     expect(read.disks[0]).toMatchObject({ bus: 'sata', target: 'sda' });
@@ -150,7 +157,7 @@ describe('The XML of a domain', () => {
     for (const type of ['qemu', 'kvm', 'test'] as const) {
       for (const devices of ['virtio', 'legacy'] as const) {
         validate(domainXml({ ...plan, devices }, { ...host, type }), 'domain');
-        validate(domainXml({ ...plan, devices, drivers: 'virtio.iso', bootMenu: true, kernel: { file: 'k', initrd: 'i', arguments: 'quiet' }, vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
+        validate(domainXml({ ...plan, devices, drivers: 'virtio.iso', bootMenu: true, assigned: [{ kind: 'pci', address: '0000:01:00.0' }, { kind: 'usb', vendor: '0781', product: '5567' }, { kind: 'virtual-usb', model: 'mouse' }], kernel: { file: 'k', initrd: 'i', arguments: 'quiet' }, vcpusMax: 4, memoryMibMax: 1_024, boot: ['cdrom', 'disk', 'network'], media: 'install.iso' }, { ...host, type, seedPath: '/pool/seeds/seed.iso' }), 'domain');
       }
     }
   });

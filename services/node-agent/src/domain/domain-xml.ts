@@ -10,6 +10,7 @@
 import { uuidOf, type NodeId } from '@chronovirt/contracts/ids';
 import { BOOT_PORT } from '../boot-jobs/boot-runs.ts';
 import type { DomainPlan } from '../hypervisor.ts';
+import { assignedXml, isUsb } from './assigned-xml.ts';
 import { driversOf, kernelOf } from './changes.ts';
 import { expertCpu, expertDevices, expertText } from './expert-xml.ts';
 import { element } from '../xml.ts';
@@ -191,7 +192,8 @@ export const nicXml = ({ network, mac }: DomainNic, devices: DomainPlan['devices
 export const dimmXml = (mib: number): Xml => element('memory', { model: 'dimm' }, element('target', {}, element('size', { unit: 'MiB' }, mib), element('node', {}, 0)));
 
 function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
-  const ports = host.type === 'test' ? 0 : plan.disks.length + plan.nics.length + PORTS_OF_OTHERS + PORTS_FREE;
+  const { assigned = [] } = plan;
+  const ports = host.type === 'test' ? 0 : plan.disks.length + plan.nics.length + assigned.length + PORTS_OF_OTHERS + PORTS_FREE;
   return [
     ...plan.disks.map((disk) => diskXml(disk, plan.devices, host.diskPathOf(disk))),
     driveXml('media', plan, plan.media === null ? undefined : host.mediaPathOf(plan.media)),
@@ -199,7 +201,7 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     ...(plan.drivers === undefined ? [] : [driveXml('drivers', plan, driversOf(plan, (file) => host.mediaPathOf(file)))]),
     ...(plan.devices === 'virtio' ? [element('controller', { type: 'scsi', index: 0, model: 'virtio-scsi' })] : []),
     // Nothing of ours is on USB, and an idle controller of the old kinds wakes the host a thousand times a second.
-    element('controller', plan.expert?.usb === true ? { type: 'usb', index: 0, model: 'qemu-xhci' } : { type: 'usb', model: 'none' }),
+    element('controller', plan.expert?.usb === true || assigned.some(isUsb) ? { type: 'usb', index: 0, model: 'qemu-xhci' } : { type: 'usb', model: 'none' }),
     ...(ports === 0 ? [] : [element('controller', { type: 'pci', index: 0, model: 'pcie-root' })]),
     ...Array.from({ length: ports }, (_, index) => element('controller', { type: 'pci', index: index + 1, model: 'pcie-root-port' })),
     ...plan.nics.map((nic) => nicXml(nic, plan.devices, plan.isolated)),
@@ -210,6 +212,7 @@ function devices(plan: DomainPlan, host: DomainHost): readonly Xml[] {
     element('channel', { type: 'file' }, element('source', { path: host.bootReport, append: 'on' }), element('target', { type: 'virtio', name: BOOT_PORT })),
     element('graphics', { type: 'vnc', autoport: 'no' }, element('listen', { type: 'socket', socket: host.screenSocket })),
     ...(plan.tpm === true ? [element('tpm', { model: 'tpm-crb' }, element('backend', { type: 'emulator', version: '2.0' }))] : []),
+    ...assigned.map(assignedXml),
     ...expertDevices(plan.expert ?? {}),
   ];
 }

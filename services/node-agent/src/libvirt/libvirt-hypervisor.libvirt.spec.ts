@@ -332,7 +332,7 @@ describe('The node', () => {
       for (const [devices, platform] of [['virtio', {}], ['legacy', {}], ['virtio', { osFamily: 'windows', firmware: 'uefi-secure', tpm: true }], ['virtio', { firmware: 'uefi' }]] as const) {
         const vmId: VmId = `vm_${randomHex()}`;
         const xml = domainXml(
-          { nodeId, vmId, generation: 1, ...smallPlan({ volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway }, { name: 'schema', devices, ...platform, vcpusMax: 4, memoryMibMax: 1_024, media: 'install.iso', drivers: 'drivers.iso', bootMenu: true, kernel: { file: 'kernel', initrd: 'initrd', arguments: 'quiet' }, boot: ['cdrom', 'disk', 'network'] }) },
+          { nodeId, vmId, generation: 1, ...smallPlan({ volumeId: `volume_${randomHex()}`, network, mac: '52:54:00:00:00:01', address: network.gateway }, { name: 'schema', devices, ...platform, vcpusMax: 4, memoryMibMax: 1_024, media: 'install.iso', drivers: 'drivers.iso', assigned: [{ kind: 'pci', address: '0000:01:00.0' }, { kind: 'usb', vendor: '0781', product: '5567' }, { kind: 'virtual-usb', model: 'mouse' }], bootMenu: true, kernel: { file: 'kernel', initrd: 'initrd', arguments: 'quiet' }, boot: ['cdrom', 'disk', 'network'] }) },
           { nodeId, type, hyperv: ['relaxed', 'vapic', 'spinlocks', 'vpindex', 'runtime', 'synic', 'stimer', 'frequencies'], agentVersion: '0', diskPathOf: () => '/nowhere/disk.qcow2', mediaPathOf: (file) => `/nowhere/${file}`, seedPath: '/nowhere/seed.iso', consoleLog: '/nowhere/console.log', bootReport: '/state/boot.report', screenSocket: '/nowhere/screen.sock' },
         );
         const domain = await behind.domainDefineXmlFlags({ xml, flags: ['validate'] }).catch((fault: unknown) => {

@@ -32,8 +32,10 @@ import { CANCELLED, isRefusal, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
 import type { Inspector } from '../console/answer-consoles.os.ts';
 import type { SeenMachine } from '../domain/differences.ts';
+import { ASSIGNABLE_MAX, type AssignableDevice, deviceName } from '@chronovirt/contracts/vm/assigned';
 import { changesOf, mediumOf, saysBoot } from '../domain/changes.ts';
 import type { Change } from '../domain/changes.ts';
+import { ALIAS, assignedXml, elementOf } from '../domain/assigned-xml.ts';
 import { dimmXml, diskXml, domainXml, METADATA_NAMESPACE, nicXml, targetOf } from '../domain/domain-xml.ts';
 import type { DomainHost } from '../domain/domain-xml.ts';
 import { needsKvm } from '../domain/expert-xml.ts';
@@ -51,6 +53,7 @@ import type { Identity } from './inspect.os.ts';
 import { createNetworks, findNetwork } from './libvirt-networks.os.ts';
 import { libvirtBackups } from './libvirt-backups.os.ts';
 import { bootIn, liveDomain, macIn, placesOf } from './live-domain.os.ts';
+import { assignableIn } from './node-device.os.ts';
 import { libvirtProof } from './prove.os.ts';
 
 export interface LibvirtSettings {
@@ -88,6 +91,8 @@ const SOCKET_PATH_BYTES_MAX = 107;
 const TRIES_MAX = 15;
 /** Of 128 MiB each: a terabyte at once. */
 const MEMORY_BLOCKS_MAX = 8_192;
+/** A machine has some hundred; each is asked about. */
+const NODE_DEVICES_MAX = 1_024;
 /** How long a guest may take to let go of a device. */
 const UNPLUG_MS = 30_000;
 /** How often a merge that ended too early is begun again at once. */
@@ -158,6 +163,18 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     const uefi = said.firmware.includes('efi');
     const tpm = said.devices['tpm']?.['backendModel']?.includes('emulator') === true;
     can = { features: [...(uefi ? ['uefi' as const] : []), ...(uefi && said.secureBoot ? ['uefi-secure' as const] : []), ...(tpm ? ['tpm' as const] : [])], hyperv: said.hyperv };
+  };
+
+  /** Of the node's own devices. One that went away meanwhile is none. */
+  const lendable = async (): Promise<readonly AssignableDevice[]> => {
+    if (driver !== 'qemu') return [];
+    const found: AssignableDevice[] = [];
+    for (const device of (await slow.connectListAllNodeDevices({ filter: ['pci', 'usb'] })).slice(0, NODE_DEVICES_MAX)) {
+      const xml = await slow.nodeDeviceGetXmlDesc(device).catch((error: unknown) => { if (error instanceof LibvirtError) return undefined; throw error; });
+      const one = xml === undefined ? undefined : assignableIn(xml);
+      if (one !== undefined && !found.some(({ device: other }) => deviceName(other) === deviceName(one.device))) found.push(one);
+    }
+    return found.slice(0, ASSIGNABLE_MAX);
   };
 
   const identify = async (domain: Domain): Promise<Identity | undefined> => {
@@ -422,6 +439,9 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     return raiseNetworks(interfaces.flatMap((one) => one.network ?? []));
   };
 
+  /** Also one that was paused. The test driver knows no such word. */
+  const goesOnRunning: readonly 'running'[] = driver === 'test' ? [] : ['running'];
+
   const start = (vmId: VmId): Done =>
     withDomain(vmId, 'start', async (domain, seen) => {
       if (seen.state === 'running') return undefined;
@@ -430,7 +450,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         return undefined;
       }
       const create = (): Promise<unknown> => (seen.state === 'saved'
-        ? slow.domainRestoreFlags({ from: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS })
+        ? slow.domainRestoreFlags({ from: host.saves.pathOf(vmId), xml: null, flags: goesOnRunning }, { timeoutMs: SAVE_MS })
         : slow.domainCreateWithFlags({ domain }, { timeoutMs: START_MS }));
       // The test driver starts without looking. With QEMU, looking first would cost every start what only a broken one needs.
       const before = driver === 'test' ? await mend(domain) : 0;
@@ -455,7 +475,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       if (seen.state === 'saved') return undefined;
       if (!powered(seen)) return refuse('domain.not_running', { vmId, state: seen.state });
       try {
-        await slow.domainSaveFlags({ domain, to: host.saves.pathOf(vmId), xml: null, flags: ['running'] }, { timeoutMs: SAVE_MS });
+        await slow.domainSaveFlags({ domain, to: host.saves.pathOf(vmId), xml: null, flags: goesOnRunning }, { timeoutMs: SAVE_MS });
       } catch (error) {
         if (isOperationInvalid(error)) return refuse('domain.not_running', { vmId });
         throw error;
@@ -566,7 +586,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   };
 
   /** A guest that is asked to let go of a device may take its time, or never do it. */
-  const unplug = async (domain: Domain, kind: 'interface' | 'disk', isIt: (device: XmlElement) => boolean, refused: Refusal): Promise<Refusal | undefined> => {
+  const unplug = async (domain: Domain, kind: 'interface' | 'disk' | 'hostdev' | 'input', isIt: (device: XmlElement) => boolean, refused: Refusal): Promise<Refusal | undefined> => {
     const device = async (): Promise<XmlElement | undefined> => childrenOf(childOf(readDomain(await slow.domainGetXmlDesc({ domain })).root, 'devices'), kind).find(isIt);
     const deadline = performance.now() + UNPLUG_MS;
     const pause = looking();
@@ -628,6 +648,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         if (own !== undefined) await slow.domainUpdateDeviceFlags({ domain, xml: buildXml(withMedium(own, one.path)), flags: ['live', 'force'] });
         return undefined;
       }
+      case 'add device':
+        await slow.domainAttachDeviceFlags({ domain, xml: assignedXml(one.device).xml, flags: ['live'] });
+        return undefined;
+      case 'remove device':
+        return unplug(domain, elementOf(one.alias), (device) => attributeOf(device, 'name', 'alias') === one.alias, refuse('device.not_released', { device: one.alias.slice(ALIAS.length), says: 'the guest did not let go of the device; stop the VM, or try again' }));
       case 'add nic':
         await slow.domainAttachDeviceFlags({ domain, xml: nicXml(one.nic, devices).xml, flags: ['live'] });
         return undefined;
@@ -931,7 +956,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
 
   return {
     describe: async () => {
-      const [libvirt, hypervisor, info, own, backupTargets] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), host.backups.targets(), probe()]);
+      const [libvirt, hypervisor, info, own, backupTargets, assignable] = await Promise.all([fast.connectGetLibVersion(), fast.connectGetVersion(), fast.nodeGetInfo(), host.figures?.(), host.backups.targets(), lendable(), probe()]);
       const version = (number: number): string => `${Math.floor(number / 1_000_000)}.${Math.floor(number / 1_000) % 1_000}.${number % 1_000}`;
       return {
         hypervisor: driver,
@@ -943,6 +968,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
         versions: { agent: agentVersion, libvirt: version(libvirt), [driver]: version(hypervisor), ...(own === undefined ? {} : { kernel: own.kernel.slice(0, 100) }) },
         ...(backupTargets.length === 0 ? {} : { backupTargets: [...backupTargets] }),
         features: [...can.features],
+        ...(assignable.length === 0 ? {} : { assignable: [...assignable] }),
       };
     },
     usage: () => host.usage(),

@@ -9,6 +9,7 @@ import { DEVICE_KINDS } from '../domain/differences.ts';
 import type { SeenMachine } from '../domain/differences.ts';
 import { type Drive, DRIVES } from '../domain/domain-xml.ts';
 import type { DomainPlan } from '../hypervisor.ts';
+import { aliasesIn } from './node-device.os.ts';
 
 export const macIn = (device: XmlElement): string | undefined => attributeOf(device, 'address', 'mac')?.toLowerCase();
 
@@ -93,6 +94,8 @@ export function liveDomain(xml: string, adopted?: Adopted | null): SeenMachine {
     drivers: drivers === undefined ? null : mediumIn(drivers),
     seed: (seed === undefined ? undefined : mediumIn(seed)) ?? null,
     expert: childOf(metadata, 'cv:vm')?.attributes['expert'] ?? '',
+    assigned: aliasesIn(devices),
+    usb: childrenOf(devices, 'controller').some(({ attributes }) => attributes['type'] === 'usb' && attributes['model'] !== 'none'),
     macs: childrenOf(devices, 'interface').flatMap((one) => macIn(one) ?? []),
     disks: ofDisks.map((one) => ({ path: attributeOf(one, 'file', 'source') ?? '', limits: limitsIn(childOf(one, 'iotune')) })),
     title: title ?? '',

@@ -66,7 +66,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
   const seedPathOf: LibvirtHost['seedPathOf'] = ({ instanceId }, runs = []) => join(poolDir, `${instanceId}${runs.length === 0 ? SEED : partOf(runs)}`);
   const seedsOf = async (vmId: string): Promise<readonly string[]> => (await readdir(poolDir)).filter((name) => name.startsWith(vmId) && name.endsWith(SEED)).map((name) => join(poolDir, name));
   const bootReportPathOf: LibvirtHost['bootReportPathOf'] = (vmId) => join(consoleDir, `${vmId}.log.boot`);
-  const saves = savesIn(poolDir);
+  const saves = savesIn(poolDir, driver);
   return {
     driver,
     says: `libvirt's ${uri} at ${socket}`,

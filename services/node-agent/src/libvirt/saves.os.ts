@@ -11,10 +11,11 @@ import { join } from 'node:path';
 import type { VmId } from '@chronovirt/contracts/ids';
 import type { Saves } from './host.ts';
 
-/** How a file begins that is whole (QEMU_SAVE_MAGIC of libvirt's qemu_saveimage.h); one that is being written says LibvirtQemudPart. */
-const WHOLE = 'LibvirtQemudSave';
+/** How a file begins that is whole (QEMU_SAVE_MAGIC of libvirt's qemu_saveimage.h; one that is being written says LibvirtQemudPart), or that the test driver wrote (TEST_SAVE_MAGIC of its test_driver.c). */
+const WHOLE = { qemu: 'LibvirtQemudSave', test: 'TestGuestMagic' } as const;
 
-export const savesIn = (poolDir: string): Saves => {
+export const savesIn = (poolDir: string, driver: keyof typeof WHOLE): Saves => {
+  const whole = WHOLE[driver];
   const pathOf = (vmId: VmId): string => join(poolDir, `${vmId}.save`);
   return {
     pathOf,
@@ -25,8 +26,8 @@ export const savesIn = (poolDir: string): Saves => {
       });
       if (file === undefined) return false;
       try {
-        const { buffer, bytesRead } = await file.read(Buffer.alloc(WHOLE.length), 0, WHOLE.length, 0);
-        if (buffer.toString('latin1', 0, bytesRead) !== WHOLE) return false;
+        const { buffer, bytesRead } = await file.read(Buffer.alloc(whole.length), 0, whole.length, 0);
+        if (buffer.toString('latin1', 0, bytesRead) !== whole) return false;
         const { mtimeMs } = await file.stat();
         const written = await Promise.all((await disks()).map((disk) => stat(disk).then((found) => found.mtimeMs, () => Infinity)));
         return written.every((at) => at <= mtimeMs);

@@ -201,7 +201,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
 
   const hypervisor: Hypervisor = {
     describe: async () => ({
-      hypervisor: 'simulated', accel: 'tcg', accelBecause: 'a simulated node runs no guests', cpus: settings.cpus, memoryMib: settings.memoryMib, versions: {},
+      hypervisor: 'simulated', accel: 'tcg', accelBecause: 'a simulated node runs no guests', cpus: settings.cpus, memoryMib: settings.memoryMib, versions: {}, assignable: [{ device: { kind: 'pci', address: '0000:01:00.0' }, says: 'simulated' }],
       ...(settings.target === undefined ? {} : { backupTargets: [{ targetId: settings.target.targetId, name: 'simulated' }] }),
     }),
     usage: async () => ({ memoryUsedPercent: Math.min(100, Math.round((memoryUsedMib() * 100) / settings.memoryMib)), loadPercent: 0 }),
@@ -212,7 +212,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       const domain = domains.get(plan.vmId);
       if (domain === undefined) return undefined;
       const { state, reason } = domain;
-      const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.drivers, one.kernel, one.bootMenu, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
+      const shown = (one: DomainPlan): string => JSON.stringify([one.name, one.vcpus, one.memoryMib, one.boot, one.media, one.drivers, one.kernel, one.bootMenu, one.assigned, one.disks.map(({ volumeId, unit, layer }) => [volumeId, unit, layer]), one.nics.map(({ mac }) => mac)]);
       const differences = [
         ...(isPoweredAsTold(power, domain) ? [] : [{ field: 'state', expected: power, seen: state }]),
         ...(shown(domain.plan) === shown(plan) ? [] : [{ field: `plan, ${String(pending.length)} pending`, expected: shown(plan).slice(0, 1_000), seen: shown(domain.plan).slice(0, 1_000) }]),

@@ -32,6 +32,24 @@ describe('A node', () => {
     given(registered).when({ type: 'RegisterNode', data: { ...joined, machineId: 'other' } }).thenRefused('node.exists', { nodeId });
     given(registered, removed).when({ type: 'RegisterNode', data: joined }).thenRefused('node.removed', { nodeId });
   });
+  it('lends a device to one VM, which keeps it until it gives it back', () => {
+    const device = 'pci-0000:01:00.0';
+    const lends: NodeEvent = { type: 'NodeDescribed', data: { ...description, assignable: [{ device: { kind: 'pci', address: '0000:01:00.0' }, says: 'a card' }] } };
+    const hold = (n: number, wanted = device) => ({ type: 'HoldDevice', data: { nodeId, vmId: vm(n), device: wanted } }) as const;
+    const give = (n: number, back: string | null) => ({ type: 'ReleaseDevice', data: { nodeId, vmId: vm(n), device: back } }) as const;
+    const held: NodeEvent = { type: 'DeviceHeld', data: { vmId: vm(1), device } };
+    const back: NodeEvent = { type: 'DeviceReleased', data: { vmId: vm(1), device } };
+    given(registered, lends).when(hold(1)).then(held);
+    given(registered, lends, held).when(hold(1)).then();
+    given(registered, lends, held).when(hold(2)).thenRefused('device.taken', { nodeId, device, vmId: vm(1) });
+    given(registered, lends).when(hold(1, 'usb-1234:abcd')).thenRefused('device.not_on_node', { nodeId, device: 'usb-1234:abcd' });
+    for (const which of [device, null]) given(registered, lends, held).when(give(1, which)).then(back);
+    for (const other of [give(2, null), give(2, device), give(1, 'usb-1234:abcd')]) given(registered, lends, held).when(other).then();
+    given(registered, lends, held, back).when(hold(2)).then({ type: 'DeviceHeld', data: { vmId: vm(2), device } });
+    // One that is gone for good has nothing to give back, and nobody is to wait for it.
+    given(registered, lends, held, removed).when(give(1, null)).then();
+    given(registered, lends, held, removed).when(hold(1)).thenRefused('node.removed', { nodeId });
+  });
   it('starts a session with every hello, and describes itself when that is news', () => {
     given(registered).when(hello).then(described, session(1));
     given(...ready).when(hello).then(session(2));

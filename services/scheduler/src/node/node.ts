@@ -7,7 +7,8 @@
  */
 import { BucketMap } from '@chronovirt/decider/bucket-map';
 import { type Decider, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
-import type { NodeId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import { deviceName } from '@chronovirt/contracts/vm/assigned';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import { type NodeDescription, type NodeEvent, type NodePolicy, nodePolicyDefault } from '@chronovirt/contracts/node/node.events';
 import { capacityOf } from './capacity.ts';
@@ -24,6 +25,8 @@ export interface RegisteredNode {
   readonly vcpusReserved: number;
   readonly memoryMibReserved: number;
   readonly reserved: BucketMap<string, { readonly vcpus: number; readonly memoryMib: number }>;
+  /** Its own devices, by name, with the VM that has it. */
+  readonly devices: ReadonlyMap<string, VmId>;
 }
 
 export type Node = { readonly status: 'absent' } | RegisteredNode;
@@ -47,7 +50,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
   category: 'node',
   initial: { status: 'absent' },
   // What comes and goes with VMs and with the agent. What the machine is (NodeDescribed) is not among it: limits are set by it.
-  observations: ['NodeSessionStarted', 'CapacityReserved', 'CapacityResized', 'CapacityReleased'],
+  observations: ['NodeSessionStarted', 'CapacityReserved', 'CapacityResized', 'CapacityReleased', 'DeviceHeld', 'DeviceReleased'],
 
   decide(command, state) {
     if (command.type === 'RegisterNode') {
@@ -56,7 +59,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
       if (state.status === 'removed') return refuse('node.removed', { nodeId });
       return state.machineId === machineId ? [] : refuse('node.exists', { nodeId });
     }
-    if (command.type === 'ReleaseCapacity' && state.status === 'removed') return [];
+    if ((command.type === 'ReleaseCapacity' || command.type === 'ReleaseDevice') && state.status === 'removed') return [];
     const known = registeredOr(state, command.data.nodeId);
     if (isRefusal(known)) return known;
     switch (command.type) {
@@ -88,6 +91,18 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
         const lacking = lackOf(known, { vcpus: vcpus - held.vcpus, memoryMib: memoryMib - held.memoryMib });
         return lacking ?? [{ type: 'CapacityResized', data: { vmId, vcpus, memoryMib, before: held } }];
       }
+      case 'HoldDevice': {
+        const { nodeId, vmId, device } = command.data;
+        const holder = known.devices.get(device);
+        if (holder === vmId) return [];
+        if (holder !== undefined) return refuse('device.taken', { nodeId, device, vmId: holder });
+        if (known.description?.assignable?.some((one) => deviceName(one.device) === device) !== true) return refuse('device.not_on_node', { nodeId, device });
+        return [{ type: 'DeviceHeld', data: { vmId, device } }];
+      }
+      case 'ReleaseDevice': {
+        const { vmId, device } = command.data;
+        return [...known.devices].flatMap(([name, holder]) => (holder === vmId && (device === null || device === name) ? [{ type: 'DeviceReleased' as const, data: { vmId, device: name } }] : []));
+      }
       case 'ReleaseCapacity': {
         const held = known.reserved.get(command.data.vmId);
         return held === undefined ? [] : [{ type: 'CapacityReleased', data: { vmId: command.data.vmId, ...held } }];
@@ -98,7 +113,7 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
   evolve(state, event) {
     if (event.type === 'NodeRegistered') {
       const { nodeId, name, machineId, credentialKey } = event.data;
-      return { status: 'registered', nodeId, name, machineId, credentialKey, description: null, policy: nodePolicyDefault, session: 0, vcpusReserved: 0, memoryMibReserved: 0, reserved: BucketMap.empty() };
+      return { status: 'registered', nodeId, name, machineId, credentialKey, description: null, policy: nodePolicyDefault, session: 0, vcpusReserved: 0, memoryMibReserved: 0, reserved: BucketMap.empty(), devices: new Map() };
     }
     if (state.status === 'absent') return state;
     switch (event.type) {
@@ -123,6 +138,10 @@ export const node: Decider<OfNode, NodeEvent, Node> = {
         const { vmId, vcpus, memoryMib } = event.data;
         return { ...state, vcpusReserved: state.vcpusReserved - vcpus, memoryMibReserved: state.memoryMibReserved - memoryMib, reserved: state.reserved.without(vmId) };
       }
+      case 'DeviceHeld':
+        return { ...state, devices: new Map([...state.devices, [event.data.device, event.data.vmId]]) };
+      case 'DeviceReleased':
+        return { ...state, devices: new Map([...state.devices].filter(([name]) => name !== event.data.device)) };
       case 'NodeRemoved':
         return { ...state, status: 'removed' };
     }

@@ -49,6 +49,11 @@ export type Filter = (node: Candidate, want: Want) => string | undefined;
 /** 0 to 100: how well the node would stand with this VM on it. */
 export type Scorer = (node: Candidate, want: Want) => number;
 
+const leftGib = ({ capacityGib, overcommitPercent, reservedGib }: PlacePool): number => Math.floor((capacityGib * overcommitPercent) / 100) - reservedGib;
+
+/** What may be promised in the pool that has most left. GiB. */
+export const mostLeftGib = ({ pools }: Candidate): number => Math.max(0, ...pools.filter(({ closed }) => closed !== true).map(leftGib));
+
 /** The first pool with enough left of what may be promised, among those that may be meant. */
 export const poolFor = (node: Candidate, want: Want): PlacePool | undefined =>
-  node.pools.find((pool) => pool.closed !== true && (want.poolId ?? pool.poolId) === pool.poolId && Math.floor((pool.capacityGib * pool.overcommitPercent) / 100) - pool.reservedGib >= want.diskGib);
+  node.pools.find((pool) => pool.closed !== true && (want.poolId ?? pool.poolId) === pool.poolId && leftGib(pool) >= want.diskGib);

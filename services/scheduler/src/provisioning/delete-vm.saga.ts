@@ -36,6 +36,8 @@ export interface RemoveVm {
   readonly backup?: { readonly backupId: BackupId; readonly operationId: OperationId } | null;
   /** What is said of a backup when the machine of its drill goes. */
   readonly drilled?: Extract<BackupCommand, { type: 'RecordDrill' }>['data'] | null;
+  /** It has devices of its node. */
+  readonly devices?: boolean;
   readonly nameKey: string;
   /** Of a name that it was to get, and that is owed. */
   readonly otherNameKey: string | null;
@@ -80,6 +82,10 @@ const steps: Readonly<Record<string, Step<RemoveVm, Outgoing>>> = {
   capacity: {
     after: ['disk'], deadlineMs: 30_000, undo,
     run: ({ vmId, operationId, reservedOn }) => ({ to: 'scheduler', target: vmId, type: 'UnplaceVm', data: { vmId, operationId, nodeId: reservedOn } }),
+  },
+  devices: {
+    after: ['domain'], deadlineMs: 30_000, undo,
+    run: ({ vmId, nodeId, devices = false }) => (nodeId === null || !devices ? undefined : { to: 'scheduler', target: nodeId, type: 'ReleaseDevice', data: { nodeId, vmId, device: null } }),
   },
   name: {
     after: ['disk'], deadlineMs: 30_000, undo,

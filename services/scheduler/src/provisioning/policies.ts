@@ -17,6 +17,7 @@ import type { OnNode } from './node-verb.ts';
 import type { PowerVm, SettlePower } from './power-vm.saga.ts';
 import type { ProvisionVm } from './provision-vm.saga.ts';
 import type { PublishVm } from './publish-vm.saga.ts';
+import { isOfNode } from '@chronovirt/contracts/vm/assigned';
 import type { ReconfigureVm, SettleReconfiguration } from './reconfigure-vm.saga.ts';
 import { type SnapshotVm, takeBackSteps, type TidyVm } from './snapshot-vm.saga.ts';
 
@@ -114,6 +115,7 @@ const removal = (vm: LiveVm, operationId: OperationId, nameKeyOf: (name: string)
   volumes: [...vm.volumes.map(({ volumeId }) => ({ volumeId, delete: vm.deletesDisks || vm.provisioned === null ? dropOf(operationId, volumeId, nameKeyOf) : null })), ...[...listOf(vm.debt?.change?.addVolume), ...listOf(vm.debt?.change?.rebuild)].map(({ volumeId }) => ({ volumeId, delete: dropOf(operationId, volumeId, nameKeyOf) })), ...listOf(vm.debt?.change?.attachVolume).map(({ volumeId }) => ({ volumeId, delete: null }))],
   backup: vm.debt === null || vm.debt.backup === null ? null : { backupId: vm.debt.backup.backupId, operationId: dropOf(operationId, vm.debt.backup.backupId, nameKeyOf) },
   drilled: drilledOf(vm),
+  devices: [...(vm.spec.assigned ?? []), ...listOf(vm.debt?.change?.addDevice)].some(isOfNode),
   nameKey: nameKeyOf(vm.spec.name), otherNameKey: vm.debt?.change?.name === undefined ? null : nameKeyOf(vm.debt.change.name),
 });
 

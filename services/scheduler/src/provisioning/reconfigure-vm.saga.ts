@@ -3,7 +3,7 @@
  * medium, interfaces, disks, its first disk anew. Whatever is new is taken first; then the node is given the whole domain as it should
  * be, and makes what it has the same; then what is not needed any more is given back.
  *
- *     name, capacity, address, volume ─▶ space ─▶ disk ─▶ domain ─▶ back
+ *     name, capacity, address, device, volume ─▶ space ─▶ disk ─▶ domain ─▶ back
  *
  * The way back is the same command with the domain as it was. Disks only grow, so a disk that has grown
  * stays so, and costs nothing: it is thin.
@@ -11,11 +11,12 @@
  * Capacity is only ever added here. What a running machine shall have less of waits for its next start, and
  * a start takes what is needed then.
  *
- * A reconfiguration gives back at most one thing (a name, an address or a volume), as its last step: what was given
+ * A reconfiguration gives back at most one thing (a name, an address, a device or a volume), as its last step: what was given
  * back may belong to somebody else a moment later, so nothing may follow that could fail.
  */
 import type { Outgoing } from '@chronovirt/contracts/command';
 import type { OperationId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
+import { type AssignedDevice, deviceName, isOfNode } from '@chronovirt/contracts/vm/assigned';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { AttachedVolume, Nic, Reconfiguration } from '@chronovirt/contracts/vm/vm.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
@@ -62,6 +63,14 @@ const after = (vm: ReconfigureVm, facts: StepFacts): Machine => ({
 const renamed = ({ nameKeyBefore, nameKeyAfter }: ReconfigureVm): boolean => nameKeyBefore !== nameKeyAfter;
 const unclaim = ({ vmId }: ReconfigureVm, key: string): Outgoing => ({ to: 'scheduler', target: key, type: 'UnclaimVmName', data: { key, owner: vmId } });
 const release = ({ vmId }: ReconfigureVm, subnetId: string): Outgoing => ({ to: 'ipam', target: subnetId, type: 'ReleaseAddress', data: { subnetId, vmId } });
+
+const releaseDevice = ({ vmId, nodeId }: ReconfigureVm, device: AssignedDevice): Outgoing => ({ to: 'scheduler', target: nodeId, type: 'ReleaseDevice', data: { nodeId, vmId, device: deviceName(device) } });
+/** That of its node which comes. */
+const heldDevice = (vm: ReconfigureVm, type: 'HoldDevice' | 'ReleaseDevice'): Outgoing | undefined => {
+  const { vmId, nodeId, change: { addDevice } } = vm;
+  if (addDevice === undefined || !isOfNode(addDevice)) return undefined;
+  return type === 'HoldDevice' ? { to: 'scheduler', target: nodeId, type, data: { nodeId, vmId, device: deviceName(addDevice) } } : releaseDevice(vm, addDevice);
+};
 
 const resizeCapacity = ({ vmId, nodeId }: ReconfigureVm, { vcpus, memoryMib }: Share): Outgoing =>
   ({ to: 'scheduler', target: nodeId, type: 'ResizeCapacity', data: { nodeId, vmId, vcpus, memoryMib } });
@@ -148,9 +157,10 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       run: ({ change: { addNic }, vmId }) => (addNic === undefined ? undefined : { to: 'ipam', target: addNic.subnetId, type: 'LeaseAddress', data: { subnetId: addNic.subnetId, vmId } }),
       undo: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)),
     },
+    device: { deadlineMs: DECIDED_MS, run: (vm) => heldDevice(vm, 'HoldDevice'), undo: (vm) => heldDevice(vm, 'ReleaseDevice') },
     volume: { deadlineMs: DECIDED_MS, run: runVolume, undo: undoVolume },
     space: { after: ['volume'], deadlineMs: DECIDED_MS, run: runSpace, undo: undoSpace },
-    disk: { after: ['space', 'name', 'capacity', 'address'], deadlineMs: 90_000, moreMs: bytesMs, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
+    disk: { after: ['space', 'name', 'capacity', 'address', 'device'], deadlineMs: 90_000, moreMs: bytesMs, undoDeadlineMs: 60_000, undoRefused: true, run: ensureDisk, undo: removeDisk },
     domain: {
       after: ['disk'],
       deadlineMs: 90_000,
@@ -166,6 +176,8 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
       run: (vm) => {
         const { detachVolume, rebuild } = vm.change;
         if (rebuild !== undefined) return { to: 'storage', target: vm.machine.volumeId, type: 'DetachVolume', data: { volumeId: vm.machine.volumeId, vmId: vm.vmId, delete: null, kept: rebuild.kept } };
+        const gone = vm.machine.spec.assigned?.find((device) => deviceName(device) === vm.change.removeDevice);
+        if (gone !== undefined) return isOfNode(gone) ? releaseDevice(vm, gone) : undefined;
         if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);
         return renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId);
       },
@@ -202,6 +214,7 @@ export const settleReconfiguration: Saga<SettleReconfiguration, Outgoing> = {
     space: { after: ['disk'], deadlineMs: DECIDED_MS, undo, run: undoSpace },
     volume: { after: ['space'], deadlineMs: DECIDED_MS, undo, run: undoVolume },
     address: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (vm.change.addNic === undefined ? undefined : release(vm, vm.change.addNic.subnetId)) },
+    device: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => heldDevice(vm, 'ReleaseDevice') },
     capacity: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (grows(vm) ? resizeCapacity(vm, vm.held) : undefined) },
     name: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => (renamed(vm) ? unclaim(vm, vm.nameKeyAfter) : undefined) },
   },

@@ -61,6 +61,9 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, machine: { ...machine, volumes: [second] }, change: { detachVolume: { volumeId: second.volumeId, delete: true } } },
   { ...reconfiguration, change: { rebuild } },
   { ...reconfiguration, machine: { ...machine, nics: [nic] }, change: { removeNic: nic.mac }, removedSubnetId: other.subnetId },
+  { ...reconfiguration, change: { addDevice: { kind: 'pci', address: '0000:01:00.0' } } },
+  { ...reconfiguration, change: { addDevice: { kind: 'virtual-usb', model: 'tablet' } } },
+  { ...reconfiguration, machine: { ...machine, spec: { ...machine.spec, assigned: [{ kind: 'usb', vendor: '1234', product: 'abcd' }] } }, change: { removeDevice: 'usb-1234:abcd' } },
 ];
 
 const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } };
@@ -133,7 +136,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('making a VM', () => { expect(property(provisionVm, [provision])).toEqual([]); });
   it('adopting one', () => { expect(property(adoptVm, [adoption])).toEqual([]); });
   it('settling what an adoption owes', () => { expect(property(settleAdoption, [{ ...adoption, failedOperationId }])).toEqual([]); });
-  it('deleting one', () => { expect(property(deleteVm, removals)).toEqual([]); });
+  it('deleting one', () => { expect(property(deleteVm, [...removals, ...removals.map((removal) => ({ ...removal, devices: true }))])).toEqual([]); });
   it('clearing away what a creation left', () => { expect(property(cleanUpVm, removals)).toEqual([]); });
   it('having a node bring back what differs', () => {
     const settling = { operationId: ids.operationId, nodeId: `node_${digits}`, driftId: `drift_${digits}`, action: 'revert-drift' } as const;
@@ -214,6 +217,19 @@ describe('Making a VM different', () => {
     const undo = reconfigureVm.steps['domain']?.undo;
     expect(typeof undo === 'function' ? undo(named, {}) : undefined).toMatchObject({ data: { hostname: 'web-1', seed: { hostname: 'web-1', instanceId: ids.vmId }, insist: true } });
     expect(reconfigureVm.steps['domain']?.run(smaller, {})).toMatchObject({ data: { hostname: null } });
+  });
+  it('holds a device of its node before the machine has it, and gives it back when that has let go of it', () => {
+    const [lent, made, back] = reconfigurations.slice(-3);
+    if (lent === undefined || made === undefined || back === undefined) throw new Error('no devices');
+    const held = { nodeId: `node_${digits}`, vmId: ids.vmId, device: 'pci-0000:01:00.0' };
+    expect(reconfigureVm.steps['device']?.run(lent, {})).toMatchObject({ type: 'HoldDevice', data: held });
+    const undoLent = reconfigureVm.steps['device']?.undo;
+    expect(typeof undoLent === 'function' ? undoLent(lent, {}) : undefined).toMatchObject({ type: 'ReleaseDevice', data: held });
+    expect(reconfigureVm.steps['domain']?.run(lent, {})).toMatchObject({ data: { assigned: [{ kind: 'pci', address: '0000:01:00.0' }] } });
+    expect([reconfigureVm.steps['device']?.run(made, {}), reconfigureVm.steps['back']?.run(made, {}), reconfigureVm.steps['device']?.run(back, {})]).toEqual([undefined, undefined, undefined]);
+    expect(reconfigureVm.steps['back']?.run(back, {})).toMatchObject({ type: 'ReleaseDevice', data: { ...held, device: 'usb-1234:abcd' } });
+    for (const removal of removals) expect(deleteVm.steps['devices']?.run(removal, {})).toBeUndefined();
+    expect(deleteVm.steps['devices']?.run({ ...(removals[0] as RemoveVm), nodeId: `node_${digits}`, devices: true }, {})).toMatchObject({ type: 'ReleaseDevice', data: { ...held, device: null } });
   });
   it('gives back a name or an address last', () => {
     expect(reconfigureVm.steps['back']?.after).toEqual(['domain']);

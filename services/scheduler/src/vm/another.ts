@@ -2,6 +2,7 @@
 import type { NodeId, VolumeId } from '@chronovirt/contracts/ids';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { AdoptedLayout, Kernel, Media, Restore, VmSpec } from '@chronovirt/contracts/vm/vm.events';
+import { isOfNode } from '@chronovirt/contracts/vm/assigned';
 import { hostnameOf } from './domain-plan.ts';
 
 /** libvirt's own words for a machine that does not run without the host's help. */
@@ -21,10 +22,12 @@ const kernelAgain = (then: Kernel, imageOf: FindImage): Kernel | null => {
  * One of the same kind, with another name and identity. Whether somebody wants it for ever, or started again, was
  * said of that machine, not of this one; what it begins as is in its disks, so it needs no image.
  */
-export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, ...spec }: VmSpec, { name, network, nodeId, layout, imageOf }: {
+export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, assigned, ...spec }: VmSpec, { name, network, nodeId, layout, imageOf }: {
   readonly name: string; readonly network: NetworkPlan; readonly nodeId: NodeId | null; readonly layout: AdoptedLayout | null; readonly imageOf: FindImage;
 }): VmSpec => ({
   ...spec, name, ...(needsKvm(layout) ? { accel: 'require-kvm' as const } : {}), networkId: network.networkId, subnetId: network.subnetId, nodeId, protected: false, media: null, imageId: null,
+  // Devices of a node are one machine's alone.
+  ...(assigned === undefined ? {} : { assigned: assigned.filter((device) => !isOfNode(device)) }),
   ...(spec.drivers === undefined ? {} : { drivers: spec.drivers === null ? null : imageOf('iso', spec.drivers.imageId) }),
   ...(spec.kernel === undefined || spec.kernel === null ? {} : { kernel: kernelAgain(spec.kernel, imageOf) }),
   cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(name) },

@@ -45,6 +45,7 @@ export const planOf = ({ vmId, spec, volumeId, first, layout, nics, volumes, see
   media: spec.media?.file ?? null,
   ...(layout !== null || (spec.drivers === undefined && spec.osFamily !== 'windows') ? {} : { drivers: spec.drivers?.file ?? null }),
   ...(spec.kernel === undefined || spec.kernel === null ? {} : { kernel: { file: spec.kernel.file, initrd: spec.kernel.initrd?.file ?? null, arguments: spec.kernel.arguments } }),
+  ...(spec.assigned === undefined || spec.assigned.length === 0 ? {} : { assigned: spec.assigned }),
   ...(spec.bootMenu === true ? { bootMenu: true } : {}),
   ...(spec.expert === undefined || spec.expert === null ? {} : { expert: spec.expert }),
   ...(bootRuns.length === 0 ? {} : { bootRuns: [...bootRuns] }),

@@ -142,6 +142,20 @@ describe('A VM that is made different', () => {
   it('has one operation at a time', () => given(...running, asked({ vcpus: 2 })).when(change({ vcpus: 3 }, 4)).thenRefused('vm.busy', { operationId: op(3), kind: 'reconfigure' }));
   it('says at once when it is so already', () => given(...running).when(change({ vcpus: spec.vcpus, boot: ['disk'] })).then(asked({ vcpus: spec.vcpus, boot: ['disk'] }), done(3, 'already so')));
   it('has a disk that never shrinks', () => given(...running).when(change({ diskGib: spec.diskGib - 1 })).thenRefused('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: spec.diskGib - 1, field: 'diskGib' }));
+  it('is given a device once, gives back what it has, and is not put to rest with one of its node', () => {
+    const card = { kind: 'pci', address: '0000:01:00.0' } as const;
+    const [tablet, name] = [{ kind: 'virtual-usb', model: 'tablet' } as const, 'pci-0000:01:00.0'];
+    given(...running).when(change({ addDevice: card })).then(asked({ addDevice: card }));
+    given(...running).when(change({ removeDevice: name })).thenRefused('vm.device_not_found', { vmId, device: name });
+    const bound = [...running, asked({ addDevice: card }), changed({ addDevice: card }), done(3)];
+    expect(replay(vm, bound)).toMatchObject({ spec: { assigned: [card] } });
+    given(...bound).when(change({ addDevice: card }, 4)).thenRefused('vm.device_attached', { vmId, device: name });
+    given(...bound).when({ type: 'SaveVm', data: { vmId, operationId: op(4) } }).thenRefused('vm.pinned', { vmId, nodeId, devices: [name] });
+    expect(replay(vm, [...bound, asked({ removeDevice: name }, 4), changed({ removeDevice: name }, null, 4), done(4)])).toMatchObject({ spec: { assigned: [] } });
+    const full = Array.from({ length: 16 }, (_, n) => ({ kind: 'usb', vendor: '1234', product: n.toString(16).padStart(4, '0') }) as const);
+    given({ ...requested, data: { ...wish, spec: { ...spec, assigned: full } } }, ...running.slice(1)).when(change({ addDevice: tablet })).thenRefused('vm.too_many_devices', { vmId, max: 16 });
+    given({ ...requested, data: { ...wish, spec: { ...spec, assigned: [tablet] } } }, ...running.slice(1)).when({ type: 'SaveVm', data: { vmId, operationId: op(3) } }).then(powerRequested(3, 'save'));
+  });
   it('has one interface in each network, and keeps its first', () => {
     given(...running).when(change({ addNic: wish.network })).thenRefused('vm.nic_in_network', { vmId, networkId: wish.network.networkId, network: wish.network.name, field: 'network' });
     given(...running).when(change({ removeNic: provisioned.mac })).thenRefused('vm.first_nic', { vmId, mac: provisioned.mac });

@@ -28,6 +28,7 @@ import type { ScreenPassword } from '@chronovirt/contracts/vm/guest';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Layer, Snapshot } from '@chronovirt/contracts/vm/snapshot';
+import { ASSIGNED_MAX, deviceName, isOfNode } from '@chronovirt/contracts/vm/assigned';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
@@ -172,6 +173,8 @@ const power = (vm: Vm, data: { vmId: VmId; operationId: OperationId }, action: P
   if (action === 'start' && (live.expiry.stage === 'expired' || live.expiry.stage === 'recycled')) return refuse('vm.expired', { vmId: data.vmId, expiresAt: live.spec.expiresAt ?? null, hint: 'say until when it is wanted: PATCH expiresAt' });
   // What happened behind our back still needs its capacity taken or given back: that is the saga's work.
   if (alreadyThere[action] === state && live.desired === desiredAfter[action]) return [requested, { type: 'VmOperationDone', data: { operationId: data.operationId, how: `already ${state}` } }];
+  const bound = (live.spec.assigned ?? []).filter(isOfNode).map(deviceName);
+  if (action === 'save' && bound.length > 0) return refuse('vm.pinned', { vmId: data.vmId, nodeId: live.nodeId, devices: bound });
   if (action === 'stop' && state === 'saved') return how.force ? [requested] : saved(live);
   if (alreadyThere[action] !== state && !possibleFrom[action].includes(state)) return refuse(`vm.not_${possibleFrom[action][0] ?? 'ready'}`, { vmId: data.vmId, state, action });
   return [requested];
@@ -208,7 +211,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (change.diskGib !== undefined && change.diskGib < spec.diskGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: spec.diskGib, wanted: change.diskGib, field: 'diskGib' });
   const { addNic, removeNic } = change;
   // From what it starts nobody looked when it was adopted by an older agent.
-  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'drivers', 'kernel', 'bootMenu', 'expert'] as const).filter((field) => change[field] !== undefined);
+  const fixed = live.layout === null ? [] : ([...(live.layout.drive === undefined ? ['boot', 'media'] as const : []), 'drivers', 'kernel', 'bootMenu', 'expert', 'addDevice'] as const).filter((field) => change[field] !== undefined);
   if (fixed[0] !== undefined) return refuse('vm.adopted', { vmId, fields: fixed, field: fixed[0] });
   if (addNic !== undefined && [...(network === null ? [] : [network]), ...nics.map((nic) => nic.network)].some(({ networkId }) => networkId === addNic.networkId)) return refuse('vm.nic_in_network', { vmId, networkId: addNic.networkId, network: addNic.name, field: 'network' });
   if (addNic !== undefined && nics.length >= NICS_MAX) return refuse('vm.too_many_nics', { vmId, max: NICS_MAX + 1 });
@@ -222,6 +225,11 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (addBootRun !== undefined && live.bootRuns.length >= BOOT_RUNS_MAX) return refuse('boot_job.too_many', { vmId, max: BOOT_RUNS_MAX });
   if (addBootRun !== undefined && addBootRun.nodeId !== null && addBootRun.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
   if (removeBootRun !== undefined && !live.bootRuns.some(({ runId }) => runId === removeBootRun)) return refuse('boot_job.not_pending', { vmId, runId: removeBootRun });
+  const { addDevice, removeDevice } = change;
+  const assigned = spec.assigned ?? [];
+  if (addDevice !== undefined && assigned.some((device) => deviceName(device) === deviceName(addDevice))) return refuse('vm.device_attached', { vmId, device: deviceName(addDevice) });
+  if (addDevice !== undefined && assigned.length >= ASSIGNED_MAX) return refuse('vm.too_many_devices', { vmId, max: ASSIGNED_MAX });
+  if (removeDevice !== undefined && !assigned.some((device) => deviceName(device) === removeDevice)) return refuse('vm.device_not_found', { vmId, device: removeDevice });
   const { addVolume, attachVolume, changeVolume, detachVolume } = change;
   if ((addVolume !== undefined || attachVolume !== undefined) && volumes.length >= VOLUMES_MAX) return refuse('vm.too_many_volumes', { vmId, max: VOLUMES_MAX + 1 });
   if (attachVolume !== undefined && volumes.some(({ volumeId }) => volumeId === attachVolume.volumeId)) return refuse('volume.attached', { volumeId: attachVolume.volumeId, vmId });
@@ -236,7 +244,7 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   if (keptIn !== undefined) return refuse('volume.in_internal_snapshot', { vmId, volumeId: keptIn, snapshots: namesOf(live.snapshots, keptIn) });
   if (changeVolume?.sizeGib !== undefined && found !== undefined && changeVolume.sizeGib < found.sizeGib) return refuse('vm.disk_cannot_shrink', { vmId, diskGib: found.sizeGib, wanted: changeVolume.sizeGib, field: 'sizeGib' });
   // It would let go later, when nobody expects it any more.
-  if ((removeNic !== undefined || detachVolume !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
+  if ((removeNic !== undefined || detachVolume !== undefined || removeDevice !== undefined) && live.observed?.state === 'paused') return refuse('vm.paused', { vmId, hint: 'resume it first, or stop it' });
   if (change.rebuild !== undefined) {
     const state = live.observed?.state ?? 'absent';
     if (spec.imageId === null) return refuse('vm.no_image', { vmId });
