@@ -9,6 +9,7 @@
  * What exists with other settings is changed. What the server refuses to change (a stream's
  * retention) is said and left alone: that takes a person.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { AckPolicy, DeliverPolicy, DiscardPolicy, JetStreamApiError, RetentionPolicy, StorageType, jetstreamManager } from '@nats-io/jetstream';
 import type { ConsumerConfig, JetStreamManager, StreamConfig } from '@nats-io/jetstream';
 import { nanos } from '@nats-io/transport-node';
@@ -24,9 +25,12 @@ const STREAM_NOT_FOUND = 10059;
 const INSUFFICIENT_STORAGE = 10047;
 const STORE_FAILED = 10077;
 const STREAM_EXISTS_WITH_OTHER_SETTINGS = 10058;
+const SUBJECTS_OVERLAP = 10065;
 
 const BYTES_MIN = 16 * 2 ** 20;
 const SHARE_MIN = 1 / 256;
+const LOOK_MS = 50;
+const LOOKS_MAX = 40;
 /** A request that was sent before JetStream was up is never answered, so patience does not help. */
 const REQUEST_MS = 1_000;
 
@@ -95,6 +99,20 @@ async function changeStream(jsm: JetStreamManager, spec: StreamSpec, { replicas 
   return true;
 }
 
+/** Whether the stream is there, or comes while it is looked for. */
+async function isThere(jsm: JetStreamManager, name: StreamName): Promise<boolean> {
+  for (let looks = 0; looks < LOOKS_MAX; looks++) {
+    try {
+      await jsm.streams.info(name);
+      return true;
+    } catch (fault) {
+      if (codeOf(fault) !== STREAM_NOT_FOUND) throw fault;
+      await delay(LOOK_MS);
+    }
+  }
+  return false;
+}
+
 /**
  * All four streams. The server sets their sizes aside when they are made; where it has less room
  * they are all made smaller by the same factor, so that the first one does not leave the last
@@ -115,6 +133,8 @@ export async function ensureStreams(nc: NatsConnection, options: EnsureOptions =
       } catch (fault) {
         // Another process made it meanwhile, perhaps smaller.
         if (codeOf(fault) === STREAM_EXISTS_WITH_OTHER_SETTINGS) break;
+        // Or makes it at this moment: for an instant the server takes that for another stream with its subjects (2.9.10, 3 of 600).
+        if (codeOf(fault) === SUBJECTS_OVERLAP && (await isThere(jsm, spec.name))) break;
         if (codeOf(fault) !== INSUFFICIENT_STORAGE || share < SHARE_MIN) throw fault;
         share /= 2;
         for (const earlier of made) await jsm.streams.update(earlier.name, config(earlier));

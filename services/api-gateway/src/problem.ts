@@ -209,6 +209,7 @@ const sentences: Readonly<Record<string, (because: Because) => string>> = {
   'vm.system_disk': () => 'The disk that the VM was made with stays with it.',
   'vm.volumes_in_snapshots': () => 'Disks that stay when the VM goes are part of its snapshots: delete the snapshots first, or the disks would be left in pieces; or delete the disks with it (deleteDisks=true).',
   'snapshot.not_found': () => 'The VM has no such snapshot.',
+  'snapshot.of_adopted': (b) => `The VM was adopted, and no VM could be made after it: ${word(b['says'])}. Publish the snapshot as an image, or copy its disks.`,
   'snapshot.needs_network': () => 'The VM was adopted with interfaces of its own: say in which network the new one shall be.',
   'snapshot.name_taken': (b) => `The VM has a snapshot called ${word(b['name'])} already.`,
   'snapshot.too_many': (b) => `The VM has ${word(b['max'])} snapshots: delete one first.`,

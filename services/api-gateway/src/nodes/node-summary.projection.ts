@@ -62,12 +62,14 @@ const fold = (node: NodeSummary | undefined, recorded: RecordedEvent, key: strin
     case 'CapacityReserved':
     case 'CapacityResized':
     case 'CapacityReleased':
+    case 'DeviceHeld':
+    case 'DeviceReleased':
       return node;
   }
 };
 
-/** Capacity is told by another projection, so that taking some does not write a node's whole document. */
-const elsewhere = new Set(['CapacityReserved', 'CapacityResized', 'CapacityReleased']);
+/** Capacity is told by another projection, so that taking some does not write a node's whole document; which device a VM has, by that VM. */
+const elsewhere = new Set(['CapacityReserved', 'CapacityResized', 'CapacityReleased', 'DeviceHeld', 'DeviceReleased']);
 
 export const nodeSummary: Projection<NodeSummary> = {
   name: 'gateway.node_summary',

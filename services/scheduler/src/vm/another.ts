@@ -33,6 +33,10 @@ export const anotherOf = ({ expiresAt: _, autostart: __, poolId: ___, assigned, 
   cloudInit: spec.cloudInit === null ? null : { ...spec.cloudInit, hostname: hostnameOf(name) },
 });
 
+/** What keeps another from being made after one that was adopted: its guest was installed on its own machine. */
+export const obstacleToAnother = ({ definition }: AdoptedLayout): string | undefined =>
+  definition === undefined ? 'its definition is not kept: it hands QEMU words of its own, or is too long' : definition.includes('<kernel>') ? 'it starts a kernel that lies on its node, which no copy would hold' : undefined;
+
 /** Built as one that was adopted: its disks are found by their places, and its interfaces are new ones. What lay in its drive lies on that node. */
 export const layoutAfter = ({ disks, drive, definition }: AdoptedLayout, kept: readonly { readonly volumeId: VolumeId }[], volumeOf: (unit: number) => VolumeId): AdoptedLayout => ({
   disks: disks.filter(({ volumeId }) => kept.some((one) => one.volumeId === volumeId)).map((disk) => ({ ...disk, volumeId: volumeOf(disk.unit), file: `${volumeOf(disk.unit)}.qcow2` })), macs: [],

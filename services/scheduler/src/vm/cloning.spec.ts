@@ -46,6 +46,10 @@ describe('A VM that is made of a snapshot', () => {
     const disk = (n: number, unit: number) => ({ volumeId: `volume_${hex(n)}` as const, target: `sd${'ab'.charAt(unit)}`, file: '/x.qcow2', unit, sizeGib: 2 });
     const adopted = { ...source, spec: { ...spec, cloudInit: null }, network: null, layout: { macs: ['52:54:00:00:00:09'], disks: [disk(1, 0), disk(2, 1), disk(3, 2)], definition: '<domain type="kvm"/>' } };
     expect(wished({}, adopted)).toMatchObject({ refused: 'snapshot.needs_network' });
+    for (const definition of [undefined, '<domain><os><kernel>/boot/vmlinuz</kernel></os></domain>']) {
+      const { definition: _, ...layout } = adopted.layout;
+      expect(wished({ network: net(2) }, { ...adopted, layout: { ...layout, ...(definition === undefined ? {} : { definition }) } })).toMatchObject({ refused: 'snapshot.of_adopted' });
+    }
     expect(wished({ network: net(2) }, adopted)).toMatchObject({
       spec: { cloudInit: null, accel: 'require-kvm' }, copy: { layout: { macs: [], definition: '<domain type="kvm"/>', disks: [{ target: 'sda', volumeId: `volume_${hex(90)}` }, { target: 'sdb', volumeId: `volume_${hex(91)}` }] } },
     });

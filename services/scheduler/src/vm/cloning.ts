@@ -3,7 +3,7 @@ import type { PoolId, SnapshotId, VmId, VolumeId } from '@chronovirt/contracts/i
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import type { Copy, VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { refuse, type Refusal } from '@chronovirt/decider/decider';
-import { anotherOf, type FindImage, layoutAfter, networksBeside } from './another.ts';
+import { anotherOf, type FindImage, layoutAfter, networksBeside, obstacleToAnother } from './another.ts';
 import { hostnameOf } from './domain-plan.ts';
 import type { Vm } from './vm.ts';
 
@@ -25,6 +25,8 @@ export const cloning = (source: Vm, wish: {
   const snapshot = snapshots.list.find((one) => one.snapshotId === wish.snapshotId);
   if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId: wish.snapshotId });
   if (snapshots.inner.some((inner) => inner.name === wish.snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId: wish.snapshotId });
+  const obstacle = layout === null ? undefined : obstacleToAnother(layout);
+  if (obstacle !== undefined) return refuse('snapshot.of_adopted', { vmId, says: obstacle });
   if (nodeId === null) return refuse('vm.not_provisioned', { vmId, failure: null });
   const network = wish.network ?? (own === null ? undefined : wish.networks(own.networkId));
   if (network === undefined) return own === null ? refuse('snapshot.needs_network', { vmId, field: 'network' }) : refuse('network.unknown', { network: own.networkId, field: 'network' });

@@ -29,6 +29,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { bootRunsAfterChange, layoutAfterChange, nicsAfterChange, specAfterChange, volumesAfterChange } from '@chronovirt/contracts/vm/reconfiguration';
 import type { Layer, Snapshot } from '@chronovirt/contracts/vm/snapshot';
 import { ASSIGNED_MAX, deviceName, isOfNode } from '@chronovirt/contracts/vm/assigned';
+import { obstacleToAnother } from './another.ts';
 import { largerOf, type Machine, planOf, type Share } from './domain-plan.ts';
 import { dueAt, type Expiry } from './expiry.ts';
 import { activeLayers, freshLayer, holds, noSnapshots, reverted, type Snapshots, SNAPSHOTS_MAX, taken, tidied, without } from './snapshots.ts';
@@ -270,15 +271,11 @@ const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
 };
 
-/** What keeps one that was adopted from being made again of a backup: its guest was installed on its own machine. */
-const backupObstacle = ({ definition }: AdoptedLayout): string | undefined =>
-  definition === undefined ? 'its definition is not kept: it hands QEMU words of its own, or is too long' : definition.includes('<kernel>') ? 'it starts a kernel that lies on its node, which no backup would hold' : undefined;
-
 /** Running or not: a VM that is stopped is copied as it lies. */
 const backUp = (vm: Vm, { vmId, operationId, ...job }: Extract<VmCommand, { type: 'RequestBackup' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
-  const obstacle = live.layout === null ? undefined : backupObstacle(live.layout);
+  const obstacle = live.layout === null ? undefined : obstacleToAnother(live.layout);
   if (obstacle !== undefined) return refuse('backup.of_adopted', { vmId, says: obstacle });
   return [{ type: 'VmBackupRequested', data: { operationId, ...job } }];
 };
