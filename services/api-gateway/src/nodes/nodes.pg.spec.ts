@@ -119,7 +119,7 @@ describe('a node', () => {
   it('is shown as it was while it lends a device', async () => {
     const joined = await gateway.call('POST', '/v1/nodes/join', { token: await issue(), body: agent('lender').body });
     const nodeId = joined.json.nodeId as string;
-    const lent = { vmId: `vm_${'5'.repeat(32)}`, device: 'pci_0000_03_00_0' };
+    const lent = { vmId: `vm_${'5'.repeat(32)}`, device: 'pci-0000:03:00.0' };
     await gateway.append(`node-${nodeId}`, { type: 'DeviceHeld', data: lent }, { type: 'DeviceReleased', data: lent }, { type: 'NodeSessionStarted', data: { session: 1 } });
     await until(async () => (await gateway.call('GET', `/v1/nodes/${nodeId}`)).json?.session === 1);
   });
