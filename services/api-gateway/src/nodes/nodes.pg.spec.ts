@@ -117,10 +117,11 @@ describe('a node', () => {
   });
 
   it('is shown as it was while it lends a device', async () => {
+    gateway.obey.set('scheduler', nodes());
     const joined = await gateway.call('POST', '/v1/nodes/join', { token: await issue(), body: agent('lender').body });
     const nodeId = joined.json.nodeId as string;
     const lent = { vmId: `vm_${'5'.repeat(32)}`, device: 'pci-0000:03:00.0' };
-    await gateway.append(`node-${nodeId}`, { type: 'DeviceHeld', data: lent }, { type: 'DeviceReleased', data: lent }, { type: 'NodeSessionStarted', data: { session: 1 } });
-    await until(async () => (await gateway.call('GET', `/v1/nodes/${nodeId}`)).json?.session === 1);
+    await gateway.append(`node-${nodeId}`, { type: 'DeviceHeld', data: lent }, { type: 'DeviceReleased', data: lent }, { type: 'NodePolicyChanged', data: { accepting: true, maintenance: true, cpuPercent: 800, memoryPercent: 100, memoryReserveMib: 512, memoryUsedPercentMax: 100, loadPercentMax: 1_000 } });
+    await until(async () => (await gateway.call('GET', `/v1/nodes/${nodeId}`)).json?.policy?.maintenance === true);
   });
 });
