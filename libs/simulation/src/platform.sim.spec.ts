@@ -10,7 +10,7 @@ import { simulate } from './platform.ts';
 import { report, runSeeds } from './run-seeds.ts';
 import { calm } from './weather.ts';
 
-const RUNS = Number(process.env['CV_RUNS'] ?? 2_000);
+const RUNS = Number(process.env['CV_RUNS'] ?? 1_000);
 const keptAt = new URL('../seeds.json', import.meta.url);
 const kept = JSON.parse(readFileSync(keptAt, 'utf8')) as readonly number[];
 
