@@ -7,7 +7,7 @@ import type { Broken } from './platform.ts';
 import { runSeeds } from './run-seeds.ts';
 import type { Weather } from './weather.ts';
 
-const RUNS = 2_000;
+const RUNS = 1_000;
 const seeds = Array.from({ length: RUNS }, (_, i) => i + 1);
 
 /*
