@@ -45,7 +45,7 @@ const LEVELS: readonly Level[] = [
   { name: 'nats', include: suffixed('nats'), servers: true, testTimeoutMs: 30_000, hookTimeoutMs: 60_000, workersMax: 2 },
   { name: 'libvirt', include: suffixed('libvirt'), servers: true, testTimeoutMs: 120_000, hookTimeoutMs: 120_000, workersMax: 1 },
   { name: 'sim', include: suffixed('sim'), servers: false, testTimeoutMs: 300_000, hookTimeoutMs: 60_000, workersMax: 2 },
-  { name: 'crash', include: suffixed('crash'), servers: true, testTimeoutMs: 600_000, hookTimeoutMs: 180_000, workersMax: 2 },
+  { name: 'crash', include: suffixed('crash'), servers: true, testTimeoutMs: 600_000, hookTimeoutMs: 180_000, workersMax: 1 },
   {
     name: 'e2e',
     include: ['e2e/**/*.spec.ts'],
