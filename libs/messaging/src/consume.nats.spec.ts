@@ -186,15 +186,15 @@ describe('a reader of commands', () => {
       await new Promise((resolve) => setTimeout(resolve, 300));
       finished.push(delivery.subject);
     };
-    const first = start('drain', handle, { concurrency: 2 });
+    // What is given back comes at once; all else would come only after this.
+    const spec = { ...commandsOf('drain'), ackWaitMs: 120_000 };
+    const first = start('drain', handle, { spec, concurrency: 2 });
     for (let n = 0; n < 6; n++) await publisher.publishCommand(envelope('drain', `t${n}`));
     await until('two are at work', () => began.length === 2);
     await first.stop(5_000);
     expect(finished).toHaveLength(2);
-    const again = performance.now();
-    start('drain', handle, { concurrency: 6 });
-    await until('the rest came at once', () => finished.length === 6);
-    expect(performance.now() - again).toBeLessThan(3_000);
+    start('drain', handle, { spec, concurrency: 6 });
+    await until('the rest', () => finished.length === 6);
     expect(new Set(finished).size).toBe(6);
   });
 

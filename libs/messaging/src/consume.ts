@@ -17,9 +17,11 @@
  * leader makes its durable again.
  *
  * The pull is spoken here directly (NATS ADR-13: a request for a batch that expires, answered
- * by messages, by heartbeats and by one status), because the client's own loop waits for 30 s
- * after it could not find its consumer, and because credits that follow what is *settled* bound
- * memory, while those of the client follow what is *received*.
+ * by messages and by one status), because the client's own loop waits for 30 s after it could
+ * not find its consumer, and because credits that follow what is *settled* bound memory, while
+ * those of the client follow what is *received*. A pull cannot be taken back, and what the
+ * server has given to one whose reader is gone stays away for an ack wait (seen on 2.9.10). So
+ * pulls live shortly, and who stops reads on until the last one has ended.
  *
  * `term()` is never used: on a work queue of 2.9 it leaves the message in the stream. Nor is the
  * server's limit of deliveries: a message past it would stay, and nobody would be told.
@@ -115,13 +117,12 @@ export interface Consumption {
 
 const BACK_OFFS_MS = [100, 300, 1_000, 3_000, 10_000, 15_000] as const;
 const DRAIN_MS = 10_000;
-/** One pull lives this long; an idle reader sends one message in that time. */
-const PULL_EXPIRES_MS = 60_000;
-/** While nothing comes the server says this often that it remembers the pull. */
-const HEARTBEAT_MS = 5_000;
-const SILENCE_MS = 2.5 * HEARTBEAT_MS;
+/** One pull lives this long, and so does, at most, a reader that stops; an idle one sends one message in that time. */
+const PULL_EXPIRES_MS = 500;
+/** Each pull is answered when it ends, so a server that says nothing for this long has forgotten ours. */
+const SILENCE_MS = 10_000;
+const WATCH_MS = 2_500;
 const REMOVAL_MS = 300;
-const LAST_PULL_MS = 50;
 const CONFIRM_MS = 2_000;
 const NANOS = 1_000_000;
 
@@ -193,9 +194,9 @@ export function consume(options: ConsumeOptions): Consumption {
   function receive(message: Msg): void {
     if (!message.reply) return log.warn({ subject: message.subject }, 'message of no durable');
     const one: Held = { message, ackSubject: message.reply, since: Date.now(), begun: false };
-    // Its subscription has ended, so it goes elsewhere.
-    if (stopping) return say(one, nak(0));
     held.add(one);
+    // It is given back once no pull is open, or it would come here again.
+    if (stopping) return;
     let key: string;
     try {
       key = keyOf(message);
@@ -323,20 +324,16 @@ export function consume(options: ConsumeOptions): Consumption {
       if (stopping) return mailboxes.idle();
       stopping = true;
       mailboxes.abandon();
-      // First: what is given back while a pull is still open would come here again.
       await source.close();
       for (const one of held) {
         if (one.begun) continue;
         held.delete(one);
         say(one, nak(0));
       }
-      let timer: NodeJS.Timeout | undefined;
-      const patience = new Promise<'late'>((resolve) => { timer = setTimeout(() => resolve('late'), drainMs); });
-      const ended = await Promise.race([mailboxes.idle().then(() => Promise.all(acknowledging)), patience]);
-      clearTimeout(timer);
+      const ended = await within(drainMs, mailboxes.idle().then(() => Promise.all(acknowledging)));
       if (ended === 'late') log.warn({ durable: spec.durable, running: mailboxes.running }, 'handlers were still at work at the end');
       clearInterval(working);
-      if (!nc.isClosed()) await Promise.race([nc.flush().catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
+      if (!nc.isClosed()) await within(500, nc.flush().catch(() => undefined));
     },
   };
 }
@@ -346,7 +343,7 @@ interface Source {
   status(): { readonly ok: boolean; readonly says: string };
   /** Something was settled: there may be room for more. */
   refill(): void;
-  /** Asks for no more; what is on its way is received. Resolves when the server delivers here no more, or does not answer. */
+  /** Asks for no more. Resolves when the server delivers here no more, or does not answer. */
   close(): Promise<void>;
 }
 
@@ -357,9 +354,15 @@ interface SourceOptions {
   readonly receive: (message: Msg) => void;
 }
 
+async function within<T>(ms: number, work: Promise<T>): Promise<T | 'late'> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<'late'>((resolve) => { timer = setTimeout(() => resolve('late'), ms); });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
 /** The server delivers no more to it; what it delivered before is still received. */
-const drain = (subscription: Subscription): void => {
-  if (!subscription.isClosed()) subscription.drain().catch(() => undefined);
+const drain = async (subscription: Subscription): Promise<void> => {
+  if (!subscription.isClosed()) await within(500, subscription.drain().catch(() => undefined));
 };
 
 function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readonly deliverTo: string }): Source {
@@ -377,7 +380,7 @@ function pushed({ bus, spec, log, deliverTo, receive }: SourceOptions & { readon
   return {
     status: () => bus.status(),
     refill: () => undefined,
-    close: async () => { drain(subscription); },
+    close: () => drain(subscription),
   };
 }
 
@@ -401,15 +404,18 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   let finding: Promise<void> | undefined;
   let wake: (() => void) | undefined;
   let slowly: NodeJS.Timeout | undefined;
+  /** Who stops waits for it: the last pull has ended. */
+  let over: (() => void) | undefined;
 
   const refill = (): void => {
     if (state !== 'flowing' || slowly !== undefined) return;
     const room = window - held() - credits;
     // In quarters, so that a stream of messages costs a pull for many, not one for each.
     if (room <= 0 || (credits > 0 && room < window / 4)) return;
+    if (credits === 0) lastSign = Date.now();
     credits += room;
     try {
-      nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS, idle_heartbeat: HEARTBEAT_MS * NANOS }), { reply: inbox });
+      nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS }), { reply: inbox });
     } catch (err) {
       credits -= room;
       log.debug({ err }, 'pull could not be sent');
@@ -459,14 +465,11 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   const onStatus = (message: Msg): void => {
     const { headers } = message;
     const code = headers?.code ?? 0;
-    if (code === 100) {
-      if (message.reply) message.respond();
-      return;
-    }
     if (code === 503) return lose('nobody serves it');
     // The rest of a pull that ended; without the header nothing is known, and nothing is assumed to come.
     const declined = headers?.has('Nats-Pending-Messages') ? Number(headers.get('Nats-Pending-Messages')) : credits;
     credits = Math.max(0, credits - declined);
+    if (credits === 0) over?.();
     if (code === 408 || code === 404) return refill();
     const sentence = headers?.description ?? '';
     // Not at once: a stream that is made anew while the server still removes the old one's folders loses its own.
@@ -483,6 +486,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
       if (message.subject === inbox) return onStatus(message);
       if (credits > 0) credits--;
       receive(message);
+      if (credits === 0) over?.();
       refill();
     },
   });
@@ -502,8 +506,8 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     },
   });
   const watch = setInterval(() => {
-    if (state === 'flowing' && bus.status().ok && Date.now() - lastSign > SILENCE_MS) lose('no sign of life');
-  }, HEARTBEAT_MS);
+    if (state === 'flowing' && credits > 0 && bus.status().ok && Date.now() - lastSign > SILENCE_MS) lose('no sign of life');
+  }, WATCH_MS);
 
   lose('looking for its durable');
 
@@ -521,12 +525,8 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
       clearTimeout(slowly);
       if (!remade.isClosed()) remade.unsubscribe();
       forgetReconnect();
-      drain(subscription);
-      // A server of 2.9 that has something to deliver again, and finds first a pull that nobody waits for any more, puts that message
-      // off for an ack wait and delivers another one twice. It drops such pulls when it is asked and has nothing to give.
-      if (!open || nc.isClosed()) return;
-      const answer = await nc.request(next, JSON.stringify({ batch: 1, expires: LAST_PULL_MS * NANOS }), { timeout: 10 * LAST_PULL_MS }).catch(() => undefined);
-      if (answer !== undefined && (answer.headers?.code ?? 0) === 0) receive(answer);
+      if (open && bus.status().ok) await within(4 * PULL_EXPIRES_MS, new Promise<void>((resolve) => { over = resolve; }));
+      await drain(subscription);
     },
   };
 }
