@@ -81,14 +81,10 @@ describe('a tail', () => {
     const tail = new Tail({ url, log, pollMs: 60_000 });
     await tail.start();
     await eventually('it looked', () => tail.head > 0);
-    const times: number[] = [];
     for (let round = 0; round < 20; round++) {
       await append('counter-woken');
-      const startedAt = performance.now();
       expect(await tail.waitFor(await log.head(), 5_000)).toBe(true);
-      times.push(performance.now() - startedAt);
     }
-    expect(times.sort((a, b) => a - b)[10]).toBeLessThan(100);
     await tail.stop();
   });
 

@@ -404,11 +404,11 @@ describe('a guest under QEMU', () => {
     expect(pids.length).toBe(1);
     try {
       for (const pid of pids) process.kill(pid, 'SIGSTOP');
-      const stuck = Array.from({ length: 8 }, () => libvirt.domainMonitorCommand({ domain, command: '{"execute":"query-status"}' }, { timeoutMs: 1_000 }));
-      const settled = Promise.allSettled(stuck);
-      const began = performance.now();
+      const stuck = Array.from({ length: 8 }, () => libvirt.domainMonitorCommand({ domain, command: '{"execute":"query-status"}' }, { timeoutMs: 3_000 }));
+      let over = false;
+      const settled = Promise.allSettled(stuck).finally(() => { over = true; });
       for (let round = 0; round < 20; round += 1) await libvirt.domainGetState({ domain });
-      expect(performance.now() - began).toBeLessThan(900);
+      expect(over).toBe(false);
       const outcomes = await settled;
       for (const outcome of outcomes) expect(outcome).toMatchObject({ status: 'rejected', reason: { name: 'CallTimeout' } });
       // Only those that had a place were sent; the others can no longer happen.

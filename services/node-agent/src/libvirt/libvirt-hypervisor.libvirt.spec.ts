@@ -243,11 +243,9 @@ describe('A guest that hears nothing', () => {
 
   it('is no longer waited for when the command is taken back', async () => {
     const canceller = new AbortController();
-    const began = performance.now();
     const waiting = vm.do('ShutdownDomain', { timeoutSeconds: 300 }, canceller.signal);
     setTimeout(() => { canceller.abort(); }, 300);
     expect(await waiting).toEqual({ refused: 'command.cancelled' });
-    expect(performance.now() - began).toBeLessThan(5_000);
   });
 
   it('is cut off with force', async () => {
@@ -293,10 +291,11 @@ describe('The node', () => {
   it('gives one address to one MAC, however many ask at once', async () => {
     const vms = Array.from({ length: 8 }, (_, index) => vmOf(100 + index));
     expect(await Promise.all([hypervisor.ensureNetwork(network), hypervisor.ensureNetwork(network)])).toEqual([undefined, undefined]);
-    const began = performance.now();
+    const there = { uuid: uuidOf(network.networkId) };
+    const before = await behind.networkGetXmlDesc({ network: there });
     expect(await Promise.all(vms.map((vm) => hypervisor.ensureLease(network, { ...vm, name: 'x' })))).toEqual(vms.map(() => undefined));
     // The table is there: nothing in the network is changed, which would cost half a second each.
-    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(await behind.networkGetXmlDesc({ network: there })).toBe(before);
     const [vm] = vms;
     expect(await hypervisor.ensureLease(network, { ...vmOf(200), name: 'x', address: vm!.address })).toMatchObject({ refused: 'network.address_in_use', because: { mac: vm!.mac } });
     await Promise.all(vms.map((one) => hypervisor.removeLease(network, one.mac)));
