@@ -13,12 +13,12 @@ import { type BackupTarget, drillName } from '@chronovirt/contracts/backup/backu
 import type { DriftCommand, DriftReport, Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftItem } from '@chronovirt/contracts/drift/drift.events';
 import type { CommandEnvelope, CommandMeta } from '@chronovirt/contracts/command';
-import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId } from '@chronovirt/contracts/ids';
+import { categoryOf, idFrom, streamOf, type NodeId, type OperationId, type PoolId, type VmId, type VolumeId } from '@chronovirt/contracts/ids';
 import type { NodeCommand } from '@chronovirt/contracts/node/node.commands';
 import type { VmCommand } from '@chronovirt/contracts/vm/vm.commands';
 import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { Name } from '@chronovirt/contracts/text';
-import { type ImageFormat, isDiskFormat } from '@chronovirt/contracts/image/image.events';
+import { isDiskFormat, notADisk } from '@chronovirt/contracts/image/image.events';
 import { type AdoptedLayout, type Kernel, type Media, platformOf, type Reconfiguration, type VmEvent, type VmSpec } from '@chronovirt/contracts/vm/vm.events';
 import { type Answer, type Facts, isRefusal, NAMED_MAX, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { reservation } from '@chronovirt/decider/reservation';
@@ -32,7 +32,7 @@ import { DAY_MS } from './durations.ts';
 import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { type SettleDrift, settleDrift } from './drift/settle-drift.saga.ts';
 import { node } from './node/node.ts';
-import type { Candidate } from './placement/candidate.ts';
+import type { Candidate, Want } from './placement/candidate.ts';
 import { place } from './placement/place.ts';
 import { due } from './backup/due.ts';
 import { mostLeftGib, poolFor } from './placement/candidate.ts';
@@ -53,6 +53,7 @@ import { firstVolumeOf, isRemoval, type LeftBehind, reactionTo } from './provisi
 import { bytesToFetch, type SchedulerView, type VmEntry, type VolumeCall } from './view.projection.ts';
 import { hostnameOf, planOf } from './vm/domain-plan.ts';
 import { expiryDefault, type ExpirySettings } from './vm/expiry.ts';
+import type { FindImage } from './vm/another.ts';
 import { cloning } from './vm/cloning.ts';
 import { restoring } from './vm/restoring.ts';
 import { machineOf, vm } from './vm/vm.ts';
@@ -87,9 +88,6 @@ export interface SchedulerPorts {
 const NODES_ASKED_MAX = 16;
 /** Name, or family, of the image in the second drive of a Windows, unless it is said otherwise. */
 const DRIVERS = 'virtio-win';
-
-const noDiskIn = ({ name, format }: { readonly name: string; readonly format: ImageFormat }): Refusal | undefined =>
-  (isDiskFormat(format) ? undefined : refuse(format === 'iso' ? 'image.is_a_medium' : 'image.other_format', { image: name, format, wanted: 'qcow2 or raw', field: 'image' }));
 
 /** A saga that nobody moved for this long is taken over. Milliseconds. */
 const SAGA_ABANDONED_MS = 5_000;
@@ -235,8 +233,7 @@ export class Scheduler {
 
     const image = wish.image === undefined ? null : view.entryCalled('image', wish.image);
     if (image === undefined) return stop('image.unknown', { image: wish.image ?? null, field: 'image' });
-    const noDisk = image === null ? undefined : noDiskIn(image);
-    if (noDisk !== undefined) return handler.refuse(envelope, noDisk);
+    if (image !== null && !isDiskFormat(image.format)) return handler.refuse(envelope, notADisk(image, 'image'));
     const medium = this.mediumCalled(wish.media ?? null);
     if (isRefusal(medium)) return handler.refuse(envelope, medium);
     const osFamily = wish.osFamily ?? image?.osFamily;
@@ -321,7 +318,7 @@ export class Scheduler {
 
   /** What was backed up becomes the wish for a new VM. */
   private async restoreBackup(envelope: CommandEnvelope, { vmId, operationId, backupId, name, network: wanted, node: on, proof: drill }: Extract<VmCommand, { type: 'RestoreBackup' }>['data'], handler: CommandHandler): Promise<Handled> {
-    const { view, commandIdOf } = this.ports;
+    const { view } = this.ports;
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
     const taken = view.backup(backupId)?.taken ?? null;
     const proof = drill === undefined ? undefined : {
@@ -335,22 +332,17 @@ export class Scheduler {
     const chosen = on === undefined ? null : view.nodeCalled(on);
     if (chosen === undefined) return stop('node.unknown', { node: on ?? null, field: 'node' });
     const restored = restoring((id) => view.backup(id), {
-      backupId, name, network: network?.plan ?? null, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => this.imageIf(format, imageId), nodeId: chosen === null ? null : chosen.nodeId, proof, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      backupId, name, network: network?.plan ?? null, nodeId: chosen === null ? null : chosen.nodeId, proof, ...this.findings(envelope, vmId),
     });
     if ('refused' in restored) return handler.refuse(envelope, restored);
     if (network === undefined) return stop('network.unknown', { network: wanted ?? before ?? null, field: 'network' });
-    const holder = view.holderOfName(name);
-    if (holder !== undefined && holder !== vmId) return stop('vm.name_taken', { name, heldBy: holder, field: 'name' });
     const { spec, restore, sizeGib } = restored;
-    const possible = place(view.candidates(true), { ...spec, diskGib: sizeGib, targetId: restore.targetId });
-    if (isRefusal(possible)) return handler.refuse(envelope, possible);
-    const request: VmCommand = { type: 'RequestVm', data: { vmId, operationId, spec, imageFile: null, imageFormat: 'qcow2', network: network.plan, restore } };
-    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), request), likelyNew: true });
+    return this.requestAnother(envelope, handler, { vmId, operationId, spec, network: network.plan, restore }, { ...spec, diskGib: sizeGib, targetId: restore.targetId });
   }
 
   /** What a snapshot holds becomes the wish for a new VM. */
   private async cloneVm(envelope: CommandEnvelope, { vmId, operationId, ofVm, snapshotId, name, description, network: wanted, pool: poolWanted }: Extract<VmCommand, { type: 'CloneVm' }>['data'], handler: CommandHandler): Promise<Handled> {
-    const { view, commandIdOf } = this.ports;
+    const { view } = this.ports;
     const stop = (code: string, because: Facts): Promise<Handled> => handler.refuse(envelope, refuse(code, because));
     const { state: source } = await handler.log.load(streamOf(vm.category, ofVm), vm);
     const network = wanted === undefined ? undefined : view.entryCalled('network', wanted);
@@ -358,15 +350,32 @@ export class Scheduler {
     const pool = poolWanted === undefined ? null : view.poolCalled(poolWanted, source.status === 'live' ? source.nodeId ?? undefined : undefined);
     if (isRefusal(pool)) return handler.refuse(envelope, pool);
     const clone = cloning(source, {
-      ofVm, snapshotId, name, description, network: network?.plan, networks: (networkId) => this.networkPlan(networkId), imageOf: (format, imageId) => this.imageIf(format, imageId), poolId: pool, volumeOf: (unit) => unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', commandIdOf(`${envelope.id}:volume:${String(unit)}`)),
+      ofVm, snapshotId, name, description, network: network?.plan, poolId: pool, ...this.findings(envelope, vmId),
     });
     if ('refused' in clone) return handler.refuse(envelope, clone);
+    const { spec, copy, sizeGib } = clone;
+    return this.requestAnother(envelope, handler, { vmId, operationId, spec, network: clone.network, copy }, { ...spec, nodeId: copy.nodeId, diskGib: sizeGib });
+  }
+
+  /** What a machine that is made after another is made with: what there is now, and its new disks by their places. */
+  private findings(envelope: CommandEnvelope, vmId: VmId): { readonly networks: (networkId: string) => NetworkPlan | undefined; readonly imageOf: FindImage; readonly volumeOf: (unit: number) => VolumeId } {
+    return {
+      networks: (networkId) => this.networkPlan(networkId),
+      imageOf: (format, imageId) => this.imageIf(format, imageId),
+      volumeOf: (unit) => (unit === 0 ? firstVolumeOf(vmId) : idFrom('volume', this.ports.commandIdOf(`${envelope.id}:volume:${String(unit)}`))),
+    };
+  }
+
+  /** The wish for a machine that is made after another, once its name is free and a node was seen to be possible. */
+  private async requestAnother(envelope: CommandEnvelope, handler: CommandHandler, request: Omit<Extract<VmCommand, { type: 'RequestVm' }>['data'], 'imageFile' | 'imageFormat'>, want: Want): Promise<Handled> {
+    const { view } = this.ports;
+    const { vmId, spec: { name } } = request;
     const holder = view.holderOfName(name);
-    if (holder !== undefined && holder !== vmId) return stop('vm.name_taken', { name, heldBy: holder, field: 'name' });
-    const possible = place(view.candidates(true), { ...clone.spec, nodeId: clone.copy.nodeId, diskGib: clone.sizeGib });
+    if (holder !== undefined && holder !== vmId) return handler.refuse(envelope, refuse('vm.name_taken', { name, heldBy: holder, field: 'name' }));
+    const possible = place(view.candidates(true), want);
     if (isRefusal(possible)) return handler.refuse(envelope, possible);
-    const request: VmCommand = { type: 'RequestVm', data: { vmId, operationId, spec: clone.spec, imageFile: null, imageFormat: 'qcow2', network: clone.network, copy: clone.copy } };
-    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), request), likelyNew: true });
+    const command: VmCommand = { type: 'RequestVm', data: { ...request, imageFile: null, imageFormat: 'qcow2' } };
+    return handler.handle(vm, { ...handling(envelope, streamOf(vm.category, vmId), command), likelyNew: true });
   }
 
   /** null: there is no such image any more. */
@@ -418,8 +427,7 @@ export class Scheduler {
     if (holder !== undefined && holder !== vmId) return handler.refuse(envelope, refuse('vm.name_taken', { name: wish.name ?? '', heldBy: holder, field: 'name' }));
     const image = addVolume?.image === undefined ? null : view.entryCalled('image', addVolume.image);
     if (image === undefined) return handler.refuse(envelope, refuse('image.unknown', { image: addVolume?.image ?? null, field: 'image' }));
-    const noDisk = image === null ? undefined : noDiskIn(image);
-    if (noDisk !== undefined) return handler.refuse(envelope, noDisk);
+    if (image !== null && !isDiskFormat(image.format)) return handler.refuse(envelope, notADisk(image, 'image'));
     if (image !== null && addVolume !== undefined && addVolume.sizeGib < image.minDiskGib) return handler.refuse(envelope, refuse('image.needs_more_disk', { diskGib: addVolume.sizeGib, minDiskGib: image.minDiskGib, field: 'sizeGib' }));
     const change: Reconfiguration = {
       // Where a disk stands is the VM's own to say.

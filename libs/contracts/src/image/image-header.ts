@@ -31,7 +31,7 @@ export interface ReadHeader {
 /** How much of a file's beginning is read: the descriptor of an ISO lies at 32 KiB. */
 export const HEAD_BYTES = 65_536;
 
-const MAGIC = 0x51_46_49_fb; // 'QFI' and 0xfb
+const MAGIC = 'QFI\xfb';
 const SIZE_MAX = 65_536n * 2n ** 30n; // as large as a disk may be asked for: 64 TiB
 const L1_BYTES_MAX = 32 * 2 ** 20; // QCOW_MAX_L1_SIZE
 const REFCOUNT_TABLE_BYTES_MAX = 8 * 2 ** 20; // QCOW_MAX_REFTABLE_SIZE
@@ -54,7 +54,7 @@ const EXTENDED_L2 = 16n;
 
 /** What a raw image must not begin with: what QEMU would find when it guesses. */
 const OTHER_FORMATS: readonly (readonly [name: string, at: number, magic: string])[] = [
-  ['qcow2', 0, '\x51\x46\x49\xfb'], ['qed', 0, 'QED\0'], ['vmdk', 0, 'KDMV'], ['vmdk', 0, 'COWD'], ['vmdk', 0, '# Disk DescriptorFile'], ['vhdx', 0, 'vhdxfile'], ['vpc', 0, 'conectix'],
+  ['qcow2', 0, MAGIC], ['qed', 0, 'QED\0'], ['vmdk', 0, 'KDMV'], ['vmdk', 0, 'COWD'], ['vmdk', 0, '# Disk DescriptorFile'], ['vhdx', 0, 'vhdxfile'], ['vpc', 0, 'conectix'],
   ['vdi', 0x40, '\x7f\x10\xda\xbe'], ['luks', 0, 'LUKS\xba\xbe'], ['parallels', 0, 'WithoutFreeSpace'], ['parallels', 0, 'WithouFreSpacExt'], ['bochs', 0, 'Bochs Virtual HD Image'], ['cloop', 0, '#!/bin/sh\n#V2.0 Format'],
 ];
 
@@ -66,7 +66,7 @@ const beginsWith = (head: Uint8Array, at: number, magic: string): boolean => hea
 const invalid = (says: string): Refusal => refuse('image.header_invalid', { says });
 
 /** What a file is that nobody says anything of: a qcow2 where it begins like one, else raw. An ISO is raw to whoever reads blocks. */
-export const formatIn = (head: Uint8Array): 'qcow2' | 'raw' => (beginsWith(head, 0, '\x51\x46\x49\xfb') ? 'qcow2' : 'raw');
+export const formatIn = (head: Uint8Array): 'qcow2' | 'raw' => (beginsWith(head, 0, MAGIC) ? 'qcow2' : 'raw');
 
 /** Judges a file of `fileBytes` bytes that begins with `head`: all of it, or its first HEAD_BYTES. */
 export const readHeader = (head: Uint8Array, fileBytes: number, format: ImageFormat): ReadHeader | Refusal => {
@@ -93,7 +93,7 @@ const sized = (bytes: bigint): ReadHeader | Refusal =>
 
 const qcow2 = (head: Uint8Array, fileBytes: number): ReadHeader | Refusal => {
   const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
-  if (head.length < HEADER_2_BYTES || view.getUint32(0) !== MAGIC) return refuse('image.not_of_format', { format: 'qcow2' });
+  if (head.length < HEADER_2_BYTES || !beginsWith(head, 0, MAGIC)) return refuse('image.not_of_format', { format: 'qcow2' });
   const version = view.getUint32(4);
   if (version !== 2 && version !== 3) return invalid(`version ${String(version)} is neither 2 nor 3`);
   if (version === 3 && head.length < HEADER_3_BYTES) return invalid('it ends within its header');

@@ -13,6 +13,10 @@ export const ImageFormat = z.enum(['qcow2', 'raw', 'iso', 'kernel', 'initrd']);
 export type ImageFormat = z.infer<typeof ImageFormat>;
 export const isDiskFormat = (format: ImageFormat): format is 'qcow2' | 'raw' => format === 'qcow2' || format === 'raw';
 
+/** The refusal of an image that is no disk, where one is wanted. `field`: of the request. */
+export const notADisk = ({ name, format }: { readonly name: string; readonly format: ImageFormat }, field?: string): { readonly refused: string; readonly because: Readonly<Record<string, string>> } =>
+  ({ refused: format === 'iso' ? 'image.is_a_medium' : 'image.other_format', because: { image: name, format, wanted: 'qcow2 or raw', ...(field === undefined ? {} : { field }) } });
+
 /** What is said of an image, for people and for those who make VMs of it. What is left out is not known. */
 export const ImageMetadata = z.object({
   description: text(1_000).optional(),

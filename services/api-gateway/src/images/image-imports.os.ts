@@ -12,7 +12,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { idFrom, type OperationId, streamOf, type UploadId, uuidOf } from '@chronovirt/contracts/ids';
 import type { ImageImportCommand } from '@chronovirt/contracts/image/image.commands';
-import { type ImageWish, type ImportedVolume, isDiskFormat, storedFile } from '@chronovirt/contracts/image/image.events';
+import { type ImageWish, type ImportedVolume, isDiskFormat, notADisk, storedFile } from '@chronovirt/contracts/image/image.events';
 import { isRefusal, refuse, type Refusal } from '@chronovirt/decider/decider';
 import { commandIdOf } from '@chronovirt/event-log/command-id';
 import type { Gateway } from '../gateway.ts';
@@ -132,7 +132,7 @@ export class ImageImports {
   /** Into the volume; it has an operation of its own, which ends by itself, and this one ends with it. */
   private async copied({ id, image, actor }: ImageImportDocument, { volumeId, poolId, nodeId, sizeGib, format }: ImportedVolume, { sha256, virtualBytes }: TakenIn): Promise<Refusal | undefined> {
     const sourceGib = Math.ceil(virtualBytes / 2 ** 30);
-    if (!isDiskFormat(image.format)) return refuse(image.format === 'iso' ? 'image.is_a_medium' : 'image.other_format', { image: image.name, format: image.format, wanted: 'qcow2 or raw' });
+    if (!isDiskFormat(image.format)) return notADisk(image);
     if (sizeGib !== null && sizeGib < sourceGib) return refuse('volume.smaller_than_source', { sizeGib, sourceGib });
     const commandId = commandIdOf(`image-import:${id}:volume`);
     const operationId = idFrom('op', commandId);

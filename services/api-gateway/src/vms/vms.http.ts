@@ -545,8 +545,7 @@ export class VmsHttp {
   /** What its node says now. false: it has one, or nobody knows. */
   private async isWithoutAgent(nodeId: NodeId, vmId: VmId): Promise<boolean> {
     try {
-      const usage = DomainUsage.partial().parse(JSON.parse((await this.gateway.askNode(nodeId, { vmId, kind: 'usage' })).toString('utf8')));
-      return usage.guestAgent === false;
+      return DomainUsage.parse(JSON.parse((await this.gateway.askNode(nodeId, { vmId, kind: 'usage' })).toString('utf8'))).guestAgent === false;
     } catch {
       // Whoever asks the agent itself is told why it cannot be asked.
       return false;

@@ -1,5 +1,5 @@
 /* A wish for a volume, with every name in it found: what storage is asked for. */
-import { isDiskFormat, storedFile } from '@chronovirt/contracts/image/image.events';
+import { isDiskFormat, notADisk, storedFile } from '@chronovirt/contracts/image/image.events';
 import type { NodeId, PoolId, VolumeId } from '@chronovirt/contracts/ids';
 import type { CreateVolumeBody } from '@chronovirt/contracts/volume/volume.commands';
 import type { VolumeFormat, VolumeSource } from '@chronovirt/contracts/volume/volume.events';
@@ -44,7 +44,7 @@ const originOf = async (from: CreateVolumeBody['from'], found: Finding): Promise
   if ('image' in from) {
     const image = await found.image(from.image);
     if (image === undefined) return refuse('image.unknown', { image: from.image, field: 'from' });
-    if (!isDiskFormat(image.format)) return refuse(image.format === 'iso' ? 'image.is_a_medium' : 'image.other_format', { image: image.name, format: image.format, wanted: 'qcow2 or raw', field: 'from' });
+    if (!isDiskFormat(image.format)) return notADisk(image, 'from');
     return { source: { kind: 'image', imageId: image.id as `image_${string}`, file: image.file, format: image.format }, sizeGib: image.minDiskGib, leastGib: image.minDiskGib };
   }
   // How large it is shows when it is there.

@@ -14,7 +14,8 @@ import type { OperationId } from '@chronovirt/contracts/ids';
 import type { VolumeEvent, VolumeWork } from '@chronovirt/contracts/volume/volume.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { DAY_MS } from '../durations.ts';
-import { NODE_GONE, fact, owedUndo } from './node-verb.ts';
+import { findFrozen, layersIn } from './frozen.ts';
+import { NODE_GONE, owedUndo } from './node-verb.ts';
 import { forgetPublished, publishMs, registerPublished } from './published.ts';
 
 export type CreateVolume = Extract<VolumeEvent, { type: 'VolumeRequested' }>['data'];
@@ -37,9 +38,8 @@ const letGo = ({ source, operationId }: CreateVolume): Outgoing | undefined =>
   (source.kind === 'volume' ? { to: 'storage', target: source.volumeId, type: 'LetGoOfVolume', data: { volumeId: source.volumeId, operationId } } : undefined);
 const release = ({ poolId, volumeId }: CreateVolume): Outgoing => ({ to: 'storage', target: poolId, type: 'ReleaseSpace', data: { poolId, volumeId, vmId: null } });
 const remove = ({ nodeId, volumeId, poolId, source }: CreateVolume): Outgoing => ({ to: 'node', target: nodeId, type: 'RemoveVolume', data: { nodeId, volumeId, vmId: null, poolId, ...(source.kind === 'found' ? { found: source.file } : {}) } });
-const askVm = ({ source }: CreateVolume, facts: StepFacts): Outgoing | undefined => (source.kind === 'snapshot'
-  ? { to: 'scheduler', target: source.vmId, type: 'FindSnapshotDisks', data: { vmId: source.vmId, snapshotId: source.snapshotId, volumes: [source.volumeId], ...(facts['source'] === undefined ? {} : { layers: fact(facts['source'], 'layers') }) } }
-  : undefined);
+const askVm = ({ source }: CreateVolume, facts: StepFacts): Outgoing | undefined =>
+  (source.kind === 'snapshot' ? findFrozen(source.vmId, source.snapshotId, [source.volumeId], facts['source']) : undefined);
 
 const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
   switch (source.kind) {
@@ -53,7 +53,7 @@ const beginning = ({ source }: CreateVolume, facts: StepFacts) => {
     case 'volume':
       return { kind: 'volume' as const, volumeId: source.volumeId, layer: null };
     case 'snapshot':
-      return { kind: 'volume' as const, volumeId: source.volumeId, layer: fact<readonly (string | null)[]>(facts['source'], 'layers')[0] ?? null };
+      return { kind: 'volume' as const, volumeId: source.volumeId, layer: layersIn(facts['source'])[0] ?? null };
   }
 };
 

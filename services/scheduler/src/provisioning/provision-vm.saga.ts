@@ -18,6 +18,7 @@ import type { NetworkPlan } from '@chronovirt/contracts/network/network.events';
 import { nothingToUndo, type Saga, type StepFacts } from '@chronovirt/decider/saga';
 import { planOf } from '../vm/domain-plan.ts';
 import { DAY_MS } from '../durations.ts';
+import { findFrozen, layersIn } from './frozen.ts';
 import { copyMs, fact, failVm, fetchMs, finishVm, mediaBytes, type OnNode, verb } from './node-verb.ts';
 
 export interface ProvisionVm {
@@ -63,10 +64,8 @@ const withoutOf = (vm: ProvisionVm): string => {
   return without === undefined ? '' : `, without its interfaces in networks that are gone: ${without.join(', ')}`;
 };
 
-/** What its disks are to be copies of: asked before they are read, and again when they were. */
-const sourcesOf = ({ copy }: ProvisionVm, facts: StepFacts = {}): Outgoing | undefined => (copy === undefined || copy === null ? undefined : {
-  to: 'scheduler', target: copy.ofVm, type: 'FindSnapshotDisks', data: { vmId: copy.ofVm, snapshotId: copy.snapshotId, volumes: [...copy.from], ...(facts['source'] === undefined ? {} : { layers: fact(facts['source'], 'layers') }) },
-});
+/** What its disks are to be copies of. */
+const sourcesOf = ({ copy }: ProvisionVm, facts: StepFacts): Outgoing | undefined => (copy === undefined || copy === null ? undefined : findFrozen(copy.ofVm, copy.snapshotId, copy.from, facts['source']));
 
 const disksOf = (vm: ProvisionVm, facts: StepFacts): Outgoing => {
   const { volumeId, imageFile, imageFormat, spec, restore, copy } = vm;
@@ -77,7 +76,7 @@ const disksOf = (vm: ProvisionVm, facts: StepFacts): Outgoing => {
     return verb('RestoreDisks', placed(vm, facts), { ofVm, targetId, chain, poolId, disks: disks.map((disk) => ({ volumeId: disk.volumeId, unit: disk.unit, sizeGib: disk.sizeGib })) });
   }
   if (copy !== undefined && copy !== null) {
-    const layers = fact<readonly (string | null)[]>(facts['source'], 'layers');
+    const layers = layersIn(facts['source']);
     return verb('CopyDisks', placed(vm, facts), { poolId, disks: copy.from.flatMap((from, index) => {
       const disk = disks[index];
       return disk === undefined ? [] : [{ volumeId: disk.volumeId, sizeGib: disk.sizeGib, from, layer: layers[index] ?? null }];
@@ -118,7 +117,7 @@ export const provisionVm: Saga<ProvisionVm, Outgoing> = {
     },
     source: {
       deadlineMs: 30_000,
-      run: (vm) => sourcesOf(vm),
+      run: sourcesOf,
       undo: nothingToUndo('it only asks'),
     },
     capacity: {

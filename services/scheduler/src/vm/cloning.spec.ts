@@ -57,7 +57,7 @@ describe('A VM that is made of a snapshot', () => {
   it('is not made of what is not there', () => {
     expect(wished({}, { status: 'absent' })).toMatchObject({ refused: 'vm.not_found', because: { vmId: `vm_${hex(1)}` } });
     expect(wished({ snapshotId: `snapshot_${hex(2)}` })).toMatchObject({ refused: 'snapshot.not_found' });
-    expect(wished({}, { ...source, snapshots: { ...source.snapshots, inner: [{ name: snapshot.snapshotId }] } } as unknown as LiveVm)).toMatchObject({ refused: 'snapshot.internal' });
+    expect(wished({}, { ...source, snapshots: { ...source.snapshots, list: [{ ...snapshot, kind: 'internal' }] } })).toMatchObject({ refused: 'snapshot.internal' });
     expect(wished({}, { ...source, nodeId: null })).toMatchObject({ refused: 'vm.not_provisioned' });
   });
 });

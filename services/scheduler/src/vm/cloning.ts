@@ -24,7 +24,7 @@ export const cloning = (source: Vm, wish: {
   const { vmId, nodeId, layout, network: own, snapshots, volumes: attached } = source;
   const snapshot = snapshots.list.find((one) => one.snapshotId === wish.snapshotId);
   if (snapshot === undefined) return refuse('snapshot.not_found', { vmId, snapshotId: wish.snapshotId });
-  if (snapshots.inner.some((inner) => inner.name === wish.snapshotId)) return refuse('snapshot.internal', { vmId, snapshotId: wish.snapshotId });
+  if (snapshot.kind === 'internal') return refuse('snapshot.internal', { vmId, snapshotId: wish.snapshotId });
   const obstacle = layout === null ? undefined : obstacleToAnother(layout);
   if (obstacle !== undefined) return refuse('snapshot.of_adopted', { vmId, says: obstacle });
   if (nodeId === null) return refuse('vm.not_provisioned', { vmId, failure: null });
