@@ -9,6 +9,8 @@ import { dirname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { debianImage } from '../tools/debian-image.ts';
+import { libguestfsKernel } from '../tools/guest/libguestfs-kernel.ts';
+import { guestImage } from '../tools/guest-image.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
@@ -90,7 +92,7 @@ describe('a guest of a cloud image', () => {
     return [status, error?.code];
   };
   /** Whether a password lets a user in, asked of the guest's own login by somebody who is not root. */
-  const letsIn = async (user: string, password: string): Promise<boolean> => (await ssh(mine, `printf '%s\\n' '${password}' | sudo -u nobody su ${user} -c 'id -un' || true`)).trim() === user;
+  const letsIn = async (user: string, password: string): Promise<boolean> => (await ssh(mine, `printf '%s\\n' '${password.replaceAll("'", String.raw`'\''`)}' | sudo -u nobody su ${user} -c 'id -un' || true`)).trim() === user;
   /** Files in which one of some texts stands: whatever the platform wrote, but for the guest's own disk. */
   const filesWith = async (...texts: readonly string[]): Promise<readonly string[]> => {
     const found = await run('grep', ['-rlaF', '--exclude-dir=metal-pool', '--exclude-dir=run', ...texts.flatMap((text) => ['-e', text]), platform.dir, dirname(node.libvirtSocket)], { maxBuffer: 2 ** 24 }).catch((error: unknown) => {
@@ -102,7 +104,8 @@ describe('a guest of a cloud image', () => {
 
   beforeAll(async () => {
     const image = debianImage(GUEST_IMAGES);
-    [platform, mine, stranger] = await Promise.all([startPlatform({ split: false }), keyOf('mine'), keyOf('stranger')]);
+    await guestImage(GUEST_IMAGES);
+    [platform, mine, stranger] = await Promise.all([startPlatform({ split: false, environment: libguestfsKernel(GUEST_IMAGES.cache) }), keyOf('mine'), keyOf('stranger')]);
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/images', { ...(await image) });
@@ -287,6 +290,10 @@ describe('a guest of a cloud image', () => {
     const set = await rest.ok<Accepted & { readonly method: string }>('POST', `/v1/vms/${vm.id}/password`, { user: 'debian', password: later });
     expect([set.method, (await done(set)).how]).toEqual(['next-boot', 'at the next boot']);
     expect(seedsWithRuns()).toHaveLength(1);
+    // Cut off as it was, its file system is not even clean.
+    const offline = 'Canary-offline: 7"$(x)\'\\';
+    const written = await rest.ok<Accepted & { readonly method: string }>('POST', `/v1/vms/${vm.id}/password`, { user: 'root', password: offline, method: 'offline' });
+    expect([written.method, (await rest.succeeded(written.operation.id, 600_000)).how]).toEqual(['offline', 'offline']);
 
     const started = await rest.ok<Accepted>('POST', `/v1/vms/${vm.id}/start`);
     await rest.succeeded(started.operation.id, 60_000);
@@ -303,8 +310,10 @@ describe('a guest of a cloud image', () => {
     expect(await ssh(stranger, 'cat /etc/words; echo; sudo cat /etc/token')).toBe(`second\n${TOKEN}`);
     mine = stranger;
     expect(await letsIn('debian', later)).toBe(true);
+    expect(await letsIn('root', offline)).toBe(true);
+    expect(await ssh(mine, 'cd /etc && stat -c "%n %a %U:%G" shadow*')).toMatch(/^shadow 640 root:shadow\n(shadow- .*\n)?$/);
     expect(seedsWithRuns()).toEqual([]);
-    for (const secret of [TOKEN, later]) expect(await filesWith(secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex'))).toEqual([]);
+    for (const secret of [TOKEN, later, offline]) expect(await filesWith(secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex'))).toEqual([]);
   });
 
   it('A3-04 a VM that is made of an image of it is somebody else: machine id, host name, host keys', async () => {

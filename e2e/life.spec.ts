@@ -223,6 +223,7 @@ describe('the life of a machine', () => {
     await platform.start('control-plane');
     await rest.until('it does not run any more', async () => (await node.virsh('domstate', await node.domainOf(vm))) === 'shut off', 90_000, 250);
     await rest.until('it is in the recycle bin', async () => (await expiry()) === 'recycled', 30_000);
+    await rest.until('and nothing has it in hand', async () => (await rest.ok<Vm>('GET', `/v1/vms/${vm.id}`)).operationId === null, 30_000);
     await expect(rest.ok('POST', `/v1/vms/${vm.id}/start`)).rejects.toMatchObject({ status: 409, code: 'vm.expired' });
     await rest.ok('PATCH', `/v1/vms/${vm.id}`, { expiresAt: null });
     expect(await expiry()).toBeUndefined();

@@ -32,7 +32,7 @@ export interface NodeSize {
   readonly poolGib: number;
 }
 
-const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'restoreNetwork', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'keepInside', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'remove'];
+const VERBS: readonly Verb[] = ['ensureDisk', 'removeDisk', 'ensureVolume', 'workOnVolume', 'settleVolume', 'openPool', 'closePool', 'lookAtPool', 'ensureNetwork', 'ensureLease', 'removeLease', 'restoreNetwork', 'define', 'restore', 'adopt', 'release', 'configure', 'layer', 'keepInside', 'tidy', 'backup', 'undoBackup', 'removeBackup', 'restoreDisks', 'start', 'shutdown', 'save', 'destroy', 'reboot', 'reset', 'suspend', 'resume', 'askGuest', 'setOfflinePassword', 'remove'];
 
 export class NodeProgram extends Program {
   readonly nodeId: NodeId;

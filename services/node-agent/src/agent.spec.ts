@@ -395,6 +395,18 @@ describe('What a node agent asks a guest', () => {
     await stopped.send('DestroyDomain');
     expect(await stopped.send('AskGuest')).toMatchObject({ refused: 'domain.not_running' });
   });
+
+  it('goes into its disks instead when it is told so, and only while it is stopped', async () => {
+    const machine = machineOf();
+    const written: unknown[] = [];
+    const hypervisor: typeof machine.hypervisor = { ...machine.hypervisor, setOfflinePassword: (id, user, secret, signal) => { written.push([user, secret, signal.aborted]); return machine.hypervisor.setOfflinePassword(id, user, secret, signal); } };
+    const world = await created(await welcomed(worldOf({ machine: { ...machine, hypervisor }, unseal: () => 'opened' })));
+    const offline = { request: { ...password.request, offline: true } };
+    expect(await world.send('AskGuest', { data: offline })).toMatchObject({ refused: 'domain.still_running' });
+    await world.send('DestroyDomain');
+    expect(await world.send('AskGuest', { data: offline })).toMatchObject({ facts: { state: 'stopped', method: 'offline' } });
+    expect(written).toEqual([['root', 'opened', false], ['root', 'opened', false]]);
+  });
 });
 
 describe('What a node agent tells', () => {

@@ -247,6 +247,8 @@ export interface Hypervisor {
   wipeRuns(vmId: VmId, runs: NonNullable<DomainPlan['bootRuns']>): Promise<void>;
   /** Asks the guest's own agent, for seconds only. */
   askGuest(vmId: VmId, action: GuestAction): Promise<Refusal | Asked>;
+  /** Written into the disks of one that does not run. Never logged, stored or sent on. */
+  setOfflinePassword(vmId: VmId, user: string, password: string, signal: AbortSignal): Done;
   /** Neither running nor defined; absent is fine. */
   remove(vmId: VmId): Done;
 }

@@ -1,6 +1,6 @@
 /*
  * What is asked of a running guest, and done by its guest agent: the tenant's program, so that it says it
- * did something is all there is to know.
+ * did something is all there is to know. A password can also be written into the disks of one that is stopped.
  *
  * A password crosses sealed to the key of the node that runs the VM (libs/messaging/src/seal.ts) and is
  * written nowhere in clear: what stands here of it, and so in the log, only that node can open.
@@ -17,7 +17,7 @@ export const GuestUser = z.string().regex(/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/, 'mu
 export const SetPasswordBody = z.strictObject({
   user: GuestUser,
   password: text(128).min(8).regex(/^[^\u0000-\u001f\u007f]*$/, 'must not hold control characters').optional().describe('Without it one is made, and shown in the answer to this request, once'),
-  method: z.enum(['guest-agent', 'next-boot']).optional().describe('Default: the guest agent of a VM that runs, where one is there; else at its next boot, by cloud-init'),
+  method: z.enum(['guest-agent', 'next-boot', 'offline']).optional().describe('Default: the guest agent of a VM that runs, where one is there; else at its next boot, by cloud-init; else offline, which is into the disks of a VM that is stopped'),
 }).meta({ id: 'SetPassword' });
 export type SetPasswordBody = z.infer<typeof SetPasswordBody>;
 
@@ -38,14 +38,14 @@ export type ScreenPassword = z.infer<typeof ScreenPassword>;
 
 export const GuestRequest = z.discriminatedUnion('kind', [
   /** `sealed` for the node `nodeId`. */
-  z.object({ kind: z.literal('password'), user: GuestUser, nodeId: NodeId, sealed: text(1_000) }),
+  z.object({ kind: z.literal('password'), user: GuestUser, nodeId: NodeId, sealed: text(1_000), offline: z.literal(true).optional() }),
   z.object({ kind: z.literal('add-ssh-keys'), user: GuestUser, keys: z.array(SshKey).min(1).max(100) }),
   z.object({ kind: z.literal('remove-ssh-keys'), user: GuestUser, keys: z.array(SshKey).min(1).max(100) }),
 ]);
 export type GuestRequest = z.infer<typeof GuestRequest>;
 
 /** How a request was carried out. */
-export const GuestMethod = z.enum(['guest-agent']);
+export const GuestMethod = z.enum(['guest-agent', 'offline']);
 export type GuestMethod = z.infer<typeof GuestMethod>;
 
 /** The same for that of a screen. */

@@ -57,6 +57,17 @@ describe('A password', () => {
     expect(await written()).not.toContain(password);
   });
 
+  it('goes into the disks of a VM that is stopped and was never told anything by cloud-init', async () => {
+    const stopped = await vmOn('stopped', nodeId);
+    const operationId = `op_${ids.digits('stopped')}`;
+    await gateway.append(`vm-${stopped}`, { type: 'VmOperationDone', data: { operationId, how: 'built' } }, { type: 'VmObserved', data: { nodeId, session: 1, sequence: 1, generation: 1, state: 'stopped', reason: 'shutdown' } });
+    await until(async () => (await gateway.call('GET', `/v1/vms/${stopped}`)).json?.observed?.state === 'stopped');
+    expect((await gateway.call('POST', path(stopped), { body: { user: 'root' } })).json).toMatchObject({ method: 'offline' });
+    expect(gateway.received.at(-1)).toMatchObject({ type: 'AskGuest', data: { request: { kind: 'password', user: 'root', offline: true } } });
+    // Told how, it does as it is told.
+    expect((await gateway.call('POST', path(stopped), { body: { user: 'root', method: 'guest-agent' } })).json).toMatchObject({ method: 'guest-agent' });
+  });
+
   it('with a key is set once, and what the request is told apart by does not hold it', async () => {
     const ask = (body: object) => gateway.call('POST', path(), { body, headers: { 'idempotency-key': 'reset 1' } });
     const [first, second] = [await ask({ user: 'root', password: 'canary-key-1' }), await ask({ user: 'root', password: 'canary-key-1' })];

@@ -438,7 +438,7 @@ export class VmsHttp {
   @Write()
   @HttpCode(202)
   @ApiOperation({
-    summary: 'Set the password of a user: by the guest agent of one that runs, by cloud-init at the next boot of one that does not, or has no agent', operationId: 'setPassword',
+    summary: 'Set the password of a user: by the guest agent of one that runs, by cloud-init at the next boot of one that does not, or has no agent; into its disks where there is neither', operationId: 'setPassword',
     description: 'The answer and the operation say how. The password is sealed to the node and written nowhere. With an Idempotency-Key it has to be given, and the key stands for VM, user and method: a password that was made could not be shown again.',
   })
   @ApiResponse({ status: 202, description: 'Accepted, with the password where one was made', schema: { $ref: '#/components/schemas/AcceptedPassword' } })
@@ -449,7 +449,8 @@ export class VmsHttp {
     const node = await sealingNode(this.gateway, nodeId);
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
     const off = observed?.state === 'stopped' || observed?.state === 'crashed';
-    const method = wanted ?? (off || (spec.cloudInit !== null && observed?.state === 'running' && await this.isWithoutAgent(node.id, id)) ? 'next-boot' : 'guest-agent');
+    const told = spec.cloudInit !== null;
+    const method = wanted ?? (off ? told ? 'next-boot' : 'offline' : told && observed?.state === 'running' && await this.isWithoutAgent(node.id, id) ? 'next-boot' : 'guest-agent');
     const made = password === undefined ? madePassword(randomInt) : undefined;
     const secret = password ?? made ?? '';
     // What a request is told apart by is kept: the password must not be in it, sealed or not.
@@ -461,7 +462,7 @@ export class VmsHttp {
       await this.act(request, reply, id, 'ReconfigureVm', 'reconfigure', { addBootRun: bootRunOf(job, { USER_NAME: user, PASSWORD: secret }, id, runId, node) }, { sameAs, shown: { ...shown, runId } });
       return;
     }
-    const wish: GuestRequest = { kind: 'password', user, nodeId: node.id, sealed: node.seal(secret, passwordPurpose(id, user)) };
+    const wish: GuestRequest = { kind: 'password', user, nodeId: node.id, sealed: node.seal(secret, passwordPurpose(id, user)), ...(method === 'offline' ? { offline: true } : {}) };
     await this.act(request, reply, id, 'AskGuest', wish.kind, { request: wish }, { sameAs, shown });
   }
 

@@ -68,7 +68,7 @@ export async function execute({ type, data }: AgentCommand, hypervisor: Hypervis
     case 'ResetDomain': return hypervisor.reset(data.vmId);
     case 'SuspendDomain': return hypervisor.suspend(data.vmId);
     case 'ResumeDomain': return hypervisor.resume(data.vmId);
-    case 'AskGuest': return askGuest(data, hypervisor, unseal);
+    case 'AskGuest': return askGuest(data, hypervisor, unseal, signal);
     case 'ObserveDomain':
     case 'TellDomain': return undefined;
     case 'RemoveDomain': {
@@ -163,9 +163,9 @@ async function nameGuest({ vmId, seed, insist }: ConfigureDomain, hostname: stri
   return told.refused === 'domain.not_running' ? configured : { pending: [...configured.pending, 'hostname'] };
 }
 
-async function askGuest({ vmId, request }: Extract<AgentCommand, { readonly type: 'AskGuest' }>['data'], hypervisor: Hypervisor, unseal: Unseal | undefined): Promise<Refusal | Asked> {
+async function askGuest({ vmId, request }: Extract<AgentCommand, { readonly type: 'AskGuest' }>['data'], hypervisor: Hypervisor, unseal: Unseal | undefined, signal: AbortSignal): Promise<Refusal | Asked> {
   if (request.kind !== 'password') return hypervisor.askGuest(vmId, request);
-  const { user, sealed } = request;
+  const { user, sealed, offline } = request;
   let password: string;
   try {
     if (unseal === undefined) return refuse('node.no_seal_key', { vmId });
@@ -174,6 +174,7 @@ async function askGuest({ vmId, request }: Extract<AgentCommand, { readonly type
     // It was sealed for another key: the same text will never open.
     return refuse('node.cannot_unseal', { vmId });
   }
+  if (offline === true) return (await hypervisor.setOfflinePassword(vmId, user, password, signal)) ?? { method: 'offline' };
   return hypervisor.askGuest(vmId, { kind: 'password', user, password });
 }
 

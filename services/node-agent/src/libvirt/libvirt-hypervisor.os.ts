@@ -42,6 +42,7 @@ import { needsKvm } from '../domain/expert-xml.ts';
 import { resultsIn } from '../boot-jobs/boot-runs.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
+import { setOfflinePassword, type OfflineDisk } from '../guest/offline-password.os.ts';
 import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
 import { element } from '../xml.ts';
@@ -1104,6 +1105,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const outcome = await askGuest(action, agentOf(domain), delay);
       return isRefusal(outcome) ? refuse(outcome.refused, { ...outcome.because, vmId, asked: action.kind }) : outcome;
     },
+    setOfflinePassword: (vmId, user, password, signal) =>
+      withDomain(vmId, 'set a password in the disks of', async (domain, { state }) => {
+        if (state !== 'stopped' && state !== 'crashed') return refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` });
+        return setOfflinePassword({ disks: filesOfDisks(await slow.domainGetXmlDesc({ domain })), user, password, accel: host.accel.accel }, signal);
+      }),
     remove: async (vmId) => {
       const domain = await find(vmId);
       try {
@@ -1172,6 +1178,13 @@ const layerIn = (path: string): Layer => fileOfVolume.exec(path)?.[2] ?? null;
 
 /** As libvirt wants an element of ours: it puts it under the namespace itself. */
 const withoutNamespace = ({ name, attributes: { 'xmlns:cv': _, ...attributes }, children }: XmlElement): XmlElement => ({ name: name.replace('cv:', ''), attributes, children });
+
+/** The files that a guest writes its disks to. */
+const filesOfDisks = (xml: string): readonly OfflineDisk[] => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').flatMap((disk) => {
+  const path = attributeOf(disk, 'file', 'source');
+  const { device = 'disk' } = disk.attributes;
+  return device !== 'disk' || path === undefined || childOf(disk, 'readonly') !== undefined ? [] : [{ path, format: attributeOf(disk, 'type', 'driver') ?? 'raw' }];
+});
 
 const diskIn = (xml: string, target: string): XmlElement | undefined => childrenOf(childOf(readDomain(xml).root, 'devices'), 'disk').find((disk) => attributeOf(disk, 'dev', 'target') === target);
 

@@ -444,6 +444,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     resume: (vmId) => verb('resume', vmId, () =>
       (domains.get(vmId)?.state === 'paused' ? change(vmId, { state: 'running', reason: 'unpaused' }) : whileRunning(vmId, () => undefined))),
     askGuest: async (vmId) => (await verb('askGuest', vmId, () => whileRunning(vmId, () => undefined))) ?? { method: 'guest-agent' },
+    setOfflinePassword: (vmId) => verb('setOfflinePassword', vmId, () => (!domains.has(vmId) ? gone(vmId) : powered(vmId) ? refuse('domain.still_running', { vmId }) : undefined)),
     bootResults: async (vmId) => [...ran.get(vmId) ?? []].map((runId) => ({ runId, exitCode: 0, output: '' })),
     wipeRuns: () => Promise.resolve(),
     remove: (vmId) => verb('remove', vmId, () => {

@@ -1,5 +1,6 @@
 /*
- * Something is asked of a running guest: a password, keys. One verb of its node, which asks the guest's agent.
+ * Something is asked of a running guest: a password, keys. One verb of its node, which asks the guest's agent, or
+ * writes into the disks of one that is stopped.
  *
  * It cannot be taken back: a password that was set stays so. But it can be kept from happening later, when
  * somebody may have set another; so the undo only looks, and cancels. A silent node is owed that look, and
@@ -19,6 +20,8 @@ export interface GuestVm extends OnNode {
 
 /** The node waits seconds for the guest's agent. */
 const NODE_MS = 60_000;
+/** And minutes for a look into disks, where it has nothing but emulation. */
+const OFFLINE_MS = 15 * 60_000;
 
 const look = (vm: OnNode): Outgoing => verb('ObserveDomain', vm, {});
 
@@ -27,6 +30,7 @@ export const guestVm: Saga<GuestVm, Outgoing> = {
   steps: {
     guest: {
       deadlineMs: NODE_MS,
+      moreMs: ({ request }) => (request.kind === 'password' && request.offline === true ? OFFLINE_MS : 0),
       undoDeadlineMs: 30_000,
       run: (vm) => verb('AskGuest', vm, { request: vm.request }),
       undo: look,

@@ -66,7 +66,8 @@ const reconfigurations: readonly ReconfigureVm[] = [
   { ...reconfiguration, machine: { ...machine, spec: { ...machine.spec, assigned: [{ kind: 'usb', vendor: '1234', product: 'abcd' }] } }, change: { removeDevice: 'usb-1234:abcd' } },
 ];
 
-const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } };
+const password = { kind: 'password', user: 'root', nodeId: `node_${digits}`, sealed: 'AQ' } as const;
+const asking: GuestVm = { operationId: ids.operationId, vmId: ids.vmId, nodeId: `node_${digits}`, generation: 1, request: password };
 const askingOwed = { ...asking, failedOperationId: `op_${'1'.repeat(32)}` as const };
 const on = [{ volumeId: ids.volumeId, layer: null }, { volumeId: second.volumeId, layer: 'aaaaaaaa' }];
 const layered: Machine = { ...machine, volumes: [second], layers: { [second.volumeId]: 'aaaaaaaa' } };
@@ -152,7 +153,7 @@ describe('Whatever fails, is refused, repeated, reordered or never answered, it 
   it('making one different', () => { expect(property(reconfigureVm, reconfigurations)).toEqual([]); });
   it('settling what a change owes', () => { expect(property(settleReconfiguration, reconfigurations.map((change) => ({ ...change, failedOperationId: `op_${'1'.repeat(32)}` as const, added: null })))).toEqual([]); });
   it('making an image of it', () => { expect(property(publishVm, [publishing])).toEqual([]); });
-  it('asking a guest', () => { expect(property(guestVm, [asking])).toEqual([]); });
+  it('asking a guest', () => { expect(property(guestVm, [asking, { ...asking, request: { ...password, offline: true } }])).toEqual([]); });
   it('settling what was asked of one', () => { expect(property(settleGuest, [askingOwed])).toEqual([]); });
   it('taking a snapshot, and going back to one', () => { expect(property(snapshotVm, [taking, reverting, takingInside, revertingInside])).toEqual([]); });
   it('making a VM of a backup', () => { expect(property(provisionVm, [restored])).toEqual([]); });

@@ -215,6 +215,11 @@ describe('What is asked of a guest', () => {
     given(...running).when(ask()).then(asked());
     given(...stopped).when(ask()).thenRefused('vm.not_running', { vmId, state: 'stopped', action: 'password', hint: 'only the guest agent of a running VM can do it: start it first' });
   });
+  it('is a password for the disks of one that is stopped, and of no other', () => {
+    const offline: VmCommand = { type: 'AskGuest', data: { vmId, operationId: op(3), request: { ...request, offline: true } } };
+    given(...stopped).when(offline).then({ type: 'VmGuestRequested', data: { operationId: op(3), request: { ...request, offline: true } } });
+    given(...running).when(offline).thenRefused('vm.not_stopped', { vmId, state: 'running', hint: 'stop it first: nobody else may write on the disks of one that runs' });
+  });
   it('is one operation among others', () => {
     given(...running, asked()).when(ask(4)).thenRefused('vm.busy', { operationId: op(3), kind: 'guest' });
     given(...running, asked()).when({ type: 'FinishVm', data: { vmId, operationId: op(3), how: 'guest-agent', provisioned: null, reconfigured: null, observed: null } }).then(done(3, 'guest-agent'));

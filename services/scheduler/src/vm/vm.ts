@@ -261,12 +261,14 @@ const reconfigure = (vm: Vm, { vmId, operationId, change }: Extract<VmCommand, {
   return nothingNew ? [asked, { type: 'VmOperationDone', data: { operationId, how: 'already so' } }] : [asked];
 };
 
-/** Only a running guest can be asked anything, and only by its own agent: nobody else may write on its disk. */
+/** Only a running guest can be asked anything, and only by its own agent: nobody else may write on its disks, until it is stopped. */
 const ask = (vm: Vm, { vmId, operationId, request }: Extract<VmCommand, { type: 'AskGuest' }>['data']): readonly VmEvent[] | Refusal => {
   const live = readyOr(vm, vmId);
   if (isRefusal(live)) return live;
   const state = live.observed?.state ?? 'absent';
-  if (state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
+  const offline = request.kind === 'password' && request.offline === true;
+  if (offline && !isOff(live)) return refuse('vm.not_stopped', { vmId, state, hint: 'stop it first: nobody else may write on the disks of one that runs' });
+  if (!offline && state !== 'running') return refuse('vm.not_running', { vmId, state, action: request.kind, hint: 'only the guest agent of a running VM can do it: start it first' });
   if (request.kind === 'password' && request.nodeId !== live.nodeId) return refuse('vm.moved', { vmId, nodeId: live.nodeId });
   return [{ type: 'VmGuestRequested', data: { operationId, request } }];
 };
