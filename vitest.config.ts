@@ -13,6 +13,8 @@
  */
 import { defineConfig } from 'vitest/config';
 import type { TestProjectConfiguration } from 'vitest/config';
+import { BaseSequencer } from 'vitest/node';
+import type { TestSpecification } from 'vitest/node';
 
 const CONDITIONS = ['chronovirt-source', 'node', 'import', 'module', 'default'];
 const PACKAGES = '{libs,services,tools,bench,web,cli}';
@@ -43,7 +45,7 @@ const LEVELS: readonly Level[] = [
   },
   { name: 'pg', include: suffixed('pg'), servers: true, testTimeoutMs: 30_000, hookTimeoutMs: 60_000, workersMax: 2 },
   { name: 'nats', include: suffixed('nats'), servers: true, testTimeoutMs: 30_000, hookTimeoutMs: 60_000, workersMax: 2 },
-  { name: 'libvirt', include: suffixed('libvirt'), servers: true, testTimeoutMs: 120_000, hookTimeoutMs: 120_000, workersMax: 1 },
+  { name: 'libvirt', include: suffixed('libvirt'), servers: true, testTimeoutMs: 120_000, hookTimeoutMs: 120_000, workersMax: 2 },
   { name: 'sim', include: suffixed('sim'), servers: false, testTimeoutMs: 300_000, hookTimeoutMs: 60_000, workersMax: 2 },
   { name: 'crash', include: suffixed('crash'), servers: true, testTimeoutMs: 600_000, hookTimeoutMs: 180_000, workersMax: 1 },
   {
@@ -54,6 +56,19 @@ const LEVELS: readonly Level[] = [
     servers: true, testTimeoutMs: 300_000, hookTimeoutMs: 300_000, workersMax: 3,
   },
 ];
+
+/** Files that take minutes, the longest first: begun last, they would run on alone. */
+const LONG = ['cloud-init', 'drift', 'backup', 'hardware', 'images', 'life', 'snapshots'].map((name) => `/e2e/${name}.spec.ts`);
+
+class LongFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const at = LONG.findIndex((name) => moduleId.endsWith(name));
+      return at < 0 ? LONG.length : at;
+    };
+    return (await super.sort(files)).toSorted((one, other) => place(one) - place(other));
+  }
+}
 
 function project(level: Level, position: number): TestProjectConfiguration {
   return {
@@ -86,6 +101,7 @@ export default defineConfig({
     // A level that found no file is a failure, which tools/test.ts also says in words.
     passWithNoTests: false,
     teardownTimeout: 60_000,
+    sequence: { sequencer: LongFirst },
     allowOnly: process.env['CI'] === undefined,
   },
 });
