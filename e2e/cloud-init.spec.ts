@@ -10,7 +10,6 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { debianImage } from '../tools/debian-image.ts';
 import { libguestfsKernel } from '../tools/guest/libguestfs-kernel.ts';
-import { guestImage } from '../tools/guest-image.ts';
 import { startPlatform, type Platform } from './platform.ts';
 import { addQemuNode, GUEST_IMAGES, GUEST_NETWORK, type QemuNode } from './qemu-node.ts';
 import { Refused, type Accepted, type Operation, type Rest, type Vm } from './rest.ts';
@@ -104,8 +103,7 @@ describe('a guest of a cloud image', () => {
 
   beforeAll(async () => {
     const image = debianImage(GUEST_IMAGES);
-    await guestImage(GUEST_IMAGES);
-    [platform, mine, stranger] = await Promise.all([startPlatform({ split: false, environment: libguestfsKernel(GUEST_IMAGES.cache) }), keyOf('mine'), keyOf('stranger')]);
+    [platform, mine, stranger] = await Promise.all([startPlatform({ split: false, environment: await libguestfsKernel(GUEST_IMAGES.cache) }), keyOf('mine'), keyOf('stranger')]);
     ({ rest } = platform);
     node = await addQemuNode(platform, 'metal');
     await rest.ok('POST', '/v1/images', { ...(await image) });

@@ -80,6 +80,13 @@ describe('a machine that is changed', () => {
     // What it runs with stays set aside.
     expect(await heldBy()).toMatchObject({ vcpus: 2, memoryMib: 512 });
     await acted('stop');
+    // Stopped, it has at once whatever it is given, more or less.
+    for (const [vcpus, memoryMib] of [[3, 640], [1, 384]] as const) {
+      await changed({ vcpus, memoryMib });
+      expect(await shown()).toMatchObject({ status: 'stopped', pending: [], spec: { vcpus, memoryMib } });
+      expect(await node.virsh('vcpucount', await node.domainOf(vm), '--config', '--active')).toBe(String(vcpus));
+      expect(await node.virsh('dumpxml', '--inactive', await node.domainOf(vm))).toContain(`<currentMemory unit='KiB'>${String(memoryMib * 1_024)}<`);
+    }
     await acted('start');
     await up();
     expect(await shown()).toMatchObject({ pending: [] });
@@ -348,7 +355,7 @@ describe('a machine that is changed', () => {
     await rest.gone(linux.id);
   });
 
-  it('A1-07 it starts from the network, with a kernel and arguments, and from what is chosen in its boot menu', async () => {
+  it('A1-07 A1-23 it starts from the network, with a kernel and arguments, and from what is chosen in its boot menu; in another order it starts from its disk', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'cv-tftp-'));
     try {
       await guestKernel(folder);
@@ -404,6 +411,10 @@ describe('a machine that is changed', () => {
       terminal.close();
       expect(served()).toBe(fetched);
       expect(await node.virsh('dumpxml', domain)).not.toContain('<kernel>');
+      await change({ boot: ['disk', 'network'], bootMenu: false });
+      await again();
+      await rest.until('its disk starts before the network', commandLine, BOOTED_WITHIN_MS, 250);
+      expect(served()).toBe(fetched);
       await rest.gone(booted.id);
     } finally {
       await rm(folder, { recursive: true });

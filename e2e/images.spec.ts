@@ -17,6 +17,7 @@ const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
 interface Image {
+  readonly uses: number;
   readonly id: string;
   readonly name: string;
   readonly file: string;
@@ -157,6 +158,7 @@ describe('the store of images', () => {
     for (const vm of vms) await answers(vm);
     const file = `${node.image.sha256}.qcow2`;
     expect(readdirSync(node.imageDir)).toEqual([file]);
+    await rest.until('both are counted', async () => (await known('micro')).uses === 2, 10_000);
     expect(statSync(join(node.imageDir, file)).mode & 0o777).toBe(0o444);
     expect(await sha256Of(join(node.imageDir, file))).toBe(node.image.sha256);
     expect(platform.logOf(node.part, 1_000_000).split('an image was fetched')).toHaveLength(2);
@@ -275,9 +277,12 @@ describe('the store of images', () => {
     expect(existsSync(join(node.imageDir, `${node.image.sha256}.qcow2`))).toBe(true);
   }, 180_000);
 
-  it('A3-04 A5-06 A5-07 what a snapshot of a running VM holds becomes an image, or a VM in one step; a VM of either is another one, with what was there then', async () => {
-    const source = await rest.running(wish('source'));
+  it('A1-37 A3-04 A5-06 A5-07 what a snapshot of a running VM holds becomes an image, or a VM in one step; a VM of either is another one, with what was there then', async () => {
+    const networkConfig = 'version: 2\nethernets:\n  all:\n    match: {name: "e*"}\n    dhcp4: true\n';
+    const source = await rest.running(wish('source', { cloudInit: { networkConfig } }));
     await answers(source);
+    const told = (of: Vm): Promise<string> => node.inGuest(of, '/bin/sh', '-c', 'mkdir -p /run/seed; for drive in /dev/sr0 /dev/sr1; do mount -t iso9660 -o ro $drive /run/seed && break; done; cat /run/seed/meta-data /run/seed/network-config; umount /run/seed');
+    expect(await told(source)).toMatch(new RegExp(`"instance-id":"${source.id}","local-hostname":"source"[^]*match: {name: "e\\*"}`));
     // In the part of its disk that nobody uses.
     const write = (of: Vm, text: string): Promise<string> => node.inGuest(of, '/bin/sh', '-c', `echo ${text} | dd of=/dev/vda bs=512 seek=130000 conv=sync,notrunc,fsync 2>/dev/null`);
     const read = async (of: Vm): Promise<string> => (await node.inGuest(of, '/bin/sh', '-c', "dd if=/dev/vda bs=512 skip=130000 count=1 2>/dev/null | tr -d '\\000'")).trim();
@@ -307,6 +312,9 @@ describe('the store of images', () => {
     await rest.succeeded((await rest.ok<Accepted>('DELETE', `/v1/vms/${source.id}/snapshots/${point?.id ?? ''}`)).operation.id);
     const clone = await rest.vm(made.vm.id);
     await answers(clone);
+    // cloud-init is told that it is another machine, and nothing of the other one's network.
+    expect(await told(clone)).toMatch(new RegExp(`"instance-id":"${clone.id}","local-hostname":"clone"`));
+    expect(await told(clone)).not.toContain('match:');
     expect([await read(clone), await read(source)]).toEqual(['then', 'later']);
     expect([clone.mac === source.mac, clone.address === source.address]).toEqual([false, false]);
     expect((await infoOf(join(node.poolDir, `${clone.id.replace('vm_', 'volume_')}.qcow2`)))['backing-filename']).toBeUndefined();

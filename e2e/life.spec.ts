@@ -197,8 +197,9 @@ describe('the life of a machine', () => {
     const deaf = await rest.running({ name: 'deaf', media: 'installer', network: GUEST_NETWORK, vcpus: 1, memoryMib: 128, diskGib: 1 });
     const { operation } = await rest.ok<Accepted>('POST', `/v1/vms/${deaf.id}/stop`, { timeoutSeconds: 600 });
     for (const [method, path, body] of [['POST', 'reboot'], ['POST', 'save'], ['POST', 'rebuild'], ['PATCH', 'hardware', { vcpus: 2 }], ['POST', 'snapshots', { name: 'x' }], ['POST', 'ssh-keys', { user: 'root', keys: ['ssh-ed25519 AAAA'] }]] as const) {
-      const refused = await rest.call<{ code: string; detail: string; because: { kind: string; operationId: string; endsBy: string } }>(method, `/v1/vms/${deaf.id}/${path}`, body);
+      const refused = await rest.call<{ code: string; detail: string; because: { kind: string; operationId: string; endsBy: string; percent: number } }>(method, `/v1/vms/${deaf.id}/${path}`, body);
       expect([refused.status, refused.body.code, refused.body.because.kind, refused.body.because.operationId], path).toEqual([409, 'vm.busy', 'stop', operation.id]);
+      expect(refused.body.because.percent, path).toBe((await rest.operation(operation.id)).percent);
       expect(refused.body.because.endsBy, path).toBe((await rest.operation(operation.id)).deadlineAt);
       expect(refused.body.detail).toContain(`stop ${operation.id}, which ends by ${refused.body.because.endsBy}`);
     }

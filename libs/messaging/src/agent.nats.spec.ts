@@ -227,7 +227,7 @@ describe('an installation that was made before', () => {
 });
 
 describe('an agent is shut out', () => {
-  it('at once when it is revoked, live connection and next one, and the others go on', async () => {
+  it('when it is revoked, live connection and next one, and the others go on', async () => {
     const live = await busOfAgent(server, 'node_r', { giveUpWhenRefused: true });
     await (await live.again()).close();
     await revokeAgent({ system, keys: server.keys, userPublicKey: live.userPublicKey });

@@ -184,6 +184,8 @@ export function consume(options: ConsumeOptions): Consumption {
       }
       say(one, WORKING);
     }
+    // For those that were given up.
+    source.refill();
   }, spec.ackWaitMs / 3);
 
   function say(one: Held, what: string): void {

@@ -181,7 +181,7 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
 }));
 named('ScreenPasswordSet', z.object({ vm: VmAnswer, password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('AcceptedBootRun', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), runId: z.string() }));
-named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
+named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot', 'offline']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 const key = { id: z.string(), name: z.string(), publicKey: z.string(), fingerprint: z.string() };

@@ -126,7 +126,7 @@ describe('A boot job', () => {
     const [, vmId] = vms;
     await gateway.append(`vm-${vmId ?? ''}`, { type: 'VmObserved', data: { nodeId, session: 1, sequence: 1, generation: 1, state: 'stopped', reason: 'x' } }, { type: 'VmOperationDone', data: { operationId: `op_${ids.digits('two')}`, how: 'x' } });
     await until(async () => (await call('GET', `/v1/vms/${vmId ?? ''}`)).json?.observed?.state === 'stopped');
-    const answer = await call('POST', `/v1/vms/${vmId ?? ''}/password`, { body: { user: 'root', password: 'canary-later' } });
+    const answer = await call('POST', `/v1/vms/${vmId ?? ''}/password`, { body: { user: 'root', password: 'canary-later', method: 'next-boot' } });
     expect([answer.status, answer.json.method, lastRun().name, lastRun().system]).toEqual([202, 'next-boot', 'reset-password', true]);
     expect(JSON.stringify([gateway.received, (await call('GET', '/v1/events?limit=1000')).text])).not.toContain('canary-later');
     expect(((await call('GET', `/v1/boot-runs?vm=${vmId ?? ''}`)).json.items as { job: { system: boolean } }[]).some(({ job }) => job.system)).toBe(false);

@@ -47,7 +47,7 @@ describe('An upload', () => {
 
   it('comes in pieces and becomes an image', async () => {
     const file = soundQcow2();
-    const begun = await begin(file.length, { name: 'pieces', format: 'qcow2', sha256: sum(file), osFamily: 'linux', tags: 'a,b', minMemoryMib: '128', filename: 'x.qcow2' });
+    const begun = await begin(file.length, { name: 'pieces', format: 'qcow2', sha256: sum(file), osFamily: 'linux', osVersion: '12', arch: 'x86_64', features: 'cloud-init,qemu-guest-agent', tags: 'a,b', minMemoryMib: '128', filename: 'x.qcow2' });
     expect(begun.status, begun.text).toBe(201);
     expect(Date.parse(begun.headers.get('upload-expires') ?? '')).toBeGreaterThan(Date.now());
     const path = pathOf(begun);
@@ -57,7 +57,7 @@ describe('An upload', () => {
     expect(await send(path, 999, file.subarray(999))).toMatchObject({ status: 409, json: { code: 'upload.other_offset', because: { offset: 1_000 } } });
     const last = await send(path, 1_000, file.subarray(1_000));
     expect(last.status, last.text).toBe(204);
-    expect(await imageCalled('pieces')).toMatchObject({ sha256: sum(file), file: `${sum(file)}.qcow2`, sizeBytes: file.length, virtualBytes: 2 ** 30, minDiskGib: 1, minMemoryMib: 128, osFamily: 'linux', tags: ['a', 'b'] });
+    expect(await imageCalled('pieces')).toMatchObject({ sha256: sum(file), file: `${sum(file)}.qcow2`, sizeBytes: file.length, virtualBytes: 2 ** 30, minDiskGib: 1, minMemoryMib: 128, osFamily: 'linux', osVersion: '12', arch: 'x86_64', features: ['cloud-init', 'qemu-guest-agent'], tags: ['a', 'b'] });
     expect(await gateway.call('GET', `/v1/operations/${last.headers.get('cv-operation') ?? ''}`)).toMatchObject({ json: { kind: 'import-image', status: 'succeeded', percent: 100 } });
     // Whoever did not hear the last answer asks how far it is, and must not begin again.
     expect((await look(path)).headers.get('upload-offset')).toBe(String(file.length));
@@ -219,7 +219,8 @@ describe('An image', () => {
     const names = async (query: string): Promise<readonly string[]> => ((await gateway.call('GET', `/v1/images?${query}`)).json.items as { name: string }[]).map(({ name }) => name);
     expect(await names('osFamily=linux')).toEqual(['pieces']);
     expect(await names('tag=b&format=qcow2')).toEqual(['pieces']);
-    expect(await names('tag=c')).toEqual([]);
+    expect(await names('arch=x86_64&feature=qemu-guest-agent')).toEqual(['pieces']);
+    for (const none of ['tag=c', 'arch=aarch64', 'osFamily=windows', 'feature=cloud']) expect(await names(none), none).toEqual([]);
     expect(await names(`tag=${encodeURIComponent("'; drop table x --")}`)).toEqual([]);
     expect((await gateway.call('GET', '/v1/images?colour=red')).status).toBe(400);
   });

@@ -41,6 +41,15 @@ describe('a VM', () => {
     expect(after(...untold, observed('stopped'))?.pending).toEqual([]);
   });
 
+  it('is bound to its node by a device of it, with the reason, until it lets go', () => {
+    const changed = (number: number, change: object): readonly Said[] => [vm('VmReconfigureRequested', { operationId: op(number), change }), vm('VmReconfigured', { operationId: op(number), change, nic: null, volume: null, pending: [] }), done(number)];
+    const device = { kind: 'pci', address: '0000:3b:00.0' };
+    const bound = [...built, ...changed(2, { addDevice: device })];
+    expect(after(...bound)?.pinned?.because).toBe('it has devices of its node: pci-0000:3b:00.0');
+    expect(after(...bound, ...changed(3, { removeDevice: 'pci-0000:3b:00.0' }))?.pinned).toBeUndefined();
+    expect(after(...built)?.pinned).toBeUndefined();
+  });
+
   it('is in hand while something is asked of its guest', () => {
     expect(after(...built, vm('VmGuestRequested', { operationId: op(2), request: { kind: 'password', user: 'root' } }))).toMatchObject({ status: 'running', desired: 'running', operationId: op(2), operation: { kind: 'password' } });
   });

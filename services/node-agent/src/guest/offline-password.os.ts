@@ -6,7 +6,7 @@
  * machine for it (guestfs-security(1)). It also finds out where among disks, partitions and volumes the system lies.
  *
  * guestfish reads its commands line by line as they are written, so that it ends with us. The new file takes the
- * place of the old one whole: whoever is killed in between has changed nothing.
+ * place of the old one whole: whoever is killed in between has changed no password.
  */
 import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -24,6 +24,8 @@ const run = promisify(execFile);
 const LIMIT_MS = 10 * 60_000;
 const SHADOW = '/etc/shadow';
 const DRAFT = '/etc/shadow.chronovirt';
+/** What `openssl passwd` reads of a line; what is behind it would be left out without a word. */
+const PASSWORD_BYTES_MAX = 256;
 /** Of the file in the guest, which the tenant may have made as long as he liked. */
 const SHADOW_BYTES_MAX = 4 * 2 ** 20;
 const SAID_CHARS_MAX = 200;
@@ -71,7 +73,7 @@ async function areFree(disks: readonly OfflineDisk[], signal: AbortSignal): Prom
 interface Guestfish {
   /** What it prints for a line of commands. Throws `Ended`. */
   readonly tell: (line: string) => Promise<readonly string[]>;
-  /** Resolves when nobody holds the disks any more. */
+  /** Resolves when it has ended. */
   readonly end: () => Promise<void>;
 }
 
@@ -130,9 +132,13 @@ export interface OfflinePassword {
 
 /** Throws where it cannot be told what was wrong. */
 export async function setOfflinePassword({ disks, user, password, accel }: OfflinePassword, signal: AbortSignal): Promise<Refusal | undefined> {
+  if (Buffer.byteLength(password) > PASSWORD_BYTES_MAX) return refuse('guest.password_too_long', { bytesMax: PASSWORD_BYTES_MAX });
   const hash = await hashed(password);
   const dir = await mkdtemp(join(tmpdir(), 'cv-shadow-'));
   let fish: Guestfish | undefined;
+  let killed = false;
+  // From here on it may be in its place, whatever happens.
+  let moving = false;
   try {
     if (!(await areFree(disks, signal))) return refuse('disk.in_use', { says: 'another process uses the disks of this VM' });
     fish = startGuestfish(disks, accel, signal);
@@ -145,19 +151,31 @@ export async function setOfflinePassword({ disks, user, password, accel }: Offli
     const changed = withPassword(await readFile(file, 'latin1'), user, hash, Date.now());
     if (changed === undefined) return refuse('guest.no_such_user', { user });
     await writeFile(file, changed, { encoding: 'latin1', mode: 0o600 });
+    // Nobody but root may read it, also if it is all that gets there.
+    await fish.tell(`rm-f ${DRAFT}`);
+    await fish.tell(`touch ${DRAFT}`);
+    await fish.tell(`chmod 0600 ${DRAFT}`);
     await fish.tell(`upload ${file} ${DRAFT}`);
     await fish.tell(`copy-attributes ${SHADOW} ${DRAFT} all:true`);
+    // Its bytes before its name: not every file system sees to that by itself.
+    await fish.tell('sync');
+    moving = true;
     await fish.tell(`mv ${DRAFT} ${SHADOW}`);
     await fish.tell('umount-all');
     return undefined;
   } catch (error) {
+    killed = error instanceof Ended && error.code === null;
+    // It is done again by whoever hears of a fault: that harms nothing.
+    if (moving) throw error;
     if (signal.aborted) return CANCELLED;
-    if (!(error instanceof Ended)) throw error;
+    if (!(error instanceof Ended) || killed) throw error;
     // As stdbuf(1) has it.
     if (error.code === 127) return refuse('node.no_guestfish');
     return refuse('guest.disks_not_opened', { says: error.said });
   } finally {
     await fish?.end();
+    // The virtual machine of one that was killed ends a moment after it.
+    if (killed) await areFree(disks, AbortSignal.timeout(LOCKED_MS)).catch(() => undefined);
     await rm(dir, { recursive: true, force: true });
   }
 }

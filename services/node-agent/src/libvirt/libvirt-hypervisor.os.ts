@@ -42,6 +42,7 @@ import { needsKvm } from '../domain/expert-xml.ts';
 import { resultsIn } from '../boot-jobs/boot-runs.ts';
 import { askGuest } from '../guest/guest-agent.ts';
 import type { AskAgent } from '../guest/guest-agent.ts';
+import { createTurns } from '../turns.ts';
 import { setOfflinePassword, type OfflineDisk } from '../guest/offline-password.os.ts';
 import type { Done, DomainPlan, Hypervisor, LayerBase, SeenDomain, Shutdown, Watcher } from '../hypervisor.ts';
 import { hostXml, macOf, networkXml } from '../network/network-xml.ts';
@@ -84,6 +85,8 @@ const SAVE_MS = 12 * 60 * 60_000;
 const PRESS_EVERY_MS = 5_000;
 /** The guest agent's answer is waited for no longer. Seconds. */
 const GUEST_AGENT_SECONDS = 3;
+/** Virtual machines of libguestfs at once: each takes memory and a CPU that nobody has set aside. */
+const OFFLINE_AT_ONCE_MAX = 1;
 /** Where its answer is what is wanted: setting a password takes an emulated guest a second. Seconds. */
 const GUEST_ASKED_SECONDS = 15;
 const REBOOT_MS = 45_000;
@@ -215,6 +218,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   const gone = (vmId: VmId): Refusal => refuse('domain.gone', { vmId, says: 'this node has no such domain' });
 
   /** Runs `work` on a domain that exists, with its state. */
+  const offline = createTurns(OFFLINE_AT_ONCE_MAX);
   const withDomain = async (vmId: VmId, what: string, work: (domain: Domain, seen: Seen) => Done): Done => {
     const domain = await find(vmId);
     const seen = domain === undefined ? undefined : await look(domain);
@@ -1108,7 +1112,8 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     setOfflinePassword: (vmId, user, password, signal) =>
       withDomain(vmId, 'set a password in the disks of', async (domain, { state }) => {
         if (state !== 'stopped' && state !== 'crashed') return refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` });
-        return setOfflinePassword({ disks: filesOfDisks(await slow.domainGetXmlDesc({ domain })), user, password, accel: host.accel.accel }, signal);
+        const files = filesOfDisks(await slow.domainGetXmlDesc({ domain }));
+        return offline(() => setOfflinePassword({ disks: files, user, password, accel: host.accel.accel }, signal));
       }),
     remove: async (vmId) => {
       const domain = await find(vmId);
