@@ -177,7 +177,7 @@ export const reconfigureVm: Saga<ReconfigureVm, Outgoing> = {
         const { detachVolume, rebuild } = vm.change;
         if (rebuild !== undefined) return { to: 'storage', target: vm.machine.volumeId, type: 'DetachVolume', data: { volumeId: vm.machine.volumeId, vmId: vm.vmId, delete: null, kept: rebuild.kept } };
         const gone = vm.machine.spec.assigned?.find((device) => deviceName(device) === vm.change.removeDevice);
-        if (gone !== undefined) return isOfNode(gone) ? releaseDevice(vm, gone) : undefined;
+        if (gone !== undefined && isOfNode(gone)) return releaseDevice(vm, gone);
         if (detachVolume !== undefined) return detach(vm, detachVolume.volumeId, detachVolume.delete ? vm.dropOperationId : null);
         return renamed(vm) ? unclaim(vm, vm.nameKeyBefore) : vm.removedSubnetId === null ? undefined : release(vm, vm.removedSubnetId);
       },

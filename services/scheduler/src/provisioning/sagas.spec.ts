@@ -229,6 +229,9 @@ describe('Making a VM different', () => {
     expect(reconfigureVm.steps['domain']?.run(lent, {})).toMatchObject({ data: { assigned: [{ kind: 'pci', address: '0000:01:00.0' }] } });
     expect([reconfigureVm.steps['device']?.run(made, {}), reconfigureVm.steps['back']?.run(made, {}), reconfigureVm.steps['device']?.run(back, {})]).toEqual([undefined, undefined, undefined]);
     expect(reconfigureVm.steps['back']?.run(back, {})).toMatchObject({ type: 'ReleaseDevice', data: { ...held, device: 'usb-1234:abcd' } });
+    // One that is no node's holds up nothing else that is given back.
+    const both: ReconfigureVm = { ...back, machine: { ...back.machine, spec: { ...back.machine.spec, assigned: [{ kind: 'virtual-usb', model: 'tablet' }] } }, change: { removeDevice: 'virtual-usb-tablet', name: 'web-2' }, nameKeyAfter: 'after' };
+    expect(reconfigureVm.steps['back']?.run(both, {})).toMatchObject({ type: 'UnclaimVmName', data: { key: back.nameKeyBefore, owner: ids.vmId } });
     for (const removal of removals) expect(deleteVm.steps['devices']?.run(removal, {})).toBeUndefined();
     expect(deleteVm.steps['devices']?.run({ ...(removals[0] as RemoveVm), nodeId: `node_${digits}`, devices: true }, {})).toMatchObject({ type: 'ReleaseDevice', data: { ...held, device: null } });
   });
