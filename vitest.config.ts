@@ -13,8 +13,6 @@
  */
 import { defineConfig } from 'vitest/config';
 import type { TestProjectConfiguration } from 'vitest/config';
-import { BaseSequencer } from 'vitest/node';
-import type { TestSpecification } from 'vitest/node';
 
 const CONDITIONS = ['chronovirt-source', 'node', 'import', 'module', 'default'];
 const PACKAGES = '{libs,services,tools,bench,web,cli}';
@@ -57,19 +55,6 @@ const LEVELS: readonly Level[] = [
   },
 ];
 
-/** Files that take minutes, the longest first: begun last, they would run on alone. */
-const LONG = ['cloud-init', 'drift', 'backup', 'hardware', 'images', 'life', 'snapshots'].map((name) => `/e2e/${name}.spec.ts`);
-
-class LongFirst extends BaseSequencer {
-  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const place = ({ moduleId }: TestSpecification): number => {
-      const at = LONG.findIndex((name) => moduleId.endsWith(name));
-      return at < 0 ? LONG.length : at;
-    };
-    return (await super.sort(files)).toSorted((one, other) => place(one) - place(other));
-  }
-}
-
 function project(level: Level, position: number): TestProjectConfiguration {
   return {
     resolve: { conditions: CONDITIONS },
@@ -101,7 +86,6 @@ export default defineConfig({
     // A level that found no file is a failure, which tools/test.ts also says in words.
     passWithNoTests: false,
     teardownTimeout: 60_000,
-    sequence: { sequencer: LongFirst },
     allowOnly: process.env['CI'] === undefined,
   },
 });

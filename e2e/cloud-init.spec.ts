@@ -312,7 +312,7 @@ describe('a guest of a cloud image', () => {
     expect(await ssh(mine, 'cd /etc && stat -c "%n %a %U:%G" shadow*')).toMatch(/^shadow 640 root:shadow\n(shadow- .*\n)?$/);
     expect(seedsWithRuns()).toEqual([]);
     for (const secret of [TOKEN, later, offline]) expect(await filesWith(secret, JSON.stringify(secret).slice(1, -1), Buffer.from(secret).toString('base64'), Buffer.from(secret).toString('hex'))).toEqual([]);
-  });
+  }, 900_000);
 
   it('A3-04 a VM that is made of an image of it is somebody else: machine id, host name, host keys', async () => {
     const [machine = '', hostKey = ''] = (await ssh(stranger, 'cat /etc/machine-id; cut -d" " -f2 /etc/ssh/ssh_host_ed25519_key.pub')).split('\n');
