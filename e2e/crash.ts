@@ -17,6 +17,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sequence } from '@chronovirt/decider/saga-property';
 import { atRest } from './invariants.ts';
 import { arm, isHeld, release, startPlatform, type Part, type Platform } from './platform.ts';
 import { wish, type Accepted, type Operation, type Vm } from './rest.ts';
@@ -411,14 +412,7 @@ export const nameOfPoint = ({ scenario, waypoint, victim }: CrashPoint): string 
 
 /** `count` of them, each with the same chance; the same seed always draws the same. */
 export function draw(points: readonly CrashPoint[], count: number, seed: number): readonly CrashPoint[] {
-  let state = seed >>> 0;
-  // mulberry32: a public-domain generator of 32 bits, enough to shuffle a list.
-  const random = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const random = sequence(seed);
   const left = [...points];
   return Array.from({ length: Math.min(count, points.length) }, () => left.splice(Math.floor(random() * left.length), 1)).flat();
 }

@@ -4,7 +4,7 @@ import type { CommandEnvelope } from '@chronovirt/contracts/command';
 import type { Bus } from './connect.ts';
 import { Reject, RetryAfter, consume } from './consume.ts';
 import type { Consumption, ConsumeOptions, Delivery } from './consume.ts';
-import { ensureStreams } from './ensure-topology.ts';
+import { ensureConsumer, ensureStreams } from './ensure-topology.ts';
 import { createPublisher } from './publish.ts';
 import type { Publisher } from './publish.ts';
 import { createReplies } from './replies.ts';
@@ -230,6 +230,46 @@ describe('a reader of commands', () => {
     }
     expect(seen.slice(0, 3)).toEqual([1, 2, 3]);
     expect(one.status()).toEqual({ ok: true, says: 'reads deleted-commands' });
+  });
+
+  it('asks again where the server drops a pull without a word, and looks for its durable only when none is answered', async () => {
+    // 2.9.10 drops a pull so when a message comes in the very millisecond in which it ends. Here it does not arrive.
+    let lost = (_nth: number): boolean => false;
+    const asked: number[] = [];
+    const publish: typeof bus.nc.publish = (subject, payload, more) => {
+      if (!subject.startsWith('$JS.API.CONSUMER.MSG.NEXT.')) return bus.nc.publish(subject, payload, more);
+      asked.push((JSON.parse(payload as string) as { batch: number }).batch);
+      if (!lost(asked.length)) bus.nc.publish(subject, payload, more);
+    };
+    const nc = new Proxy(bus.nc, {
+      get: (target, name) => {
+        if (name === 'publish') return publish;
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === 'function' ? member.bind(target) as unknown : member;
+      },
+    });
+    const spec = commandsOf('scheduler');
+    const handled: Delivery[] = [];
+    let found = 0;
+    lost = (nth) => nth === 1;
+    const reader = start('scheduler', (delivery) => { handled.push(delivery); }, {
+      bus: { ...bus, nc }, spec, window: 8,
+      repair: async () => { found++; return ensureConsumer(bus.nc, spec); },
+    });
+    await publisher.publishCommand(envelope('scheduler', 'vm_1'));
+    await until('the second pull brings it', () => handled.length === 1);
+    expect(reader.status().ok).toBe(true);
+    expect(found).toBe(1);
+    // Nothing of the first is left: each asks for as many as there is room for.
+    await until('two more', () => asked.length >= 4);
+    expect(asked.slice(0, 2)).toEqual([8, 8]);
+    expect(asked.at(-1)).toBe(8);
+
+    lost = () => true;
+    await until('that it looks for its durable', () => found === 2, 20_000);
+    lost = () => false;
+    await publisher.publishCommand(envelope('scheduler', 'vm_2'));
+    await until('it reads on', () => handled.length === 2);
   });
 
   it('goes on when its connection is cut, and is not behind for long', async () => {

@@ -21,7 +21,9 @@
  * not find its consumer, and because credits that follow what is *settled* bound memory, while
  * those of the client follow what is *received*. A pull cannot be taken back, and what the
  * server has given to one whose reader is gone stays away for an ack wait (seen on 2.9.10). So
- * pulls live shortly, and who stops reads on until the last one has ended.
+ * pulls live shortly, and who stops reads on until the last one has ended. The status at a
+ * pull's end is not sure to come: 2.9.10 drops a pull without a word where a message arrives
+ * between its end and the server's timer for that. So each pull ends by our own clock, too.
  *
  * `term()` is never used: on a work queue of 2.9 it leaves the message in the stream. Nor is the
  * server's limit of deliveries: a message past it would stay, and nobody would be told.
@@ -119,9 +121,10 @@ const BACK_OFFS_MS = [100, 300, 1_000, 3_000, 10_000, 15_000] as const;
 const DRAIN_MS = 10_000;
 /** One pull lives this long, and so does, at most, a reader that stops; an idle one sends one message in that time. */
 const PULL_EXPIRES_MS = 500;
-/** Each pull is answered when it ends, so a server that says nothing for this long has forgotten ours. */
-const SILENCE_MS = 10_000;
-const WATCH_MS = 2_500;
+/** For the way to the server and back, after which a pull has ended without a word. */
+const PULL_GRACE_MS = 250;
+/** So many pulls in a row without a word, and the server has forgotten our durable. */
+const UNANSWERED_MAX = 10;
 const REMOVAL_MS = 300;
 const CONFIRM_MS = 2_000;
 const NANOS = 1_000_000;
@@ -179,13 +182,11 @@ export function consume(options: ConsumeOptions): Consumption {
     for (const one of held) {
       if (now - one.since > handlingMsMax) {
         log.error({ subject: one.message.subject, durable: spec.durable }, 'handler holds its message too long');
-        held.delete(one);
+        release(one);
         continue;
       }
       say(one, WORKING);
     }
-    // For those that were given up.
-    source.refill();
   }, spec.ackWaitMs / 3);
 
   function say(one: Held, what: string): void {
@@ -396,11 +397,11 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   const { nc } = bus;
   const inbox = bus.newInbox();
   const next = `$JS.API.CONSUMER.MSG.NEXT.${spec.stream}.${spec.durable}`;
-  /** Messages that were asked for and have neither come nor been declined. */
-  let credits = 0;
+  /** What was asked for and has neither come nor been declined, oldest first. */
+  const pulls = new Set<{ left: number; readonly lapse: NodeJS.Timeout }>();
+  let unanswered = 0;
   let state: 'finding' | 'flowing' | 'closed' = 'finding';
   let why = 'looking for its durable';
-  let lastSign = Date.now();
   /** Which making of the durable was asked last. */
   let known: string | undefined;
   let finding: Promise<void> | undefined;
@@ -409,19 +410,50 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   /** Who stops waits for it: the last pull has ended. */
   let over: (() => void) | undefined;
 
+  const credits = (): number => {
+    let sum = 0;
+    for (const { left } of pulls) sum += left;
+    return sum;
+  };
+  const forget = (): void => {
+    for (const { lapse } of pulls) clearTimeout(lapse);
+    pulls.clear();
+  };
+  /** So many have come, or will not come. Which pull the server took them from is not said, and only their sum counts. */
+  const take = (count: number): void => {
+    let rest = count;
+    for (const pull of pulls) {
+      const taken = Math.min(rest, pull.left);
+      pull.left -= taken;
+      rest -= taken;
+      if (pull.left > 0) break;
+      clearTimeout(pull.lapse);
+      pulls.delete(pull);
+    }
+    if (pulls.size === 0) over?.();
+  };
+
   const refill = (): void => {
     if (state !== 'flowing' || slowly !== undefined) return;
-    const room = window - held() - credits;
+    const asked = credits();
+    const room = window - held() - asked;
     // In quarters, so that a stream of messages costs a pull for many, not one for each.
-    if (room <= 0 || (credits > 0 && room < window / 4)) return;
-    if (credits === 0) lastSign = Date.now();
-    credits += room;
+    if (room <= 0 || (asked > 0 && room < window / 4)) return;
     try {
       nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS }), { reply: inbox });
     } catch (err) {
-      credits -= room;
-      log.debug({ err }, 'pull could not be sent');
+      return log.debug({ err }, 'pull could not be sent');
     }
+    const pull = {
+      left: room,
+      lapse: setTimeout(() => {
+        pulls.delete(pull);
+        if (pulls.size === 0) over?.();
+        if (bus.status().ok && ++unanswered >= UNANSWERED_MAX) return lose('no sign of life');
+        refill();
+      }, PULL_EXPIRES_MS + PULL_GRACE_MS),
+    };
+    pulls.add(pull);
   };
 
   const lose = (reason: string, waitMs = 0): void => {
@@ -429,7 +461,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     if (state === 'flowing') log.warn({ durable: spec.durable, reason }, 'durable lost, looking for it');
     state = 'finding';
     why = reason;
-    credits = 0;
+    forget();
     wake?.();
     finding ??= find(waitMs).finally(() => {
       finding = undefined;
@@ -445,8 +477,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
         if (state !== 'finding') return;
         known = made;
         state = 'flowing';
-        lastSign = Date.now();
-        credits = 0;
+        unanswered = 0;
         refill();
         log.info({ durable: spec.durable, attempts: attempt + 1 }, 'durable found');
         return;
@@ -469,9 +500,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     const code = headers?.code ?? 0;
     if (code === 503) return lose('nobody serves it');
     // The rest of a pull that ended; without the header nothing is known, and nothing is assumed to come.
-    const declined = headers?.has('Nats-Pending-Messages') ? Number(headers.get('Nats-Pending-Messages')) : credits;
-    credits = Math.max(0, credits - declined);
-    if (credits === 0) over?.();
+    take(headers?.has('Nats-Pending-Messages') ? Number(headers.get('Nats-Pending-Messages')) : Infinity);
     if (code === 408 || code === 404) return refill();
     const sentence = headers?.description ?? '';
     // Not at once: a stream that is made anew while the server still removes the old one's folders loses its own.
@@ -484,11 +513,10 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   const subscription: Subscription = nc.subscribe(inbox, {
     callback: (err, message) => {
       if (err) return log.error({ err, durable: spec.durable }, 'messages cannot be received');
-      lastSign = Date.now();
+      unanswered = 0;
       if (message.subject === inbox) return onStatus(message);
-      if (credits > 0) credits--;
       receive(message);
-      if (credits === 0) over?.();
+      take(1);
       refill();
     },
   });
@@ -502,14 +530,11 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
       repair().then((made) => {
         if (state !== 'flowing' || made === known) return;
         known = made;
-        credits = 0;
+        forget();
         refill();
       }).catch(() => { lose('its durable was made anew'); });
     },
   });
-  const watch = setInterval(() => {
-    if (state === 'flowing' && credits > 0 && bus.status().ok && Date.now() - lastSign > SILENCE_MS) lose('no sign of life');
-  }, WATCH_MS);
 
   lose('looking for its durable');
 
@@ -520,14 +545,14 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     },
     refill,
     close: async () => {
-      const open = state === 'flowing' && credits > 0;
+      const open = state === 'flowing' && pulls.size > 0;
       state = 'closed';
       wake?.();
-      clearInterval(watch);
       clearTimeout(slowly);
       if (!remade.isClosed()) remade.unsubscribe();
       forgetReconnect();
       if (open && bus.status().ok) await within(4 * PULL_EXPIRES_MS, new Promise<void>((resolve) => { over = resolve; }));
+      forget();
       await drain(subscription);
     },
   };

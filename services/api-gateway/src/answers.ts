@@ -4,6 +4,7 @@ import { DrillCriterion } from '@chronovirt/contracts/backup/backup';
 import { BackupPolicyWish } from '@chronovirt/contracts/backup-policy/backup-policy.events';
 import { BootJobWish } from '@chronovirt/contracts/boot-job/boot-job';
 import { CloudInit } from '@chronovirt/contracts/vm/cloud-init';
+import { PasswordMethod } from '@chronovirt/contracts/vm/guest';
 import { AssignedDevice } from '@chronovirt/contracts/vm/assigned';
 import { Expert } from '@chronovirt/contracts/vm/expert';
 import { ImageFormat } from '@chronovirt/contracts/image/image.events';
@@ -181,7 +182,7 @@ export const RehearsalAnswer = named('Rehearsal', z.object({
 }));
 named('ScreenPasswordSet', z.object({ vm: VmAnswer, password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('AcceptedBootRun', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), runId: z.string() }));
-named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: z.enum(['guest-agent', 'next-boot', 'offline']), runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
+named('AcceptedPassword', z.object({ operation: OperationAnswer, vm: nullable(VmAnswer), method: PasswordMethod, runId: z.string().optional().describe('With next-boot: what says how it went'), password: z.string().optional().describe('The one that was made, where none was given: it is kept nowhere') }));
 named('IssuedToken', z.object({ id: z.string(), name: z.string(), token: z.string() }));
 named('IssuedJoinToken', z.object({ id: z.string(), token: z.string(), expiresAt: time }));
 const key = { id: z.string(), name: z.string(), publicKey: z.string(), fingerprint: z.string() };

@@ -27,7 +27,7 @@ import type { RecordedEvent } from '@chronovirt/event-log/log';
 import { rehearse, rehearsedBy } from '@chronovirt/event-log/rehearse';
 import { sagaDecider } from '@chronovirt/decider/saga';
 import { type AnySaga, SagaRunner } from '@chronovirt/event-log/saga-runner';
-import { classify, findingOf, runsIn } from './drift/classify.ts';
+import { classify, fateOf, findingOf, runsIn } from './drift/classify.ts';
 import { DAY_MS } from './durations.ts';
 import { drift, driftPolicies, POLICIES, remedyOf } from './drift/drift.ts';
 import { type SettleDrift, settleDrift } from './drift/settle-drift.saga.ts';
@@ -566,7 +566,7 @@ export class Scheduler {
     const { view, commandIdOf } = this.ports;
     const node = view.node(nodeId);
     if (node === undefined || node.removed || session < node.session) return;
-    const items = this.classified(nodeId, findings);
+    const items = this.classified(nodeId, findings, await this.takenAway(findings));
     await this.ports.handler.handle(drift, {
       id: commandIdOf(`drift:${nodeId}:${String(session)}:${String(sequence)}`), stream: streamOf(drift.category, nodeId), cancels: [], meta: { actor: nodeId, nodeId, nodeAt }, store: 'events',
       command: { type: 'RecordDrift', data: { nodeId, session, sequence, items } },
@@ -587,11 +587,28 @@ export class Scheduler {
     }, false);
   }
 
-  private classified(nodeId: NodeId, findings: readonly Finding[]): DriftItem[] {
+  /** Subjects of disks that no VM here has, as their node knows, while the log says that they are being taken away. Such findings are rare. */
+  private async takenAway(findings: readonly Finding[]): Promise<ReadonlySet<string>> {
+    const { view, handler } = this.ports;
+    const taken = new Set<string>();
+    for (const { kind, vmId, subject } of findings) {
+      if (kind !== 'disk-missing' || vmId !== null) continue;
+      const stream = streamOf('volume', subject.split('.', 1)[0] ?? subject);
+      const events: RecordedEvent[] = [];
+      for (let more = await handler.log.since(stream, 0); more.length > 0; more = await handler.log.since(stream, events.length)) events.push(...more);
+      const { vmId: owner, isGoing } = fateOf(events);
+      const its = owner === null ? undefined : view.vm(owner);
+      if (isGoing || (owner !== null && (its === undefined || its.busy || its.owed.length > 0))) taken.add(subject);
+    }
+    return taken;
+  }
+
+  private classified(nodeId: NodeId, findings: readonly Finding[], takenAway: ReadonlySet<string> = new Set()): DriftItem[] {
     const { view, keyOf, now } = this.ports;
     const strays = new Map([...view.driftsOn()].flatMap((entry) => (entry.nodeId !== nodeId && entry.foreign !== null && entry.vmId !== null ? [[entry.vmId, { nodeId: entry.nodeId, runs: runsIn(entry.foreign.state) }] as const] : [])));
     return findings.flatMap((finding) => classify(finding, {
       nodeId, now: now(), vm: finding.vmId === null ? undefined : view.vm(finding.vmId), stray: finding.vmId === null ? null : strays.get(finding.vmId) ?? null,
+      isTakenAway: takenAway.has(finding.subject),
       idOf: (on, subject) => `drift_${keyOf(`${on} ${subject}`).slice(0, 32)}`,
     }) ?? []);
   }

@@ -13,11 +13,14 @@ import { SshKey } from './cloud-init.ts';
 /** A user of the guest. */
 export const GuestUser = z.string().regex(/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/, 'must be the name of a user: 1 to 32 letters, digits, dots, dashes or underscores, and begin with a letter or underscore');
 
+/** How a password gets into a guest. */
+export const PasswordMethod = z.enum(['guest-agent', 'next-boot', 'offline']);
+
 /** The body of POST /v1/vms/:id/password. */
 export const SetPasswordBody = z.strictObject({
   user: GuestUser,
   password: text(128).min(8).regex(/^[^\u0000-\u001f\u007f]*$/, 'must not hold control characters').optional().describe('Without it one is made, and shown in the answer to this request, once'),
-  method: z.enum(['guest-agent', 'next-boot', 'offline']).optional().describe('Default: the guest agent of a VM that runs, where one is there; else at its next boot, by cloud-init; else offline, which is into the disks of a VM that is stopped'),
+  method: PasswordMethod.optional().describe('Default: the guest agent of a VM that runs, where one is there; else at its next boot, by cloud-init; else offline, which is into the disks of a VM that is stopped'),
 }).meta({ id: 'SetPassword' });
 export type SetPasswordBody = z.infer<typeof SetPasswordBody>;
 

@@ -450,7 +450,8 @@ export class VmsHttp {
     if (node === undefined) throw new ProblemError('vm.not_provisioned', { because: { vmId: id } });
     const off = observed?.state === 'stopped' || observed?.state === 'crashed';
     const told = spec.cloudInit !== null;
-    const method = wanted ?? (off ? told ? 'next-boot' : 'offline' : told && observed?.state === 'running' && await this.isWithoutAgent(node.id, id) ? 'next-boot' : 'guest-agent');
+    const hasNobody = async (): Promise<boolean> => off || (told && observed?.state === 'running' && await this.isWithoutAgent(node.id, id));
+    const method = wanted ?? (!(await hasNobody()) ? 'guest-agent' : told ? 'next-boot' : 'offline');
     const made = password === undefined ? madePassword(randomInt) : undefined;
     const secret = password ?? made ?? '';
     // What a request is told apart by is kept: the password must not be in it, sealed or not.

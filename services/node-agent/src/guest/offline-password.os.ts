@@ -17,6 +17,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { CANCELLED, refuse } from '../answer.ts';
 import type { Refusal } from '../answer.ts';
+import { isLocked } from '../libvirt/qemu-img.os.ts';
 import { withPassword } from './shadow.ts';
 
 const run = promisify(execFile);
@@ -61,7 +62,7 @@ class Ended extends Error {
 async function areFree(disks: readonly OfflineDisk[], signal: AbortSignal): Promise<boolean> {
   for (const deadline = Date.now() + LOCKED_MS; ;) {
     const locked = await Promise.all(disks.map(({ path, format }) => run('qemu-img', ['info', '-f', format, path], { timeout: 30_000, signal }).then(() => false, (error: unknown) => {
-      if (/ lock\b/.test((error as { stderr?: string }).stderr ?? '')) return true;
+      if (isLocked(error)) return true;
       throw error;
     })));
     if (!locked.includes(true)) return true;

@@ -230,6 +230,10 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
+  /** What is done to disks by others than QEMU, or by another QEMU. */
+  const whileOff = (vmId: VmId, what: string, work: (domain: Domain) => Done): Done =>
+    withDomain(vmId, what, async (domain, { state }) => (state === 'stopped' || state === 'crashed' ? work(domain) : refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` })));
+
   const whileRunning = (vmId: VmId, what: string, work: (domain: Domain) => Promise<unknown>): Done =>
     withDomain(vmId, what, async (domain, seen) => {
       if (seen.state !== 'running') return refuse('domain.not_running', { vmId, state: seen.state });
@@ -841,8 +845,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
   };
 
   const keepInside: Hypervisor['keepInside'] = (vmId, volumes, as, back) =>
-    withDomain(vmId, 'keep a snapshot inside of the disks of', async (_, { state }) => {
-      if (state !== 'stopped' && state !== 'crashed') return refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` });
+    whileOff(vmId, 'keep a snapshot inside of the disks of', async () => {
       for (const volumeId of volumes) {
         const refused = await disks.keepInside(volumeId, as, back);
         if (refused !== undefined) return refused;
@@ -1110,8 +1113,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       return isRefusal(outcome) ? refuse(outcome.refused, { ...outcome.because, vmId, asked: action.kind }) : outcome;
     },
     setOfflinePassword: (vmId, user, password, signal) =>
-      withDomain(vmId, 'set a password in the disks of', async (domain, { state }) => {
-        if (state !== 'stopped' && state !== 'crashed') return refuse('domain.still_running', { vmId, state, says: `the VM is ${state}: stop it first` });
+      whileOff(vmId, 'set a password in the disks of', async (domain) => {
         const files = filesOfDisks(await slow.domainGetXmlDesc({ domain }));
         return offline(() => setOfflinePassword({ disks: files, user, password, accel: host.accel.accel }, signal));
       }),

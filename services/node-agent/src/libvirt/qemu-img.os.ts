@@ -567,9 +567,12 @@ async function headOf(path: string): Promise<Uint8Array> {
 
 const isFile = (path: string): Promise<boolean> => stat(path).then((found) => found.isFile(), () => false);
 
+/** Whether qemu-img failed because another process has the disk open. */
+export const isLocked = (cause: unknown): boolean => /Failed to get .* lock/i.test(wordsOf(cause));
+
 const refusalFor = (cause: unknown, volumeId: VolumeId): Refusal | undefined => {
   if (/No space left on device/.test(wordsOf(cause))) return refuse('pool.full', { volumeId, says: 'no space is left where this node keeps the disk' });
-  return /Failed to get .* lock/i.test(wordsOf(cause)) ? refuse('disk.in_use', { volumeId, says: 'another process uses this disk' }) : undefined;
+  return isLocked(cause) ? refuse('disk.in_use', { volumeId, says: 'another process uses this disk' }) : undefined;
 };
 
 const fault = (what: string, volumeId: VolumeId, cause: unknown): never => { throw new DiskFault(what, volumeId, cause); };

@@ -193,6 +193,11 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     return change(vmId, restored ? { state: 'running', reason: 'restored' } : { state: 'running', reason: 'booted', boots: domain.boots + 1 });
   };
 
+  const whileOff = (vmId: VmId, effect: () => Refusal | undefined): Refusal | undefined => {
+    const domain = domains.get(vmId);
+    if (domain === undefined) return gone(vmId);
+    return domain.state === 'stopped' || domain.state === 'crashed' ? effect() : refuse('domain.still_running', { vmId, state: domain.state });
+  };
   const whileRunning = (vmId: VmId, effect: (domain: SimulatedDomain) => undefined): Refusal | undefined => {
     const domain = domains.get(vmId);
     if (domain === undefined) return gone(vmId);
@@ -366,10 +371,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
       });
       return refused ?? { frozen };
     },
-    keepInside: (vmId, volumes, as, back) => verb('keepInside', vmId, () => {
-      const present = domains.get(vmId);
-      if (present === undefined) return gone(vmId);
-      if (present.state !== 'stopped' && present.state !== 'crashed') return refuse('domain.still_running', { vmId, state: present.state });
+    keepInside: (vmId, volumes, as, back) => verb('keepInside', vmId, () => whileOff(vmId, () => {
       for (const volumeId of volumes) {
         if (!disks.has(volumeId)) return refuse('disk.missing_on_node', { volumeId });
         if (layers.has(volumeId)) throw new Error(`${volumeId} has layers, and something is to be kept inside of the lowest`);
@@ -377,7 +379,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
         inner.set(volumeId, (inner.get(volumeId) ?? new Set<InnerName>()).add(as));
       }
       return undefined;
-    }),
+    })),
     tidy: (plan, steps, signal) => verb('tidy', plan.vmId, () => {
       if (signal.aborted) return refuse('command.cancelled');
       const present = domains.get(plan.vmId);
@@ -444,7 +446,7 @@ export function createSimulatedMachine(settings: SimulatedSettings): SimulatedMa
     resume: (vmId) => verb('resume', vmId, () =>
       (domains.get(vmId)?.state === 'paused' ? change(vmId, { state: 'running', reason: 'unpaused' }) : whileRunning(vmId, () => undefined))),
     askGuest: async (vmId) => (await verb('askGuest', vmId, () => whileRunning(vmId, () => undefined))) ?? { method: 'guest-agent' },
-    setOfflinePassword: (vmId) => verb('setOfflinePassword', vmId, () => (!domains.has(vmId) ? gone(vmId) : powered(vmId) ? refuse('domain.still_running', { vmId }) : undefined)),
+    setOfflinePassword: (vmId) => verb('setOfflinePassword', vmId, () => whileOff(vmId, () => undefined)),
     bootResults: async (vmId) => [...ran.get(vmId) ?? []].map((runId) => ({ runId, exitCode: 0, output: '' })),
     wipeRuns: () => Promise.resolve(),
     remove: (vmId) => verb('remove', vmId, () => {

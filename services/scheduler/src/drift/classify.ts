@@ -5,7 +5,8 @@
  */
 import type { Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { Difference, DriftItem } from '@chronovirt/contracts/drift/drift.events';
-import type { NodeId } from '@chronovirt/contracts/ids';
+import type { NodeId, VmId } from '@chronovirt/contracts/ids';
+import type { VolumeEvent } from '@chronovirt/contracts/volume/volume.events';
 import type { VmEntry } from '../view.projection.ts';
 
 export interface Known {
@@ -14,6 +15,8 @@ export interface Known {
   readonly vm: VmEntry | undefined;
   /** Another node that found the VM's domain and was not told to have it, and whether it runs there. */
   readonly stray: { readonly nodeId: string; readonly runs: boolean } | null;
+  /** Of a disk: by the log it is being taken away, or was. */
+  readonly isTakenAway?: boolean;
   /** Milliseconds since the epoch. */
   readonly now: number;
   readonly idOf: (nodeId: NodeId, subject: string) => DriftItem['driftId'];
@@ -24,7 +27,7 @@ const NEAR_MS = 5 * 60_000;
 
 /** undefined: it is of no concern, or somebody is at it. */
 export function classify({ kind, subject, vmId, name, differences, foreign, says }: Finding, known: Known): DriftItem | undefined {
-  const { nodeId, vm, stray, now, idOf } = known;
+  const { nodeId, vm, stray, isTakenAway = false, now, idOf } = known;
   const near = vm === undefined || now - vm.calledAt > NEAR_MS ? null : { seconds: Math.max(0, Math.round((now - vm.calledAt) / 1_000)) };
   const item = { driftId: idOf(nodeId, subject), nodeId, subject, vmId, name, differences, foreign, says, near };
   switch (kind) {
@@ -43,6 +46,8 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
       return strayItem({ ...item, differences: [{ field: 'nodeId', expected: vm.nodeId, seen: nodeId }] }, runsIn(vm.observed), vm.observed === 'absent', runsIn(foreign?.state));
     case 'disk-missing':
     case 'disk-replaced':
+      // What an agent began goes on without it; the next one may have lost the journal that says so.
+      if (isTakenAway) return undefined;
       return vmId === null || vm?.nodeId === nodeId ? { ...item, class: kind } : undefined;
     case 'foreign':
     case 'orphan-disk':
@@ -50,6 +55,27 @@ export function classify({ kind, subject, vmId, name, differences, foreign, says
     case 'node-restarted':
       return { ...item, class: kind };
   }
+}
+
+/** The VM that has a volume, null when none has; and whether its bytes are on their way out. By all events of its stream. */
+export function fateOf(events: readonly { readonly type: string; readonly data: object }[]): { readonly vmId: VmId | null; readonly isGoing: boolean } {
+  return (events as readonly VolumeEvent[]).reduce<ReturnType<typeof fateOf>>((fate, { type, data }) => {
+    switch (type) {
+      case 'VolumeCreated':
+      case 'VolumeAttached':
+        return { ...fate, vmId: data.vmId };
+      case 'VolumeDetached':
+        return { ...fate, vmId: null };
+      case 'VolumeFailed':
+      case 'VolumeDeleteStarted':
+      case 'VolumeDeleted':
+        return { ...fate, isGoing: true };
+      case 'VolumeDeleteAbandoned':
+        return { ...fate, isGoing: false };
+      default:
+        return fate;
+    }
+  }, { vmId: null, isGoing: false });
 }
 
 export const runsIn = (state: string | null | undefined): boolean => state === 'running' || state === 'paused';

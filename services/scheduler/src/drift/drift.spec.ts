@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftEvent, DriftItem } from '@chronovirt/contracts/drift/drift.events';
-import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
+import type { NodeId, OperationId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import type { VmEntry } from '../view.projection.ts';
-import { classify, findingOf, type Known } from './classify.ts';
+import { classify, fateOf, findingOf, type Known } from './classify.ts';
 import { drift, driftPolicies, remedyOf } from './drift.ts';
 
 const hex = (n: number): string => n.toString(16).padStart(32, '0');
@@ -121,6 +121,21 @@ describe('The class of a finding', () => {
     expect(classify(finding('stray'), { ...known, nodeId: other, vm: { ...vm, busy: true } })).toBeUndefined();
     expect(classify(finding('stray'), { ...known, nodeId: other, vm: { ...vm, owed: ['domain'] } })).toBeUndefined();
     expect(classify(finding('domain'), { ...known, vm: undefined })).toBeUndefined();
+  });
+  it('is none of a disk that is being taken away, by whoever began it', () => {
+    const volumeId = `volume_${hex(8)}`;
+    const gone = { ...finding('disk-missing'), subject: volumeId, vmId: null };
+    expect(classify(gone, { ...known, vm: undefined })?.class).toBe('disk-missing');
+    expect(classify(gone, { ...known, vm: undefined, isTakenAway: true })).toBeUndefined();
+    const of = (...events: readonly [string, object?][]) => fateOf(events.map(([type, data]) => ({ type, data: { volumeId, ...data } })));
+    expect(of()).toEqual({ vmId: null, isGoing: false });
+    expect(of(['VolumeCreated', { vmId }])).toEqual({ vmId, isGoing: false });
+    expect(of(['VolumeCreated', { vmId }], ['VolumeDetached', { vmId }])).toEqual({ vmId: null, isGoing: false });
+    expect(of(['VolumeRequested'], ['VolumeReady'], ['VolumeAttached', { vmId }])).toEqual({ vmId, isGoing: false });
+    expect(of(['VolumeRequested'], ['VolumeFailed'])).toEqual({ vmId: null, isGoing: true });
+    expect(of(['VolumeRequested'], ['VolumeReady'], ['VolumeDeleteStarted'])).toEqual({ vmId: null, isGoing: true });
+    expect(of(['VolumeRequested'], ['VolumeReady'], ['VolumeDeleteStarted'], ['VolumeDeleteAbandoned'])).toEqual({ vmId: null, isGoing: false });
+    expect(of(['VolumeCreated', { vmId }], ['VolumeDeleted', { vmId }]).isGoing).toBe(true);
   });
   it('says whether an operation of ours stood near', () => {
     expect(classify(finding('domain'), { ...known, vm: { ...vm, calledAt: 990_000 } })?.near).toEqual({ seconds: 10 });
