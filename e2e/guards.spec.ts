@@ -100,6 +100,7 @@ describe('guards', () => {
       async () => ['POST', `${await vm()}/stop`, { timeoutSeconds: 1, force: true }],
       async () => ['POST', `${await vm()}/snapshots`, { name: `point-${String(below(3))}` }],
       async () => { const of = await vm(); return ['POST', `${of}/snapshots/${await one(`${of}/snapshots`)}/revert`]; },
+      async () => { const of = await vm(); return ['DELETE', `${of}/snapshots/${await one(`${of}/snapshots`)}`]; },
       async () => ['POST', `${await vm()}/volumes`, { name: `more-${String(below(4))}`, sizeGib: 1 }],
       async () => { const of = await vm(); return ['DELETE', `${of}/volumes/${(await rest.call<{ volumes?: readonly { volumeId: string }[] }>('GET', of)).body.volumes?.[0]?.volumeId ?? 'nothing'}`]; },
       async () => ['POST', `${await vm()}/nics`, { network: await one('/v1/networks') }],

@@ -1,6 +1,6 @@
 /* The store of images: by REST and by the tus protocol, on a real libvirt and QEMU whose node has no image of its own. */
 import { execFile } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, join } from 'node:path';
@@ -168,6 +168,25 @@ describe('the store of images', () => {
     const refused = await refusalOf(rest.ok('DELETE', `/v1/images/${(await known('micro')).id}`));
     expect([refused.status, refused.code]).toEqual([409, 'image.in_use']);
     await Promise.all(vms.map(({ id }) => rest.gone(id)));
+  });
+
+  it('A3-01 a file that lies on the node already is read and compared with what was said of it, once for each file', async () => {
+    const place = join(node.imageDir, 'placed.qcow2');
+    copyFileSync(micro, place);
+    const register = async (sha256: string): Promise<Image> => rest.ok<Image>('POST', '/v1/images', { name: 'placed', file: 'placed.qcow2', format: 'qcow2', sha256, sizeBytes: statSync(place).size, minMemoryMib: 64 });
+    const made = async (name: string): Promise<Operation> => rest.ended((await rest.ok<Accepted>('POST', '/v1/vms', wish(name, { image: 'placed' }))).operation.id, 60_000);
+    const wrong = await register('a'.repeat(64));
+    expect((await made('never')).error).toMatchObject({ code: 'image.checksum_mismatch', because: { file: 'placed.qcow2', sha256: 'a'.repeat(64), found: node.image.sha256 } });
+    await rest.gone((await rest.all<Vm>('/v1/vms')).find(({ name }) => name === 'never')?.id ?? '');
+    await rest.ok('DELETE', `/v1/images/${wrong.id}`);
+    const image = await register(node.image.sha256);
+    expect((await made('placed')).status).toBe('succeeded');
+    // What was right is known by which file it was: another in its place is read again.
+    appendFileSync(place, 'more');
+    expect((await made('tampered')).error?.code).toBe('image.checksum_mismatch');
+    for (const { id } of (await rest.all<Vm>('/v1/vms')).filter(({ name }) => ['placed', 'tampered'].includes(name))) await rest.gone(id);
+    await rest.ok('DELETE', `/v1/images/${image.id}`);
+    for (const file of readdirSync(node.imageDir)) if (file.includes('placed')) rmSync(join(node.imageDir, file), { force: true });
   });
 
   it('A3-01 from a URL: with the wrong sum nothing changes; killed in the middle it goes on where it was', async () => {

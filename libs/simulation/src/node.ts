@@ -21,6 +21,8 @@ import type { World } from './world.ts';
 const HEARTBEAT_MS = 4_000;
 const HELLO_AGAIN_MS = 2_000;
 const SWEEP_MS = 60_000;
+/** Less than is waited for all to be well at the end of a storm. */
+const TELL_AGAIN_MS = SWEEP_MS / 2;
 const COMPARE_MS = 20_000;
 const BOOT_RESULTS_MS = 5_000;
 /** Between a message of the server that the connection broke and the next connection. */
@@ -80,7 +82,7 @@ export class NodeProgram extends Program {
     const { world, nodeId, bus } = this;
     let party: Consumer | undefined;
     const agent = createAgent({
-      nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()),
+      nodeId, journal: this.journal, hypervisor: this.dangerous(life), now: () => new Date(world.now()), tellAgainMs: TELL_AGAIN_MS,
       outdated: () => { connect(); },
       bootId: () => String(this.powerCycles),
       volumesKnown: async (volumeIds) => {

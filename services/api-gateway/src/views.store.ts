@@ -173,6 +173,11 @@ export class Views {
     return (await rowsOf(this.pool, 'gateway.image_of', 'select 1 from gateway.image where sha256 = $1 limit 1', [sha256])).length > 0;
   }
 
+  /** SHA-256 of the images that are made of this file on the nodes, as they were registered. */
+  async sumsOfImageFile(file: string): Promise<readonly string[]> {
+    return (await rowsOf<readonly [string]>(this.pool, 'gateway.image_sums', `select distinct sha256 from gateway.image where doc ->> 'file' = $1 order by sha256`, [file])).map(([sha256]) => sha256);
+  }
+
   /** What is on its way into the store of images, oldest first. */
   async openImports(limit: number): Promise<readonly ImageImportDocument[]> {
     const rows = await rowsOf<readonly [string]>(this.pool, 'gateway.open_imports', `select doc::text from gateway.image_import where status = 'open' order by position limit $1`, [limit]);

@@ -472,6 +472,34 @@ describe('What a node agent tells', () => {
     await expect.poll(() => world.reports).toMatchObject([{ state: 'crashed', session: 2 }]);
   });
 
+  it('again how each of its domains is, after five minutes: whoever wrote an older report down last believes otherwise', async () => {
+    const began = clock;
+    const other: VmId = `vm_${hex(8)}`;
+    const world = await created(await welcomed(worldOf(), 1, [{ vmId: other, generation: 5, here: true }]));
+    await expect.poll(() => world.reports.at(-1)?.state).toBe('running');
+    world.reports.length = 0;
+    try {
+      clock = began + 299_000;
+      await world.agent.sweep();
+      expect(world.reports).toEqual([]);
+      clock = began + 300_000;
+      await world.agent.sweep();
+      expect(world.reports).toMatchObject([{ vmId, state: 'running', generation: 1 }, { vmId: other, state: 'absent', generation: 5 }]);
+      await world.agent.sweep();
+      expect(world.reports).toHaveLength(2);
+      // What is gone, and was to go, is told once.
+      await world.send('DestroyDomain');
+      await world.send('RemoveDomain');
+      await expect.poll(() => world.reports.at(-1)).toMatchObject({ vmId, state: 'absent' });
+      world.reports.length = 0;
+      clock = began + 600_000;
+      await world.agent.sweep();
+      expect(world.reports.map((report) => report.vmId)).toEqual([other]);
+    } finally {
+      clock = began;
+    }
+  });
+
   it('nothing after it has ended', async () => {
     const world = await created(await welcomed(worldOf()));
     world.agent.halt();

@@ -56,6 +56,8 @@ export interface AgentPorts {
   /** Another each time that the machine was started. */
   readonly bootId: () => string;
   readonly now: () => Date;
+  /** How a domain is is told again after so long. Milliseconds; default 5 minutes. */
+  readonly tellAgainMs?: number;
   /** Opens secrets that were sealed to this node; without it none are taken. */
   readonly unseal?: Unseal;
   /** A command speaks of a newer session than ours: a hello of ours that we had given up was heard. Say hello again. */
@@ -100,6 +102,8 @@ export interface Agent {
 /** Commands of one VM that may wait. More come from a sender gone wrong; they are faults, delivered again later. */
 const WAITING_MAX = 64;
 
+const TELL_AGAIN_MS = 5 * 60_000;
+
 export class QueueFull extends Error {
   override readonly name = 'QueueFull';
   constructor(vmId: string) { super(`more than ${WAITING_MAX} commands wait for ${vmId}`); }
@@ -126,6 +130,7 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
     hypervisor,
     report: (report) => (halted ? Promise.reject(new Halted()) : ports.report(report)),
     now,
+    tellAgainMs: ports.tellAgainMs ?? TELL_AGAIN_MS,
     generationOf: (vmId) => journal.vm(vmId)?.generation ?? 0,
     expected: () => journal.vms().flatMap(({ vmId, here }) => (here && isVm(vmId) ? [vmId] : [])),
     failed: (vmId, fault) => { if (!halted) ports.failed?.(vmId, fault); },
@@ -348,7 +353,9 @@ export function createAgent(ports: AgentPorts, broken: Broken = {}): Agent {
       if (isOfFound || ['AdoptDomain', 'ReleaseDomain', 'RestoreNetwork', 'AcceptVolume'].includes(command.type)) void answer.then(() => drift.lookAround(), () => undefined);
       // It may have brought back what was known to differ, or have been in the way of a look.
       const about = objectOf(command);
-      if (isVm(about)) void answer.then(() => (drift.knows(about) || command.type === 'TellDomain' ? drift.look(about) : undefined), () => undefined);
+      // And what is taken back was not told while that was under way.
+      const isToldAnew = command.type === 'TellDomain' || (command.type === 'ConfigureDomain' && command.data.insist);
+      if (isVm(about)) void answer.then(() => (drift.knows(about) || isToldAnew ? drift.look(about) : undefined), () => undefined);
       taken.set(copy, answer);
       return answer;
     },

@@ -209,8 +209,11 @@ export interface Hypervisor {
   adopt(plan: DomainPlan, files: readonly AdoptedFile[]): Promise<Refusal | Adopted>;
   /** It is not any more, and runs on. */
   release(vmId: VmId, volumes: readonly VolumeId[]): Done;
-  /** A domain that exists, running or not, is as the plan says, as far as that can be while it runs. */
-  configure(plan: DomainPlan): Promise<Refusal | Configured>;
+  /**
+   * A domain that exists, running or not, is as the plan says, as far as that can be while it runs. One that was given
+   * another file by hand is refused; to `back`, which takes a change back, it is as it was if nothing else differs.
+   */
+  configure(plan: DomainPlan, back: boolean): Promise<Refusal | Configured>;
   /** Each disk of the plan has its layer, new, on what is named. A domain that runs is refused unless `live`. */
   layer(plan: DomainPlan, on: readonly LayerBase[], live: boolean): Promise<Refusal | Layered>;
   /** What these disks of a domain that is stopped hold is kept inside of them; with `back` they hold, then, what was kept under that name. */

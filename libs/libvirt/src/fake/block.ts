@@ -49,11 +49,25 @@ const backing = ([top, ...below]: readonly Image[], index: number, live: boolean
     ? element('backingStore')
     : element('backingStore', { type: 'file', index: live ? index : undefined }, element('format', { type: top.format }), element('source', { file: top.path }), backing(below, index + 1, live));
 
+/** A domain that starts uses what its files stand on, whether its definition names that or not. */
+export function findChains(node: FakeNode, domain: FakeDomain): void {
+  const { files } = storageOf(node);
+  for (const { target, chain: { length } } of domain.facts.disks) {
+    const chain = chainOf(node, domain, target);
+    for (let at = chain.at(-1); at !== undefined && chain.length < 200; at = files.get(at.path)?.backing) if (at !== chain.at(-1)) chain.push(at);
+    if (chain.length > length) setChain(node, domain, target, chain, ['live']);
+  }
+}
+
 /** The disk's chain is another one now, for what runs and for what will start. */
-export function setChain(node: FakeNode, domain: FakeDomain, target: string, chain: readonly Image[]): void {
+export function setChain(node: FakeNode, domain: FakeDomain, target: string, chain: readonly Image[], those?: readonly ('live' | 'config')[]): void {
   const [top, ...below] = chain;
   if (top === undefined) return;
-  for (const which of [...(domain.active ? (['live'] as const) : []), ...(domain.persistent === undefined ? [] : (['config'] as const))]) {
+  for (const [at, image] of chain.slice(0, -1).entries()) {
+    const file = storageOf(node).files.get(image.path);
+    if (file !== undefined) file.backing = chain[at + 1];
+  }
+  for (const which of those ?? [...(domain.active ? (['live'] as const) : []), ...(domain.persistent === undefined ? [] : (['config'] as const))]) {
     const root = node.treeOf(domain, which);
     const disk = diskIn(root, target);
     if (disk === undefined) continue;
@@ -140,7 +154,11 @@ export function blockPull(node: FakeNode, domain: FakeDomain, args: { readonly d
   const chain = chainOf(node, domain, disk.target);
   const base = position(chain, args.base, disk.target, chain.length);
   if (base === 0) throw invalidArgument(`active file '${chain[0]?.path}' cannot be its own base`);
-  startJob(node, domain, disk, { type: 'pull', staysReady: false, bandwidth: args.bandwidth, finish: () => setChain(node, domain, disk.target, [chain[0] as Image, ...chain.slice(base)]) });
+  startJob(node, domain, disk, { type: 'pull', staysReady: false, bandwidth: args.bandwidth, finish: () => {
+    const file = storageOf(node).files.get(chain[0]?.path ?? '');
+    if (file !== undefined) file.backing = undefined;
+    setChain(node, domain, disk.target, [chain[0] as Image, ...chain.slice(base)]);
+  } });
 }
 
 export function blockCopy(node: FakeNode, domain: FakeDomain, args: { readonly disk: string; readonly xml: XmlElement; readonly bandwidth: number; readonly flags: readonly string[] }): void {
@@ -151,7 +169,7 @@ export function blockCopy(node: FakeNode, domain: FakeDomain, args: { readonly d
   const chain = chainOf(node, domain, disk.target);
   const format = attributeOf(args.xml, 'type', 'driver') ?? chain[0]?.format ?? 'raw';
   const before = fileSizeOrUsual(node, chain[0]?.path);
-  storageOf(node).files.set(path, { ...before });
+  storageOf(node).files.set(path, { ...before, backing: args.flags.includes('shallow') ? chain[1] : undefined });
   startJob(node, domain, disk, { type: 'copy', staysReady: true, bandwidth: args.bandwidth, finish: () => setChain(node, domain, disk.target, [{ path, format }, ...(args.flags.includes('shallow') ? chain.slice(1) : [])]) });
 }
 
@@ -182,7 +200,7 @@ export function resizeDisk(node: FakeNode, domain: FakeDomain, name: string, byt
   const { files } = storageOf(node);
   const known = files.get(path) ?? size;
   if (known === size && Object.isFrozen(size)) return;
-  files.set(path, { capacity: bytes, allocation: Math.min(size.allocation, bytes) });
+  files.set(path, { ...files.get(path), capacity: bytes, allocation: Math.min(size.allocation, bytes) });
 }
 
 /** A backup: the job of the domain, with one block job for each disk in it. */
@@ -218,7 +236,7 @@ export function beginBackup(node: FakeNode, domain: FakeDomain, request: XmlElem
     jobs.set(disk.target, { type: 'backup', target: disk.target, path: disk.chain[0] ?? '', startedAt, end: fileSizeOrUsual(node, disk.chain[0]).allocation, bandwidth: 0, ready: false, finish: () => {}, cancel: () => {}, whenOver: [] });
     const target = listed.find((one) => one.attributes['name'] === disk.target);
     const path = attributeOf(target, 'file', 'target');
-    if (path !== undefined) storageOf(node).files.set(path, { ...fileSizeOrUsual(node, disk.chain[0]) });
+    if (path !== undefined) storageOf(node).files.set(path, { ...fileSizeOrUsual(node, disk.chain[0]), backing: undefined });
   }
   domain.job = { operation: 'backup', startedAt, total, abort: () => finish(mode === 'pull' ? 'completed' : 'cancelled'), xml: printedXml };
   // A backup that is pulled lasts until whoever pulls says that it is over.

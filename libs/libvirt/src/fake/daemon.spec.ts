@@ -110,6 +110,32 @@ describe('a fake node', () => {
     expect(await libvirt.domainGetXmlDesc({ domain, flags: ['inactive'] })).toBe(config);
   });
 
+  it('knows by its files what stands on what, and shows where a merge of the layer in use waits to be told to go over', async () => {
+    const clock = handClock();
+    const libvirt = await reach(fake({ clock, jobMs: 100 }));
+    const domain = await libvirt.domainDefineXml({ xml: "<domain type='kvm'><name>a</name><memory>65536</memory><os><type>hvm</type></os><devices><disk type='file'><driver type='qcow2'/><source file='/images/a.qcow2'/><target dev='vda' bus='virtio'/></disk></devices></domain>" });
+    await libvirt.domainCreate({ domain });
+    const layer = (file: string): Promise<unknown> => libvirt.domainSnapshotCreateXml({ domain, xml: `<domainsnapshot><disks><disk name='vda'><source file='${file}'/></disk></disks></domainsnapshot>`, flags: ['diskOnly', 'atomic', 'noMetadata'] });
+    const files = async (): Promise<readonly string[]> => [...(await libvirt.domainGetXmlDesc({ domain })).matchAll(/file="([^"]+)"/g)].map(([, file]) => file ?? '');
+    await layer('/images/a.one.qcow2');
+    await layer('/images/a.two.qcow2');
+    expect(await files()).toEqual(['/images/a.two.qcow2', '/images/a.one.qcow2', '/images/a.qcow2']);
+    // Its definition names the file in use; what that stands on is in the file.
+    await libvirt.domainDestroy({ domain });
+    await libvirt.domainDefineXml({ xml: (await libvirt.domainGetXmlDesc({ domain, flags: ['inactive'] })).replace(/<backingStore.*<\/backingStore>/s, '') });
+    await libvirt.domainCreate({ domain });
+    expect(await files()).toEqual(['/images/a.two.qcow2', '/images/a.one.qcow2', '/images/a.qcow2']);
+
+    await libvirt.domainBlockCommit({ domain, disk: 'vda', base: '/images/a.one.qcow2', top: '/images/a.two.qcow2', flags: ['active'] });
+    const mirror = async (): Promise<string | undefined> => /<mirror[^>]*>/.exec(await libvirt.domainGetXmlDesc({ domain }))?.[0];
+    expect(await mirror()).toBe('<mirror type="file" job="active-commit"/>');
+    clock.pass(100);
+    expect(await mirror()).toBe('<mirror type="file" job="active-commit" ready="yes"/>');
+    await libvirt.domainBlockJobAbort({ domain, disk: 'vda', flags: ['pivot'] });
+    expect(await mirror()).toBeUndefined();
+    expect(await files()).toEqual(['/images/a.one.qcow2', '/images/a.qcow2']);
+  });
+
   it('has many of its kind that do not know each other', async () => {
     const daemons = fleet({ nodes: 3, population: { domains: 2 }, guest: { bootMs: 0 } });
     opened.push(...daemons);

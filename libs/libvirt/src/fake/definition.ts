@@ -322,6 +322,7 @@ export interface Runtime {
   /** Its interfaces are vnetN from here on. */
   readonly vnetFirst: number;
   readonly agentConnected: boolean;
+  readonly blockJobs?: ReadonlyMap<string, { readonly type: string; readonly ready: boolean }> | undefined;
 }
 
 export function diskAlias(disk: DiskFacts): string {
@@ -331,6 +332,13 @@ export function diskAlias(disk: DiskFacts): string {
 }
 
 /** What a running domain shows: aliases, and the node's ends of its devices. What has them keeps them. */
+/** Where a job writes what the guest writes, until it is told to go over or to stop. */
+function mirrorOf({ target }: DiskFacts, { blockJobs }: Runtime): XmlElement | undefined {
+  const job = blockJobs?.get(target);
+  if (job?.type !== 'copy' && job?.type !== 'activeCommit') return undefined;
+  return element('mirror', { type: 'file', job: job.type === 'copy' ? 'copy' : 'active-commit', ready: job.ready ? 'yes' : undefined });
+}
+
 export function liveTree(root: XmlElement, runtime: Runtime): XmlElement {
   const counts = new Map<string, number>();
   const next = (kind: string) => {
@@ -346,7 +354,7 @@ export function liveTree(root: XmlElement, runtime: Runtime): XmlElement {
         const source = childOf(device, 'source');
         const indexed = source === undefined || source.attributes['index'] !== undefined ? device : withChild(device, 'source', withAttributes(source, { index: String(number + 1) }));
         const backed = source === undefined || childOf(indexed, 'backingStore') !== undefined ? indexed : { ...indexed, children: indexed.children.flatMap((one) => (typeof one !== 'string' && one.name === 'source' ? [one, element('backingStore')] : [one])) };
-        return aliased(backed, diskAlias(diskFacts(device)));
+        return aliased(withChild(backed, 'mirror', mirrorOf(diskFacts(device), runtime)), diskAlias(diskFacts(device)));
       }
       case 'interface': {
         const number = next('interface');

@@ -5,6 +5,7 @@
  *                       ▲                 │ shutdown (the guest decides), destroy, crash, save
  *                       └─────────────────┘        (a transient domain is gone then)
  */
+import { findChains } from './block.ts';
 import type { Definition } from './definition.ts';
 import { domainDefinition } from './definition.ts';
 import { startedNetworks } from './networks.ts';
@@ -80,6 +81,7 @@ function begin(node: FakeNode, domain: FakeDomain, definition: Definition, { pau
   }
   startedNetworks(node, domain, definition);
   run(node, domain, definition);
+  findChains(node, domain);
   if (paused) {
     node.setState(domain, 'paused', 'user');
     node.lifecycle(domain, 'started', because);

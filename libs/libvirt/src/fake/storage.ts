@@ -114,8 +114,16 @@ export interface Pool {
 export interface StorageBook {
   readonly pools: Map<string, Pool>;
   readonly budget: { bytesLeft: number };
-  /** Files that are no volumes, such as overlays of snapshots: bytes of the guest's disk in them. */
-  readonly files: Map<string, { capacity: number; allocation: number }>;
+  /** Files that are no volumes, such as overlays of snapshots. */
+  readonly files: Map<string, FakeFile>;
+}
+
+export interface FakeFile {
+  /** Bytes of the guest's disk, and of the file. */
+  capacity: number;
+  allocation: number;
+  /** What it stands on, as its own header says. */
+  backing?: { readonly path: string; readonly format: string } | undefined;
 }
 
 const books = new WeakMap<FakeNode, StorageBook>();

@@ -5,6 +5,7 @@
  *
  *     GET  /v1/node/contents/<sha256>                         the bytes, or a part of them (Range)
  *     GET  /v1/node/contents/<sha256>/needed                  whether an image is made of them: {needed}
+ *     GET  /v1/node/images/<file>                             the sums that were said of images of this file: {sums}
  *     GET  /v1/node/volumes?ids=<volume>,…                    which of these there are: {known}
  *     GET  /v1/node/parts/<operation>                         how far it has come: {offset, length}
  *     PUT  /v1/node/parts/<operation>?offset=…&length=…       goes on from there; from 0 it begins anew
@@ -16,7 +17,7 @@ import { Controller, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } 
 import { RouteConfig } from '@nestjs/platform-fastify';
 import { ApiExcludeController } from '@nestjs/swagger';
 import { type NodeId, OperationId, VolumeId } from '@chronovirt/contracts/ids';
-import { ImageFormat, Sha256 } from '@chronovirt/contracts/image/image.events';
+import { ImageFile, ImageFormat, Sha256 } from '@chronovirt/contracts/image/image.events';
 import { isRefusal } from '@chronovirt/decider/decider';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Readable } from 'node:stream';
@@ -65,6 +66,13 @@ export class NodeBytesHttp {
   async needed(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('sha256', { schema: Sha256 }) sha256: string): Promise<void> {
     await nodeOf(this.gateway, request);
     sendJson(reply, JSON.stringify({ needed: await this.gateway.views.hasImageOf(sha256) }));
+  }
+
+  @Get('images/:file')
+  @RouteConfig({ cvAccess: 'node' })
+  async sums(@Req() request: FastifyRequest, @Res() reply: FastifyReply, @Param('file', { schema: ImageFile }) file: string): Promise<void> {
+    await nodeOf(this.gateway, request);
+    sendJson(reply, JSON.stringify({ sums: await this.gateway.views.sumsOfImageFile(file) }));
   }
 
   @Get('volumes')

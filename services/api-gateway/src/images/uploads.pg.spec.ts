@@ -256,6 +256,8 @@ describe('A node', () => {
     expect((await call('GET', `/v1/node/contents/${'e'.repeat(64)}`)).json.code).toBe('image.content_not_found');
     expect((await call('GET', `${path}/needed`)).json).toEqual({ needed: true });
     expect((await call('GET', `/v1/node/contents/${'e'.repeat(64)}/needed`)).json).toEqual({ needed: false });
+    expect((await call('GET', `/v1/node/images/${image?.file ?? ''}`)).json).toEqual({ sums: [image?.sha256] });
+    expect((await call('GET', '/v1/node/images/unheard-of.qcow2')).json).toEqual({ sums: [] });
   });
   it('must have signed it, lately, with its own key', async () => {
     const path = `/v1/node/contents/${'e'.repeat(64)}`;

@@ -128,7 +128,7 @@ async function configureDomain(plan: ConfigureDomain, hypervisor: Hypervisor, si
   }
   const restored = plan.restore === null ? undefined : await hypervisor.restore(plan, signal);
   if (restored !== undefined) return restored;
-  const configured = await hypervisor.configure(plan);
+  const configured = await hypervisor.configure(plan, plan.insist);
   if (isRefusal(configured)) return configured;
   const outcome = plan.hostname === null ? configured : await nameGuest(plan, plan.hostname, configured, hypervisor);
   if (isRefusal(outcome)) return outcome;

@@ -25,6 +25,8 @@ export interface GatewayBytes {
   fetch(sha256: string, file: string, signal: AbortSignal): Promise<Refusal | undefined>;
   /** Which of these volumes there are. */
   volumesKnown(volumeIds: readonly VolumeId[]): Promise<readonly VolumeId[]>;
+  /** The sums that were said of images of this file. */
+  sumsOf(file: string): Promise<readonly string[]>;
   /** Whether an image is made of it. */
   isNeeded(sha256: string): Promise<boolean>;
   /** A file's bytes are a content of the control plane, checked there. `operationId`: what waits for them. */
@@ -114,6 +116,12 @@ export function gatewayBytes({ gatewayUrl, nodeId, credentialSeed, log }: Gatewa
     fetch: async (sha256, file, signal) => {
       const outcome = await insisting('fetch an image', signal, () => fetchOnce(sha256, file, signal), () => sizeOf(file));
       return isRefusal(outcome) ? outcome : undefined;
+    },
+
+    sumsOf: async (file) => {
+      const answer = await ask('GET', `/v1/node/images/${file}`, { signal: AbortSignal.timeout(ANSWER_MS) });
+      if (!answer.ok) throw new GatewayAway('say which images there are', new Error(`it answered ${String(answer.status)}`));
+      return z.object({ sums: z.array(z.string()) }).parse(await answer.json()).sums;
     },
 
     isNeeded: async (sha256) => {

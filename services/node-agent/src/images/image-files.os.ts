@@ -2,14 +2,15 @@
  * The image folder of a node.
  *
  *     <name>                        an image that an operator put there; never touched
+ *     .<name>.checked               which file it was when it was seen to have the sum that was said of it
  *     <sha256>.<format>             one that was fetched: whole, checked, read-only. Disks stand on it
  *     .<sha256>.<format>.fetching   one that comes in, as far as it came
  *
  * An image of the control plane's store has its sum for a name, so the name alone says what to fetch and what
  * must have come. It is fetched once, however many VMs wait for it. One that no image needs any more, and no
- * disk here, goes after a while.
+ * disk here, goes after a while. The sum of one that an operator put there is looked at once, and when it is another file.
  */
-import { chmod, lstat, mkdir, open, readdir, rm } from 'node:fs/promises';
+import { chmod, lstat, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { contentOf } from '@chronovirt/contracts/image/image.events';
 import { CANCELLED, refuse } from '../answer.ts';
@@ -19,7 +20,7 @@ import type { GatewayBytes } from './gateway-bytes.os.ts';
 
 export interface ImageFiles {
   pathOf(file: string): string;
-  /** It lies there, fetched where that can be. Refused when there is no such image; the signal ends the waiting, not the fetching. */
+  /** It lies there whole, fetched where that can be. Refused when there is no such image, or it is not the one that was registered; the signal ends the waiting, not the fetching. */
   ensure(file: string, signal?: AbortSignal): Done;
   /** Takes away what was fetched and nobody needs. Answers what went. */
   sweep(): Promise<readonly string[]>;
@@ -49,7 +50,8 @@ const HEAD_BYTES = 65_536;
 const BACKING_NAME_BYTES_MAX = 1_023;
 
 export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KEEP_MS, ended = new AbortController().signal }: ImageFilesOptions): ImageFiles {
-  const fetching = new Map<string, Promise<Awaited<Done>>>();
+  /** What is being fetched or checked. */
+  const underWays = new Map<string, Promise<Awaited<Done>>>();
   /** What was asked for lately stays, whatever else is known: a disk of it may be about to be made. */
   const usedAt = new Map<string, number>();
   const pathOf = (file: string): string => join(imageDir, file);
@@ -80,16 +82,36 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
     }
   };
 
+  const checked = new Map<string, string>();
+  /** Reads all of it the first time. Faults where nobody can say what its sum should be. */
+  const check = async (file: string, from: GatewayBytes): Done => {
+    const { dev, ino, size, mtimeMs } = await lstat(pathOf(file));
+    const which = `${String(dev)} ${String(ino)} ${String(size)} ${String(mtimeMs)}`;
+    const note = join(imageDir, `.${file}.checked`);
+    if (which === (checked.get(file) ?? await readFile(note, 'utf8').catch(() => undefined))) return undefined;
+    const said = await from.sumsOf(file);
+    if (said.length === 0) throw new ImageFault('check', file, new Error('the control plane knows no image of this file, or not yet'));
+    const found = await sha256Of(pathOf(file), ended);
+    if (!said.includes(found)) return refuse('image.checksum_mismatch', { file, sha256: said[0] ?? null, found, says: `what lies in this node's image folder as ${file} is not what was registered` });
+    checked.set(file, which);
+    // For the next agent, so that it need not read all of it again.
+    await writeFile(note, which, { mode: 0o644 }).catch((err: unknown) => { log.info({ file, err }, 'that an image was checked could not be written down'); });
+    return undefined;
+  };
+
   return {
     pathOf,
     ensure: async (file, signal) => {
       if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return refuse('image.missing_on_node', { file });
       usedAt.set(file, Date.now());
-      if (await isThere(file)) return undefined;
       const sha256 = contentOf(file);
-      if (sha256 === undefined) return refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` });
-      const underWay = fetching.get(file) ?? fetchIt(file, sha256).finally(() => { fetching.delete(file); });
-      fetching.set(file, underWay);
+      const there = await isThere(file);
+      // Its name is its sum, and was true when it was put there; or nobody can be asked.
+      if (there && (sha256 !== undefined || gateway === undefined)) return undefined;
+      if (!there && sha256 === undefined) return refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` });
+      const begin = (): Done => (sha256 === undefined ? check(file, gateway as GatewayBytes) : fetchIt(file, sha256));
+      const underWay = underWays.get(file) ?? begin().finally(() => { underWays.delete(file); });
+      underWays.set(file, underWay);
       if (signal === undefined) return underWay;
       const { promise: left, resolve: leave } = Promise.withResolvers<Awaited<Done>>();
       const onAbort = (): void => { leave(CANCELLED); };
@@ -103,10 +125,12 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
       const gone: string[] = [];
       const below = new Set((await Promise.all(poolDirs().map(backingFiles))).flatMap((files) => [...files]));
       for (const name of await readdir(imageDir).catch((): string[] => [])) {
+        const noted = /^\.(.*)\.checked$/.exec(name)?.[1];
+        if (noted !== undefined && !await isThere(noted)) await rm(join(imageDir, name), { force: true });
         const file = /^\.(.*)\.fetching$/.exec(name)?.[1] ?? name;
         const sha256 = contentOf(file);
         const found = sha256 === undefined ? undefined : await lstat(join(imageDir, name)).catch(() => undefined);
-        if (sha256 === undefined || found === undefined || fetching.has(file)) continue;
+        if (sha256 === undefined || found === undefined || underWays.has(file)) continue;
         const lately = Math.max(usedAt.get(file) ?? 0, found.mtimeMs, found.ctimeMs);
         if (Date.now() - lately < keepMs || below.has(pathOf(file)) || await gateway.isNeeded(sha256)) continue;
         await rm(join(imageDir, name), { force: true });

@@ -752,7 +752,7 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
     }
   };
 
-  const configure: Hypervisor['configure'] = async (plan) => {
+  const configure: Hypervisor['configure'] = async (plan, back) => {
     const domain = await find(plan.vmId);
     const seen = domain === undefined ? undefined : await look(domain);
     if (domain === undefined || seen === undefined) return gone(plan.vmId);
@@ -767,9 +767,15 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       const live = running ? liveDomain(await slow.domainGetXmlDesc({ domain }), plan.adopted) : undefined;
       if (live?.media === null && saysBoot(plan) && mediumOf(plan, (file) => host.mediaPathOf(file)) !== undefined) return refuse('domain.no_drive', { vmId: plan.vmId, says: 'it runs, and has no drive for media: stop it first, and it gets one' });
       if (live?.drivers === null && typeof plan.drivers === 'string') return refuse('domain.no_drive', { vmId: plan.vmId, says: 'it runs, and has no second drive: stop it first, and it gets one' });
-      const elsewhere = live === undefined ? undefined : plan.disks.find((disk) => isOn(disk, plan, live) === 'another file');
-      if (elsewhere !== undefined) return refuse('disk.other_layer', { volumeId: elsewhere.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
       const { changes, pending } = live === undefined ? { changes: [], pending: [] } : changesOf(live, plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath });
+      const elsewhere = live === undefined ? [] : plan.disks.filter((disk) => isOn(disk, plan, live) === 'another file');
+      const [other] = elsewhere;
+      if (other !== undefined) {
+        const others = new Set(elsewhere.map((disk) => live?.targets[targetOf(disk, plan.devices)]));
+        const isOfOther = (one: Change): boolean => (one.kind === 'add disk' && elsewhere.includes(one.disk)) || (one.kind === 'remove disk' && others.has(one.path));
+        if (back && live?.title === plan.name && changes.every(isOfOther)) return { pending };
+        return refuse('disk.other_layer', { volumeId: other.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
+      }
       for (const one of changes) {
         const refused = await change(domain, one, plan);
         if (refused !== undefined) return refused;

@@ -9,6 +9,10 @@
  * event, hence a look with a higher number; so whoever believes the highest number ends with the truth.
  * (Numbered afterwards, an old look could carry the highest number for ever.) For the same reason one
  * domain has at most one report on its way.
+ *
+ * Whoever reads the reports may stand still between reading and writing, and then write an old one last: what
+ * was told is no proof of what is believed. So each domain is told again now and then; what is no news there
+ * writes nothing.
  */
 import type { DomainReport, ObservedFacts } from '@chronovirt/contracts/agent/agent.commands';
 import type { NodeId, VmId } from '@chronovirt/contracts/ids';
@@ -20,6 +24,8 @@ export interface ObserverPorts {
   /** Resolves once the bus has stored the report. */
   readonly report: (report: DomainReport) => Promise<void>;
   readonly now: () => Date;
+  /** A sweep tells again what was told so long ago. Milliseconds. */
+  readonly tellAgainMs: number;
   /** The newest generation known of a VM, 0 when unknown: an absent domain has none of its own. */
   readonly generationOf: (vmId: VmId) => number;
   /** VMs that should be looked for even where the hypervisor has no domain. */
@@ -45,8 +51,9 @@ export interface Observer {
 const same = (a: SeenDomain | undefined, b: SeenDomain): boolean =>
   a !== undefined && a.state === b.state && a.reason === b.reason && a.generation === b.generation;
 
-export function createObserver({ nodeId, hypervisor, report, now, generationOf, expected, failed }: ObserverPorts): Observer {
-  const told = new Map<VmId, SeenDomain>();
+export function createObserver({ nodeId, hypervisor, report, now, tellAgainMs, generationOf, expected, failed }: ObserverPorts): Observer {
+  /** `at`: when; milliseconds since the epoch. */
+  const told = new Map<VmId, SeenDomain & { readonly at: number }>();
   /** Reports that went out and were not confirmed: they may arrive yet, so whatever is seen next is news. */
   const unconfirmed = new Set<VmId>();
   /** Domains that are being looked at; true when something happened since the look began. */
@@ -72,7 +79,7 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
     unconfirmed.add(vmId);
     await report({ nodeId, vmId, ...stamp, generation: seen.generation, state: seen.state, reason: seen.reason, nodeAt: now().toISOString() });
     if (began !== epoch) return;
-    told.set(vmId, seen);
+    told.set(vmId, { ...seen, at: now().getTime() });
     unconfirmed.delete(vmId);
   };
 
@@ -113,7 +120,7 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
       const all = await everything();
       told.clear();
       unconfirmed.clear();
-      for (const domain of all) told.set(domain.vmId, domain);
+      for (const domain of all) told.set(domain.vmId, { ...domain, at: now().getTime() });
       return all;
     },
     adopt: (next) => {
@@ -125,9 +132,11 @@ export function createObserver({ nodeId, hypervisor, report, now, generationOf, 
     look,
     sweep: async () => {
       try {
+        const ours = new Set(expected());
         for (const domain of await everything()) {
           const known = told.get(domain.vmId);
           const isTold = same(known, domain) || (domain.state === 'absent' && known?.state === 'absent');
+          if (known !== undefined && (domain.state !== 'absent' || ours.has(domain.vmId)) && now().getTime() - known.at >= tellAgainMs) unconfirmed.add(domain.vmId);
           if (unconfirmed.has(domain.vmId) || !isTold) await look(domain.vmId);
         }
         return true;

@@ -6,17 +6,19 @@
  *
  * The simulation, which must repeat by its seed to the last step, has simulated-hypervisor.ts instead.
  */
+import { basename, dirname } from 'node:path';
 import { idFrom, uuidOf } from '@chronovirt/contracts/ids';
 import type { BackupTargetId, PoolId, VmId, VolumeId } from '@chronovirt/contracts/ids';
 import type { DomainState } from '@chronovirt/contracts/vm/vm.events';
 import { domainEvents } from '@chronovirt/libvirt/events';
 import { FakeDaemon, targetOf } from '@chronovirt/libvirt/fake/daemon';
 import { stop } from '@chronovirt/libvirt/fake/life';
+import { storageOf } from '@chronovirt/libvirt/fake/storage';
 import type { ProcedureName } from '@chronovirt/libvirt/procedures';
 import type { InnerName, Layer } from '@chronovirt/contracts/vm/snapshot';
 import { refuse } from '../answer.ts';
 import type { DiskPlan } from '../hypervisor.ts';
-import { filesOf, publishedAs } from './simulated-hypervisor.ts';
+import { fileNamed, publishedAs } from './simulated-hypervisor.ts';
 import { createMemoryBackups } from '../backup/memory-backups.ts';
 import type { LibvirtHost } from '../libvirt/host.ts';
 
@@ -51,14 +53,15 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
   // As many calls as the client likes: it has a cap of its own. Nobody loses a connection inside a process, so nobody pings.
   // Media and seeds are taken to be there.
   const isFile = (path: string): boolean => {
-    const volumeId = /^\/simulated\/(volume_[0-9a-f]{32})\./.exec(path)?.[1];
-    return volumeId === undefined || disks.has(volumeId as VolumeId);
+    const [, volumeId, layer] = /^\/simulated\/(volume_[0-9a-f]{32})(?:\.(\w+))?\.qcow2$/.exec(path) ?? [];
+    return volumeId === undefined || (layer === undefined ? disks.has(volumeId as VolumeId) : overlays.has(path));
   };
   const disks = new Map<VolumeId, DiskPlan>();
   const daemon = new FakeDaemon({ hostname: name, cpus, memoryKib: memoryMib * 1_024, guest: { bootMs: 0, shutdownMs: 0 }, clientRequestsMax: 64, keepaliveMs: 0, isFile });
   if (latencyMs > 0) daemon.addFault({ call: SLOW, effect: { kind: 'delay', ms: latencyMs } });
-  /** Of disks that have more than one, by volume: what each stands on. */
-  const layers = new Map<VolumeId, Map<string, Layer>>();
+  /** Layers of disks, by their paths: those that were made here, and those that libvirt made for a domain that runs. */
+  const overlays = storageOf(daemon.node).files;
+  const pathOf = (volumeId: VolumeId, layer: Layer): string => `/simulated/${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`;
   const inner = new Map<VolumeId, Set<InnerName>>();
   const boots = new Map<string, number>();
   daemon.node.listeners.add(({ family, entry, subject, value }) => {
@@ -73,8 +76,8 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
       driver: 'simulated', says: 'a simulated libvirt', target: targetOf(daemon),
       accel: { accel: 'tcg', accelBecause: 'a simulated node runs no guests' },
       disks: {
-        pathOf: (volumeId, layer) => `/simulated/${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`,
-        exists: async (volumeId, layer) => (layer === null ? disks.has(volumeId) : layers.get(volumeId)?.has(layer) === true),
+        pathOf,
+        exists: async (volumeId, layer) => (layer === null ? disks.has(volumeId) : overlays.has(pathOf(volumeId, layer))),
         ensure: async (disk) => {
           if (!disks.has(disk.volumeId)) disks.set(disk.volumeId, disk);
           return undefined;
@@ -86,13 +89,16 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
           if (disk !== undefined) disks.set(volumeId, { ...disk, sizeGib: Math.max(disk.sizeGib, sizeGib) });
           return undefined;
         },
-        stack: async (volumeId, layer, on) => {
-          layers.set(volumeId, (layers.get(volumeId) ?? new Map<string, Layer>()).set(layer, on));
+        stack: async (volumeId, layer, on, sizeGib) => {
+          overlays.set(pathOf(volumeId, layer), { capacity: sizeGib * 2 ** 30, allocation: 200_704, backing: { path: pathOf(volumeId, on), format: 'qcow2' } });
           return undefined;
         },
         commit: () => Promise.resolve(),
-        rebase: async (volumeId, layer, on) => { layers.get(volumeId)?.set(layer, on); },
-        drop: async (volumeId, layer) => { layers.get(volumeId)?.delete(layer); },
+        rebase: async (volumeId, layer, on) => {
+          const file = overlays.get(pathOf(volumeId, layer));
+          if (file !== undefined) file.backing = { path: pathOf(volumeId, on), format: 'qcow2' };
+        },
+        drop: async (volumeId, layer) => { overlays.delete(pathOf(volumeId, layer)); },
         keepInside: async (volumeId, as, back) => {
           if (back !== null && inner.get(volumeId)?.has(back) !== true) return refuse('snapshot.missing_on_node', { volumeId, name: back });
           inner.set(volumeId, (inner.get(volumeId) ?? new Set<InnerName>()).add(as));
@@ -114,7 +120,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         work: () => Promise.resolve(undefined),
         settle: () => Promise.resolve(undefined),
         remove: async (volumeId) => {
-          layers.delete(volumeId);
+          for (const path of overlays.keys()) if (path.startsWith(`/simulated/${volumeId}.`)) overlays.delete(path);
           inner.delete(volumeId);
           disks.delete(volumeId);
           return undefined;
@@ -124,7 +130,7 @@ export function createFakeMachine({ name, poolId, cpus, memoryMib, poolGib, late
         open: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [] }),
         close: () => Promise.resolve(undefined),
         // No bytes are anywhere, so nobody puts others in their place.
-        files: async () => [{ poolId, path: '/simulated', shared: false, files: filesOf(disks.keys(), layers) }],
+        files: async () => [{ poolId, path: '/simulated', shared: false, files: [...new Set([...[...disks.keys()].map((volumeId) => pathOf(volumeId, null)), ...overlays.keys()])].filter((path) => dirname(path) === '/simulated').map((path) => fileNamed(basename(path))) }],
         look: async () => ({ capacityGib: poolGib, usedGib: 0, volumesGib: 0, files: [...disks.keys()].map((volumeId) => `${volumeId}.qcow2`) }),
       },
       backups: createMemoryBackups(poolId.replace('pool_', 'target_') as BackupTargetId),

@@ -48,10 +48,10 @@ const SAID_PERCENT = [20, 50, 50, 90];
 export const publishedAs = (operationId: string): Published => ({ sha256: operationId.slice('op_'.length).repeat(2), sizeBytes: 1, virtualBytes: 2 ** 30 });
 
 /** A file that is only its name; `inode` says which. */
-const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, sizeBytes: null, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
+export const fileNamed = (name: string, inode = 0): PoolFile => ({ name, bytes: 0, sizeBytes: null, device: '0', inode: String(inode), bornMs: inode, changedMs: 0, virtualBytes: null });
 
 /** The files of these disks and of the layers on them. */
-export const filesOf = (disks: Iterable<VolumeId>, layers: ReadonlyMap<VolumeId, ReadonlyMap<string, unknown>>, inodeOf: (volumeId: VolumeId) => number | undefined = () => undefined): readonly PoolFile[] =>
+const filesOf = (disks: Iterable<VolumeId>, layers: ReadonlyMap<VolumeId, ReadonlyMap<string, unknown>>, inodeOf: (volumeId: VolumeId) => number | undefined = () => undefined): readonly PoolFile[] =>
   [...disks].flatMap((volumeId) => [null, ...(layers.get(volumeId)?.keys() ?? [])].map((layer) => fileNamed(`${volumeId}${layer === null ? '' : `.${layer}`}.qcow2`, inodeOf(volumeId))));
 
 interface SimulatedDomain {

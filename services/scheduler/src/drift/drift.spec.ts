@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Finding } from '@chronovirt/contracts/drift/drift.commands';
 import type { DriftEvent, DriftItem } from '@chronovirt/contracts/drift/drift.events';
-import type { NodeId, OperationId, VmId, VolumeId } from '@chronovirt/contracts/ids';
+import type { NodeId, OperationId, VmId } from '@chronovirt/contracts/ids';
 import { scenarioOf } from '@chronovirt/decider/scenario';
 import type { VmEntry } from '../view.projection.ts';
 import { classify, fateOf, findingOf, type Known } from './classify.ts';
