@@ -4,6 +4,7 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -34,6 +35,8 @@ export interface QemuNode extends NodeView {
   readonly libvirtSocket: string;
   /** What `virsh` prints. */
   virsh(...words: readonly string[]): Promise<string>;
+  /** What libvirt tells of its domains while the work is done, a line for each event, as `virsh event` prints them. `running`: a domain whose own events show that we hear. */
+  toldWhile(running: string, work: () => Promise<unknown>): Promise<readonly string[]>;
   /** Runs a program in the node's network. */
   inNetwork(program: string, ...words: readonly string[]): Promise<string>;
   /** Runs a program where the node's libvirtd sees files. */
@@ -111,6 +114,30 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
     if (!another) await platform.rest.ok('POST', '/v1/networks', { name: GUEST_NETWORK, kind: 'nat', cidr: '10.98.7.0/24' });
 
     const virsh = async (...words: readonly string[]): Promise<string> => (await run('virsh', ['-q', '-c', `qemu+unix:///system?socket=${daemon.socket}`, ...words], { timeout: 30_000 })).stdout.trim();
+    const toldWhile = async (running: string, work: () => Promise<unknown>): Promise<readonly string[]> => {
+      const listener = spawn('virsh', ['-c', `qemu+unix:///system?socket=${daemon.socket}`, 'event', '--all', '--loop'], { stdio: ['ignore', 'pipe', 'inherit'] });
+      let heard = '';
+      listener.stdout.setEncoding('utf8').on('data', (text: string) => { heard += text; });
+      const marks = (): number => heard.split(`'metadata-change' for domain '${running}'`).length;
+      /** Events come in order: behind one of ours all before it are heard. */
+      const mark = async (): Promise<void> => {
+        const before = marks();
+        await platform.rest.until('libvirt tells us', async () => {
+          await virsh('desc', running, '--live', '--config', '--new-desc', '');
+          return marks() > before;
+        }, 30_000, 200);
+      };
+      try {
+        await mark();
+        heard = '';
+        await work();
+        await mark();
+      } finally {
+        listener.kill('SIGINT');
+        await once(listener, 'exit');
+      }
+      return heard.split('\n').filter((line) => line !== '');
+    };
     // The guest's own busybox: a machine need not have ping.
     const busybox = [...readdirSync(CACHE)].flatMap((folder) => ['bin/busybox', 'usr/bin/busybox'].map((path) => join(CACHE, folder, path))).find((path) => existsSync(path));
     if (busybox === undefined) throw new Error('the guest image was built without a busybox');
@@ -126,7 +153,7 @@ export async function addQemuNode(platform: Platform, name: string, { imageDir =
     };
 
     return {
-      nodeId, part: name, image, imageDir, poolDir, libvirtSocket: daemon.socket, virsh, domainOf, stop, console: consoleOf,
+      nodeId, part: name, image, imageDir, poolDir, libvirtSocket: daemon.socket, virsh, toldWhile, domainOf, stop, console: consoleOf,
       powerCycle: async () => {
         await platform.kill9(name);
         await daemon.powerCycle();

@@ -91,7 +91,11 @@ describe('snapshots of a machine', () => {
     await write(0, 'before');
     const pid = await node.qemuPid(vm);
     await script('(while true; do echo busy | dd of=/dev/vdb bs=512 seek=100 count=1 conv=sync,notrunc 2>/dev/null; done) >/dev/null 2>&1 & echo $! > /run/writer');
-    const first = await taken('first');
+    const domain = await node.domainOf(vm);
+    const told = await node.toldWhile(domain, () => taken('first'));
+    const first = await called('first');
+    // Its guest was not stopped for it, not for a moment: libvirt would tell of that.
+    expect(told.filter((line) => line.includes(`event 'lifecycle' for domain '${domain}'`))).toEqual([`event 'lifecycle' for domain '${domain}': Defined Updated`]);
     await script('kill $(cat /run/writer)');
     expect(first).toMatchObject({ parent: null, state: 'running', frozen: true, current: true, disks: [{ sizeGib: 1 }, { volumeId: data(), sizeGib: 1 }] });
     expect(await node.qemuPid(vm)).toBe(pid);
