@@ -181,10 +181,14 @@ describe('the store of images', () => {
     await rest.ok('DELETE', `/v1/images/${wrong.id}`);
     const image = await register(node.image.sha256);
     expect((await made('placed')).status).toBe('succeeded');
+    const note = join(node.imageDir, '.placed.qcow2.checked');
+    const noted = statSync(note).mtimeMs;
+    expect((await made('placed-too')).status).toBe('succeeded');
+    expect(statSync(note).mtimeMs).toBe(noted);
     // What was right is known by which file it was: another in its place is read again.
     appendFileSync(place, 'more');
     expect((await made('tampered')).error?.code).toBe('image.checksum_mismatch');
-    for (const { id } of (await rest.all<Vm>('/v1/vms')).filter(({ name }) => ['placed', 'tampered'].includes(name))) await rest.gone(id);
+    for (const { id } of (await rest.all<Vm>('/v1/vms')).filter(({ name }) => ['placed', 'placed-too', 'tampered'].includes(name))) await rest.gone(id);
     await rest.ok('DELETE', `/v1/images/${image.id}`);
     for (const file of readdirSync(node.imageDir)) if (file.includes('placed')) rmSync(join(node.imageDir, file), { force: true });
   });

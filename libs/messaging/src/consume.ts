@@ -23,7 +23,8 @@
  * server has given to one whose reader is gone stays away for an ack wait (seen on 2.9.10). So
  * pulls live shortly, and who stops reads on until the last one has ended. The status at a
  * pull's end is not sure to come: 2.9.10 drops a pull without a word where a message arrives
- * between its end and the server's timer for that. So each pull ends by our own clock, too.
+ * between its end and the server's timer for that. So each pull ends by our own clock, too; and
+ * each has a subject of its own, or a status that was only late would end the one behind it.
  *
  * `term()` is never used: on a work queue of 2.9 it leaves the message in the stream. Nor is the
  * server's limit of deliveries: a message past it would stay, and nobody would be told.
@@ -123,7 +124,7 @@ const DRAIN_MS = 10_000;
 const PULL_EXPIRES_MS = 500;
 /** For the way to the server and back, after which a pull has ended without a word. */
 const PULL_GRACE_MS = 250;
-/** So many pulls in a row without a word, and the server has forgotten our durable. */
+/** So many pulls one after another without a word, and the server has forgotten our durable. */
 const UNANSWERED_MAX = 10;
 const REMOVAL_MS = 300;
 const CONFIRM_MS = 2_000;
@@ -397,8 +398,10 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
   const { nc } = bus;
   const inbox = bus.newInbox();
   const next = `$JS.API.CONSUMER.MSG.NEXT.${spec.stream}.${spec.durable}`;
-  /** What was asked for and has neither come nor been declined, oldest first. */
-  const pulls = new Set<{ left: number; readonly lapse: NodeJS.Timeout }>();
+  /** By the subject of its status: what was asked for and has neither come nor been declined, oldest first. */
+  const pulls = new Map<string, { left: number; readonly lapse: NodeJS.Timeout }>();
+  let serial = 0;
+  /** Pulls that were the only one and ended without a word, since the last sign of the server. */
   let unanswered = 0;
   let state: 'finding' | 'flowing' | 'closed' = 'finding';
   let why = 'looking for its durable';
@@ -412,48 +415,46 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
 
   const credits = (): number => {
     let sum = 0;
-    for (const { left } of pulls) sum += left;
+    for (const { left } of pulls.values()) sum += left;
     return sum;
   };
-  const forget = (): void => {
-    for (const { lapse } of pulls) clearTimeout(lapse);
-    pulls.clear();
-  };
-  /** So many have come, or will not come. Which pull the server took them from is not said, and only their sum counts. */
-  const take = (count: number): void => {
-    let rest = count;
-    for (const pull of pulls) {
-      const taken = Math.min(rest, pull.left);
-      pull.left -= taken;
-      rest -= taken;
-      if (pull.left > 0) break;
-      clearTimeout(pull.lapse);
-      pulls.delete(pull);
-    }
+  const end = (subject: string): void => {
+    clearTimeout(pulls.get(subject)?.lapse);
+    pulls.delete(subject);
     if (pulls.size === 0) over?.();
+  };
+  const forget = (): void => { for (const subject of pulls.keys()) end(subject); };
+  /** One has come. From which pull the server took it is not said. */
+  const take = (): void => {
+    const [oldest] = pulls;
+    if (oldest === undefined) return;
+    const [subject, pull] = oldest;
+    pull.left -= 1;
+    if (pull.left === 0) end(subject);
   };
 
   const refill = (): void => {
     if (state !== 'flowing' || slowly !== undefined) return;
+    // What is sent while nobody hears would all be granted at once later.
+    if (!bus.status().ok) return;
     const asked = credits();
-    const room = window - held() - asked;
+    const room = unanswered > 0 ? Math.min(1 - asked, window - held()) : window - held() - asked;
     // In quarters, so that a stream of messages costs a pull for many, not one for each.
     if (room <= 0 || (asked > 0 && room < window / 4)) return;
+    const subject = `${inbox}.${String(++serial)}`;
     try {
-      nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS }), { reply: inbox });
+      nc.publish(next, JSON.stringify({ batch: room, expires: PULL_EXPIRES_MS * NANOS }), { reply: subject });
     } catch (err) {
       return log.debug({ err }, 'pull could not be sent');
     }
-    const pull = {
+    pulls.set(subject, {
       left: room,
       lapse: setTimeout(() => {
-        pulls.delete(pull);
-        if (pulls.size === 0) over?.();
-        if (bus.status().ok && ++unanswered >= UNANSWERED_MAX) return lose('no sign of life');
+        end(subject);
+        if (pulls.size === 0 && bus.status().ok && ++unanswered >= UNANSWERED_MAX) return lose('no sign of life');
         refill();
       }, PULL_EXPIRES_MS + PULL_GRACE_MS),
-    };
-    pulls.add(pull);
+    });
   };
 
   const lose = (reason: string, waitMs = 0): void => {
@@ -499,8 +500,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     const { headers } = message;
     const code = headers?.code ?? 0;
     if (code === 503) return lose('nobody serves it');
-    // The rest of a pull that ended; without the header nothing is known, and nothing is assumed to come.
-    take(headers?.has('Nats-Pending-Messages') ? Number(headers.get('Nats-Pending-Messages')) : Infinity);
+    end(message.subject);
     if (code === 408 || code === 404) return refill();
     const sentence = headers?.description ?? '';
     // Not at once: a stream that is made anew while the server still removes the old one's folders loses its own.
@@ -510,13 +510,13 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     slowly ??= setTimeout(() => { slowly = undefined; refill(); }, 250);
   };
 
-  const subscription: Subscription = nc.subscribe(inbox, {
+  const subscription: Subscription = nc.subscribe(`${inbox}.*`, {
     callback: (err, message) => {
       if (err) return log.error({ err, durable: spec.durable }, 'messages cannot be received');
       unanswered = 0;
-      if (message.subject === inbox) return onStatus(message);
+      if (message.subject.startsWith(inbox)) return onStatus(message);
       receive(message);
-      take(1);
+      take();
       refill();
     },
   });

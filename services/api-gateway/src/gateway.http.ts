@@ -90,7 +90,7 @@ export const createGateway = async (gateway: Gateway, options: { readonly traced
   const adapter = new ProblemAdapter(filter, {
     bodyLimit: BODY_MAX_BYTES, requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS, logger: false, trustProxy: false,
     return503OnClosing: true, forceCloseConnections: true, exposeHeadRoutes: true,
-    routerOptions: { maxParamLength: 200 },
+    routerOptions: { maxParamLength: 201 },
     http: { headersTimeout: HEADERS_WITHIN_MS, maxHeaderSize: 16_384, shouldUpgradeCallback: isForConsoles },
     // Paths that cannot be decoded never come to a route or a hook.
     frameworkErrors: (fault, request, reply) => { filter.answer(fault, request, reply); },

@@ -484,7 +484,7 @@ describe('What a node agent tells', () => {
       expect(world.reports).toEqual([]);
       clock = began + 300_000;
       await world.agent.sweep();
-      expect(world.reports).toMatchObject([{ vmId, state: 'running', generation: 1 }, { vmId: other, state: 'absent', generation: 5 }]);
+      expect(world.reports).toMatchObject([{ vmId, state: 'running', generation: 1, again: true }, { vmId: other, state: 'absent', generation: 5, again: true }]);
       await world.agent.sweep();
       expect(world.reports).toHaveLength(2);
       // What is gone, and was to go, is told once.

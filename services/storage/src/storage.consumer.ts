@@ -55,7 +55,8 @@ const partsOf = ({ handler, commandIdOf, keyOf, usersOf }: StoragePorts) => {
     const earlier = await handler.earlier(envelope);
     if (earlier !== undefined) return earlier;
     // Overlays are read through the image for as long as they live. Of a VM that is asked for at this very
-    // moment nothing is known yet; only the record goes, so it is built all the same.
+    // moment nothing is known yet; only the record goes, so it is built all the same, unless its node has still to
+    // check a file that was put there.
     const { vms, count } = await usersOf(imageId);
     if (count > 0) return (await handler.refuse(envelope, refuse('image.in_use', { imageId, count, vms }))).answer;
     const { state } = await handler.log.load(streamOf(image.category, imageId), image);

@@ -161,6 +161,8 @@ export type ObservedFacts = z.infer<typeof ObservedFacts>;
 export const DomainReport = z.object({
   nodeId: NodeId, vmId: VmId, generation: z.int().min(0), session: z.int(), sequence: z.int(),
   state: DomainState, reason: text(100), nodeAt: z.iso.datetime(),
+  /** It is as was told before: only who believes otherwise learns something. */
+  again: z.boolean().optional(),
 });
 export type DomainReport = z.infer<typeof DomainReport>;
 

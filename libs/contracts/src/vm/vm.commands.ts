@@ -228,6 +228,6 @@ export const vmCommands = {
   AdvanceExpiry: command('scheduler', 'vmId', z.object({ ...Target, now: z.int(), graceSeconds: z.int(), keepSeconds: z.int() })),
   /** From reports. */
   RecordBootJob: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, ...BootResult.shape })),
-  RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100) })),
+  RecordDomainState: command('scheduler', 'vmId', z.object({ vmId: VmId, nodeId: NodeId, session: z.int(), sequence: z.int(), generation: z.int(), state: DomainState, reason: text(100), again: z.boolean().optional() })),
 } as const;
 export type VmCommand = CommandOf<typeof vmCommands>;

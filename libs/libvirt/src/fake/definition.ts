@@ -331,7 +331,6 @@ export function diskAlias(disk: DiskFacts): string {
   return disk.bus === 'virtio' ? `virtio-disk${index}` : disk.bus === 'fdc' ? `fdc0-0-${index}` : disk.bus === 'scsi' ? `scsi0-0-0-${index}` : `${disk.bus}0-0-${index}`;
 }
 
-/** What a running domain shows: aliases, and the node's ends of its devices. What has them keeps them. */
 /** Where a job writes what the guest writes, until it is told to go over or to stop. */
 function mirrorOf({ target }: DiskFacts, { blockJobs }: Runtime): XmlElement | undefined {
   const job = blockJobs?.get(target);
@@ -339,6 +338,7 @@ function mirrorOf({ target }: DiskFacts, { blockJobs }: Runtime): XmlElement | u
   return element('mirror', { type: 'file', job: job.type === 'copy' ? 'copy' : 'active-commit', ready: job.ready ? 'yes' : undefined });
 }
 
+/** What a running domain shows: aliases, and the node's ends of its devices. What has them keeps them. */
 export function liveTree(root: XmlElement, runtime: Runtime): XmlElement {
   const counts = new Map<string, number>();
   const next = (kind: string) => {

@@ -119,7 +119,7 @@ export function gatewayBytes({ gatewayUrl, nodeId, credentialSeed, log }: Gatewa
     },
 
     sumsOf: async (file) => {
-      const answer = await ask('GET', `/v1/node/images/${file}`, { signal: AbortSignal.timeout(ANSWER_MS) });
+      const answer = await ask('GET', `/v1/node/images/${file}`, { signal: AbortSignal.timeout(ANSWER_MS) }).catch((cause: unknown) => { throw new GatewayAway('say which images there are', cause); });
       if (!answer.ok) throw new GatewayAway('say which images there are', new Error(`it answered ${String(answer.status)}`));
       return z.object({ sums: z.array(z.string()) }).parse(await answer.json()).sums;
     },

@@ -2,13 +2,14 @@
  * The image folder of a node.
  *
  *     <name>                        an image that an operator put there; never touched
- *     .<name>.checked               which file it was when it was seen to have the sum that was said of it
+ *     .<name>.checked               its sum, and which file it was when that was seen to be what was said
  *     <sha256>.<format>             one that was fetched: whole, checked, read-only. Disks stand on it
  *     .<sha256>.<format>.fetching   one that comes in, as far as it came
  *
  * An image of the control plane's store has its sum for a name, so the name alone says what to fetch and what
  * must have come. It is fetched once, however many VMs wait for it. One that no image needs any more, and no
- * disk here, goes after a while. The sum of one that an operator put there is looked at once, and when it is another file.
+ * disk here, goes after a while. One that an operator put there is read once, and again when it is another file; a medium,
+ * which nothing stands on and which may be in a drive, only once.
  */
 import { chmod, lstat, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,12 +17,12 @@ import { contentOf } from '@chronovirt/contracts/image/image.events';
 import { CANCELLED, refuse } from '../answer.ts';
 import { putInPlace, sha256Of } from '../durable.os.ts';
 import type { Done } from '../hypervisor.ts';
-import type { GatewayBytes } from './gateway-bytes.os.ts';
+import { GatewayAway, type GatewayBytes } from './gateway-bytes.os.ts';
 
 export interface ImageFiles {
   pathOf(file: string): string;
   /** It lies there whole, fetched where that can be. Refused when there is no such image, or it is not the one that was registered; the signal ends the waiting, not the fetching. */
-  ensure(file: string, signal?: AbortSignal): Done;
+  ensure(file: string, signal?: AbortSignal, as?: 'disk' | 'medium'): Done;
   /** Takes away what was fetched and nobody needs. Answers what went. */
   sweep(): Promise<readonly string[]>;
 }
@@ -84,24 +85,33 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
 
   const checked = new Map<string, string>();
   /** Reads all of it the first time. Faults where nobody can say what its sum should be. */
-  const check = async (file: string, from: GatewayBytes): Done => {
-    const { dev, ino, size, mtimeMs } = await lstat(pathOf(file));
-    const which = `${String(dev)} ${String(ino)} ${String(size)} ${String(mtimeMs)}`;
+  const check = async (file: string, from: GatewayBytes, as: 'disk' | 'medium'): Done => {
+    const { dev, ino, size, mtimeMs, ctimeMs } = await lstat(pathOf(file));
+    const which = [dev, ino, size, mtimeMs, ctimeMs].join(' ');
     const note = join(imageDir, `.${file}.checked`);
-    if (which === (checked.get(file) ?? await readFile(note, 'utf8').catch(() => undefined))) return undefined;
-    const said = await from.sumsOf(file);
-    if (said.length === 0) throw new ImageFault('check', file, new Error('the control plane knows no image of this file, or not yet'));
-    const found = await sha256Of(pathOf(file), ended);
-    if (!said.includes(found)) return refuse('image.checksum_mismatch', { file, sha256: said[0] ?? null, found, says: `what lies in this node's image folder as ${file} is not what was registered` });
-    checked.set(file, which);
+    const [sum, ...rest] = (checked.get(file) ?? await readFile(note, 'utf8').catch(() => '')).split(' ');
+    if (sum !== '' && as === 'medium') return undefined;
+    const known = sum !== '' && rest.join(' ') === which ? sum : undefined;
+    let said: readonly string[];
+    try {
+      said = await from.sumsOf(file);
+    } catch (fault) {
+      if (known !== undefined && fault instanceof GatewayAway) return undefined;
+      throw fault;
+    }
+    if (said.length === 0 && known === undefined) throw new ImageFault('check', file, new Error('the control plane knows no image of this file, or not yet'));
+    const found = known ?? await sha256Of(pathOf(file), ended);
+    if (said.length > 0 && !said.includes(found)) return refuse('image.checksum_mismatch', { file, sha256: said[0] ?? null, found, says: `what lies in this node's image folder as ${file} is not what was registered` });
+    if (known !== undefined) return undefined;
+    checked.set(file, `${found} ${which}`);
     // For the next agent, so that it need not read all of it again.
-    await writeFile(note, which, { mode: 0o644 }).catch((err: unknown) => { log.info({ file, err }, 'that an image was checked could not be written down'); });
+    await writeFile(note, `${found} ${which}`, { mode: 0o644 }).catch((err: unknown) => { log.info({ file, err }, 'that an image was checked could not be written down'); });
     return undefined;
   };
 
   return {
     pathOf,
-    ensure: async (file, signal) => {
+    ensure: async (file, signal, as = 'disk') => {
       if (!/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/.test(file)) return refuse('image.missing_on_node', { file });
       usedAt.set(file, Date.now());
       const sha256 = contentOf(file);
@@ -109,7 +119,7 @@ export function createImageFiles({ imageDir, poolDirs, gateway, log, keepMs = KE
       // Its name is its sum, and was true when it was put there; or nobody can be asked.
       if (there && (sha256 !== undefined || gateway === undefined)) return undefined;
       if (!there && sha256 === undefined) return refuse('image.missing_on_node', { file, says: `put the image file ${file} into this node's image folder` });
-      const begin = (): Done => (sha256 === undefined ? check(file, gateway as GatewayBytes) : fetchIt(file, sha256));
+      const begin = (): Done => (sha256 === undefined ? check(file, gateway as GatewayBytes, as) : fetchIt(file, sha256));
       const underWay = underWays.get(file) ?? begin().finally(() => { underWays.delete(file); });
       underWays.set(file, underWay);
       if (signal === undefined) return underWay;

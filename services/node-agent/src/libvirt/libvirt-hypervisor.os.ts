@@ -773,7 +773,11 @@ export async function connectLibvirt(settings: LibvirtSettings): Promise<Libvirt
       if (other !== undefined) {
         const others = new Set(elsewhere.map((disk) => live?.targets[targetOf(disk, plan.devices)]));
         const isOfOther = (one: Change): boolean => (one.kind === 'add disk' && elsewhere.includes(one.disk)) || (one.kind === 'remove disk' && others.has(one.path));
-        if (back && live?.title === plan.name && changes.every(isOfOther)) return { pending };
+        if (back && live?.title === plan.name && changes.every(isOfOther)) {
+          // What it would be at its next start was not changed, either.
+          const next = changesOf(liveDomain(await slow.domainGetXmlDesc({ domain, flags: ['inactive'] }), plan.adopted), plan, { mediaPathOf: (file) => host.mediaPathOf(file), diskPathOf, seedPath });
+          if (next.pending.length === 0 && next.changes.every(isOfOther)) return { pending };
+        }
         return refuse('disk.other_layer', { volumeId: other.volumeId, says: 'the domain uses another file than it should: somebody has taken a snapshot of it by hand' });
       }
       for (const one of changes) {

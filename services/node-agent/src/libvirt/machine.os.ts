@@ -76,7 +76,7 @@ export function machineHost({ nodeId, driver, socket, imageDir, poolDir, pools, 
     poolFolders: pools,
     backups: createBackupStore({ dirs: backupDirs, stateDir, log }),
     mediaPathOf: (file) => images.pathOf(file),
-    mediaMissing: (file) => images.ensure(file),
+    mediaMissing: (file) => images.ensure(file, undefined, 'medium'),
     sweepImages: () => images.sweep(),
     publish: async ({ operationId, volumeId, layer }, signal) => {
       if (gateway === undefined) return refuse('node.no_gateway', { says: 'this node brings no images' });

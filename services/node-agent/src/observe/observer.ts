@@ -56,6 +56,8 @@ export function createObserver({ nodeId, hypervisor, report, now, tellAgainMs, g
   const told = new Map<VmId, SeenDomain & { readonly at: number }>();
   /** Reports that went out and were not confirmed: they may arrive yet, so whatever is seen next is news. */
   const unconfirmed = new Set<VmId>();
+  /** What is to be told again, though it is no news. */
+  const due = new Set<VmId>();
   /** Domains that are being looked at; true when something happened since the look began. */
   const looking = new Map<VmId, { again: boolean; readonly done: Promise<void> }>();
   let session = 0;
@@ -75,12 +77,14 @@ export function createObserver({ nodeId, hypervisor, report, now, tellAgainMs, g
     // A hello was said meanwhile: a look of its own follows its welcome.
     if (began !== epoch || !reporting) return;
     const before = told.get(vmId);
-    if (!unconfirmed.has(vmId) && (same(before, seen) || (before === undefined && seen.state === 'absent' && seen.generation === 0))) return;
-    unconfirmed.add(vmId);
-    await report({ nodeId, vmId, ...stamp, generation: seen.generation, state: seen.state, reason: seen.reason, nodeAt: now().toISOString() });
+    const isNews = unconfirmed.has(vmId) || !(same(before, seen) || (before === undefined && seen.state === 'absent' && seen.generation === 0));
+    if (!isNews && !due.has(vmId)) return;
+    if (isNews) unconfirmed.add(vmId);
+    await report({ nodeId, vmId, ...stamp, generation: seen.generation, state: seen.state, reason: seen.reason, nodeAt: now().toISOString(), ...(isNews ? {} : { again: true }) });
     if (began !== epoch) return;
     told.set(vmId, { ...seen, at: now().getTime() });
     unconfirmed.delete(vmId);
+    due.delete(vmId);
   };
 
   const look = (vmId: VmId): Promise<void> => {
@@ -119,6 +123,7 @@ export function createObserver({ nodeId, hypervisor, report, now, tellAgainMs, g
       epoch++;
       const all = await everything();
       told.clear();
+      due.clear();
       unconfirmed.clear();
       for (const domain of all) told.set(domain.vmId, { ...domain, at: now().getTime() });
       return all;
@@ -136,8 +141,8 @@ export function createObserver({ nodeId, hypervisor, report, now, tellAgainMs, g
         for (const domain of await everything()) {
           const known = told.get(domain.vmId);
           const isTold = same(known, domain) || (domain.state === 'absent' && known?.state === 'absent');
-          if (known !== undefined && (domain.state !== 'absent' || ours.has(domain.vmId)) && now().getTime() - known.at >= tellAgainMs) unconfirmed.add(domain.vmId);
-          if (unconfirmed.has(domain.vmId) || !isTold) await look(domain.vmId);
+          if (known !== undefined && (domain.state !== 'absent' || ours.has(domain.vmId)) && now().getTime() - known.at >= tellAgainMs) due.add(domain.vmId);
+          if (unconfirmed.has(domain.vmId) || due.has(domain.vmId) || !isTold) await look(domain.vmId);
         }
         return true;
       } catch (fault) {

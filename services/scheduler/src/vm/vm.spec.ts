@@ -332,6 +332,12 @@ describe('What a node says of a VM', () => {
     given(...running).when(report('running', 2, 4)).then(observed('running', 2, 4));
     given(...running, observed('running', 1, 3)).when(report('crashed', 1, 2)).then();
   });
+  it('told again, long after, is news only to who believes otherwise', () => {
+    const again = (state: 'running' | 'crashed', session: number, sequence: number): VmCommand => { const one = report(state, session, sequence); return { ...one, data: { ...one.data, again: true } } as VmCommand; };
+    for (const sequence of [3, 40]) given(...running).when(again('running', 1, sequence)).then();
+    given(...running).when(again('crashed', 1, 40)).then(observed('crashed', 1, 40));
+    given(...running).when(again('crashed', 1, 1)).then();
+  });
   it('moves the number on while an operation waits for an answer, which may be older than an inventory', () => {
     const starting: readonly VmEvent[] = [...running, observed('crashed', 1, 7), { type: 'VmPowerRequested', data: { operationId: op(3), action: 'start', timeoutSeconds: 0, force: false } }];
     given(...starting).when(report('crashed', 2, 0)).then(observed('crashed', 2, 0));

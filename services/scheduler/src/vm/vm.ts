@@ -438,16 +438,17 @@ const changesOf = (spec: VmSpec, { description, tags, protected: isProtected, ex
   ...(autostart === undefined || same(autostart, spec.autostart ?? null) ? {} : { autostart }),
 });
 
-const observation = (vm: LiveVm, seen: Observed): readonly VmEvent[] => {
+const observation = (vm: LiveVm, seen: Observed, again = false): readonly VmEvent[] => {
   if (!isNewer(vm, seen)) return [];
   const known = vm.observed;
   const same = known !== null && known.state === seen.state && known.nodeId === seen.nodeId && known.generation === seen.generation;
   // What an inventory (number 0) finds unchanged is no news: a node that comes back with 200 VMs adds nothing
   // to the log. Nor is what was said with the very next number. But where numbers were given out in between,
   // something may have changed there and back, and its report still be on its way: it must find a higher
-  // number here, or it would be believed. The same goes for the answer that an operation waits for.
+  // number here, or it would be believed. The same goes for the answer that an operation waits for. What is
+  // told again, long after, found nothing in between on its way.
   const inventory = seen.sequence === 0 && vm.operation === null;
-  const noNews = same && (inventory || (known.session === seen.session && seen.sequence === known.sequence + 1));
+  const noNews = same && (again || inventory || (known.session === seen.session && seen.sequence === known.sequence + 1));
   return noNews ? [] : [{ type: 'VmObserved', data: seen }];
 };
 
@@ -697,8 +698,8 @@ export const vm: Decider<VmCommand, VmEvent, Vm> = {
       }
       case 'RecordDomainState': {
         if (state.status !== 'live') return [];
-        const { nodeId, session, sequence, generation, state: domain, reason } = command.data;
-        return observation(state, { nodeId, session, sequence, generation, state: domain, reason });
+        const { nodeId, session, sequence, generation, state: domain, reason, again } = command.data;
+        return observation(state, { nodeId, session, sequence, generation, state: domain, reason }, again);
       }
     }
   },
