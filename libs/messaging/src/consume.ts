@@ -433,6 +433,14 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     if (pull.left === 0) end(subject);
   };
 
+  /** Asked once more after what has come was read: a process that stood still finds its timers before the server's words. */
+  const lapsed = (subject: string): void => {
+    if (!pulls.has(subject)) return;
+    end(subject);
+    if (pulls.size === 0 && bus.status().ok && ++unanswered >= UNANSWERED_MAX) return lose('no sign of life');
+    refill();
+  };
+
   const refill = (): void => {
     if (state !== 'flowing' || slowly !== undefined) return;
     // What is sent while nobody hears would all be granted at once later.
@@ -449,11 +457,7 @@ function pulled({ bus, spec, window, log, held, repair, receive }: PullOptions):
     }
     pulls.set(subject, {
       left: room,
-      lapse: setTimeout(() => {
-        end(subject);
-        if (pulls.size === 0 && bus.status().ok && ++unanswered >= UNANSWERED_MAX) return lose('no sign of life');
-        refill();
-      }, PULL_EXPIRES_MS + PULL_GRACE_MS),
+      lapse: setTimeout(() => { setImmediate(lapsed, subject); }, PULL_EXPIRES_MS + PULL_GRACE_MS),
     });
   };
 
