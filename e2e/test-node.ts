@@ -3,16 +3,17 @@
  * the test's own. The wire, the journal, the disks (qcow2 files) and the daemon's state are real; guests are
  * not. The test's own connection keeps the driver's state alive while no agent is connected.
  */
-import { chmodSync, closeSync, mkdirSync, openSync, readSync, readdirSync } from 'node:fs';
+import { chmodSync, closeSync, mkdirSync, openSync, readSync, readdirSync, statSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { idFrom } from '@chronovirt/contracts/ids';
 import { connect } from '@chronovirt/libvirt/connection';
 import { METADATA_NAMESPACE } from '@chronovirt/node-agent/domain/domain-xml';
 import { startLibvirtd } from '../libs/libvirt/src/testing-libvirtd.os.ts';
 import type { NodeView } from './invariants.ts';
-import type { Platform } from './platform.ts';
+import { IMAGE, type Platform } from './platform.ts';
+import { sha256Of } from './tus.ts';
 
 export interface TestNode extends NodeView {
   /** The agent's name among the platform's parts. */
@@ -27,6 +28,14 @@ export interface TestNode extends NodeView {
   stop(): Promise<void>;
 }
 
+/** The platform's image is of a file that simulated nodes never look at. A node that does compares it with what was registered. */
+async function registerAsIs({ rest }: Platform, file: string): Promise<void> {
+  const [sha256, image] = [await sha256Of(file), (await rest.all<{ id: string; name: string; sha256: string }>('/v1/images')).find(({ name }) => name === IMAGE)];
+  if (image?.sha256 === sha256) return;
+  if (image !== undefined) await rest.ok('DELETE', `/v1/images/${image.id}`);
+  await rest.ok('POST', '/v1/images', { name: IMAGE, file: basename(file), format: 'qcow2', sha256, sizeBytes: statSync(file).size, minDiskGib: 1, minMemoryMib: 64 });
+}
+
 export async function addTestNode(platform: Platform, name: string): Promise<TestNode> {
   const daemon = await startLibvirtd();
   try {
@@ -35,7 +44,9 @@ export async function addTestNode(platform: Platform, name: string): Promise<Tes
     const poolDir = join(platform.dir, `${name}-pool`);
     const backupDir = join(platform.dir, `${name}-backups`);
     for (const dir of [imageDir, backupDir]) mkdirSync(dir);
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(imageDir, 'blank.qcow2'), '16M']);
+    const blank = join(imageDir, 'blank.qcow2');
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', blank, '16M']);
+    await registerAsIs(platform, blank);
     const nodeId = await platform.addAgent({ name, hypervisor: 'test', libvirtSocket: daemon.socket, imageDir, poolDir, runDir: join(daemon.directory, 'agent'), backupDirs: `vault=${backupDir}` });
     // What is saved the daemon writes itself, as somebody else.
     chmodSync(poolDir, 0o777);
