@@ -11,7 +11,7 @@ import { report, runSeeds } from './run-seeds.ts';
 import { calm } from './weather.ts';
 
 const RUNS = Number(process.env['CV_RUNS'] ?? 750);
-const DRAWN = Number(process.env['CV_DRAWN'] ?? 250);
+const DRAWN = Number(process.env['CV_DRAWN'] ?? 100);
 const keptAt = new URL('../seeds.json', import.meta.url);
 const kept = JSON.parse(readFileSync(keptAt, 'utf8')) as readonly number[];
 

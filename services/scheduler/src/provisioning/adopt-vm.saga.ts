@@ -84,7 +84,8 @@ export const settleAdoption: Saga<SettleAdoption, Outgoing> = {
   cleanUp: true,
   steps: {
     domain: { deadlineMs: 60_000, undo, settledBy: PLACEMENT_GONE, run: (vm) => ({ ...release(vm), ...owedUndo(adoptVm.name, vm.failedOperationId, 'domain') }) },
-    volumes: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: forget },
+    // What was to make them may still come.
+    volumes: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: (vm) => ({ ...forget(vm), ...owedUndo(adoptVm.name, vm.failedOperationId, 'volumes') }) },
     capacity: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: unplace },
     name: { after: ['domain'], deadlineMs: DECIDED_MS, undo, run: unclaim },
   },
